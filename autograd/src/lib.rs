@@ -1,0 +1,1 @@
+//! Tape, parameters, gradients, recomputation, split backward and gradient check of BigMac

@@ -1,0 +1,1 @@
+//! Benchmark binaries: schedules against each other, memory, peers

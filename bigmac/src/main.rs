@@ -1,0 +1,3 @@
+//! The `bigmac` command.
+
+fn main() {}

@@ -1,0 +1,1 @@
+//! Communicators of BigMac: ranks as threads of one process

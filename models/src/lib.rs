@@ -1,0 +1,1 @@
+//! SigLIP encoder, Qwen3 decoder, MMDiT generator and their composition

@@ -1,0 +1,1 @@
+//! Tests that cross crates: gradients, parity with PyTorch, schedules against executions, faults
