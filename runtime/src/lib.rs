@@ -1,3 +1,21 @@
 //! Devices, memory, dtypes, shapes, tensors, random numbers and safetensors files of BigMac. No maths lives here.
 
+mod context;
+mod device;
+mod dtype;
+mod error;
+pub mod fs;
+mod layout;
+pub mod memory;
 pub mod rng;
+mod tensor;
+mod threads;
+
+pub use context::Context;
+pub use device::{Device, Stream};
+pub use dtype::{DType, Element};
+pub use error::{Error, Result};
+pub use layout::{Dims, Layout};
+pub use memory::{Memory, MemoryScope};
+pub use tensor::{Spec, Storage, Tensor};
+pub use threads::Threads;
