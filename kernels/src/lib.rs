@@ -1,1 +1,15 @@
-//! The operators of BigMac: one folder each, with their backward and shape inference
+//! The operators of BigMac: one folder each, with checks, CPU code, backward and shape inference.
+
+mod numeric;
+mod operator;
+
+pub mod add;
+pub mod view;
+
+pub use add::Add;
+pub use numeric::{Float, Real};
+pub use operator::{
+    Backward, Forwarded, Inferred, InputGrads, Need, Operator, OutputSpec, Saved, SavedSpec, WeightGrad,
+    expect_count, expect_float,
+};
+pub use view::{Narrow, Permute, Reshape};

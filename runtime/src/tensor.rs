@@ -274,6 +274,14 @@ impl Tensor {
         }
     }
 
+    /// The bytes of a contiguous view, to be written; only while no other tensor holds the storage.
+    ///
+    /// # Errors
+    /// As [`Tensor::as_mut_slice`], whatever the dtype.
+    pub fn as_mut_bytes(&mut self) -> Result<&mut [u8]> {
+        self.bytes_mut("as_mut_bytes")
+    }
+
     /// A contiguous tensor with a copy of `bytes`, which are the elements in this machine's order (little-endian).
     ///
     /// # Errors

@@ -1,0 +1,276 @@
+//! The one trait that every operator implements.
+
+use bigmac_runtime::{Context, DType, Error, Result, Spec, Tensor};
+use smallvec::SmallVec;
+use std::ops::Range;
+
+/// Which gradients are wanted of an operator's application; what is saved depends on it.
+#[derive(Clone, Copy, Debug)]
+pub struct Need<'a> {
+    /// One flag per input.
+    pub inputs: &'a [bool],
+    /// One flag per weight.
+    pub weights: &'a [bool],
+}
+
+impl Need<'_> {
+    /// Nothing is wanted: nothing needs to be saved.
+    pub const NONE: Need<'static> = Need { inputs: &[], weights: &[] };
+
+    /// True when the gradient of input `i` is wanted.
+    pub fn input(&self, i: usize) -> bool {
+        self.inputs.get(i).copied().unwrap_or(false)
+    }
+
+    /// True when the gradient of weight `i` is wanted.
+    pub fn weight(&self, i: usize) -> bool {
+        self.weights.get(i).copied().unwrap_or(false)
+    }
+
+    /// True when any gradient is wanted.
+    pub fn any(&self) -> bool {
+        self.inputs.iter().chain(self.weights).any(|&n| n)
+    }
+}
+
+/// An output as [`Operator::infer`] foresees it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum OutputSpec {
+    /// A tensor in a storage of its own.
+    New(Spec),
+    /// A view of that input's storage.
+    View {
+        /// The input.
+        input: usize,
+        /// Shape and dtype of the view.
+        spec: Spec,
+    },
+}
+
+impl OutputSpec {
+    /// Shape and dtype.
+    pub fn spec(&self) -> &Spec {
+        match self {
+            OutputSpec::New(spec) | OutputSpec::View { spec, .. } => spec,
+        }
+    }
+}
+
+/// A tensor that [`Operator::forward`] saves for its backward, as [`Operator::infer`] foresees it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SavedSpec {
+    /// That input, or a view of it.
+    Input(usize),
+    /// That output, or a view of it.
+    Output(usize),
+    /// A tensor made for the purpose.
+    New(Spec),
+}
+
+/// What [`Operator::infer`] returns.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Inferred {
+    /// One per output.
+    pub outputs: SmallVec<[OutputSpec; 1]>,
+    /// What a forward saves, in its order.
+    pub saved: SmallVec<[SavedSpec; 4]>,
+}
+
+impl Inferred {
+    /// One new output, and what is saved.
+    pub fn one(output: Spec, saved: impl IntoIterator<Item = SavedSpec>) -> Self {
+        Inferred {
+            outputs: [OutputSpec::New(output)].into_iter().collect(),
+            saved: saved.into_iter().collect(),
+        }
+    }
+
+    /// One view of input 0, and what is saved.
+    pub fn view(spec: Spec, saved: impl IntoIterator<Item = SavedSpec>) -> Self {
+        let outputs = [OutputSpec::View { input: 0, spec }].into_iter().collect();
+        Inferred { outputs, saved: saved.into_iter().collect() }
+    }
+}
+
+/// What [`Operator::forward`] returns.
+#[derive(Debug)]
+pub struct Forwarded {
+    /// The outputs.
+    pub outputs: SmallVec<[Tensor; 1]>,
+    /// What the backward will be given; exactly what [`Operator::infer`] foresaw.
+    pub saved: Saved,
+}
+
+impl Forwarded {
+    /// One output, and what is saved.
+    pub fn one(output: Tensor, saved: impl IntoIterator<Item = Tensor>) -> Self {
+        Forwarded { outputs: [output].into_iter().collect(), saved: saved.into_iter().collect() }
+    }
+}
+
+/// Tensors saved by a forward for its backward.
+pub type Saved = SmallVec<[Tensor; 4]>;
+
+/// One gradient per input; `None` where none was wanted.
+pub type InputGrads = SmallVec<[Option<Tensor>; 4]>;
+
+/// What a backward is given.
+#[derive(Clone, Copy, Debug)]
+pub struct Backward<'a> {
+    /// What the forward saved.
+    pub saved: &'a [Tensor],
+    /// The weights, as the forward was given them.
+    pub weights: &'a [&'a Tensor],
+    /// One gradient per output, of the output's shape and dtype, possibly strided; `None` where nothing depends on that output.
+    pub grads: &'a [Option<Tensor>],
+    /// Which gradients are wanted, as the forward was told.
+    pub need: Need<'a>,
+}
+
+impl<'a> Backward<'a> {
+    /// The gradient of output 0.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] when it is missing: the walk backward never calls an operator none of whose outputs has one.
+    pub fn grad(&self, op: &'static str) -> Result<&'a Tensor> {
+        self.grads
+            .first()
+            .and_then(Option::as_ref)
+            .ok_or_else(|| Error::argument(op, "backward was called without a gradient of output 0"))
+    }
+
+    /// Saved tensor `i`.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] when the forward didn't save it, since it was told that no gradient needs it.
+    pub fn saved(&self, op: &'static str, i: usize) -> Result<&'a Tensor> {
+        self.saved
+            .get(i)
+            .ok_or_else(|| Error::argument(op, format!("backward needs saved tensor {i}, which is missing")))
+    }
+}
+
+/// Where the gradient of one weight goes: a range of a module's flat gradient buffer, in the accumulator type of the
+/// weight's dtype, row-major in the weight's shape.
+#[derive(Debug)]
+pub struct WeightGrad<'a> {
+    /// The flat buffer.
+    pub buffer: &'a mut Tensor,
+    /// The weight's elements in it.
+    pub range: Range<usize>,
+    /// True: add to what is there. False: this is the first gradient of the step, write it.
+    pub accumulate: bool,
+}
+
+impl WeightGrad<'_> {
+    /// The elements to write or to add to.
+    ///
+    /// # Errors
+    /// [`Error::DType`] and the like when the buffer is not of type `T`.
+    pub fn slice<T: bigmac_runtime::Element>(&mut self) -> Result<&mut [T]> {
+        let len = self.buffer.len();
+        let range = self.range.clone();
+        self.buffer.as_mut_slice::<T>()?.get_mut(range).ok_or_else(|| {
+            Error::shape("weight gradient", [len], format!("a buffer that holds {:?}", self.range))
+        })
+    }
+}
+
+/// A differentiable (or not) function of tensors.
+///
+/// Inputs are activations: they may need a gradient, and what is saved of them counts as activation memory. Weights are
+/// a module's parameters: they outlive the tape, and their gradients go to a flat buffer. Inputs may be strided views
+/// unless the operator's docstring says otherwise; outputs are contiguous, or views of an input.
+///
+/// Results never depend on the number of threads. No operator writes to its inputs.
+pub trait Operator: std::fmt::Debug + Send + Sync {
+    /// The operator's name, for errors and profiles.
+    fn name(&self) -> &'static str;
+
+    /// Checks shapes and dtypes, and foretells output shapes and what will be saved, without computing.
+    ///
+    /// # Errors
+    /// [`Error::Shape`], [`Error::DType`], [`Error::Argument`].
+    fn infer(&self, inputs: &[Spec], weights: &[Spec], need: Need<'_>) -> Result<Inferred>;
+
+    /// Computes the outputs. Its caller has called [`Operator::infer`] on the same shapes.
+    ///
+    /// # Errors
+    /// Those of allocation, and [`Error::NotContiguous`] where the docstring asks for contiguous data.
+    fn forward(
+        &self,
+        ctx: &Context,
+        inputs: &[&Tensor],
+        weights: &[&Tensor],
+        need: Need<'_>,
+    ) -> Result<Forwarded>;
+
+    /// False for an operator without a backward; a graph that needs a gradient through it is an error when it is built.
+    fn differentiable(&self) -> bool {
+        true
+    }
+
+    /// True when [`Operator::backward_weight`] is a matrix product worth deferring in a split backward.
+    fn defers_weight(&self) -> bool {
+        false
+    }
+
+    /// The gradients of the inputs for which `backward.need` asks, each of its input's shape and dtype.
+    ///
+    /// # Errors
+    /// [`Error::NoBackward`] when the operator has none.
+    fn backward_input(&self, ctx: &Context, backward: &Backward<'_>) -> Result<InputGrads> {
+        let _ = (ctx, backward);
+        Err(Error::NoBackward { op: self.name() })
+    }
+
+    /// Writes or adds the gradient of weight number `weight`.
+    ///
+    /// # Errors
+    /// [`Error::NoBackward`] when the operator has no weights.
+    fn backward_weight(
+        &self,
+        ctx: &Context,
+        backward: &Backward<'_>,
+        weight: usize,
+        grad: WeightGrad<'_>,
+    ) -> Result<()> {
+        let _ = (ctx, backward, weight, grad);
+        Err(Error::NoBackward { op: self.name() })
+    }
+}
+
+/// Checks that an operator was given `count` tensors of one kind (`what`: "inputs" or "weights").
+///
+/// # Errors
+/// [`Error::Argument`].
+pub fn expect_count<T>(op: &'static str, what: &str, given: &[T], count: usize) -> Result<()> {
+    if given.len() == count {
+        return Ok(());
+    }
+    Err(Error::argument(op, format!("got {} {what}, wanted {count}", given.len())))
+}
+
+/// Checks that all specs have one float dtype, and returns it.
+///
+/// # Errors
+/// [`Error::DType`].
+pub fn expect_float<'a>(op: &'static str, specs: impl IntoIterator<Item = &'a Spec>) -> Result<DType> {
+    let mut dtype = None;
+    for spec in specs {
+        if !spec.dtype.is_float() {
+            return Err(Error::DType { op, given: spec.dtype, wanted: "a float type".into() });
+        }
+        match dtype {
+            Some(first) if first != spec.dtype => {
+                return Err(Error::DType {
+                    op,
+                    given: spec.dtype,
+                    wanted: format!("{first}, as its other arguments"),
+                });
+            }
+            _ => dtype = Some(spec.dtype),
+        }
+    }
+    dtype.ok_or_else(|| Error::argument(op, "got no tensors"))
+}

@@ -1,0 +1,149 @@
+//! Views: other shapes, slices and orders of the same elements. None of them copies in its forward or saves anything.
+
+use crate::operator::*;
+use bigmac_runtime::{Context, Dims, Error, Result, Spec, Tensor};
+
+/// The same elements in another shape; the input must be contiguous.
+#[derive(Clone, Debug)]
+pub struct Reshape {
+    from: Dims,
+    to: Dims,
+}
+
+impl Reshape {
+    /// From the shape that the input has to the one that is wanted.
+    pub fn new(from: &[usize], to: &[usize]) -> Self {
+        Reshape { from: Dims::from_slice(from), to: Dims::from_slice(to) }
+    }
+}
+
+impl Operator for Reshape {
+    fn name(&self) -> &'static str {
+        "reshape"
+    }
+
+    fn infer(&self, inputs: &[Spec], weights: &[Spec], _need: Need<'_>) -> Result<Inferred> {
+        expect_count(self.name(), "inputs", inputs, 1)?;
+        expect_count(self.name(), "weights", weights, 0)?;
+        let to = Spec::new(&self.to, inputs[0].dtype);
+        if inputs[0].shape != self.from || inputs[0].len() != to.len() {
+            let wanted = format!("{:?}, of as many elements as {:?}", self.from, self.to);
+            return Err(Error::shape(self.name(), &inputs[0].shape, wanted));
+        }
+        Ok(Inferred::view(to, []))
+    }
+
+    fn forward(
+        &self,
+        _ctx: &Context,
+        inputs: &[&Tensor],
+        _weights: &[&Tensor],
+        _need: Need<'_>,
+    ) -> Result<Forwarded> {
+        Ok(Forwarded::one(inputs[0].reshape(&self.to)?, []))
+    }
+
+    fn backward_input(&self, ctx: &Context, backward: &Backward<'_>) -> Result<InputGrads> {
+        let dy = backward.grad(self.name())?.contiguous(ctx)?;
+        Ok([Some(dy.reshape(&self.from)?)].into_iter().collect())
+    }
+}
+
+/// Dimension `d` of the output is dimension `order[d]` of the input. The output is a strided view.
+#[derive(Clone, Debug)]
+pub struct Permute {
+    order: Dims,
+}
+
+impl Permute {
+    /// The permutation.
+    pub fn new(order: &[usize]) -> Self {
+        Permute { order: Dims::from_slice(order) }
+    }
+}
+
+impl Operator for Permute {
+    fn name(&self) -> &'static str {
+        "permute"
+    }
+
+    fn infer(&self, inputs: &[Spec], weights: &[Spec], _need: Need<'_>) -> Result<Inferred> {
+        expect_count(self.name(), "inputs", inputs, 1)?;
+        expect_count(self.name(), "weights", weights, 0)?;
+        let view = Tensor::shape_only(&inputs[0]).permute(&self.order)?;
+        Ok(Inferred::view(view.spec(), []))
+    }
+
+    fn forward(
+        &self,
+        _ctx: &Context,
+        inputs: &[&Tensor],
+        _weights: &[&Tensor],
+        _need: Need<'_>,
+    ) -> Result<Forwarded> {
+        Ok(Forwarded::one(inputs[0].permute(&self.order)?, []))
+    }
+
+    fn backward_input(&self, _ctx: &Context, backward: &Backward<'_>) -> Result<InputGrads> {
+        let mut inverse = self.order.clone();
+        for (to, &from) in self.order.iter().enumerate() {
+            inverse[from] = to;
+        }
+        Ok([Some(backward.grad(self.name())?.permute(&inverse)?)].into_iter().collect())
+    }
+}
+
+/// The slice `start..start + len` of dimension `dim`, as a view. Its backward writes zeros around the gradient.
+#[derive(Clone, Debug)]
+pub struct Narrow {
+    dim: usize,
+    start: usize,
+    len: usize,
+    from: Dims,
+}
+
+impl Narrow {
+    /// The slice `start..start + len` of dimension `dim` of an input of shape `from`.
+    pub fn new(from: &[usize], dim: usize, start: usize, len: usize) -> Self {
+        Narrow { dim, start, len, from: Dims::from_slice(from) }
+    }
+}
+
+impl Operator for Narrow {
+    fn name(&self) -> &'static str {
+        "narrow"
+    }
+
+    fn infer(&self, inputs: &[Spec], weights: &[Spec], _need: Need<'_>) -> Result<Inferred> {
+        expect_count(self.name(), "inputs", inputs, 1)?;
+        expect_count(self.name(), "weights", weights, 0)?;
+        if inputs[0].shape != self.from {
+            return Err(Error::shape(self.name(), &inputs[0].shape, format!("{:?}", self.from)));
+        }
+        let view = Tensor::shape_only(&inputs[0]).narrow(self.dim, self.start, self.len)?;
+        Ok(Inferred::view(view.spec(), []))
+    }
+
+    fn forward(
+        &self,
+        _ctx: &Context,
+        inputs: &[&Tensor],
+        _weights: &[&Tensor],
+        _need: Need<'_>,
+    ) -> Result<Forwarded> {
+        Ok(Forwarded::one(inputs[0].narrow(self.dim, self.start, self.len)?, []))
+    }
+
+    fn backward_input(&self, ctx: &Context, backward: &Backward<'_>) -> Result<InputGrads> {
+        let dy = backward.grad(self.name())?.contiguous(ctx)?;
+        let mut dx = Tensor::zeros(ctx, &self.from, dy.dtype())?;
+        let inner = self.from[self.dim + 1..].iter().product::<usize>() * dy.dtype().size();
+        let (whole, part) = (self.from[self.dim] * inner, self.len * inner);
+        let rows =
+            dx.as_mut_bytes()?.chunks_exact_mut(whole.max(1)).zip(dy.as_bytes()?.chunks_exact(part.max(1)));
+        for (to, from) in rows {
+            to[self.start * inner..][..part].copy_from_slice(from);
+        }
+        Ok([Some(dx)].into_iter().collect())
+    }
+}
