@@ -4,6 +4,7 @@ mod numeric;
 mod operator;
 
 pub mod add;
+pub mod check;
 pub mod view;
 
 pub use add::Add;

@@ -1,0 +1,486 @@
+//! Checks one operator in one call: shape inference, gradients, strided inputs, every float dtype, any number of threads.
+//!
+//! Meant for everyone who changes a kernel or adds one:
+//!
+//! ```
+//! use bigmac_kernels::{Add, check::Check};
+//! Check::new(&Add).input(&[3, 5]).input(&[3, 5]).run().unwrap();
+//! ```
+
+use crate::operator::*;
+use bigmac_runtime::rng::{Philox, Purpose};
+use bigmac_runtime::{Context, DType, Element, Error, Result, Spec, Tensor};
+use half::{bf16, f16};
+
+/// Inputs of an operator, and how closely it has to meet its reference.
+pub struct Check<'a> {
+    op: &'a dyn Operator,
+    inputs: Vec<Argument>,
+    weights: Vec<Argument>,
+    dtypes: Vec<DType>,
+    strided: bool,
+    tolerance: [f64; 4],
+}
+
+/// A float argument as its values in F64, or an integer argument.
+enum Argument {
+    Float { values: Vec<f64>, shape: Vec<usize>, differentiate: bool },
+    Int { values: Vec<i32>, shape: Vec<usize> },
+}
+
+/// Outputs, gradients of the inputs and gradients of the weights, as F64.
+struct Outcome {
+    outputs: Vec<Vec<f64>>,
+    inputs: Vec<Option<Vec<f64>>>,
+    weights: Vec<Option<Vec<f64>>>,
+}
+
+impl Outcome {
+    /// Every vector with its name.
+    fn parts(&self) -> Vec<(String, &[f64])> {
+        let outputs = self.outputs.iter().enumerate().map(|(i, v)| (format!("output {i}"), v.as_slice()));
+        let named = |what: &'static str| {
+            move |(i, v): (usize, &'_ Option<Vec<f64>>)| v.as_ref().map(|_| format!("gradient of {what} {i}"))
+        };
+        let inputs =
+            self.inputs.iter().enumerate().filter_map(|p| Some((named("input")(p)?, p.1.as_deref()?)));
+        let weights =
+            self.weights.iter().enumerate().filter_map(|p| Some((named("weight")(p)?, p.1.as_deref()?)));
+        outputs.chain(inputs).chain(weights).collect()
+    }
+}
+
+impl<'a> Check<'a> {
+    /// A check of `op`; say its arguments next, then [`Check::run`].
+    pub fn new(op: &'a dyn Operator) -> Self {
+        Check {
+            op,
+            inputs: Vec::new(),
+            weights: Vec::new(),
+            dtypes: vec![DType::F32, DType::BF16, DType::F16],
+            strided: true,
+            tolerance: [1e-7, 2e-6, 8e-3, 1e-3],
+        }
+    }
+
+    /// A float input of that shape with normal random values, whose gradient is checked.
+    pub fn input(mut self, shape: &[usize]) -> Self {
+        let values = random(shape, self.inputs.len() as u32);
+        self.inputs.push(Argument::Float { values, shape: shape.to_vec(), differentiate: true });
+        self
+    }
+
+    /// A float input with those values, whose gradient is checked when `differentiate`.
+    pub fn input_values(mut self, values: Vec<f64>, shape: &[usize], differentiate: bool) -> Self {
+        self.inputs.push(Argument::Float { values, shape: shape.to_vec(), differentiate });
+        self
+    }
+
+    /// An input of type I32, which has no gradient.
+    pub fn input_i32(mut self, values: Vec<i32>, shape: &[usize]) -> Self {
+        self.inputs.push(Argument::Int { values, shape: shape.to_vec() });
+        self
+    }
+
+    /// A weight of that shape with normal random values, whose gradient is checked.
+    pub fn weight(mut self, shape: &[usize]) -> Self {
+        let values = random(shape, 1000 + self.weights.len() as u32);
+        self.weights.push(Argument::Float { values, shape: shape.to_vec(), differentiate: true });
+        self
+    }
+
+    /// The dtypes to check beside F64, instead of F32, BF16 and F16.
+    pub fn dtypes(mut self, dtypes: &[DType]) -> Self {
+        self.dtypes = dtypes.to_vec();
+        self
+    }
+
+    /// Don't try strided inputs: for an operator that asks for contiguous ones.
+    pub fn contiguous_only(mut self) -> Self {
+        self.strided = false;
+        self
+    }
+
+    /// The largest allowed norm of the error over the norm of the reference: for F64 of the analytic gradient against
+    /// central differences, for the others against F64 on the same rounded inputs.
+    pub fn tolerance(mut self, dtype: DType, relative: f64) -> Self {
+        self.tolerance[slot(dtype)] = relative;
+        self
+    }
+
+    /// Runs every check.
+    ///
+    /// # Errors
+    /// The operator's own errors; [`Error::Argument`] that says which check failed and by how much.
+    pub fn run(&self) -> Result<()> {
+        let one = Context::cpu(0, 1)?;
+        let exact = self.evaluate(&one, DType::F64, false)?;
+        self.check_differences(&one, &exact)?;
+        for &dtype in [DType::F64].iter().chain(&self.dtypes) {
+            let plain = self.evaluate(&one, dtype, false)?;
+            let rounded = self.rounded(dtype).evaluate(&one, DType::F64, false)?;
+            let allowed = if dtype == DType::F64 { 1e-12 } else { self.tolerance[slot(dtype)] };
+            self.compare(&format!("{dtype} against f64 on the same inputs"), &plain, &rounded, allowed)?;
+            let threads = self.evaluate(&Context::cpu(0, 3)?, dtype, false)?;
+            self.compare(&format!("{dtype} with 3 threads against 1"), &threads, &plain, 0.0)?;
+            if self.strided {
+                let strided = self.evaluate(&one, dtype, true)?;
+                let allowed = self.tolerance[slot(dtype)].min(1e-6);
+                self.compare(
+                    &format!("{dtype} on strided inputs against contiguous ones"),
+                    &strided,
+                    &plain,
+                    allowed,
+                )?;
+            }
+        }
+        Ok(())
+    }
+
+    fn fail(&self, message: String) -> Error {
+        Error::argument(self.op.name(), message)
+    }
+
+    /// The same check with every float argument rounded to `dtype`.
+    fn rounded(&self, dtype: DType) -> Check<'a> {
+        let round = |a: &Argument| match a {
+            Argument::Float { values, shape, differentiate } => Argument::Float {
+                values: values.iter().map(|&v| round_to(v, dtype)).collect(),
+                shape: shape.clone(),
+                differentiate: *differentiate,
+            },
+            Argument::Int { values, shape } => Argument::Int { values: values.clone(), shape: shape.clone() },
+        };
+        Check {
+            op: self.op,
+            inputs: self.inputs.iter().map(round).collect(),
+            weights: self.weights.iter().map(round).collect(),
+            dtypes: Vec::new(),
+            strided: false,
+            tolerance: self.tolerance,
+        }
+    }
+
+    /// Forward and backward of the sum of all outputs, each weighted by a fixed random number.
+    fn evaluate(&self, ctx: &Context, dtype: DType, strided: bool) -> Result<Outcome> {
+        let op = self.op;
+        let inputs = self.inputs.iter().map(|a| a.tensor(ctx, dtype, strided)).collect::<Result<Vec<_>>>()?;
+        let weights = self.weights.iter().map(|a| a.tensor(ctx, dtype, false)).collect::<Result<Vec<_>>>()?;
+        let (inputs, weights): (Vec<&Tensor>, Vec<&Tensor>) =
+            (inputs.iter().collect(), weights.iter().collect());
+        let differentiate = |a: &Argument| matches!(a, Argument::Float { differentiate: true, .. });
+        let need_inputs: Vec<bool> = self.inputs.iter().map(differentiate).collect();
+        let need_weights = vec![true; weights.len()];
+        let need = Need { inputs: &need_inputs, weights: &need_weights };
+        let specs = |t: &[&Tensor]| t.iter().map(|t| t.spec()).collect::<Vec<Spec>>();
+        let inferred = op.infer(&specs(&inputs), &specs(&weights), need)?;
+        let forwarded = op.forward(ctx, &inputs, &weights, need)?;
+        self.check_inferred(&inferred, &forwarded, &inputs)?;
+        let grads = forwarded
+            .outputs
+            .iter()
+            .enumerate()
+            .map(|(i, y)| {
+                let values = random(y.shape(), 2000 + i as u32);
+                let grad = Argument::Float { values, shape: y.shape().to_vec(), differentiate: false };
+                grad.tensor(ctx, y.dtype(), strided).map(Some)
+            })
+            .collect::<Result<Vec<_>>>()?;
+        let backward = Backward { saved: &forwarded.saved, weights: &weights, grads: &grads, need };
+        let mut outcome = Outcome {
+            outputs: forwarded.outputs.iter().map(|y| to_f64(ctx, y)).collect::<Result<_>>()?,
+            inputs: vec![None; inputs.len()],
+            weights: vec![None; weights.len()],
+        };
+        if need_inputs.iter().any(|&n| n) {
+            for (i, grad) in op.backward_input(ctx, &backward)?.iter().enumerate() {
+                if let (Some(grad), true) = (grad, need_inputs[i]) {
+                    if grad.spec() != inputs[i].spec() {
+                        let (grad, input) = (grad.spec(), inputs[i].spec());
+                        return Err(
+                            self.fail(format!("the gradient of input {i} is {grad:?}, the input {input:?}"))
+                        );
+                    }
+                    outcome.inputs[i] = Some(to_f64(ctx, grad)?);
+                } else if need_inputs[i] {
+                    return Err(self.fail(format!("the backward gave no gradient of input {i}")));
+                }
+            }
+        }
+        for (i, weight) in weights.iter().enumerate() {
+            outcome.weights[i] = Some(self.weight_gradient(ctx, &backward, i, weight)?);
+        }
+        Ok(outcome)
+    }
+
+    /// The gradient of one weight, written once and then added once: twice the gradient must be there.
+    fn weight_gradient(
+        &self,
+        ctx: &Context,
+        backward: &Backward<'_>,
+        i: usize,
+        weight: &Tensor,
+    ) -> Result<Vec<f64>> {
+        const GUARD: usize = 3;
+        let len = weight.len();
+        let mut buffer = Tensor::zeros(ctx, &[len + 2 * GUARD], weight.dtype().accumulator())?;
+        let mut passes = Vec::new();
+        for accumulate in [false, true] {
+            let grad = WeightGrad { buffer: &mut buffer, range: GUARD..GUARD + len, accumulate };
+            self.op.backward_weight(ctx, backward, i, grad)?;
+            passes.push(to_f64(ctx, &buffer)?);
+        }
+        let doubled =
+            passes[0].iter().zip(&passes[1]).all(|(a, b)| (2.0 * a - b).abs() <= 1e-5 * (1.0 + a.abs()));
+        if !doubled {
+            return Err(self.fail(format!("the gradient of weight {i} is not added to what was there")));
+        }
+        if passes[0][..GUARD].iter().chain(&passes[0][GUARD + len..]).any(|&v| v != 0.0) {
+            return Err(self.fail(format!("the gradient of weight {i} is written outside its range")));
+        }
+        Ok(passes[0][GUARD..GUARD + len].to_vec())
+    }
+
+    /// What was foreseen against what came.
+    fn check_inferred(&self, inferred: &Inferred, forwarded: &Forwarded, inputs: &[&Tensor]) -> Result<()> {
+        if inferred.outputs.len() != forwarded.outputs.len() || inferred.saved.len() != forwarded.saved.len()
+        {
+            return Err(self.fail(format!(
+                "infer foresaw {} outputs and {} saved tensors, forward gave {} and {}",
+                inferred.outputs.len(),
+                inferred.saved.len(),
+                forwarded.outputs.len(),
+                forwarded.saved.len()
+            )));
+        }
+        for (i, (foreseen, output)) in inferred.outputs.iter().zip(&forwarded.outputs).enumerate() {
+            let storage_fits = match foreseen {
+                OutputSpec::New(_) => output.is_whole(),
+                OutputSpec::View { input, .. } => output.storage_id() == inputs[*input].storage_id(),
+            };
+            if *foreseen.spec() != output.spec() || !storage_fits {
+                return Err(self.fail(format!(
+                    "infer foresaw {foreseen:?} as output {i}, forward gave {:?}",
+                    output.spec()
+                )));
+            }
+        }
+        for (i, (foreseen, saved)) in inferred.saved.iter().zip(&forwarded.saved).enumerate() {
+            let fits = match foreseen {
+                SavedSpec::Input(k) => saved.storage_id() == inputs[*k].storage_id(),
+                SavedSpec::Output(k) => saved.storage_id() == forwarded.outputs[*k].storage_id(),
+                SavedSpec::New(spec) => *spec == saved.spec() && saved.is_whole(),
+            };
+            if !fits {
+                return Err(self.fail(format!(
+                    "infer foresaw {foreseen:?} as saved tensor {i}, forward gave {:?}",
+                    saved.spec()
+                )));
+            }
+        }
+        Ok(())
+    }
+
+    /// The loss of [`Check::evaluate`] from a forward alone.
+    fn loss(&self, ctx: &Context) -> Result<f64> {
+        let inputs =
+            self.inputs.iter().map(|a| a.tensor(ctx, DType::F64, false)).collect::<Result<Vec<_>>>()?;
+        let weights =
+            self.weights.iter().map(|a| a.tensor(ctx, DType::F64, false)).collect::<Result<Vec<_>>>()?;
+        let (inputs, weights): (Vec<&Tensor>, Vec<&Tensor>) =
+            (inputs.iter().collect(), weights.iter().collect());
+        let forwarded = self.op.forward(ctx, &inputs, &weights, Need::NONE)?;
+        let mut loss = 0.0;
+        for (i, y) in forwarded.outputs.iter().enumerate() {
+            let factors = random(y.shape(), 2000 + i as u32);
+            loss += to_f64(ctx, y)?.iter().zip(factors).map(|(y, f)| y * f).sum::<f64>();
+        }
+        Ok(loss)
+    }
+
+    /// Gradients against central differences of fourth order, at up to 40 elements of each argument.
+    fn check_differences(&self, ctx: &Context, exact: &Outcome) -> Result<()> {
+        const STEP: f64 = 1e-3;
+        let mut moved = self.rounded(DType::F64);
+        for weights in [false, true] {
+            let count = if weights { self.weights.len() } else { self.inputs.len() };
+            for argument in 0..count {
+                let gradient = if weights { &exact.weights } else { &exact.inputs };
+                let Some(gradient) = &gradient[argument] else { continue };
+                let (mut error, mut norm) = (0.0, 0.0);
+                let stride = gradient.len().div_ceil(40).max(1);
+                // A fixed offset per argument, so that a stride that divides the rows doesn't look at one column only.
+                for i in (0..gradient.len())
+                    .step_by(stride)
+                    .map(|i| i + (i / stride) % stride)
+                    .filter(|&i| i < gradient.len())
+                {
+                    let mut at = |by: f64| {
+                        let list = if weights { &mut moved.weights } else { &mut moved.inputs };
+                        let Argument::Float { values, .. } = &mut list[argument] else { return Ok(0.0) };
+                        let old = values[i];
+                        values[i] = old + by;
+                        let loss = moved.loss(ctx);
+                        let list = if weights { &mut moved.weights } else { &mut moved.inputs };
+                        if let Argument::Float { values, .. } = &mut list[argument] {
+                            values[i] = old;
+                        }
+                        loss
+                    };
+                    let near = at(STEP)? - at(-STEP)?;
+                    let far = at(2.0 * STEP)? - at(-2.0 * STEP)?;
+                    let difference = (8.0 * near - far) / (12.0 * STEP);
+                    error += (difference - gradient[i]).powi(2);
+                    norm += difference.powi(2);
+                }
+                let relative = error.sqrt() / norm.sqrt().max(1e-3);
+                if relative.is_nan() || relative > self.tolerance[0] {
+                    let what = if weights { "weight" } else { "input" };
+                    return Err(self.fail(format!(
+                        "gradient of {what} {argument} differs from central differences by {relative:.2e}, allowed {:.1e}",
+                        self.tolerance[0]
+                    )));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn compare(&self, what: &str, given: &Outcome, wanted: &Outcome, allowed: f64) -> Result<()> {
+        for ((name, given), (_, wanted)) in given.parts().into_iter().zip(wanted.parts()) {
+            let error: f64 = given.iter().zip(wanted).map(|(a, b)| (a - b).powi(2)).sum::<f64>().sqrt();
+            let norm: f64 = wanted.iter().map(|b| b * b).sum::<f64>().sqrt();
+            if error.is_nan() || error > allowed * norm.max(1e-30) {
+                let relative = error / norm.max(1e-30);
+                return Err(self.fail(format!(
+                    "{what}: {name} is off by {relative:.2e} of its norm, allowed {allowed:.1e}"
+                )));
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Argument {
+    fn tensor(&self, ctx: &Context, dtype: DType, strided: bool) -> Result<Tensor> {
+        let (contiguous, shape) = match self {
+            Argument::Float { values, shape, .. } => (float_tensor(ctx, values, shape, dtype)?, shape),
+            Argument::Int { values, shape } => return Tensor::from_slice(ctx, values, shape),
+        };
+        if !strided || shape.is_empty() {
+            return Ok(contiguous);
+        }
+        // The same values with the dimensions in memory reversed, inside a storage that is one row longer.
+        let order: Vec<usize> = (0..shape.len()).rev().collect();
+        let reversed = contiguous.permute(&order)?.copy(ctx)?;
+        let mut padded_shape = reversed.shape().to_vec();
+        padded_shape[0] += 1;
+        let mut padded = Tensor::zeros(ctx, &padded_shape, dtype)?;
+        let bytes = reversed.as_bytes()?;
+        let all = padded.as_mut_bytes()?;
+        let start = all.len() - bytes.len();
+        all[start..].copy_from_slice(bytes);
+        padded.narrow(0, 1, reversed.shape()[0])?.permute(&order)
+    }
+}
+
+fn slot(dtype: DType) -> usize {
+    match dtype {
+        DType::F64 => 0,
+        DType::BF16 => 2,
+        DType::F16 => 3,
+        _ => 1,
+    }
+}
+
+fn round_to(value: f64, dtype: DType) -> f64 {
+    match dtype {
+        DType::BF16 => bf16::from_f32(value as f32).to_f64(),
+        DType::F16 => f16::from_f32(value as f32).to_f64(),
+        DType::F32 => f64::from(value as f32),
+        _ => value,
+    }
+}
+
+/// Normal random values, the same for the same shape and stream.
+pub fn random(shape: &[usize], stream: u32) -> Vec<f64> {
+    let mut rng = Philox::new(17, Purpose::new("operator check"), 0, stream);
+    (0..shape.iter().product::<usize>()).map(|_| f64::from(rng.normal())).collect()
+}
+
+/// A tensor of `dtype` with those values, rounded.
+///
+/// # Errors
+/// [`Error::DType`] when `dtype` is not a float type; those of allocation.
+pub fn float_tensor(ctx: &Context, values: &[f64], shape: &[usize], dtype: DType) -> Result<Tensor> {
+    fn make<T: Element>(
+        ctx: &Context,
+        values: &[f64],
+        shape: &[usize],
+        f: impl Fn(f64) -> T,
+    ) -> Result<Tensor> {
+        Tensor::from_slice(ctx, &values.iter().map(|&v| f(v)).collect::<Vec<T>>(), shape)
+    }
+    match dtype {
+        DType::F64 => make(ctx, values, shape, |v| v),
+        DType::F32 => make(ctx, values, shape, |v| v as f32),
+        DType::BF16 => make(ctx, values, shape, |v| bf16::from_f32(v as f32)),
+        DType::F16 => make(ctx, values, shape, |v| f16::from_f32(v as f32)),
+        given => Err(Error::DType { op: "float_tensor", given, wanted: "a float type".into() }),
+    }
+}
+
+/// The values of a float tensor as F64.
+///
+/// # Errors
+/// [`Error::DType`] when it holds no floats.
+pub fn to_f64(ctx: &Context, tensor: &Tensor) -> Result<Vec<f64>> {
+    use crate::numeric::{Float, Real};
+    let tensor = tensor.contiguous(ctx)?;
+    crate::for_float!("to_f64", tensor.dtype(), T => Ok(tensor.as_slice::<T>()?.iter().map(|v| v.acc().f64()).collect()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Add, Narrow, Permute, Reshape};
+
+    #[test]
+    fn add_and_views_pass() {
+        Check::new(&Add).input(&[3, 5]).input(&[3, 5]).run().unwrap();
+        Check::new(&Reshape::new(&[3, 4], &[2, 6])).input(&[3, 4]).contiguous_only().run().unwrap();
+        Check::new(&Permute::new(&[2, 0, 1])).input(&[2, 3, 5]).run().unwrap();
+        Check::new(&Narrow::new(&[2, 5, 3], 1, 1, 3)).input(&[2, 5, 3]).run().unwrap();
+    }
+
+    /// `y = 2a`, whose backward claims `dy`.
+    #[derive(Debug)]
+    struct Wrong;
+
+    impl Operator for Wrong {
+        fn name(&self) -> &'static str {
+            "wrong"
+        }
+        fn infer(&self, inputs: &[Spec], _: &[Spec], _: Need<'_>) -> Result<Inferred> {
+            Ok(Inferred::one(inputs[0].clone(), []))
+        }
+        fn forward(
+            &self,
+            ctx: &Context,
+            inputs: &[&Tensor],
+            _: &[&Tensor],
+            _: Need<'_>,
+        ) -> Result<Forwarded> {
+            Ok(Forwarded::one(crate::add::add(ctx, inputs[0], inputs[0])?, []))
+        }
+        fn backward_input(&self, _: &Context, backward: &Backward<'_>) -> Result<InputGrads> {
+            Ok([Some(backward.grad("wrong")?.clone())].into_iter().collect())
+        }
+    }
+
+    #[test]
+    fn a_wrong_gradient_is_caught() {
+        let error = Check::new(&Wrong).input(&[3]).run().unwrap_err().to_string();
+        assert!(error.contains("central differences"), "{error}");
+    }
+}
