@@ -120,6 +120,21 @@ impl Tensor {
         Tensor { storage: Arc::new(storage), layout: Layout::contiguous(&spec.shape), dtype: spec.dtype }
     }
 
+    /// A view of this shape-only tensor's storage with another shape, as an operator foretells its output.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] for a tensor that has values: those are viewed through [`Tensor::reshape`] and the like.
+    pub fn shape_only_view(&self, spec: &Spec) -> Result<Tensor> {
+        if !self.is_shape_only() {
+            return Err(Error::argument(
+                "shape_only_view",
+                "got a tensor with values, wanted a shape-only one",
+            ));
+        }
+        let (storage, layout) = (self.storage.clone(), Layout::contiguous(&spec.shape));
+        Ok(Tensor { storage, layout, dtype: spec.dtype })
+    }
+
     /// True when the tensor has a shape and no values.
     pub fn is_shape_only(&self) -> bool {
         matches!(self.storage.data, Data::ShapeOnly)

@@ -1,0 +1,236 @@
+//! Graphs: operators applied to variables, recorded on a tape when a gradient will be wanted.
+
+use crate::params::{ParamId, Parameters};
+use crate::tape::{Node, Tape, Work};
+use bigmac_kernels::{Need, Operator, OutputSpec, Saved, SavedSpec};
+use bigmac_runtime::{Context, Error, Result, Spec, Tensor};
+use smallvec::SmallVec;
+
+/// Number of a variable on its tape.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct VarId(pub(crate) u32);
+
+/// A tensor in a graph. It has an [`VarId`] when a gradient flows through it.
+#[derive(Clone, Debug)]
+pub struct Var {
+    tensor: Tensor,
+    id: Option<VarId>,
+}
+
+impl Var {
+    /// The value.
+    pub fn tensor(&self) -> &Tensor {
+        &self.tensor
+    }
+
+    /// The value alone.
+    pub fn into_tensor(self) -> Tensor {
+        self.tensor
+    }
+
+    /// Extents.
+    pub fn shape(&self) -> &[usize] {
+        self.tensor.shape()
+    }
+
+    /// Its number on the tape; `None` when no gradient flows through it.
+    pub fn id(&self) -> Option<VarId> {
+        self.id
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Purpose {
+    /// Compute, and record for a backward.
+    Record,
+    /// Compute only.
+    Infer,
+    /// Record shapes and what would be saved, without computing.
+    Plan,
+}
+
+/// Applies operators, and records them.
+#[derive(Debug)]
+pub struct Graph<'a> {
+    ctx: &'a Context,
+    params: &'a Parameters,
+    purpose: Purpose,
+    tape: Tape,
+}
+
+impl<'a> Graph<'a> {
+    fn new(ctx: &'a Context, params: &'a Parameters, purpose: Purpose) -> Self {
+        Graph { ctx, params, purpose, tape: Tape::default() }
+    }
+
+    /// A graph whose tape will be walked backward.
+    pub fn recording(ctx: &'a Context, params: &'a Parameters) -> Self {
+        Self::new(ctx, params, Purpose::Record)
+    }
+
+    /// A graph that computes and saves nothing.
+    pub fn inference(ctx: &'a Context, params: &'a Parameters) -> Self {
+        Self::new(ctx, params, Purpose::Infer)
+    }
+
+    /// A graph that computes nothing: its tensors have shapes only, and its tape tells what a recording would save.
+    pub fn planning(ctx: &'a Context, params: &'a Parameters) -> Self {
+        Self::new(ctx, params, Purpose::Plan)
+    }
+
+    /// The context.
+    pub fn ctx(&self) -> &'a Context {
+        self.ctx
+    }
+
+    /// The module's parameters.
+    pub fn params(&self) -> &'a Parameters {
+        self.params
+    }
+
+    /// True when tensors have shapes only.
+    pub fn is_planning(&self) -> bool {
+        self.purpose == Purpose::Plan
+    }
+
+    /// A value without a gradient. A planning graph keeps its shape only.
+    pub fn constant(&self, tensor: Tensor) -> Var {
+        let tensor = if self.is_planning() && !tensor.is_shape_only() {
+            Tensor::shape_only(&tensor.spec())
+        } else {
+            tensor
+        };
+        Var { tensor, id: None }
+    }
+
+    /// A value whose gradient [`Tape::backward`] returns.
+    pub fn leaf(&mut self, tensor: Tensor) -> Var {
+        let var = self.constant(tensor);
+        if self.purpose == Purpose::Infer { var } else { Var { id: Some(self.tape.new_var()), ..var } }
+    }
+
+    /// Applies an operator with one output.
+    ///
+    /// # Errors
+    /// Those of [`Graph::apply_all`].
+    pub fn apply(
+        &mut self,
+        op: impl Operator + 'static,
+        inputs: &[&Var],
+        weights: &[ParamId],
+    ) -> Result<Var> {
+        let name = op.name();
+        let outputs = self.apply_all(op, inputs, weights)?;
+        outputs.into_iter().next().ok_or_else(|| Error::argument(name, "the operator has no output"))
+    }
+
+    /// Applies an operator to activations and to parameters of the module.
+    ///
+    /// # Errors
+    /// The operator's own; [`Error::NoBackward`] when a gradient is wanted through an operator that has none.
+    pub fn apply_all(
+        &mut self,
+        op: impl Operator + 'static,
+        inputs: &[&Var],
+        weights: &[ParamId],
+    ) -> Result<SmallVec<[Var; 1]>> {
+        let records = self.purpose != Purpose::Infer;
+        let need_inputs: SmallVec<[bool; 4]> = inputs.iter().map(|v| v.id.is_some()).collect();
+        let need_weights: SmallVec<[bool; 4]> =
+            weights.iter().map(|&w| records && self.params.parameter(w).trainable()).collect();
+        let need = Need { inputs: &need_inputs, weights: &need_weights };
+        let recorded = records && need.any();
+        if recorded && !op.differentiable() {
+            return Err(Error::NoBackward { op: op.name() });
+        }
+        let input_tensors: SmallVec<[&Tensor; 4]> = inputs.iter().map(|v| &v.tensor).collect();
+        let weight_tensors: SmallVec<[&Tensor; 4]> = weights.iter().map(|&w| self.params.get(w)).collect();
+        let (outputs, saved) = self.compute(&op, &input_tensors, &weight_tensors, need)?;
+        if !recorded {
+            return Ok(outputs.into_iter().map(|tensor| Var { tensor, id: None }).collect());
+        }
+        let outputs: SmallVec<[Var; 1]> =
+            outputs.into_iter().map(|tensor| Var { tensor, id: Some(self.tape.new_var()) }).collect();
+        self.tape.push(Node {
+            work: Work::Operator {
+                op: Box::new(op),
+                saved,
+                weights: weights.iter().copied().collect(),
+                need_weights,
+            },
+            inputs: inputs.iter().map(|v| v.id).collect(),
+            outputs: outputs.iter().filter_map(|v| v.id).collect(),
+        });
+        Ok(outputs)
+    }
+
+    /// Outputs and saved tensors, computed or foreseen.
+    fn compute(
+        &self,
+        op: &dyn Operator,
+        inputs: &[&Tensor],
+        weights: &[&Tensor],
+        need: Need<'_>,
+    ) -> Result<(SmallVec<[Tensor; 1]>, Saved)> {
+        let specs = |tensors: &[&Tensor]| tensors.iter().map(|t| t.spec()).collect::<SmallVec<[Spec; 4]>>();
+        let inferred = op.infer(&specs(inputs), &specs(weights), need)?;
+        if self.purpose != Purpose::Plan {
+            let forwarded = op.forward(self.ctx, inputs, weights, need)?;
+            return Ok((forwarded.outputs, forwarded.saved));
+        }
+        let outputs: SmallVec<[Tensor; 1]> = inferred
+            .outputs
+            .iter()
+            .map(|o| match o {
+                OutputSpec::New(spec) => Ok(Tensor::shape_only(spec)),
+                OutputSpec::View { input, spec } => inputs[*input].shape_only_view(spec),
+            })
+            .collect::<Result<_>>()?;
+        let saved = inferred
+            .saved
+            .iter()
+            .map(|s| match s {
+                SavedSpec::Input(i) => inputs[*i].clone(),
+                SavedSpec::Output(i) => outputs[*i].clone(),
+                SavedSpec::New(spec) => Tensor::shape_only(spec),
+            })
+            .collect();
+        Ok((outputs, saved))
+    }
+
+    /// Computes `f` without saving what is inside; the backward computes it again from its inputs.
+    ///
+    /// `f` must be a pure function of its inputs and the module's parameters.
+    ///
+    /// # Errors
+    /// Those of `f`.
+    pub fn checkpoint<F>(&mut self, inputs: &[&Var], f: F) -> Result<Vec<Var>>
+    where
+        F: Fn(&mut Graph<'_>, &[Var]) -> Result<Vec<Var>> + Send + Sync + 'static,
+    {
+        let detached: Vec<Var> = inputs.iter().map(|v| Var { tensor: v.tensor.clone(), id: None }).collect();
+        let purpose = if self.purpose == Purpose::Record { Purpose::Infer } else { self.purpose };
+        let mut inner = Graph::new(self.ctx, self.params, purpose);
+        let outputs = f(&mut inner, &detached)?;
+        let learns = inputs.iter().any(|v| v.id.is_some()) || self.params.any_trainable();
+        if self.purpose == Purpose::Infer || !learns {
+            return Ok(outputs);
+        }
+        let outputs: Vec<Var> =
+            outputs.into_iter().map(|v| Var { tensor: v.tensor, id: Some(self.tape.new_var()) }).collect();
+        self.tape.push(Node {
+            work: Work::Checkpoint {
+                compute: Box::new(f),
+                saved: detached.into_iter().map(Var::into_tensor).collect(),
+            },
+            inputs: inputs.iter().map(|v| v.id).collect(),
+            outputs: outputs.iter().filter_map(|v| v.id).collect(),
+        });
+        Ok(outputs)
+    }
+
+    /// Ends the graph; the tape is empty for an inference graph.
+    pub fn finish(self) -> Tape {
+        self.tape
+    }
+}

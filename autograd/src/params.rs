@@ -1,0 +1,207 @@
+//! A module's parameters and the flat buffer of their gradients.
+
+use bigmac_kernels::WeightGrad;
+use bigmac_runtime::{Context, DType, Error, Result, Tensor};
+use std::collections::HashMap;
+use std::ops::Range;
+
+/// Number of a parameter in its module's [`Parameters`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ParamId(usize);
+
+/// One parameter: its weight, whether it learns, and where its gradient lies in the flat buffer.
+#[derive(Clone, Debug)]
+pub struct Parameter {
+    name: String,
+    tensor: Tensor,
+    trainable: bool,
+    range: Range<usize>,
+}
+
+impl Parameter {
+    /// The parameter's name, as in the checkpoint.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The weight.
+    pub fn tensor(&self) -> &Tensor {
+        &self.tensor
+    }
+
+    /// False when it is frozen.
+    pub fn trainable(&self) -> bool {
+        self.trainable
+    }
+
+    /// Where its elements lie in a flat buffer over all parameters of the module (gradients, moments, masters).
+    pub fn range(&self) -> Range<usize> {
+        self.range.clone()
+    }
+}
+
+/// The parameters of one module, in a fixed order.
+#[derive(Clone, Debug, Default)]
+pub struct Parameters {
+    list: Vec<Parameter>,
+    by_name: HashMap<String, ParamId>,
+    elements: usize,
+}
+
+impl Parameters {
+    /// No parameters yet.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Adds a contiguous float tensor as a parameter.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] when the name is taken or the tensor is no contiguous float tensor.
+    pub fn add(&mut self, name: impl Into<String>, tensor: Tensor, trainable: bool) -> Result<ParamId> {
+        let name = name.into();
+        if !tensor.dtype().is_float() || !tensor.is_contiguous() {
+            return Err(Error::argument("parameters", format!("'{name}' is not a contiguous float tensor")));
+        }
+        let id = ParamId(self.list.len());
+        if self.by_name.insert(name.clone(), id).is_some() {
+            return Err(Error::argument("parameters", format!("there are two parameters named '{name}'")));
+        }
+        let range = self.elements..self.elements + tensor.len();
+        self.elements = range.end;
+        self.list.push(Parameter { name, tensor, trainable, range });
+        Ok(id)
+    }
+
+    /// The weight of a parameter of this module.
+    pub fn get(&self, id: ParamId) -> &Tensor {
+        &self.list[id.0].tensor
+    }
+
+    /// The weight, to be changed by an optimizer or a loader; its shape must stay.
+    pub fn get_mut(&mut self, id: ParamId) -> &mut Tensor {
+        &mut self.list[id.0].tensor
+    }
+
+    /// The whole parameter.
+    pub fn parameter(&self, id: ParamId) -> &Parameter {
+        &self.list[id.0]
+    }
+
+    /// The parameter of that name.
+    pub fn find(&self, name: &str) -> Option<ParamId> {
+        self.by_name.get(name).copied()
+    }
+
+    /// Every parameter with its number, in order.
+    pub fn iter(&self) -> impl Iterator<Item = (ParamId, &Parameter)> {
+        self.list.iter().enumerate().map(|(i, p)| (ParamId(i), p))
+    }
+
+    /// Number of parameters.
+    pub fn len(&self) -> usize {
+        self.list.len()
+    }
+
+    /// True when there are none.
+    pub fn is_empty(&self) -> bool {
+        self.list.is_empty()
+    }
+
+    /// Elements of all parameters together: the length of a flat buffer over them.
+    pub fn elements(&self) -> usize {
+        self.elements
+    }
+
+    /// Freezes or unfreezes every parameter.
+    pub fn set_trainable(&mut self, trainable: bool) {
+        for p in &mut self.list {
+            p.trainable = trainable;
+        }
+    }
+
+    /// True when some parameter learns.
+    pub fn any_trainable(&self) -> bool {
+        self.list.iter().any(|p| p.trainable)
+    }
+
+    /// The same parameters without values, for planning.
+    pub fn shape_only(&self) -> Parameters {
+        let strip = |p: &Parameter| Parameter { tensor: Tensor::shape_only(&p.tensor.spec()), ..p.clone() };
+        Parameters {
+            list: self.list.iter().map(strip).collect(),
+            by_name: self.by_name.clone(),
+            elements: self.elements,
+        }
+    }
+}
+
+/// The gradients of a module's parameters in one flat buffer: F32, or F64 for F64 parameters.
+///
+/// The first gradient of a step is written, later ones are added, so no pass over the buffer clears it.
+#[derive(Debug)]
+pub struct Gradients {
+    flat: Tensor,
+    ranges: Vec<Range<usize>>,
+    written: Vec<bool>,
+}
+
+impl Gradients {
+    /// A buffer for `parameters`, allocated in the context's scope.
+    ///
+    /// # Errors
+    /// Those of allocation.
+    pub fn new(ctx: &Context, parameters: &Parameters) -> Result<Self> {
+        let f64s = parameters.iter().any(|(_, p)| p.tensor.dtype() == DType::F64);
+        let dtype = if f64s { DType::F64 } else { DType::F32 };
+        Ok(Gradients {
+            flat: Tensor::zeros(ctx, &[parameters.elements()], dtype)?,
+            ranges: parameters.iter().map(|(_, p)| p.range()).collect(),
+            written: vec![false; parameters.len()],
+        })
+    }
+
+    /// Starts a new step: what is there now will be overwritten.
+    pub fn begin_step(&mut self) {
+        self.written.fill(false);
+    }
+
+    /// Where to write or add the gradient of a parameter.
+    pub fn sink(&mut self, id: ParamId) -> WeightGrad<'_> {
+        let accumulate = std::mem::replace(&mut self.written[id.0], true);
+        WeightGrad { buffer: &mut self.flat, range: self.ranges[id.0].clone(), accumulate }
+    }
+
+    /// Ends a step: gradients that nothing was written to become zero.
+    ///
+    /// # Errors
+    /// [`Error::Shared`] when someone still holds the buffer.
+    pub fn finish_step(&mut self) -> Result<()> {
+        let size = self.flat.dtype().size();
+        for (range, written) in self.ranges.iter().zip(&mut self.written) {
+            if !std::mem::replace(written, true) {
+                self.flat.as_mut_bytes()?[range.start * size..range.end * size].fill(0);
+            }
+        }
+        Ok(())
+    }
+
+    /// The whole buffer.
+    pub fn flat(&self) -> &Tensor {
+        &self.flat
+    }
+
+    /// The whole buffer, to be reduced over ranks or scaled.
+    pub fn flat_mut(&mut self) -> &mut Tensor {
+        &mut self.flat
+    }
+
+    /// The gradient of one parameter as a flat view.
+    ///
+    /// # Errors
+    /// None for a parameter of this module.
+    pub fn view(&self, id: ParamId) -> Result<Tensor> {
+        let range = &self.ranges[id.0];
+        self.flat.narrow(0, range.start, range.len())
+    }
+}
