@@ -1,0 +1,292 @@
+//! The data a schedule is: for every rank a list of [`Op`]s, in the order in which the rank runs them.
+
+use std::fmt;
+
+/// A rank of the pipeline, from 0.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Rank(pub usize);
+
+/// A slice of a module's layers. The LLM has ranks x v chunks in the order of its layers, and chunk `c` lives on
+/// rank `c % ranks`: with v = 1, chunk, stage and rank are the same number. A module that is not cut is `Chunk(0)`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Chunk(pub usize);
+
+/// A microbatch of the step, from 0.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Microbatch(pub usize);
+
+/// One piece of a microbatch's encoder work (an image or a tile of one) or of its generator work (an image to be
+/// drawn). `index` counts from 0 within the microbatch, for encoder and generator separately.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Item {
+    /// The microbatch that reads the embeddings, or whose hidden states condition the drawing.
+    pub microbatch: Microbatch,
+    /// Position among the encoder (generator) items of that microbatch.
+    pub index: usize,
+}
+
+/// What computes: one of the three modules, and which slice of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Module {
+    /// The image encoder with its projector; works on items. Uncut, it is `Encoder(Chunk(0))`.
+    Encoder(Chunk),
+    /// A chunk of the LLM; works on a microbatch.
+    Llm(Chunk),
+    /// The image generator; works on items. Uncut, it is `Generator(Chunk(0))`.
+    Generator(Chunk),
+}
+
+impl Module {
+    /// The encoder, not cut.
+    pub const ENCODER: Module = Module::Encoder(Chunk(0));
+    /// The generator, not cut.
+    pub const GENERATOR: Module = Module::Generator(Chunk(0));
+
+    /// Which of the three modules this is a slice of.
+    pub fn kind(self) -> ModuleKind {
+        match self {
+            Module::Encoder(_) => ModuleKind::Encoder,
+            Module::Llm(_) => ModuleKind::Llm,
+            Module::Generator(_) => ModuleKind::Generator,
+        }
+    }
+
+    /// Which slice of the module this is.
+    pub fn chunk(self) -> Chunk {
+        match self {
+            Module::Encoder(chunk) | Module::Llm(chunk) | Module::Generator(chunk) => chunk,
+        }
+    }
+}
+
+/// The three modules of a multimodal LLM, without saying which slice: memory and colours are kept by kind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum ModuleKind {
+    /// The image encoder.
+    Encoder,
+    /// The language model.
+    Llm,
+    /// The image generator.
+    Generator,
+}
+
+impl ModuleKind {
+    /// All three, in the order of the data flow.
+    pub const ALL: [ModuleKind; 3] = [ModuleKind::Encoder, ModuleKind::Llm, ModuleKind::Generator];
+
+    /// The name in reports, budgets and JSON.
+    pub fn name(self) -> &'static str {
+        match self {
+            ModuleKind::Encoder => "encoder",
+            ModuleKind::Llm => "llm",
+            ModuleKind::Generator => "generator",
+        }
+    }
+}
+
+impl fmt::Display for ModuleKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// What is done with a unit of work. A backward is either one `Backward` or a `BackwardInput` followed, where the
+/// module learns, by a `BackwardWeight` (Zero Bubble, arXiv 2401.10241).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Phase {
+    /// Computes outputs, and saves what the backward reads unless a `Recompute` follows in the table.
+    Forward,
+    /// Gradients of inputs and, where the module learns, of weights.
+    Backward,
+    /// Gradients of inputs only ("B").
+    BackwardInput,
+    /// Gradients of weights only ("W"), of a unit whose `BackwardInput` is done.
+    BackwardWeight,
+    /// The forward again, directly for the backward: its outputs are not sent anywhere.
+    Recompute,
+}
+
+/// What an op works on: the LLM on a microbatch, encoder and generator on a list of items, which may belong to
+/// several microbatches.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Work {
+    /// A whole microbatch (LLM).
+    Microbatch(Microbatch),
+    /// These items, in this order (encoder, generator); never empty.
+    Items(Vec<Item>),
+}
+
+/// A tensor that one op produces and another consumes, perhaps on another rank. Every value has one producer and
+/// one consumer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Value {
+    /// Hidden states that LLM chunk `chunk` reads, made by chunk `chunk - 1`.
+    Hidden {
+        /// Whose.
+        microbatch: Microbatch,
+        /// The consumer.
+        chunk: Chunk,
+    },
+    /// Gradient of the hidden states that LLM chunk `chunk` made; chunk `chunk` reads it, `chunk + 1` makes it.
+    HiddenGrad {
+        /// Whose.
+        microbatch: Microbatch,
+        /// The consumer.
+        chunk: Chunk,
+    },
+    /// The projector's output for an encoder item; LLM chunk 0 reads it.
+    Embeds(Item),
+    /// Its gradient, made by the backward of LLM chunk 0; only where the encoder learns.
+    EmbedGrad(Item),
+    /// The last LLM chunk's hidden states of the sample whose image a generator item draws.
+    Cond(Item),
+    /// Its gradient, made by the generator item's backward; only where something below the generator learns.
+    CondGrad(Item),
+}
+
+impl Value {
+    /// The microbatch that the value belongs to.
+    pub fn microbatch(self) -> Microbatch {
+        match self {
+            Value::Hidden { microbatch, .. } | Value::HiddenGrad { microbatch, .. } => microbatch,
+            Value::Embeds(item) | Value::EmbedGrad(item) | Value::Cond(item) | Value::CondGrad(item) => {
+                item.microbatch
+            }
+        }
+    }
+}
+
+/// One step of one rank.
+///
+/// Schedules write `Compute` and `Step`; `lower` adds `Send` and `Recv`.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Op {
+    /// Runs a module on some work.
+    Compute {
+        /// What runs.
+        module: Module,
+        /// Forward, backward, or a part of it.
+        phase: Phase,
+        /// On what.
+        work: Work,
+    },
+    /// Starts sending a value that this rank has made. An executor may return before the receiver has it
+    /// (buffered) or wait for the receiver (rendezvous): a lowered table runs under both.
+    Send {
+        /// What.
+        value: Value,
+        /// To whom.
+        to: Rank,
+    },
+    /// Receives a value. An executor may wait here, or only post the receive and wait in the op that consumes the
+    /// value, which is never slower; the simulator does the latter. Between two ranks, values are received in the
+    /// order in which they are sent.
+    Recv {
+        /// What.
+        value: Value,
+        /// From whom.
+        from: Rank,
+    },
+    /// Reduces gradients over the ranks that share parameters and updates the parameters: the last op of a rank.
+    Step,
+}
+
+impl Op {
+    /// An LLM op.
+    pub fn llm(chunk: Chunk, phase: Phase, microbatch: Microbatch) -> Op {
+        Op::Compute { module: Module::Llm(chunk), phase, work: Work::Microbatch(microbatch) }
+    }
+
+    /// An op of the uncut encoder on some items.
+    pub fn encoder(phase: Phase, items: Vec<Item>) -> Op {
+        Op::Compute { module: Module::ENCODER, phase, work: Work::Items(items) }
+    }
+
+    /// An op of the uncut generator on some items.
+    pub fn generator(phase: Phase, items: Vec<Item>) -> Op {
+        Op::Compute { module: Module::GENERATOR, phase, work: Work::Items(items) }
+    }
+
+    /// The units of work that the op runs, in order; none for communication and `Step`.
+    pub fn units(&self) -> impl Iterator<Item = Unit> + '_ {
+        let (module, work) = match self {
+            Op::Compute { module, work, .. } => (Some(*module), Some(work)),
+            Op::Send { .. } | Op::Recv { .. } | Op::Step => (None, None),
+        };
+        let (microbatch, items) = match work {
+            Some(Work::Microbatch(microbatch)) => (Some(*microbatch), &[][..]),
+            Some(Work::Items(items)) => (None, &items[..]),
+            None => (None, &[][..]),
+        };
+        let whole = microbatch
+            .zip(module)
+            .map(|(microbatch, module)| Unit { module, piece: Piece::Microbatch(microbatch) });
+        let parts = items
+            .iter()
+            .filter_map(move |item| module.map(|module| Unit { module, piece: Piece::Item(*item) }));
+        whole.into_iter().chain(parts)
+    }
+}
+
+/// The smallest piece of work that has a tape of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Piece {
+    /// A microbatch (LLM).
+    Microbatch(Microbatch),
+    /// An item (encoder, generator).
+    Item(Item),
+}
+
+/// A unit of work: a module's chunk on a microbatch or on one item. What its forward saves for its backward is one
+/// activation buffer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Unit {
+    /// What runs.
+    pub module: Module,
+    /// On what.
+    pub piece: Piece,
+}
+
+impl Unit {
+    /// The microbatch that the unit belongs to.
+    pub fn microbatch(self) -> Microbatch {
+        match self.piece {
+            Piece::Microbatch(microbatch) => microbatch,
+            Piece::Item(item) => item.microbatch,
+        }
+    }
+}
+
+/// A schedule, written out: `ranks[r]` is what rank `r` runs, in order.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Table {
+    /// One list of ops per rank.
+    pub ranks: Vec<Vec<Op>>,
+}
+
+impl Table {
+    /// A table of empty lists.
+    pub fn empty(ranks: usize) -> Table {
+        Table { ranks: vec![Vec::new(); ranks] }
+    }
+
+    /// Every op with its rank, rank by rank.
+    pub fn iter(&self) -> impl Iterator<Item = (Rank, &Op)> {
+        self.ranks.iter().enumerate().flat_map(|(rank, ops)| ops.iter().map(move |op| (Rank(rank), op)))
+    }
+
+    /// How many ops there are on all ranks together.
+    pub fn len(&self) -> usize {
+        self.ranks.iter().map(Vec::len).sum()
+    }
+
+    /// Whether no rank has anything to do.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Whether the table holds communication, so that it has been lowered.
+    pub fn is_lowered(&self) -> bool {
+        self.iter().any(|(_, op)| matches!(op, Op::Send { .. } | Op::Recv { .. }))
+    }
+}

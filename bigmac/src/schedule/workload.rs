@@ -1,0 +1,448 @@
+//! The shape of a step: how many ranks, chunks and microbatches, which items each microbatch holds, what everything
+//! costs, and what learns. Schedules are built from it, and everything said about a schedule is relative to it.
+
+use thiserror::Error;
+
+use super::table::{Chunk, Item, Microbatch, Module, ModuleKind, Op, Phase, Piece, Rank, Unit, Value};
+
+/// Time of one encoder or generator item, in the unit of the whole workload (seconds, or any other).
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct ItemCost {
+    /// The forward; a recomputation costs the same.
+    pub forward: f64,
+    /// The whole backward, as it runs: without weight gradients where the module is frozen.
+    pub backward: f64,
+}
+
+/// Time of one LLM chunk on one microbatch.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct ChunkCost {
+    /// The forward, F; a recomputation costs the same.
+    pub forward: f64,
+    /// Gradients of inputs, B.
+    pub backward_input: f64,
+    /// Gradients of weights, W; not counted where the LLM is frozen.
+    pub backward_weight: f64,
+}
+
+/// One microbatch: its items and what it costs.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Load {
+    /// Encoder items (images or tiles); may be empty.
+    pub encoder: Vec<ItemCost>,
+    /// Generator items (images to be drawn); may be empty.
+    pub generator: Vec<ItemCost>,
+    /// One cost per LLM chunk, in the order of the chunks.
+    pub llm: Vec<ChunkCost>,
+}
+
+/// Which modules learn. A frozen module has no weight gradients, and no backward at all where nothing below it learns.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Learns {
+    /// Encoder or projector.
+    pub encoder: bool,
+    /// The LLM.
+    pub llm: bool,
+    /// The generator.
+    pub generator: bool,
+}
+
+impl Default for Learns {
+    fn default() -> Self {
+        Learns { encoder: true, llm: true, generator: true }
+    }
+}
+
+/// Costs of a whole microbatch when all microbatches are alike, in the notation of the literature.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct UniformCosts {
+    /// Forward of an LLM stage, F (all its chunks together).
+    pub forward: f64,
+    /// Input gradient of an LLM stage, B.
+    pub backward_input: f64,
+    /// Weight gradient of an LLM stage, W.
+    pub backward_weight: f64,
+    /// Encoder forward of a microbatch, E_f.
+    pub encoder_forward: f64,
+    /// Encoder backward of a microbatch, E_b.
+    pub encoder_backward: f64,
+    /// Generator forward of a microbatch, G_f.
+    pub generator_forward: f64,
+    /// Generator backward of a microbatch, G_b.
+    pub generator_backward: f64,
+}
+
+/// Why a workload is none.
+#[derive(Clone, Debug, PartialEq, Error)]
+pub enum WorkloadError {
+    /// Zero ranks, chunks or microbatches.
+    #[error("a workload needs at least one {what}, but 0 were given")]
+    Empty {
+        /// What there is none of.
+        what: &'static str,
+    },
+    /// A microbatch without a cost for every chunk.
+    #[error(
+        "microbatch {microbatch} has {given} LLM chunk costs where {ranks} ranks x {chunks} chunks per rank need {wanted}"
+    )]
+    ChunkCosts {
+        /// Whose.
+        microbatch: usize,
+        /// How many were given.
+        given: usize,
+        /// How many were needed.
+        wanted: usize,
+        /// Ranks.
+        ranks: usize,
+        /// Chunks per rank.
+        chunks: usize,
+    },
+    /// A cost that no op can have.
+    #[error("{what} is {value}; a time has to be finite and not negative")]
+    Cost {
+        /// Which cost, in words.
+        what: String,
+        /// What was given.
+        value: f64,
+    },
+    /// Not one slowdown per rank.
+    #[error("{given} slowdowns were given for {ranks} ranks; give one factor (1 is full speed) per rank")]
+    Slowdowns {
+        /// How many were given.
+        given: usize,
+        /// Ranks.
+        ranks: usize,
+    },
+}
+
+/// The shape of a step. Consistent by construction: see [`Workload::new`].
+#[derive(Clone, Debug, PartialEq)]
+pub struct Workload {
+    ranks: usize,
+    chunks_per_rank: usize,
+    loads: Vec<Load>,
+    learns: Learns,
+    p2p: f64,
+    slowdown: Vec<f64>,
+    encoder_offsets: Vec<usize>,
+    generator_offsets: Vec<usize>,
+}
+
+impl Workload {
+    /// A workload of `loads.len()` microbatches on `ranks` ranks that hold `chunks_per_rank` LLM chunks each;
+    /// `p2p` is the time a value takes between two ranks.
+    ///
+    /// # Errors
+    /// Where a number is zero, a microbatch lacks a chunk's cost, or a time is negative or not finite.
+    pub fn new(
+        ranks: usize,
+        chunks_per_rank: usize,
+        loads: Vec<Load>,
+        learns: Learns,
+        p2p: f64,
+    ) -> Result<Workload, WorkloadError> {
+        for (what, count) in
+            [("rank", ranks), ("chunk per rank", chunks_per_rank), ("microbatch", loads.len())]
+        {
+            if count == 0 {
+                return Err(WorkloadError::Empty { what });
+            }
+        }
+        check_time(|| "the latency between ranks".to_owned(), p2p)?;
+        for (m, load) in loads.iter().enumerate() {
+            check_load(m, load, ranks, chunks_per_rank)?;
+        }
+        let encoder_offsets = offsets(loads.iter().map(|load| load.encoder.len()));
+        let generator_offsets = offsets(loads.iter().map(|load| load.generator.len()));
+        let slowdown = vec![1.0; ranks];
+        Ok(Workload {
+            ranks,
+            chunks_per_rank,
+            loads,
+            learns,
+            p2p,
+            slowdown,
+            encoder_offsets,
+            generator_offsets,
+        })
+    }
+
+    /// `microbatches` equal microbatches whose encoder and generator work is `items` equal items each; a module
+    /// whose forward and backward cost nothing has no items.
+    ///
+    /// # Errors
+    /// As [`Workload::new`].
+    pub fn uniform(
+        ranks: usize,
+        chunks_per_rank: usize,
+        microbatches: usize,
+        items: usize,
+        costs: UniformCosts,
+        p2p: f64,
+    ) -> Result<Workload, WorkloadError> {
+        let split = |forward: f64, backward: f64| {
+            let count = if forward == 0.0 && backward == 0.0 { 0 } else { items };
+            vec![ItemCost { forward: forward / items as f64, backward: backward / items as f64 }; count]
+        };
+        let v = chunks_per_rank as f64;
+        let chunk = ChunkCost {
+            forward: costs.forward / v,
+            backward_input: costs.backward_input / v,
+            backward_weight: costs.backward_weight / v,
+        };
+        let load = Load {
+            encoder: split(costs.encoder_forward, costs.encoder_backward),
+            generator: split(costs.generator_forward, costs.generator_backward),
+            llm: vec![chunk; ranks * chunks_per_rank],
+        };
+        Workload::new(ranks, chunks_per_rank, vec![load; microbatches], Learns::default(), p2p)
+    }
+
+    /// The same with other modules learning.
+    pub fn with_learns(mut self, learns: Learns) -> Workload {
+        self.learns = learns;
+        self
+    }
+
+    /// The same on ranks of unequal speed: every op on rank `r` takes `slowdown[r]` times its cost.
+    ///
+    /// # Errors
+    /// Where there is not one finite factor >= 0 per rank.
+    pub fn with_slowdown(mut self, slowdown: Vec<f64>) -> Result<Workload, WorkloadError> {
+        if slowdown.len() != self.ranks {
+            return Err(WorkloadError::Slowdowns { given: slowdown.len(), ranks: self.ranks });
+        }
+        for (rank, factor) in slowdown.iter().enumerate() {
+            check_time(|| format!("the slowdown of rank {rank}"), *factor)?;
+        }
+        self.slowdown = slowdown;
+        Ok(self)
+    }
+
+    /// Ranks of the pipeline, p.
+    pub fn ranks(&self) -> usize {
+        self.ranks
+    }
+
+    /// LLM chunks on each rank, v.
+    pub fn chunks_per_rank(&self) -> usize {
+        self.chunks_per_rank
+    }
+
+    /// LLM chunks altogether, p v.
+    pub fn chunks(&self) -> usize {
+        self.ranks * self.chunks_per_rank
+    }
+
+    /// Number of microbatches, N.
+    pub fn len(&self) -> usize {
+        self.loads.len()
+    }
+
+    /// Never: a workload has a microbatch.
+    pub fn is_empty(&self) -> bool {
+        self.loads.is_empty()
+    }
+
+    /// All microbatches in order.
+    pub fn microbatches(&self) -> impl DoubleEndedIterator<Item = Microbatch> + ExactSizeIterator + use<> {
+        (0..self.loads.len()).map(Microbatch)
+    }
+
+    /// The microbatches with their items and costs.
+    pub fn loads(&self) -> &[Load] {
+        &self.loads
+    }
+
+    /// What learns.
+    pub fn learns(&self) -> Learns {
+        self.learns
+    }
+
+    /// Time of a value between two ranks.
+    pub fn p2p(&self) -> f64 {
+        self.p2p
+    }
+
+    /// How many times slower than its costs a rank is.
+    pub fn slowdown(&self, rank: Rank) -> f64 {
+        self.slowdown.get(rank.0).copied().unwrap_or(1.0)
+    }
+
+    /// The rank that an LLM chunk lives on.
+    pub fn rank_of(&self, chunk: Chunk) -> Rank {
+        Rank(chunk.0 % self.ranks)
+    }
+
+    /// The last LLM chunk, which computes the loss.
+    pub fn last_chunk(&self) -> Chunk {
+        Chunk(self.chunks() - 1)
+    }
+
+    /// The items of a microbatch's encoder (generator) work; none for the LLM or a microbatch that is not there.
+    pub fn items(&self, kind: ModuleKind, microbatch: Microbatch) -> impl Iterator<Item = Item> + use<> {
+        let count = self.loads.get(microbatch.0).map_or(0, |load| match kind {
+            ModuleKind::Encoder => load.encoder.len(),
+            ModuleKind::Generator => load.generator.len(),
+            ModuleKind::Llm => 0,
+        });
+        (0..count).map(move |index| Item { microbatch, index })
+    }
+
+    /// Whether any microbatch has items of this kind.
+    pub fn has_items(&self, kind: ModuleKind) -> bool {
+        self.microbatches().any(|microbatch| self.items(kind, microbatch).next().is_some())
+    }
+
+    /// Whether a unit of this module and microbatch has a backward: it learns, or something below it does.
+    pub fn has_backward(&self, kind: ModuleKind, microbatch: Microbatch) -> bool {
+        let encoder = self.learns.encoder && self.items(ModuleKind::Encoder, microbatch).next().is_some();
+        match kind {
+            ModuleKind::Encoder => encoder,
+            ModuleKind::Llm => self.learns.llm || encoder,
+            ModuleKind::Generator => self.learns.generator || self.learns.llm || encoder,
+        }
+    }
+
+    /// Time that one unit takes in a phase, on a rank of full speed. 0 for a unit that the workload does not have.
+    /// Encoder and generator backwards are not split by cost: `BackwardWeight` is counted as half of `backward`.
+    pub fn unit_cost(&self, unit: Unit, phase: Phase) -> f64 {
+        let Some(load) = self.loads.get(unit.microbatch().0) else { return 0.0 };
+        match (unit.module, unit.piece) {
+            (Module::Llm(chunk), Piece::Microbatch(_)) => load.llm.get(chunk.0).map_or(0.0, |cost| {
+                let weight = if self.learns.llm { cost.backward_weight } else { 0.0 };
+                match phase {
+                    Phase::Forward | Phase::Recompute => cost.forward,
+                    Phase::Backward => cost.backward_input + weight,
+                    Phase::BackwardInput => cost.backward_input,
+                    Phase::BackwardWeight => weight,
+                }
+            }),
+            (Module::Encoder(_), Piece::Item(item)) => item_cost(&load.encoder, item, phase),
+            (Module::Generator(_), Piece::Item(item)) => item_cost(&load.generator, item, phase),
+            _ => 0.0,
+        }
+    }
+
+    /// Time that an op takes on a rank; communication and `Step` take none of the rank's time.
+    pub fn cost(&self, op: &Op, rank: Rank) -> f64 {
+        match op {
+            Op::Compute { phase, .. } => {
+                op.units().map(|unit| self.unit_cost(unit, *phase)).sum::<f64>() * self.slowdown(rank)
+            }
+            Op::Send { .. } | Op::Recv { .. } | Op::Step => 0.0,
+        }
+    }
+
+    /// A dense number for a value, below [`Workload::value_count`]; `None` for one that the workload cannot have.
+    pub fn value_index(&self, value: Value) -> Option<usize> {
+        let (n, chunks) = (self.len(), self.chunks());
+        let hidden = |microbatch: Microbatch, chunk: Chunk| {
+            (microbatch.0 < n && chunk.0 < chunks).then(|| microbatch.0 * chunks + chunk.0)
+        };
+        let (encoder, generator) = (total(&self.encoder_offsets), total(&self.generator_offsets));
+        let item = |offsets: &[usize], item: Item| {
+            let (start, end) = (offsets.get(item.microbatch.0)?, offsets.get(item.microbatch.0 + 1)?);
+            (item.index < end - start).then(|| start + item.index)
+        };
+        let (base, index) = match value {
+            Value::Hidden { microbatch, chunk } => (0, hidden(microbatch, chunk)),
+            Value::HiddenGrad { microbatch, chunk } => (n * chunks, hidden(microbatch, chunk)),
+            Value::Embeds(i) => (2 * n * chunks, item(&self.encoder_offsets, i)),
+            Value::EmbedGrad(i) => (2 * n * chunks + encoder, item(&self.encoder_offsets, i)),
+            Value::Cond(i) => (2 * (n * chunks + encoder), item(&self.generator_offsets, i)),
+            Value::CondGrad(i) => (2 * (n * chunks + encoder) + generator, item(&self.generator_offsets, i)),
+        };
+        index.map(|index| base + index)
+    }
+
+    /// How many numbers [`Workload::value_index`] uses.
+    pub fn value_count(&self) -> usize {
+        2 * (self.len() * self.chunks() + total(&self.encoder_offsets) + total(&self.generator_offsets))
+    }
+
+    /// A dense number for a unit, below [`Workload::unit_count`]; `None` for one that the workload does not have.
+    pub fn unit_index(&self, unit: Unit) -> Option<usize> {
+        // A unit is numbered as the value that its forward makes or reads, one per unit in each case.
+        match (unit.module, unit.piece) {
+            (Module::Llm(chunk), Piece::Microbatch(microbatch)) => {
+                self.value_index(Value::Hidden { microbatch, chunk })
+            }
+            (Module::Encoder(Chunk(0)), Piece::Item(item)) => {
+                self.value_index(Value::Embeds(item)).map(|index| index - self.len() * self.chunks())
+            }
+            (Module::Generator(Chunk(0)), Piece::Item(item)) => self
+                .value_index(Value::Cond(item))
+                .map(|index| index - self.len() * self.chunks() - total(&self.encoder_offsets)),
+            _ => None,
+        }
+    }
+
+    /// How many numbers [`Workload::unit_index`] uses.
+    pub fn unit_count(&self) -> usize {
+        self.value_count() / 2
+    }
+
+    /// Every unit of the workload: microbatch by microbatch encoder items, LLM chunks, generator items.
+    pub fn units(&self) -> impl Iterator<Item = Unit> + '_ {
+        self.microbatches().flat_map(move |microbatch| {
+            let encoder =
+                self.items(ModuleKind::Encoder, microbatch).map(|item| (Module::ENCODER, Piece::Item(item)));
+            let llm = (0..self.chunks()).map(move |c| (Module::Llm(Chunk(c)), Piece::Microbatch(microbatch)));
+            let generator = self
+                .items(ModuleKind::Generator, microbatch)
+                .map(|item| (Module::GENERATOR, Piece::Item(item)));
+            encoder.chain(llm).chain(generator).map(|(module, piece)| Unit { module, piece })
+        })
+    }
+}
+
+fn item_cost(costs: &[ItemCost], item: Item, phase: Phase) -> f64 {
+    costs.get(item.index).map_or(0.0, |cost| match phase {
+        Phase::Forward | Phase::Recompute => cost.forward,
+        Phase::Backward => cost.backward,
+        Phase::BackwardInput | Phase::BackwardWeight => cost.backward / 2.0,
+    })
+}
+
+fn check_time(what: impl FnOnce() -> String, value: f64) -> Result<(), WorkloadError> {
+    if value.is_finite() && value >= 0.0 { Ok(()) } else { Err(WorkloadError::Cost { what: what(), value }) }
+}
+
+fn check_load(m: usize, load: &Load, ranks: usize, chunks: usize) -> Result<(), WorkloadError> {
+    let wanted = ranks * chunks;
+    if load.llm.len() != wanted {
+        return Err(WorkloadError::ChunkCosts {
+            microbatch: m,
+            given: load.llm.len(),
+            wanted,
+            ranks,
+            chunks,
+        });
+    }
+    for (c, cost) in load.llm.iter().enumerate() {
+        for (phase, value) in [("F", cost.forward), ("B", cost.backward_input), ("W", cost.backward_weight)] {
+            check_time(|| format!("{phase} of LLM chunk {c} on microbatch {m}"), value)?;
+        }
+    }
+    for (kind, costs) in [("encoder", &load.encoder), ("generator", &load.generator)] {
+        for (i, cost) in costs.iter().enumerate() {
+            check_time(|| format!("the forward of {kind} item {m}.{i}"), cost.forward)?;
+            check_time(|| format!("the backward of {kind} item {m}.{i}"), cost.backward)?;
+        }
+    }
+    Ok(())
+}
+
+fn offsets(counts: impl Iterator<Item = usize>) -> Vec<usize> {
+    std::iter::once(0)
+        .chain(counts.scan(0, |sum, count| {
+            *sum += count;
+            Some(*sum)
+        }))
+        .collect()
+}
+
+fn total(offsets: &[usize]) -> usize {
+    offsets.last().copied().unwrap_or(0)
+}
