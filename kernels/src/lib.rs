@@ -2,12 +2,15 @@
 
 mod numeric;
 mod operator;
+mod product;
 
 pub mod add;
 pub mod check;
+pub mod linear;
 pub mod view;
 
 pub use add::Add;
+pub use linear::Linear;
 pub use numeric::{Float, Real};
 pub use operator::{
     Backward, Forwarded, Inferred, InputGrads, Need, Operator, OutputSpec, Saved, SavedSpec, WeightGrad,

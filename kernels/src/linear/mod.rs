@@ -1,0 +1,118 @@
+//! Linear layer.
+
+mod cpu;
+#[cfg(test)]
+mod tests;
+
+use crate::numeric::Float;
+use crate::operator::*;
+use crate::product::{rounded, widened};
+use bigmac_runtime::{Context, Error, Result, Spec, Tensor};
+
+/// `y = x w^T (+ b)`, as `torch.nn.Linear`: input x `[.., in]`; weights w `[out, in]` and, with `bias`, b `[out]`;
+/// output `[.., out]`. Sums are kept in the accumulator dtype and rounded once.
+///
+/// Backward: `dx = dy w`, `dw = dy^T x`, `db = sum of dy over rows`. Saves x, and only when the gradient of w is wanted.
+#[derive(Clone, Copy, Debug)]
+pub struct Linear {
+    /// Whether there is a weight 1, added to every row.
+    pub bias: bool,
+}
+
+impl Linear {
+    const NAME: &'static str = "linear";
+}
+
+impl Operator for Linear {
+    fn name(&self) -> &'static str {
+        Self::NAME
+    }
+
+    fn infer(&self, inputs: &[Spec], weights: &[Spec], need: Need<'_>) -> Result<Inferred> {
+        expect_count(Self::NAME, "inputs", inputs, 1)?;
+        expect_count(Self::NAME, "weights", weights, 1 + usize::from(self.bias))?;
+        let dtype = expect_float(Self::NAME, inputs.iter().chain(weights))?;
+        let (x, w) = (&inputs[0].shape, &weights[0].shape);
+        let (&[out, inner], Some(&last)) = (w.as_slice(), x.last()) else {
+            return Err(Error::shape(Self::NAME, (x, w), "an input [.., in] and a weight [out, in]"));
+        };
+        if last != inner {
+            return Err(Error::shape(Self::NAME, (x, w), format!("an input whose last extent is {inner}")));
+        }
+        if let Some(b) = weights.get(1)
+            && b.shape.as_slice() != [out]
+        {
+            return Err(Error::shape(Self::NAME, (w, &b.shape), format!("a bias [{out}]")));
+        }
+        let mut shape = x.clone();
+        shape[x.len() - 1] = out;
+        Ok(Inferred::one(Spec { shape, dtype }, need.weight(0).then_some(SavedSpec::Input(0))))
+    }
+
+    fn forward(
+        &self,
+        ctx: &Context,
+        inputs: &[&Tensor],
+        weights: &[&Tensor],
+        need: Need<'_>,
+    ) -> Result<Forwarded> {
+        let (x, w) = (widened(ctx, inputs[0])?, widened(ctx, weights[0])?);
+        let b = weights.get(1).map(|b| widened(ctx, b)).transpose()?;
+        let (out, inner) = (w.shape()[0], w.shape()[1]);
+        let mut shape = x.shape().to_vec();
+        shape[x.shape().len() - 1] = out;
+        let y = crate::for_float!(Self::NAME, inputs[0].dtype(), T => rounded::<T>(ctx, &shape, |y| {
+            let b = b.as_ref().map(|b| b.as_slice()).transpose()?;
+            cpu::forward(ctx, x.as_slice()?, w.as_slice()?, b, (out, inner), y);
+            Ok(())
+        }))?;
+        Ok(Forwarded::one(y, need.weight(0).then(|| inputs[0].clone())))
+    }
+
+    fn defers_weight(&self) -> bool {
+        true
+    }
+
+    fn backward_input(&self, ctx: &Context, backward: &Backward<'_>) -> Result<InputGrads> {
+        if !backward.need.input(0) {
+            return Ok([None].into_iter().collect());
+        }
+        let given = backward.grad(Self::NAME)?;
+        let (dy, w) = (widened(ctx, given)?, widened(ctx, backward.weights[0])?);
+        let (out, inner) = (w.shape()[0], w.shape()[1]);
+        let mut shape = dy.shape().to_vec();
+        shape[dy.shape().len() - 1] = inner;
+        let dx = crate::for_float!(Self::NAME, given.dtype(), T => rounded::<T>(ctx, &shape, |dx| {
+            cpu::backward_input(ctx, dy.as_slice()?, w.as_slice()?, (out, inner), dx);
+            Ok(())
+        }))?;
+        Ok([Some(dx)].into_iter().collect())
+    }
+
+    fn backward_weight(
+        &self,
+        ctx: &Context,
+        backward: &Backward<'_>,
+        weight: usize,
+        mut grad: WeightGrad<'_>,
+    ) -> Result<()> {
+        let add = grad.accumulate;
+        let dy = widened(ctx, backward.grad(Self::NAME)?)?;
+        crate::for_float!(Self::NAME, dy.dtype(), T => {
+            let to = grad.slice::<<T as Float>::Acc>()?;
+            match weight {
+                0 => {
+                    let x = widened(ctx, backward.saved(Self::NAME, 0)?)?;
+                    let w = backward.weights[0].shape();
+                    cpu::backward_weight(ctx, x.as_slice()?, dy.as_slice()?, (w[0], w[1]), add, to);
+                    Ok(())
+                }
+                1 if self.bias => {
+                    cpu::backward_bias(ctx, dy.as_slice()?, add, to);
+                    Ok(())
+                }
+                _ => Err(Error::argument(Self::NAME, format!("there is no weight {weight}"))),
+            }
+        })
+    }
+}
