@@ -1,1 +1,31 @@
-//! Data sets: reading, writing, tokenizing, packing.
+//! Data sets: reading, writing, tokenizing, packing. Everything here is plain numbers and paths, no tensors.
+//!
+//! A line of a data set becomes a [`Record`] (what it says), a record becomes a [`Sample`] (tokens, what carries
+//! loss, which pictures), and a [`StepPlan`] packs the samples of one step into microbatches. Planning reads the
+//! index only; pictures are decoded by whoever runs the item ([`load_image_item`], [`load_draw_item`]).
+
+mod dataset;
+mod error;
+mod jsonl;
+mod llava;
+mod order;
+mod pack;
+mod picture;
+mod record;
+mod sample;
+mod tokenizer;
+
+pub use dataset::Dataset;
+pub use error::{DataError, LineProblem, PictureProblem};
+pub use jsonl::{RecordReader, find_dataset_file};
+pub use order::EpochOrder;
+pub use pack::{
+    DrawItem, ImageItem, PackedMicrobatch, Planner, StepPlan, StepShape, load_draw_item, load_image_item,
+    pack,
+};
+pub use picture::{
+    PictureRef, Tile, Tiling, decode, load_square, load_tile, pixels_to_rgb, rgb_to_pixels, write_png,
+};
+pub use record::{DRAW_MARK, IMAGE_MARK, Record, Segment};
+pub use sample::{Expanded, IGNORE, Layout, PlacedImage, Sample, TiledPicture};
+pub use tokenizer::{SpecialNames, Specials, Tokenizer};

@@ -1,0 +1,78 @@
+//! A data set in memory: every sample's tokens and paths, no pixels.
+
+use std::path::{Path, PathBuf};
+
+use rayon::prelude::*;
+
+use super::error::DataError;
+use super::jsonl::{RecordReader, find_dataset_file};
+use super::record::Record;
+use super::sample::{Expanded, Layout, Sample};
+use super::tokenizer::Tokenizer;
+
+/// A data set in memory: every sample's tokens and paths, no pixels.
+#[derive(Debug)]
+pub struct Dataset {
+    file: PathBuf,
+    samples: Vec<Sample>,
+    tokenizer: Tokenizer,
+    layout: Layout,
+}
+
+impl Dataset {
+    /// Reads and tokenizes a data set: a file, or a folder with `SPLIT.jsonl` (see [`find_dataset_file`]).
+    ///
+    /// # Errors
+    /// The first line that cannot be used, by file and line: bad JSON, marks that do not match the images, a missing
+    /// picture, a sample longer than a microbatch; or a file without any sample.
+    pub fn load(path: &Path, split: &str, tokenizer: &Tokenizer, layout: &Layout) -> Result<Self, DataError> {
+        let file = find_dataset_file(path, split)?;
+        let records = RecordReader::open(&file)?.collect::<Result<Vec<Record>, _>>()?;
+        if records.is_empty() {
+            return Err(DataError::Empty { path: file });
+        }
+        let made: Vec<Result<Sample, DataError>> =
+            records.par_iter().map(|record| Sample::new(record, &file, tokenizer, layout)).collect();
+        // Gathered in order, so that the error told is that of the first bad line, whichever thread met its own first.
+        let samples = made.into_iter().collect::<Result<Vec<Sample>, _>>()?;
+        Ok(Dataset { file, samples, tokenizer: tokenizer.clone(), layout: *layout })
+    }
+
+    /// The file it was read from.
+    pub fn file(&self) -> &Path {
+        &self.file
+    }
+
+    /// Number of samples; at least 1.
+    pub fn len(&self) -> usize {
+        self.samples.len()
+    }
+
+    /// Never: a file without samples is an error.
+    pub fn is_empty(&self) -> bool {
+        self.samples.is_empty()
+    }
+
+    /// All samples, in the order of the file.
+    pub fn samples(&self) -> &[Sample] {
+        &self.samples
+    }
+
+    /// The tokenizer it was read with.
+    pub fn tokenizer(&self) -> &Tokenizer {
+        &self.tokenizer
+    }
+
+    /// The layout it was read with.
+    pub fn layout(&self) -> &Layout {
+        &self.layout
+    }
+
+    /// Sample `index` written out, one entry per LLM position.
+    ///
+    /// # Panics
+    /// When `index` is not below [`Dataset::len`].
+    pub fn expand(&self, index: usize) -> Expanded {
+        self.samples[index].expand(&self.tokenizer, &self.layout)
+    }
+}

@@ -1,0 +1,173 @@
+//! What one line of a data set says: texts, marks and pictures, before any token.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use serde_json::{Map, Value};
+
+use super::error::LineProblem;
+use super::llava;
+use super::picture::PictureRef;
+
+/// Where an image goes in a text.
+pub const IMAGE_MARK: &str = "<image>";
+/// Ends a text from which a picture is to be drawn. Written by the reader, not in data sets.
+pub const DRAW_MARK: &str = "<draw>";
+
+const KEYS: [&str; 5] = ["text", "images", "draw", "prompt", "id"];
+
+/// A stretch of a record.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Segment {
+    /// Text without marks.
+    Text {
+        /// The text.
+        text: String,
+        /// Whether it carries loss.
+        learned: bool,
+    },
+    /// The next of the record's images.
+    Image,
+    /// End of a text.
+    End,
+    /// The `<draw>` mark; from everything before it the generator draws.
+    Draw,
+}
+
+/// What one line of a data set says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Record {
+    /// In order; `<bos>` comes before the first.
+    pub segments: Vec<Segment>,
+    /// In the order of the `Segment::Image`s, and as many.
+    pub images: Vec<PictureRef>,
+    /// The picture that the generator learns to draw.
+    pub draw: Option<PictureRef>,
+    /// Line of the data set's file, from 1 (0 for a record made by hand).
+    pub line: u32,
+}
+
+impl Record {
+    /// A prompt to be continued: `text` with its `<image>` marks (none: the images come first), and no end.
+    ///
+    /// # Errors
+    /// When the marks are not as many as the images.
+    pub fn prompt(text: &str, images: Vec<PictureRef>) -> Result<Self, LineProblem> {
+        let segments = with_images(&[(text, false)], images.len())?;
+        Ok(Record { segments, images, draw: None, line: 0 })
+    }
+
+    /// A prompt to be drawn: as [`Record::prompt`], with the `<draw>` mark behind it.
+    ///
+    /// # Errors
+    /// When the marks are not as many as the images.
+    pub fn drawing_prompt(text: &str, images: Vec<PictureRef>) -> Result<Self, LineProblem> {
+        let mut record = Record::prompt(text, images)?;
+        record.segments.push(Segment::Draw);
+        Ok(record)
+    }
+
+    /// Reads a line's JSON value, in BigMac's own form or LLaVA's; pictures are taken from `folder`.
+    ///
+    /// # Errors
+    /// What is wrong with the line.
+    pub fn from_json(value: Value, folder: &Path, file: &Arc<Path>, line: u32) -> Result<Self, LineProblem> {
+        let Value::Object(object) = value else {
+            return Err(LineProblem::NotAnObject { found: kind(&value) });
+        };
+        let picture = |name: &str| PictureRef::named_by(&folder.join(name), file, line);
+        if object.contains_key("conversations") {
+            llava::record(&object, picture, line)
+        } else {
+            own_form(&object, picture, line)
+        }
+    }
+}
+
+fn own_form(
+    object: &Map<String, Value>,
+    picture: impl Fn(&str) -> PictureRef,
+    line: u32,
+) -> Result<Record, LineProblem> {
+    if let Some(key) = object.keys().find(|key| !KEYS.contains(&key.as_str())) {
+        return Err(LineProblem::UnknownKey { key: key.clone(), nearest: nearest_key(key) });
+    }
+    let prompt = string(object, "prompt")?.unwrap_or("");
+    let text = string(object, "text")?.unwrap_or("");
+    let images: Vec<PictureRef> = strings(object, "images")?.into_iter().map(&picture).collect();
+    let draw = string(object, "draw")?.map(&picture);
+    if draw.is_none() && text.replace(IMAGE_MARK, "").is_empty() {
+        return Err(LineProblem::NothingToLearn);
+    }
+    let mut segments = with_images(&[(prompt, false), (text, true)], images.len())?;
+    segments.push(if draw.is_some() { Segment::Draw } else { Segment::End });
+    Ok(Record { segments, images, draw, line })
+}
+
+/// Cuts texts at their `<image>` marks. Without any mark, the images come first.
+pub(super) fn with_images(texts: &[(&str, bool)], images: usize) -> Result<Vec<Segment>, LineProblem> {
+    let marks: usize = texts.iter().map(|(text, _)| text.matches(IMAGE_MARK).count()).sum();
+    if marks != images && marks != 0 {
+        return Err(LineProblem::MarkCount { marks, images });
+    }
+    let mut segments = vec![Segment::Image; images - marks];
+    for &(text, learned) in texts {
+        for (i, part) in text.split(IMAGE_MARK).enumerate() {
+            if i > 0 {
+                segments.push(Segment::Image);
+            }
+            if !part.is_empty() {
+                segments.push(Segment::Text { text: part.to_owned(), learned });
+            }
+        }
+    }
+    Ok(segments)
+}
+
+/// The string under `key`; `None` when the key is missing or null.
+pub(super) fn string<'a>(object: &'a Map<String, Value>, key: &str) -> Result<Option<&'a str>, LineProblem> {
+    match object.get(key) {
+        None | Some(Value::Null) => Ok(None),
+        Some(Value::String(text)) => Ok(Some(text)),
+        Some(other) => {
+            Err(LineProblem::WrongType { key: key.into(), wanted: "a string", found: kind(other) })
+        }
+    }
+}
+
+/// The strings under `key`: a list, or one alone; empty when the key is missing or null.
+pub(super) fn strings<'a>(object: &'a Map<String, Value>, key: &str) -> Result<Vec<&'a str>, LineProblem> {
+    let wrong = |found| LineProblem::WrongType { key: key.into(), wanted: "a list of paths", found };
+    match object.get(key) {
+        None | Some(Value::Null) => Ok(Vec::new()),
+        Some(Value::String(text)) => Ok(vec![text]),
+        Some(Value::Array(items)) => items
+            .iter()
+            .map(|item| {
+                item.as_str().ok_or_else(|| {
+                    wrong(match kind(item) {
+                        "a string" => "a list",
+                        _ => "a list with something other than strings",
+                    })
+                })
+            })
+            .collect(),
+        Some(other) => Err(wrong(kind(other))),
+    }
+}
+
+pub(super) fn kind(value: &Value) -> &'static str {
+    match value {
+        Value::Null => "null",
+        Value::Bool(_) => "true or false",
+        Value::Number(_) => "a number",
+        Value::String(_) => "a string",
+        Value::Array(_) => "a list",
+        Value::Object(_) => "an object",
+    }
+}
+
+fn nearest_key(key: &str) -> Option<&'static str> {
+    let distance = |known: &&str| strsim::damerau_levenshtein(&key.to_lowercase(), known);
+    KEYS.into_iter().filter(|known| distance(known) <= known.len() / 2).min_by_key(distance)
+}
