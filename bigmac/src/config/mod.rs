@@ -1,0 +1,409 @@
+//! The configuration of a run: a TOML file over defaults, then `--set` and the command's own flags.
+
+mod read;
+
+pub use read::{ConfigError, read, write};
+
+use serde::{Deserialize, Serialize};
+
+/// Everything that defines a run. Every key has a default, so a file holds only what differs.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Config {
+    /// What the run is: its name and its seed.
+    pub run: Run,
+    /// What it learns from.
+    pub data: Data,
+    /// What learns.
+    pub model: Model,
+    /// How it learns.
+    pub train: Train,
+    /// How a step is laid out over ranks.
+    pub pipeline: Pipeline,
+    /// What is written on the way.
+    pub output: Output,
+}
+
+/// Name and seed.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Run {
+    /// The run's directory under `runs/`, where `--out` gives no other.
+    pub name: String,
+    /// Seed of weights, order of samples and noise.
+    pub seed: u64,
+}
+
+impl Default for Run {
+    fn default() -> Self {
+        Run { name: "shapes".into(), seed: 1 }
+    }
+}
+
+/// The data set.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Data {
+    /// A JSONL file, or a folder with `train.jsonl` and `heldout.jsonl`; empty: the shapes set, written on first use.
+    pub path: String,
+    /// The file of samples to be evaluated on; empty: `heldout.jsonl` beside the training file.
+    pub heldout: String,
+    /// Pictures of the shapes set (where `path` is empty).
+    pub shapes: usize,
+    /// A `tokenizer.json`; empty: bytes.
+    pub tokenizer: String,
+    /// Most tiles that a large image is cut into; 1: images are resized.
+    pub max_tiles: usize,
+}
+
+impl Default for Data {
+    fn default() -> Self {
+        Data {
+            path: String::new(),
+            heldout: String::new(),
+            shapes: 24_000,
+            tokenizer: String::new(),
+            max_tiles: 1,
+        }
+    }
+}
+
+/// The three modules.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Model {
+    /// Type that is computed with: `f32`, or `bf16` with weights of fp32 beside it.
+    pub dtype: Dtype,
+    /// A checkpoint of a run (or its export) whose weights to start from; empty: random weights.
+    pub from: String,
+    /// The ViT encoder and its projector.
+    pub encoder: Encoder,
+    /// The LLM.
+    pub llm: Llm,
+    /// The MMDiT generator.
+    pub generator: Generator,
+}
+
+/// A type that is computed with.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Dtype {
+    /// 32-bit floats throughout.
+    #[default]
+    F32,
+    /// bfloat16 activations and weights, with fp32 gradients, moments and master weights.
+    Bf16,
+}
+
+/// SigLIP vision encoder (`SiglipVisionModel`) and LLaVA projector.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Encoder {
+    /// Width of the hidden states.
+    pub width: usize,
+    /// Layers.
+    pub layers: usize,
+    /// Attention heads.
+    pub heads: usize,
+    /// Width of the MLP.
+    pub mlp: usize,
+    /// Side of an image in pixels.
+    pub image_size: usize,
+    /// Side of a patch in pixels.
+    pub patch: usize,
+    /// True: its weights stay.
+    pub frozen: bool,
+}
+
+impl Default for Encoder {
+    fn default() -> Self {
+        Encoder { width: 96, layers: 3, heads: 4, mlp: 384, image_size: 32, patch: 8, frozen: false }
+    }
+}
+
+/// Qwen3 decoder (`Qwen3ForCausalLM`).
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Llm {
+    /// Width of the hidden states.
+    pub width: usize,
+    /// Layers.
+    pub layers: usize,
+    /// Query heads.
+    pub heads: usize,
+    /// Key and value heads.
+    pub kv_heads: usize,
+    /// Width of a head.
+    pub head_dim: usize,
+    /// Width of the MLP.
+    pub mlp: usize,
+    /// Base of the rotary embedding.
+    pub rope_theta: f64,
+    /// Normalise queries and keys (Qwen3), or not (Llama).
+    pub qk_norm: bool,
+    /// Use the embedding as output projection too.
+    pub tied: bool,
+    /// True: its weights stay.
+    pub frozen: bool,
+}
+
+impl Default for Llm {
+    fn default() -> Self {
+        Llm {
+            width: 96,
+            layers: 3,
+            heads: 4,
+            kv_heads: 4,
+            head_dim: 24,
+            mlp: 256,
+            rope_theta: 10_000.0,
+            qk_norm: true,
+            tied: true,
+            frozen: false,
+        }
+    }
+}
+
+/// MMDiT generator (`QwenImageTransformer2DModel`) over patches of pixels.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Generator {
+    /// Blocks.
+    pub layers: usize,
+    /// Attention heads.
+    pub heads: usize,
+    /// Width of a head; heads x head_dim is the width.
+    pub head_dim: usize,
+    /// Side of a drawn picture in pixels.
+    pub image_size: usize,
+    /// Side of a patch in pixels; a patch is a latent of 3 patch^2 channels.
+    pub patch: usize,
+    /// Parts of a head that rotate with frame, row and column; they add up to head_dim.
+    pub rope_axes: [usize; 3],
+    /// Euler steps of a drawing.
+    pub sample_steps: usize,
+    /// True: its weights stay.
+    pub frozen: bool,
+}
+
+impl Default for Generator {
+    fn default() -> Self {
+        Generator {
+            layers: 3,
+            heads: 4,
+            head_dim: 24,
+            image_size: 32,
+            patch: 4,
+            rope_axes: [4, 10, 10],
+            sample_steps: 20,
+            frozen: false,
+        }
+    }
+}
+
+/// Optimization.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Train {
+    /// Steps of the whole run.
+    pub steps: u64,
+    /// Samples per step.
+    pub batch: usize,
+    /// Fewest microbatches that a step is cut into.
+    pub microbatches: usize,
+    /// Tokens that a microbatch may hold; a longer sample is an error.
+    pub tokens_per_microbatch: usize,
+    /// Largest learning rate.
+    pub lr: f64,
+    /// Steps of linear warm-up.
+    pub warmup: u64,
+    /// Last learning rate as a share of the largest; cosine in between.
+    pub final_lr: f64,
+    /// Decay of Adam's first moment.
+    pub beta1: f64,
+    /// Decay of Adam's second moment.
+    pub beta2: f64,
+    /// Adam's epsilon.
+    pub epsilon: f64,
+    /// Decoupled weight decay of matrices; vectors and embeddings have none.
+    pub weight_decay: f64,
+    /// Largest norm of the whole gradient; 0: no clipping.
+    pub clip: f64,
+    /// Weight of the drawing loss beside the token loss (lambda).
+    pub drawing_weight: f64,
+    /// Mean of the logit of the noise level t = sigmoid(normal + mean); t = 1 is noise.
+    pub noise_mean: f64,
+}
+
+impl Default for Train {
+    fn default() -> Self {
+        Train {
+            steps: 2500,
+            batch: 32,
+            microbatches: 4,
+            tokens_per_microbatch: 1024,
+            lr: 2e-3,
+            warmup: 200,
+            final_lr: 0.02,
+            beta1: 0.9,
+            beta2: 0.98,
+            epsilon: 1e-8,
+            weight_decay: 0.05,
+            clip: 1.0,
+            drawing_weight: 3.0,
+            noise_mean: 0.8,
+        }
+    }
+}
+
+/// How a step is laid out over ranks.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Pipeline {
+    /// Schedule: `monolithic`, `phased` or `nested`.
+    pub schedule: String,
+    /// LLM schedule under it.
+    pub llm: String,
+    /// Ranks: threads of this process that each hold one stage of the LLM.
+    pub ranks: usize,
+    /// Threads of each rank.
+    pub threads: usize,
+    /// Microbatches that share a slot of `nested`.
+    pub group: usize,
+    /// Seconds that a rank waits for another before it gives up.
+    pub timeout: f64,
+}
+
+impl Default for Pipeline {
+    fn default() -> Self {
+        Pipeline {
+            schedule: "nested".into(),
+            llm: "1f1b".into(),
+            ranks: 2,
+            threads: 1,
+            group: 1,
+            timeout: 120.0,
+        }
+    }
+}
+
+/// What is written on the way.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Output {
+    /// Steps between checkpoints; 0: only at the end.
+    pub checkpoint_every: u64,
+    /// Checkpoints that are kept.
+    pub keep: usize,
+    /// Steps between samples; 0: only at the end.
+    pub sample_every: u64,
+    /// Held-out pictures captioned, and held-out descriptions drawn, each time.
+    pub samples: usize,
+    /// Held-out pictures captioned and descriptions drawn by the evaluation at the end.
+    pub final_samples: usize,
+}
+
+impl Default for Output {
+    fn default() -> Self {
+        Output { checkpoint_every: 500, keep: 2, sample_every: 500, samples: 8, final_samples: 200 }
+    }
+}
+
+impl Config {
+    /// Checks what types alone don't: counts that have to be at least one, widths that have to agree.
+    ///
+    /// # Errors
+    /// [`ConfigError::Value`] with the key, what was given and what is wanted.
+    pub fn check(&self) -> Result<(), ConfigError> {
+        let (e, l, g, t, p) =
+            (&self.model.encoder, &self.model.llm, &self.model.generator, &self.train, &self.pipeline);
+        for (key, value) in [
+            ("model.encoder.width", e.width),
+            ("model.encoder.layers", e.layers),
+            ("model.encoder.heads", e.heads),
+            ("model.encoder.mlp", e.mlp),
+            ("model.encoder.patch", e.patch),
+            ("model.encoder.image_size", e.image_size),
+            ("model.llm.width", l.width),
+            ("model.llm.layers", l.layers),
+            ("model.llm.heads", l.heads),
+            ("model.llm.kv_heads", l.kv_heads),
+            ("model.llm.head_dim", l.head_dim),
+            ("model.llm.mlp", l.mlp),
+            ("model.generator.layers", g.layers),
+            ("model.generator.heads", g.heads),
+            ("model.generator.head_dim", g.head_dim),
+            ("model.generator.patch", g.patch),
+            ("model.generator.image_size", g.image_size),
+            ("model.generator.sample_steps", g.sample_steps),
+            ("train.batch", t.batch),
+            ("train.microbatches", t.microbatches),
+            ("train.tokens_per_microbatch", t.tokens_per_microbatch),
+            ("pipeline.ranks", p.ranks),
+            ("pipeline.threads", p.threads),
+            ("pipeline.group", p.group),
+            ("output.keep", self.output.keep),
+            ("data.max_tiles", self.data.max_tiles),
+        ] {
+            require(value >= 1, key, value, "at least 1")?;
+        }
+        require(e.width % e.heads == 0, "model.encoder.heads", e.heads, "a divisor of model.encoder.width")?;
+        require(
+            e.image_size % e.patch == 0,
+            "model.encoder.patch",
+            e.patch,
+            "a divisor of model.encoder.image_size",
+        )?;
+        require(l.heads % l.kv_heads == 0, "model.llm.kv_heads", l.kv_heads, "a divisor of model.llm.heads")?;
+        require(
+            l.head_dim % 2 == 0,
+            "model.llm.head_dim",
+            l.head_dim,
+            "an even number: it rotates in pairs",
+        )?;
+        require(
+            g.image_size % g.patch == 0,
+            "model.generator.patch",
+            g.patch,
+            "a divisor of model.generator.image_size",
+        )?;
+        let axes = g.rope_axes.iter().sum::<usize>() == g.head_dim && g.rope_axes.iter().all(|a| a % 2 == 0);
+        let given = format!("{:?}", g.rope_axes);
+        require(axes, "model.generator.rope_axes", given, "three even numbers that add up to head_dim")?;
+        require(
+            t.batch >= t.microbatches,
+            "train.microbatches",
+            t.microbatches,
+            "at most train.batch, so that each has a sample",
+        )?;
+        for (key, value, fits, wanted) in [
+            ("train.lr", t.lr, t.lr > 0.0, "a positive number"),
+            ("train.final_lr", t.final_lr, (0.0..=1.0).contains(&t.final_lr), "a share from 0 to 1"),
+            ("train.beta1", t.beta1, (0.0..1.0).contains(&t.beta1), "a number from 0 to below 1"),
+            ("train.beta2", t.beta2, (0.0..1.0).contains(&t.beta2), "a number from 0 to below 1"),
+            ("train.epsilon", t.epsilon, t.epsilon > 0.0, "a positive number"),
+            ("train.weight_decay", t.weight_decay, t.weight_decay >= 0.0, "a number from 0"),
+            ("train.clip", t.clip, t.clip >= 0.0, "a number from 0"),
+            ("train.drawing_weight", t.drawing_weight, t.drawing_weight >= 0.0, "a number from 0"),
+            ("train.noise_mean", t.noise_mean, t.noise_mean.is_finite(), "a finite number"),
+            ("model.llm.rope_theta", l.rope_theta, l.rope_theta > 0.0, "a positive number"),
+            ("pipeline.timeout", p.timeout, p.timeout > 0.0, "a positive number of seconds"),
+        ] {
+            require(fits && value.is_finite(), key, value, wanted)?;
+        }
+        Ok(())
+    }
+}
+
+fn require(
+    fits: bool,
+    key: &'static str,
+    given: impl std::fmt::Display,
+    wanted: &'static str,
+) -> Result<(), ConfigError> {
+    if fits {
+        Ok(())
+    } else {
+        Err(ConfigError::Value { key: key.into(), given: given.to_string(), wanted: wanted.into() })
+    }
+}
