@@ -1,1 +1,3 @@
-//! SigLIP encoder, Qwen3 decoder, MMDiT generator and their composition
+//! The models of BigMac: SigLIP encoder, Qwen3 decoder, MMDiT generator, and their composition.
+
+pub mod init;

@@ -8,6 +8,7 @@ pub mod fs;
 mod layout;
 pub mod memory;
 pub mod rng;
+pub mod safetensors;
 mod tensor;
 mod threads;
 
