@@ -63,8 +63,7 @@ impl Operator for Linear {
         shape[x.shape().len() - 1] = out;
         let y = crate::for_float!(Self::NAME, inputs[0].dtype(), T => rounded::<T>(ctx, &shape, |y| {
             let b = b.as_ref().map(|b| b.as_slice()).transpose()?;
-            cpu::forward(ctx, x.as_slice()?, w.as_slice()?, b, (out, inner), y);
-            Ok(())
+            cpu::forward(ctx, x.as_slice()?, w.as_slice()?, b, (out, inner), y)
         }))?;
         Ok(Forwarded::one(y, need.weight(0).then(|| inputs[0].clone())))
     }
@@ -83,8 +82,7 @@ impl Operator for Linear {
         let mut shape = dy.shape().to_vec();
         shape[dy.shape().len() - 1] = inner;
         let dx = crate::for_float!(Self::NAME, given.dtype(), T => rounded::<T>(ctx, &shape, |dx| {
-            cpu::backward_input(ctx, dy.as_slice()?, w.as_slice()?, (out, inner), dx);
-            Ok(())
+            cpu::backward_input(ctx, dy.as_slice()?, w.as_slice()?, (out, inner), dx)
         }))?;
         Ok([Some(dx)].into_iter().collect())
     }
@@ -104,8 +102,7 @@ impl Operator for Linear {
                 0 => {
                     let x = widened(ctx, backward.saved(Self::NAME, 0)?)?;
                     let w = backward.weights[0].shape();
-                    cpu::backward_weight(ctx, x.as_slice()?, dy.as_slice()?, (w[0], w[1]), add, to);
-                    Ok(())
+                    cpu::backward_weight(ctx, x.as_slice()?, dy.as_slice()?, (w[0], w[1]), add, to)
                 }
                 1 if self.bias => {
                     cpu::backward_bias(ctx, dy.as_slice()?, add, to);
