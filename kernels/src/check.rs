@@ -24,8 +24,20 @@ pub struct Check<'a> {
 
 /// A float argument as its values in F64, or an integer argument.
 enum Argument {
-    Float { values: Vec<f64>, shape: Vec<usize>, differentiate: bool },
-    Int { values: Vec<i32>, shape: Vec<usize> },
+    Float {
+        values: Vec<f64>,
+        shape: Vec<usize>,
+        differentiate: bool,
+    },
+    /// In the accumulator dtype of the one that is checked, without a gradient.
+    Accumulator {
+        values: Vec<f64>,
+        shape: Vec<usize>,
+    },
+    Int {
+        values: Vec<i32>,
+        shape: Vec<usize>,
+    },
 }
 
 /// Outputs, gradients of the inputs and gradients of the weights, as F64.
@@ -73,6 +85,12 @@ impl<'a> Check<'a> {
     /// A float input with those values, whose gradient is checked when `differentiate`.
     pub fn input_values(mut self, values: Vec<f64>, shape: &[usize], differentiate: bool) -> Self {
         self.inputs.push(Argument::Float { values, shape: shape.to_vec(), differentiate });
+        self
+    }
+
+    /// An input in the accumulator dtype of the one that is checked, such as a table, which has no gradient.
+    pub fn input_accumulator(mut self, values: Vec<f64>, shape: &[usize]) -> Self {
+        self.inputs.push(Argument::Accumulator { values, shape: shape.to_vec() });
         self
     }
 
@@ -148,6 +166,10 @@ impl<'a> Check<'a> {
                 values: values.iter().map(|&v| round_to(v, dtype)).collect(),
                 shape: shape.clone(),
                 differentiate: *differentiate,
+            },
+            Argument::Accumulator { values, shape } => Argument::Accumulator {
+                values: values.iter().map(|&v| round_to(v, dtype.accumulator())).collect(),
+                shape: shape.clone(),
             },
             Argument::Int { values, shape } => Argument::Int { values: values.clone(), shape: shape.clone() },
         };
@@ -365,11 +387,15 @@ impl Argument {
     fn tensor(&self, ctx: &Context, dtype: DType, strided: bool) -> Result<Tensor> {
         let (contiguous, shape) = match self {
             Argument::Float { values, shape, .. } => (float_tensor(ctx, values, shape, dtype)?, shape),
+            Argument::Accumulator { values, shape } => {
+                (float_tensor(ctx, values, shape, dtype.accumulator())?, shape)
+            }
             Argument::Int { values, shape } => return Tensor::from_slice(ctx, values, shape),
         };
         if !strided || shape.is_empty() {
             return Ok(contiguous);
         }
+        let dtype = contiguous.dtype();
         // The same values with the dimensions in memory reversed, inside a storage that is one row longer.
         let order: Vec<usize> = (0..shape.len()).rev().collect();
         let reversed = contiguous.permute(&order)?.copy(ctx)?;

@@ -40,6 +40,8 @@ pub trait Real:
     fn tanh(self) -> Self;
     /// The error function; for f32 by a rational approximation without branches (error below 1e-6).
     fn erf(self) -> Self;
+    /// The normal distribution function and its density; for f32 without branches (relative error of both below 1e-6 down to -4).
+    fn normal(self) -> (Self, Self);
     /// The larger of two numbers.
     fn max(self, other: Self) -> Self;
     /// `self * a + b`, fused where the machine does it.
@@ -128,6 +130,10 @@ impl Real for f64 {
     fn erf(self) -> Self {
         erf_f64(self)
     }
+    fn normal(self) -> (Self, Self) {
+        let density = (-0.5 * self * self).exp() / (2.0 * std::f64::consts::PI).sqrt();
+        (0.5 + 0.5 * erf_f64(self * std::f64::consts::FRAC_1_SQRT_2), density)
+    }
     #[inline(always)]
     fn max(self, other: Self) -> Self {
         f64::max(self, other)
@@ -178,6 +184,10 @@ impl Real for f32 {
     #[inline(always)]
     fn erf(self) -> Self {
         erf_f32(self)
+    }
+    #[inline(always)]
+    fn normal(self) -> (Self, Self) {
+        normal_f32(self)
     }
     #[inline(always)]
     fn max(self, other: Self) -> Self {
@@ -247,6 +257,33 @@ fn erf_f32(x: f32) -> f32 {
     let tail = t * exp_f32(-s - 1.265_512_23 + t * p);
     let large = (1.0 - tail).copysign(x);
     if a < 0.5 { series } else { large }
+}
+
+/// Distribution function and density of the normal distribution.
+///
+/// Below 0 the distribution is `t exp(-x^2 / 2) P(t)` with `t = 1 / (1 + 0.27 |x|)`, the form of Abramowitz and Stegun
+/// 7.1.26; P interpolates it at the 9 Chebyshev nodes of |x| <= 14, to a relative error of 3e-8. One exponential serves
+/// both.
+#[inline(always)]
+fn normal_f32(x: f32) -> (f32, f32) {
+    const INVERSE_ROOT_TWO_PI: f32 = 0.398_942_28;
+    let e = exp_f32(-0.5 * x * x);
+    let t = 1.0 / 0.27f32.mul_add(x.abs(), 1.0);
+    let mut p = 0.029_107_028_2f32;
+    for c in [
+        -0.127_242_119_8,
+        0.171_444_687_3,
+        -0.071_213_916_9,
+        0.109_277_206_4,
+        0.071_406_062_6,
+        0.101_980_367_0,
+        0.107_518_603_3,
+        0.107_722_093_1,
+    ] {
+        p = p.mul_add(t, c);
+    }
+    let tail = t * e * p;
+    (if x < 0.0 { tail } else { 1.0 - tail }, e * INVERSE_ROOT_TWO_PI)
 }
 
 /// Maclaurin series below 2.5, continued fraction of erfc above: exact to about 1e-15.
@@ -338,6 +375,15 @@ mod tests {
         }
         assert!(worst(Real::erf, Real::erf, -5.0..-1e-3) < 1e-6);
         assert!(worst(Real::erf, Real::erf, 1e-3..5.0) < 1e-6);
+    }
+
+    #[test]
+    fn normal_is_exact_to_a_few_ulp() {
+        assert!(worst(|x| x.normal().0, |x| x.normal().0, -4.0..8.0) < 1e-6);
+        assert!(worst(|x| x.normal().1, |x| x.normal().1, -4.0..4.0) < 1e-6);
+        assert_eq!(Real::normal(-100.0f32), (0.0, 0.0));
+        assert_eq!(Real::normal(f32::INFINITY), (1.0, 0.0));
+        assert!(Real::normal(f32::NAN).0.is_nan());
     }
 
     #[test]

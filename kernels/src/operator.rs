@@ -1,5 +1,6 @@
 //! The one trait that every operator implements.
 
+use crate::numeric::Real;
 use bigmac_runtime::{Context, DType, Error, Result, Spec, Tensor};
 use smallvec::SmallVec;
 use std::ops::Range;
@@ -173,6 +174,24 @@ impl WeightGrad<'_> {
         self.buffer.as_mut_slice::<T>()?.get_mut(range).ok_or_else(|| {
             Error::shape("weight gradient", [len], format!("a buffer that holds {:?}", self.range))
         })
+    }
+
+    /// Writes `values`, one per element of the weight, or adds them to what is there.
+    ///
+    /// # Errors
+    /// As [`WeightGrad::slice`]; [`Error::Shape`] when there are more or fewer values than elements.
+    pub fn put<T: Real>(&mut self, values: &[T]) -> Result<()> {
+        let accumulate = self.accumulate;
+        let to = self.slice::<T>()?;
+        if to.len() != values.len() {
+            return Err(Error::shape("weight gradient", [values.len()], format!("{} values", to.len())));
+        }
+        if accumulate {
+            to.iter_mut().zip(values).for_each(|(to, value)| *to += *value);
+        } else {
+            to.copy_from_slice(values);
+        }
+        Ok(())
     }
 }
 

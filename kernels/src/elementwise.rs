@@ -1,0 +1,59 @@
+//! What operators that work element by element share: their checks, and their loops over contiguous data.
+
+use crate::numeric::Float;
+use crate::operator::{Inferred, SavedSpec, expect_count, expect_float};
+use crate::rows::BLOCK;
+use bigmac_runtime::{Context, Error, Result, Spec};
+use std::array::from_fn;
+
+/// Checks that there are `count` float inputs of one shape and dtype and no weights, and foresees one output like them.
+pub(crate) fn infer_like_inputs(
+    op: &'static str,
+    inputs: &[Spec],
+    weights: &[Spec],
+    count: usize,
+    saved: impl IntoIterator<Item = SavedSpec>,
+) -> Result<Inferred> {
+    expect_count(op, "inputs", inputs, count)?;
+    expect_count(op, "weights", weights, 0)?;
+    expect_float(op, inputs)?;
+    if inputs.iter().any(|i| i.shape != inputs[0].shape) {
+        let shapes: Vec<_> = inputs.iter().map(|i| &i.shape).collect();
+        return Err(Error::shape(op, shapes, format!("{count} equal shapes")));
+    }
+    Ok(Inferred::one(inputs[0].clone(), saved))
+}
+
+/// `y[i] = f(x[0][i], x[1][i], ..)`.
+#[inline(always)]
+pub(crate) fn map<T: Float, const N: usize>(
+    ctx: &Context,
+    x: [&[T]; N],
+    y: &mut [T],
+    f: impl Fn([T::Acc; N]) -> T::Acc + Sync,
+) {
+    ctx.threads().chunks_mut(y, BLOCK, |block, y| {
+        let x = x.map(|x| &x[block * BLOCK..][..y.len()]);
+        for (i, y) in y.iter_mut().enumerate() {
+            *y = T::from_acc(f(from_fn(|n| x[n][i].acc())));
+        }
+    });
+}
+
+/// `(y[i], z[i]) = f(x[0][i], x[1][i], ..)`.
+#[inline(always)]
+pub(crate) fn map_to_two<T: Float, const N: usize>(
+    ctx: &Context,
+    x: [&[T]; N],
+    y: &mut [T],
+    z: &mut [T],
+    f: impl Fn([T::Acc; N]) -> [T::Acc; 2] + Sync,
+) {
+    ctx.threads().chunks2_mut((y, BLOCK), (z, BLOCK), |block, y, z| {
+        let x = x.map(|x| &x[block * BLOCK..][..y.len()]);
+        for (i, (y, z)) in y.iter_mut().zip(z).enumerate() {
+            let [a, b] = f(from_fn(|n| x[n][i].acc()));
+            (*y, *z) = (T::from_acc(a), T::from_acc(b));
+        }
+    });
+}

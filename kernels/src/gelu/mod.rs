@@ -1,0 +1,122 @@
+//! Gaussian error linear unit.
+
+use crate::elementwise::{infer_like_inputs, map};
+use crate::numeric::Real;
+use crate::operator::*;
+use bigmac_runtime::{Context, Result, Spec, Tensor};
+
+/// `y = x Phi(x)` with the normal distribution function `Phi`, or its approximation by tanh.
+///
+/// Input x of any shape and float dtype; output like x. Saves x.
+///
+/// Source: Hendrycks and Gimpel, *Gaussian Error Linear Units*, arXiv 1606.08415; `torch.nn.GELU`.
+#[derive(Clone, Copy, Debug)]
+pub struct Gelu {
+    /// `y = x / 2 (1 + tanh(sqrt(2 / pi) (x + 0.044715 x^3)))` instead, as SigLIP's `gelu_pytorch_tanh`.
+    pub tanh: bool,
+}
+
+/// 2 sqrt(2 / pi): `(1 + tanh(u)) / 2` is `sigmoid(2 u)`, which takes one exponential and cancels nowhere.
+const TWICE_ROOT: f64 = 1.595_769_121_605_730_7;
+const CUBIC: f64 = 0.044_715;
+
+#[inline(always)]
+fn by_tanh<A: Real>(x: A) -> A {
+    x * (A::of(TWICE_ROOT) * x * (A::of(CUBIC) * x).mul_add(x, A::ONE)).sigmoid()
+}
+
+#[inline(always)]
+fn by_tanh_gradient<A: Real>(x: A, dy: A) -> A {
+    let square = x * x;
+    let s = (A::of(TWICE_ROOT) * x * A::of(CUBIC).mul_add(square, A::ONE)).sigmoid();
+    let slope = A::of(TWICE_ROOT) * A::of(3.0 * CUBIC).mul_add(square, A::ONE);
+    dy * (x * s * (A::ONE - s)).mul_add(slope, s)
+}
+
+#[inline(always)]
+fn exact<A: Real>(x: A) -> A {
+    x * x.normal().0
+}
+
+#[inline(always)]
+fn exact_gradient<A: Real>(x: A, dy: A) -> A {
+    let (distribution, density) = x.normal();
+    dy * x.mul_add(density, distribution)
+}
+
+impl Operator for Gelu {
+    fn name(&self) -> &'static str {
+        "gelu"
+    }
+
+    fn infer(&self, inputs: &[Spec], weights: &[Spec], need: Need<'_>) -> Result<Inferred> {
+        infer_like_inputs(self.name(), inputs, weights, 1, need.any().then_some(SavedSpec::Input(0)))
+    }
+
+    fn forward(
+        &self,
+        ctx: &Context,
+        inputs: &[&Tensor],
+        _weights: &[&Tensor],
+        need: Need<'_>,
+    ) -> Result<Forwarded> {
+        let x = inputs[0].contiguous(ctx)?;
+        let mut y = Tensor::empty(ctx, x.shape(), x.dtype())?;
+        crate::for_float!(self.name(), x.dtype(), T => {
+            let (x, y) = ([x.as_slice::<T>()?], y.as_mut_slice()?);
+            match self.tanh {
+                true => map(ctx, x, y, |[x]| by_tanh(x)),
+                false => map(ctx, x, y, |[x]| exact(x)),
+            }
+            Ok(())
+        })?;
+        Ok(Forwarded::one(y, need.any().then(|| inputs[0].clone())))
+    }
+
+    fn backward_input(&self, ctx: &Context, backward: &Backward<'_>) -> Result<InputGrads> {
+        let x = backward.saved(self.name(), 0)?.contiguous(ctx)?;
+        let dy = backward.grad(self.name())?.contiguous(ctx)?;
+        let mut dx = Tensor::empty(ctx, x.shape(), x.dtype())?;
+        crate::for_float!(self.name(), x.dtype(), T => {
+            let (x, dx) = ([x.as_slice::<T>()?, dy.as_slice()?], dx.as_mut_slice()?);
+            match self.tanh {
+                true => map(ctx, x, dx, |[x, dy]| by_tanh_gradient(x, dy)),
+                false => map(ctx, x, dx, |[x, dy]| exact_gradient(x, dy)),
+            }
+            Ok(())
+        })?;
+        Ok([Some(dx)].into_iter().collect())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::check::{Check, to_f64};
+
+    #[test]
+    fn both_forms_pass() {
+        for tanh in [false, true] {
+            for shape in [&[1][..], &[3, 5], &[2, 7, 97], &[0, 4]] {
+                Check::new(&Gelu { tanh }).input(shape).run().unwrap();
+            }
+            let wide: Vec<f64> = (0..1001).map(|i| (f64::from(i) - 500.0) / 40.0).collect();
+            Check::new(&Gelu { tanh }).input_values(wide, &[7, 143], true).run().unwrap();
+        }
+    }
+
+    #[test]
+    fn agrees_with_its_definition() {
+        let ctx = Context::cpu(0, 1).unwrap();
+        let x = Tensor::from_slice(&ctx, &[-3f64, -0.5, 0.0, 1.0, 200.0, -200.0], &[6]).unwrap();
+        // In double precision, by erfc and by tanh of the C library.
+        for (tanh, wanted) in [
+            (false, [-0.004_049_694_094_9, -0.154_268_769_363_0, 0.0, 0.841_344_746_068_5, 200.0, 0.0]),
+            (true, [-0.003_637_392_081_8, -0.154_285_990_174_9, 0.0, 0.841_191_990_608_3, 200.0, 0.0]),
+        ] {
+            let y = Gelu { tanh }.forward(&ctx, &[&x], &[], Need::NONE).unwrap();
+            let y = to_f64(&ctx, &y.outputs[0]).unwrap();
+            assert!(y.iter().zip(wanted).all(|(a, b)| (a - b).abs() < 1e-9), "{tanh} {y:?}");
+        }
+    }
+}
