@@ -15,8 +15,9 @@ pub(super) const WRITING_MARK: &str = ".writing";
 /// Description of a data set that `bigmac data shapes` wrote; no data set itself.
 pub(super) const DESCRIPTION: &str = "dataset.json";
 
-/// The file of a data set: `path` itself, or in a folder `SPLIT.jsonl`, `SPLIT.json`, or else the only JSON or JSONL
-/// file there is.
+/// The file of a data set: `path` itself, or in a folder `SPLIT.jsonl` or `SPLIT.json`. For the split `train` a folder's
+/// only JSON or JSONL file does as well; any other split is never guessed, so that nothing is evaluated on what it was
+/// trained on.
 ///
 /// # Errors
 /// When there is no such path, when a folder does not show which file is meant, or when its writing was interrupted.
@@ -42,7 +43,7 @@ pub fn find_dataset_file(path: &Path, split: &str) -> Result<PathBuf, DataError>
     }
     found.sort();
     match found.as_slice() {
-        [only] => Ok(path.join(only)),
+        [only] if split == "train" => Ok(path.join(only)),
         _ => {
             Err(DataError::NoDataset { folder: path.to_path_buf(), wanted: format!("{split}.jsonl"), found })
         }

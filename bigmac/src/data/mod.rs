@@ -6,6 +6,9 @@
 
 mod dataset;
 mod error;
+mod font;
+mod grid;
+mod inspect;
 mod jsonl;
 mod llava;
 mod order;
@@ -13,10 +16,13 @@ mod pack;
 mod picture;
 mod record;
 mod sample;
+pub mod shapes;
 mod tokenizer;
 
 pub use dataset::Dataset;
 pub use error::{DataError, LineProblem, PictureProblem};
+pub use grid::{GridCell, draw_grid};
+pub use inspect::{Bar, InspectOptions, Inspection, Progress, Shown, inspect};
 pub use jsonl::{RecordReader, find_dataset_file};
 pub use order::EpochOrder;
 pub use pack::{

@@ -5,11 +5,15 @@ use std::collections::BinaryHeap;
 use std::ops::Range;
 use std::sync::Arc;
 
+use bigmac_runtime::rng::Purpose;
+
 use super::dataset::Dataset;
 use super::error::DataError;
 use super::order::EpochOrder;
 use super::picture::{PictureRef, Tile, load_square, load_tile};
 use super::sample::Layout;
+
+const ORDER: Purpose = Purpose::new("data order");
 
 /// How a step is cut.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -99,7 +103,7 @@ impl Planner {
     /// When a step would have no sample, or fewer samples than microbatches.
     pub fn new(dataset: Arc<Dataset>, shape: StepShape) -> Result<Self, DataError> {
         check_counts(shape.batch, shape.microbatches)?;
-        let order = EpochOrder::new(shape.seed, dataset.len());
+        let order = EpochOrder::new(shape.seed, ORDER, dataset.len());
         Ok(Planner { dataset, shape, order })
     }
 

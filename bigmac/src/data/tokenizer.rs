@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use serde::{Deserialize, Serialize};
 use tokenizers::Tokenizer as HfTokenizer;
 
 use super::error::DataError;
@@ -22,7 +23,8 @@ pub struct Specials {
 }
 
 /// The names under which a `tokenizer.json` holds the special tokens; `None` tries the names that are common.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
 pub struct SpecialNames {
     /// Name of the padding token.
     pub pad: Option<String>,

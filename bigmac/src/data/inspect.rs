@@ -1,0 +1,261 @@
+//! Looking a data set over: what is in it, how long its samples are, and every error, not just the first.
+
+use std::path::{Path, PathBuf};
+
+use rayon::prelude::*;
+use serde::Serialize;
+
+use super::error::DataError;
+use super::grid::GridCell;
+use super::jsonl::{RecordReader, find_dataset_file};
+use super::picture::{PictureRef, decode};
+use super::record::{DRAW_MARK, IMAGE_MARK, Record, Segment};
+use super::sample::{Layout, Sample};
+use super::tokenizer::Tokenizer;
+
+/// Bars of a length histogram.
+const BARS: usize = 12;
+
+/// What to look at.
+#[derive(Clone, Copy, Debug)]
+pub struct InspectOptions {
+    /// Whether every picture is decoded, which finds damaged ones.
+    pub decode_pictures: bool,
+    /// How many samples to show.
+    pub shown: usize,
+}
+
+/// What a data set holds.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct Inspection {
+    /// The file.
+    pub file: PathBuf,
+    /// Samples that can be used.
+    pub samples: usize,
+    /// Images that are read.
+    pub images: usize,
+    /// Tiles of those images, each one encoder item.
+    pub tiles: usize,
+    /// Pictures to be drawn.
+    pub draws: usize,
+    /// Tokens of all samples, picture tokens included.
+    pub tokens: usize,
+    /// Tokens that carry loss.
+    pub target_tokens: usize,
+    /// Tokens of the shortest sample.
+    pub shortest: usize,
+    /// Tokens of the longest sample.
+    pub longest: usize,
+    /// Samples by length; bars of equal width from the shortest to the longest.
+    pub histogram: Vec<Bar>,
+    /// The first samples.
+    pub first: Vec<Shown>,
+    /// Everything that is wrong, with file and line.
+    pub errors: Vec<String>,
+}
+
+/// One bar of a length histogram.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Bar {
+    /// Least tokens of a sample in it.
+    pub from: usize,
+    /// Most tokens of a sample in it.
+    pub to: usize,
+    /// Samples in it.
+    pub samples: usize,
+}
+
+/// A sample as it is shown.
+#[derive(Clone, Debug, Serialize)]
+pub struct Shown {
+    /// Line of the file.
+    pub line: u32,
+    /// Tokens, picture tokens included.
+    pub tokens: usize,
+    /// Tokens that carry loss.
+    pub target_tokens: usize,
+    /// The text with its marks; what carries loss stands in `[` `]`.
+    pub text: String,
+    /// Its pictures, the one to be drawn last.
+    pub pictures: Vec<PathBuf>,
+    #[serde(skip)]
+    references: Vec<PictureRef>,
+}
+
+impl Inspection {
+    /// The first samples' pictures with their texts, for [`super::draw_grid`].
+    ///
+    /// # Errors
+    /// When a picture cannot be decoded.
+    pub fn grid_cells(&self) -> Result<Vec<GridCell>, DataError> {
+        let pictures = self.first.iter().flat_map(|shown| shown.references.iter().map(move |p| (shown, p)));
+        pictures
+            .map(|(shown, picture)| Ok(GridCell { image: decode(picture)?, caption: shown.text.clone() }))
+            .collect()
+    }
+}
+
+/// How far an inspection is.
+#[derive(Clone, Copy, Debug)]
+pub enum Progress {
+    /// Lines to look at.
+    Total(usize),
+    /// Lines done since the last call.
+    Done(usize),
+}
+
+/// Reads a whole data set and tells what is in it. `progress` is called from any thread.
+///
+/// # Errors
+/// When the file cannot be found or read, or has no line; errors of single lines are listed in the result.
+pub fn inspect(
+    path: &Path,
+    split: &str,
+    tokenizer: &Tokenizer,
+    layout: &Layout,
+    options: InspectOptions,
+    progress: &(dyn Fn(Progress) + Sync),
+) -> Result<Inspection, DataError> {
+    let file = find_dataset_file(path, split)?;
+    let records: Vec<Result<Record, DataError>> = RecordReader::open(&file)?.collect();
+    if records.is_empty() {
+        return Err(DataError::Empty { path: file });
+    }
+    progress(Progress::Total(records.len()));
+    let checked: Vec<Result<(Record, Sample), DataError>> = records
+        .into_par_iter()
+        .map(|record| {
+            progress(Progress::Done(1));
+            let record = record?;
+            let sample = Sample::new(&record, &file, tokenizer, layout)?;
+            if options.decode_pictures {
+                record.images.iter().chain(&record.draw).try_for_each(|picture| decode(picture).map(drop))?;
+            }
+            Ok((record, sample))
+        })
+        .collect();
+
+    let mut found = Inspection { file, shortest: usize::MAX, ..Inspection::default() };
+    let mut lengths = Vec::with_capacity(checked.len());
+    for entry in checked {
+        match entry {
+            Err(error) => found.errors.push(error.to_string()),
+            Ok((record, sample)) => {
+                lengths.push(sample.len());
+                found.add(&record, &sample, options.shown);
+            }
+        }
+    }
+    found.shortest = found.shortest.min(found.longest);
+    found.histogram = histogram(&lengths, found.shortest, found.longest);
+    Ok(found)
+}
+
+impl Inspection {
+    fn add(&mut self, record: &Record, sample: &Sample, shown: usize) {
+        self.samples += 1;
+        self.images += record.images.len();
+        self.tiles += sample.images().iter().map(|image| image.tiling.tile_count()).sum::<usize>();
+        self.draws += usize::from(record.draw.is_some());
+        self.tokens += sample.len();
+        self.target_tokens += sample.target_tokens();
+        self.shortest = self.shortest.min(sample.len());
+        self.longest = self.longest.max(sample.len());
+        if self.first.len() < shown {
+            let references: Vec<PictureRef> = record.images.iter().chain(&record.draw).cloned().collect();
+            self.first.push(Shown {
+                line: record.line,
+                tokens: sample.len(),
+                target_tokens: sample.target_tokens(),
+                text: text_of(record),
+                pictures: references.iter().map(|picture| picture.path().to_path_buf()).collect(),
+                references,
+            });
+        }
+    }
+}
+
+/// The record's text with its marks; what carries loss in brackets.
+fn text_of(record: &Record) -> String {
+    let piece = |segment: &Segment| match segment {
+        Segment::Text { text, learned: true } => format!("[{text}]"),
+        Segment::Text { text, learned: false } => text.clone(),
+        Segment::Image => IMAGE_MARK.to_owned(),
+        Segment::End => "[<eos>]".to_owned(),
+        Segment::Draw => format!("[{DRAW_MARK}]"),
+    };
+    // Neighbours that both carry loss share their brackets.
+    record.segments.iter().map(piece).collect::<String>().replace("][", "")
+}
+
+fn histogram(lengths: &[usize], shortest: usize, longest: usize) -> Vec<Bar> {
+    if lengths.is_empty() {
+        return Vec::new();
+    }
+    let width = (longest - shortest + 1).div_ceil(BARS);
+    let bars = (longest - shortest) / width + 1;
+    let mut counts = vec![0; bars];
+    lengths.iter().for_each(|length| counts[(length - shortest) / width] += 1);
+    let bar = |(i, samples)| {
+        let from = shortest + i * width;
+        Bar { from, to: (from + width - 1).min(longest), samples }
+    };
+    counts.into_iter().enumerate().map(bar).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use image::RgbImage;
+
+    use super::*;
+
+    #[test]
+    fn bars_hold_every_sample_once() {
+        let lengths = [5, 5, 6, 40, 41, 17];
+        let bars = histogram(&lengths, 5, 41);
+        assert!(bars.len() <= BARS);
+        assert_eq!(bars.iter().map(|b| b.samples).sum::<usize>(), lengths.len());
+        assert_eq!((bars[0].from, bars[bars.len() - 1].to), (5, 41));
+        assert!(bars.windows(2).all(|pair| pair[0].to + 1 == pair[1].from));
+        assert_eq!(histogram(&[7, 7], 7, 7), [Bar { from: 7, to: 7, samples: 2 }]);
+    }
+
+    #[test]
+    fn every_error_is_listed_and_the_rest_is_counted() {
+        let folder = tempfile::tempdir().unwrap();
+        RgbImage::new(4, 4).save(folder.path().join("a.png")).unwrap();
+        std::fs::write(folder.path().join("b.png"), b"no picture").unwrap();
+        let lines = [
+            r#"{"prompt": "Say: ", "text": "hello"}"#,
+            r#"{"text": "x", "images": ["b.png"]}"#,
+            r#"{"text": "y", "images": ["a.png"]}"#,
+            r#"{"txt": "y"}"#,
+            r#"{"prompt": "y", "draw": "a.png"}"#,
+            r#"{"text": "z", "images": ["c.png"]}"#,
+        ];
+        std::fs::write(folder.path().join("train.jsonl"), lines.join("\n")).unwrap();
+        let layout = Layout {
+            image_size: 8,
+            tokens_per_tile: 4,
+            max_tiles: 1,
+            draw_size: 8,
+            tokens_per_microbatch: 64,
+        };
+        let look = |decode_pictures| {
+            let options = InspectOptions { decode_pictures, shown: 1 };
+            inspect(folder.path(), "train", &Tokenizer::bytes(), &layout, options, &|_| {}).unwrap()
+        };
+        let found = look(true);
+        assert_eq!((found.samples, found.images, found.tiles, found.draws), (3, 1, 1, 1));
+        // <bos>Say: hello<eos> 12, <bos> 4 picture tokens y <eos> 7, <bos>y<draw> 3.
+        assert_eq!(
+            (found.tokens, found.target_tokens, found.shortest, found.longest),
+            (22, 6 + 2 + 1, 3, 12)
+        );
+        assert_eq!(found.first[0].text, "Say: [hello<eos>]");
+        let lines: Vec<&str> =
+            found.errors.iter().filter_map(|e| e.split("train.jsonl:").nth(1)?.get(..1)).collect();
+        assert_eq!(lines, ["2", "4", "6"]);
+        assert_eq!(look(false).errors.len(), 2);
+    }
+}
