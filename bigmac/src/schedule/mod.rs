@@ -1,12 +1,45 @@
 //! Pipeline schedules as data.
 //!
 //! A schedule is a [`Table`]: for every rank a list of [`Op`]s. Who waits for whom follows from the values that ops
-//! consume and produce, given the shape of the step, a [`Workload`].
+//! consume and produce ([`dataflow`]), given the shape of the step, a [`Workload`]. Everything else is a function of
+//! the two: [`validate`](validate::validate), [`simulate`](simulate::simulate), [`lower`](lower::lower) (adds the
+//! communication), [`memory`] (activation buffers), [`text`] (round trip), [`render`] (pictures).
+//!
+//! ```
+//! use bigmac::schedule::{Options, UniformCosts, Workload, registry, simulate::simulate};
+//!
+//! let costs = UniformCosts { forward: 1.0, backward_input: 1.0, backward_weight: 1.0, encoder_forward: 2.0,
+//!     encoder_backward: 4.0, ..UniformCosts::default() };
+//! let workload = Workload::uniform(4, 1, 16, 4, costs, 0.0)?;
+//! let table = registry::schedule("nested")?.build(&workload, &Options::default())?;
+//! assert!(simulate(&table, &workload)?.time() <= 81.0);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
 
+pub mod budget;
 pub mod dataflow;
+mod llm_only;
+pub mod lower;
+pub mod memory;
+mod monolithic;
+mod nested;
+mod numbering;
+mod one_f_one_b;
+mod phased;
+pub mod registry;
+pub mod render;
+pub mod simulate;
+pub mod slots;
 pub mod table;
+#[cfg(test)]
+mod tests;
+pub mod text;
+pub mod validate;
 pub mod workload;
 
+pub use budget::{Budget, Limits};
+pub use memory::PerModule;
+pub use registry::{LlmSchedule, Options, Schedule, ScheduleError};
 pub use table::{
     Chunk, Item, Microbatch, Module, ModuleKind, Op, Phase, Piece, Rank, Table, Unit, Value, Work,
 };

@@ -3,7 +3,7 @@
 
 use thiserror::Error;
 
-use super::table::{Chunk, Item, Microbatch, Module, ModuleKind, Op, Phase, Piece, Rank, Unit, Value};
+use super::table::{Chunk, Item, Microbatch, Module, ModuleKind, Op, Phase, Piece, Rank, Unit};
 
 /// Time of one encoder or generator item, in the unit of the whole workload (seconds, or any other).
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -105,6 +105,14 @@ pub enum WorkloadError {
         /// What was given.
         value: f64,
     },
+    /// A slowdown that no rank can have.
+    #[error("the slowdown of rank {rank} is {value}; it has to be finite and above 0 (1 is full speed)")]
+    Slowdown {
+        /// Whose.
+        rank: usize,
+        /// What was given.
+        value: f64,
+    },
     /// Not one slowdown per rank.
     #[error("{given} slowdowns were given for {ranks} ranks; give one factor (1 is full speed) per rank")]
     Slowdowns {
@@ -124,8 +132,10 @@ pub struct Workload {
     learns: Learns,
     p2p: f64,
     slowdown: Vec<f64>,
-    encoder_offsets: Vec<usize>,
-    generator_offsets: Vec<usize>,
+    pub(super) encoder_offsets: Vec<usize>,
+    pub(super) generator_offsets: Vec<usize>,
+    /// Per microbatch: whether the LLM or something below it learns.
+    llm_backward: Vec<bool>,
 }
 
 impl Workload {
@@ -152,19 +162,30 @@ impl Workload {
         for (m, load) in loads.iter().enumerate() {
             check_load(m, load, ranks, chunks_per_rank)?;
         }
-        let encoder_offsets = offsets(loads.iter().map(|load| load.encoder.len()));
-        let generator_offsets = offsets(loads.iter().map(|load| load.generator.len()));
-        let slowdown = vec![1.0; ranks];
-        Ok(Workload {
+        let mut workload = Workload {
             ranks,
             chunks_per_rank,
             loads,
             learns,
             p2p,
-            slowdown,
-            encoder_offsets,
-            generator_offsets,
-        })
+            slowdown: vec![1.0; ranks],
+            encoder_offsets: Vec::new(),
+            generator_offsets: Vec::new(),
+            llm_backward: Vec::new(),
+        };
+        workload.count_items();
+        workload.llm_backward = workload.llm_backwards();
+        Ok(workload)
+    }
+
+    fn count_items(&mut self) {
+        self.encoder_offsets = offsets(self.loads.iter().map(|load| load.encoder.len()));
+        self.generator_offsets = offsets(self.loads.iter().map(|load| load.generator.len()));
+    }
+
+    fn llm_backwards(&self) -> Vec<bool> {
+        let below = |load: &Load| self.learns.encoder && !load.encoder.is_empty();
+        self.loads.iter().map(|load| self.learns.llm || below(load)).collect()
     }
 
     /// `microbatches` equal microbatches whose encoder and generator work is `items` equal items each; a module
@@ -201,19 +222,34 @@ impl Workload {
     /// The same with other modules learning.
     pub fn with_learns(mut self, learns: Learns) -> Workload {
         self.learns = learns;
+        self.llm_backward = self.llm_backwards();
         self
+    }
+
+    /// The LLM of this workload alone: the same LLM ops at the same costs, input gradients for a learning encoder
+    /// included, without anything to encode or to draw.
+    pub fn llm_only(&self) -> Workload {
+        let mut workload = self.clone();
+        for load in &mut workload.loads {
+            load.encoder.clear();
+            load.generator.clear();
+        }
+        workload.count_items();
+        workload
     }
 
     /// The same on ranks of unequal speed: every op on rank `r` takes `slowdown[r]` times its cost.
     ///
     /// # Errors
-    /// Where there is not one finite factor >= 0 per rank.
+    /// Where there is not one finite factor > 0 per rank.
     pub fn with_slowdown(mut self, slowdown: Vec<f64>) -> Result<Workload, WorkloadError> {
         if slowdown.len() != self.ranks {
             return Err(WorkloadError::Slowdowns { given: slowdown.len(), ranks: self.ranks });
         }
         for (rank, factor) in slowdown.iter().enumerate() {
-            check_time(|| format!("the slowdown of rank {rank}"), *factor)?;
+            if !(factor.is_finite() && *factor > 0.0) {
+                return Err(WorkloadError::Slowdown { rank, value: *factor });
+            }
         }
         self.slowdown = slowdown;
         Ok(self)
@@ -296,11 +332,20 @@ impl Workload {
 
     /// Whether a unit of this module and microbatch has a backward: it learns, or something below it does.
     pub fn has_backward(&self, kind: ModuleKind, microbatch: Microbatch) -> bool {
-        let encoder = self.learns.encoder && self.items(ModuleKind::Encoder, microbatch).next().is_some();
+        let llm = self.llm_backward.get(microbatch.0).copied().unwrap_or(false);
         match kind {
-            ModuleKind::Encoder => encoder,
-            ModuleKind::Llm => self.learns.llm || encoder,
-            ModuleKind::Generator => self.learns.generator || self.learns.llm || encoder,
+            ModuleKind::Encoder => self.learns.encoder,
+            ModuleKind::Llm => llm,
+            ModuleKind::Generator => self.learns.generator || llm,
+        }
+    }
+
+    /// Whether a module of this kind computes weight gradients.
+    pub fn has_weight_gradient(&self, kind: ModuleKind) -> bool {
+        match kind {
+            ModuleKind::Encoder => self.learns.encoder,
+            ModuleKind::Llm => self.learns.llm,
+            ModuleKind::Generator => self.learns.generator,
         }
     }
 
@@ -332,68 +377,6 @@ impl Workload {
             }
             Op::Send { .. } | Op::Recv { .. } | Op::Step => 0.0,
         }
-    }
-
-    /// A dense number for a value, below [`Workload::value_count`]; `None` for one that the workload cannot have.
-    pub fn value_index(&self, value: Value) -> Option<usize> {
-        let (n, chunks) = (self.len(), self.chunks());
-        let hidden = |microbatch: Microbatch, chunk: Chunk| {
-            (microbatch.0 < n && chunk.0 < chunks).then(|| microbatch.0 * chunks + chunk.0)
-        };
-        let (encoder, generator) = (total(&self.encoder_offsets), total(&self.generator_offsets));
-        let item = |offsets: &[usize], item: Item| {
-            let (start, end) = (offsets.get(item.microbatch.0)?, offsets.get(item.microbatch.0 + 1)?);
-            (item.index < end - start).then(|| start + item.index)
-        };
-        let (base, index) = match value {
-            Value::Hidden { microbatch, chunk } => (0, hidden(microbatch, chunk)),
-            Value::HiddenGrad { microbatch, chunk } => (n * chunks, hidden(microbatch, chunk)),
-            Value::Embeds(i) => (2 * n * chunks, item(&self.encoder_offsets, i)),
-            Value::EmbedGrad(i) => (2 * n * chunks + encoder, item(&self.encoder_offsets, i)),
-            Value::Cond(i) => (2 * (n * chunks + encoder), item(&self.generator_offsets, i)),
-            Value::CondGrad(i) => (2 * (n * chunks + encoder) + generator, item(&self.generator_offsets, i)),
-        };
-        index.map(|index| base + index)
-    }
-
-    /// How many numbers [`Workload::value_index`] uses.
-    pub fn value_count(&self) -> usize {
-        2 * (self.len() * self.chunks() + total(&self.encoder_offsets) + total(&self.generator_offsets))
-    }
-
-    /// A dense number for a unit, below [`Workload::unit_count`]; `None` for one that the workload does not have.
-    pub fn unit_index(&self, unit: Unit) -> Option<usize> {
-        // A unit is numbered as the value that its forward makes or reads, one per unit in each case.
-        match (unit.module, unit.piece) {
-            (Module::Llm(chunk), Piece::Microbatch(microbatch)) => {
-                self.value_index(Value::Hidden { microbatch, chunk })
-            }
-            (Module::Encoder(Chunk(0)), Piece::Item(item)) => {
-                self.value_index(Value::Embeds(item)).map(|index| index - self.len() * self.chunks())
-            }
-            (Module::Generator(Chunk(0)), Piece::Item(item)) => self
-                .value_index(Value::Cond(item))
-                .map(|index| index - self.len() * self.chunks() - total(&self.encoder_offsets)),
-            _ => None,
-        }
-    }
-
-    /// How many numbers [`Workload::unit_index`] uses.
-    pub fn unit_count(&self) -> usize {
-        self.value_count() / 2
-    }
-
-    /// Every unit of the workload: microbatch by microbatch encoder items, LLM chunks, generator items.
-    pub fn units(&self) -> impl Iterator<Item = Unit> + '_ {
-        self.microbatches().flat_map(move |microbatch| {
-            let encoder =
-                self.items(ModuleKind::Encoder, microbatch).map(|item| (Module::ENCODER, Piece::Item(item)));
-            let llm = (0..self.chunks()).map(move |c| (Module::Llm(Chunk(c)), Piece::Microbatch(microbatch)));
-            let generator = self
-                .items(ModuleKind::Generator, microbatch)
-                .map(|item| (Module::GENERATOR, Piece::Item(item)));
-            encoder.chain(llm).chain(generator).map(|(module, piece)| Unit { module, piece })
-        })
     }
 }
 
@@ -441,8 +424,4 @@ fn offsets(counts: impl Iterator<Item = usize>) -> Vec<usize> {
             Some(*sum)
         }))
         .collect()
-}
-
-fn total(offsets: &[usize]) -> usize {
-    offsets.last().copied().unwrap_or(0)
 }

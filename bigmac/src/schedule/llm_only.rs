@@ -1,0 +1,27 @@
+//! The LLM by itself: what encoder and generator are added to.
+
+use super::registry::{Options, Schedule, ScheduleError, with_step};
+use super::table::Table;
+use super::workload::Workload;
+
+/// The LLM schedule alone. Items are left out: it runs [`Workload::llm_only`].
+#[derive(Debug)]
+pub struct LlmOnly;
+
+impl Schedule for LlmOnly {
+    fn name(&self) -> &'static str {
+        "llm"
+    }
+
+    fn summary(&self) -> &'static str {
+        "the LLM alone, without encoder and generator"
+    }
+
+    fn build(&self, workload: &Workload, options: &Options) -> Result<Table, ScheduleError> {
+        Ok(with_step(options.llm.build(workload, 0)?))
+    }
+
+    fn workload(&self, workload: &Workload) -> Workload {
+        workload.llm_only()
+    }
+}

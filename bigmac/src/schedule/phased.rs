@@ -1,0 +1,63 @@
+//! Phased: encoder, LLM and generator one after the other, each on all ranks, as if memory were unlimited.
+
+use super::registry::{Options, Schedule, ScheduleError, with_step};
+use super::slots::{Slot, slots};
+use super::table::{Item, Module, ModuleKind, Op, Phase, Table};
+use super::workload::Workload;
+
+/// All encoder forwards shared over the ranks, the LLM, all encoder backwards; where anything is drawn, all LLM
+/// forwards, the generator's items (each forward followed by its backward), and then the LLM backwards. No rank waits
+/// for an item, but every microbatch's encoder activations live through the LLM's run: N / p microbatches per rank.
+#[derive(Debug)]
+pub struct Phased;
+
+impl Schedule for Phased {
+    fn name(&self) -> &'static str {
+        "phased"
+    }
+
+    fn summary(&self) -> &'static str {
+        "all encoder forwards, the LLM, all encoder backwards: fast, memory grows with the batch"
+    }
+
+    fn build(&self, workload: &Workload, options: &Options) -> Result<Table, ScheduleError> {
+        let encoder = slots(workload, Module::ENCODER, workload.len());
+        let generator = slots(workload, Module::GENERATOR, workload.len());
+        let llm = options.llm.build(&workload.llm_only(), 0)?;
+        let ranks = llm.ranks.into_iter().enumerate().map(|(rank, ops)| {
+            let mut all = Vec::new();
+            let shares = encoder.iter().map(|slot| slot.shares[rank].clone());
+            all.extend(shares.flat_map(by_microbatch).map(|items| Op::encoder(Phase::Forward, items)));
+            let is_forward = |op: &Op| matches!(op, Op::Compute { phase: Phase::Forward, .. });
+            if generator.is_empty() {
+                all.extend(ops);
+            } else {
+                let (forwards, backwards): (Vec<Op>, Vec<Op>) = ops.into_iter().partition(is_forward);
+                all.extend(forwards);
+                all.extend(generator.iter().flat_map(|slot| drawings(workload, slot, rank)));
+                all.extend(backwards);
+            }
+            let shares = encoder.iter().map(|slot| slot.backward_share(workload, ModuleKind::Encoder, rank));
+            all.extend(shares.flat_map(by_microbatch).map(|items| Op::encoder(Phase::Backward, items)));
+            all
+        });
+        Ok(with_step(Table { ranks: ranks.collect() }))
+    }
+}
+
+/// A rank's items, an op's worth per microbatch.
+fn by_microbatch(items: Vec<Item>) -> Vec<Vec<Item>> {
+    items.chunk_by(|a, b| a.microbatch == b.microbatch).map(<[Item]>::to_vec).collect()
+}
+
+/// A rank's share of a generator slot: each item's forward followed by its backward, so that one item is live.
+pub(super) fn drawings(workload: &Workload, slot: &Slot, rank: usize) -> Vec<Op> {
+    let share = slot.shares[rank].iter();
+    share
+        .flat_map(|item| {
+            let backward = workload.has_backward(ModuleKind::Generator, item.microbatch);
+            let backward = backward.then(|| Op::generator(Phase::Backward, vec![*item]));
+            std::iter::once(Op::generator(Phase::Forward, vec![*item])).chain(backward)
+        })
+        .collect()
+}
