@@ -7,6 +7,7 @@ mod product;
 mod rows;
 
 pub mod add;
+pub mod attention;
 pub mod check;
 pub mod embedding;
 pub mod gelu;
@@ -19,6 +20,7 @@ pub mod swiglu;
 pub mod view;
 
 pub use add::Add;
+pub use attention::Attention;
 pub use embedding::Embedding;
 pub use gelu::Gelu;
 pub use layer_norm::LayerNorm;

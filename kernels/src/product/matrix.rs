@@ -57,6 +57,11 @@ impl<'a, R: Real> Matrix<'a, R> {
         let from = (start * self.row_stride).min(self.data.len());
         Self::new(&self.data[from..], (count, self.cols), (self.row_stride, self.col_stride))
     }
+
+    /// `count` columns from `start`.
+    pub(crate) fn cols(self, start: usize, count: usize) -> Self {
+        self.transposed().rows(start, count).transposed()
+    }
 }
 
 /// A matrix to be written, whose rows are contiguous.
