@@ -1,1 +1,28 @@
-//! Communicators of BigMac: ranks as threads of one process
+//! Communicators of BigMac: what ranks say to each other, and ranks as threads of one process.
+//!
+//! Everything that crosses ranks goes through the trait [`Communicator`]. [`run_ranks`] runs one closure per rank, each
+//! on a thread of its own, with a [`LocalCommunicator`]:
+//!
+//! ```
+//! use bigmac_comm::{CommError, Communicator, Reduce, run_ranks};
+//! use bigmac_runtime::{Context, Tensor};
+//! use std::time::Duration;
+//!
+//! let sums = run_ranks(3, Duration::from_secs(5), |comm| {
+//!     let ctx = Context::cpu(comm.rank(), 1)?;
+//!     let mut x = Tensor::from_slice(&ctx, &[comm.rank() as f32, 1.0], &[2])?;
+//!     comm.all_reduce(&ctx, &mut x, Reduce::Sum)?;
+//!     Ok::<_, CommError>(x.as_slice::<f32>()?.to_vec())
+//! })?;
+//! assert_eq!(sums, vec![vec![3.0, 3.0]; 3]);
+//! # Ok::<(), bigmac_comm::RankError<CommError>>(())
+//! ```
+
+mod communicator;
+mod error;
+mod local;
+mod reduce;
+
+pub use communicator::{Communicator, Reduce, Tag, shard};
+pub use error::{CommError, Result};
+pub use local::{LocalCommunicator, RankError, RankFailure, run_ranks};
