@@ -1,37 +1,66 @@
 //! The operators of BigMac: one folder each, with checks, CPU code, backward and shape inference.
 
+mod carrier;
 mod elementwise;
 mod numeric;
 mod operator;
 mod product;
 mod rows;
 
+pub mod ada_layer_norm;
+pub mod adamw;
 pub mod add;
+pub mod add_weight;
 pub mod attention;
+pub mod cast;
 pub mod check;
+pub mod concat;
 pub mod embedding;
+pub mod fill;
+pub mod gated_add;
+pub mod gather_rows;
 pub mod gelu;
 pub mod layer_norm;
 pub mod linear;
+pub mod mean_squared_error;
+pub mod mul;
+pub mod norm;
+pub mod patchify;
+pub mod replace_rows;
 pub mod rms_norm;
 pub mod rope;
+pub mod scale;
 pub mod silu;
+pub mod sum;
 pub mod swiglu;
 pub mod view;
 
+pub use ada_layer_norm::AdaLayerNorm;
+pub use adamw::AdamW;
 pub use add::Add;
+pub use add_weight::AddWeight;
 pub use attention::Attention;
+pub use cast::Cast;
+pub use concat::Concat;
 pub use embedding::Embedding;
+pub use gated_add::GatedAdd;
+pub use gather_rows::GatherRows;
 pub use gelu::Gelu;
 pub use layer_norm::LayerNorm;
 pub use linear::Linear;
+pub use mean_squared_error::MeanSquaredError;
+pub use mul::Mul;
 pub use numeric::{Float, Real};
 pub use operator::{
     Backward, Forwarded, Inferred, InputGrads, Need, Operator, OutputSpec, Saved, SavedSpec, WeightGrad,
     expect_count, expect_float,
 };
+pub use patchify::{Patchify, unpatchify};
+pub use replace_rows::ReplaceRows;
 pub use rms_norm::RmsNorm;
 pub use rope::{Rope, rope_tables};
+pub use scale::Scale;
 pub use silu::Silu;
+pub use sum::Sum;
 pub use swiglu::SwiGlu;
 pub use view::{Narrow, Permute, Reshape};

@@ -5,7 +5,7 @@
 //! lane and lanes are folded in the same order, so a result depends on the row alone.
 
 use crate::numeric::{Float, Real};
-use bigmac_runtime::Context;
+use bigmac_runtime::{Context, Result, Tensor};
 use std::array::from_fn;
 use std::ops::Range;
 
@@ -100,6 +100,39 @@ pub(crate) fn map<T: Float, const N: usize>(rows: [&[T]; N], y: &mut [T], f: imp
     }
 }
 
+/// The sum over all `i` of `f(x[0][i], x[1][i], ..)`: blocks are summed in the accumulator type, their sums in f64.
+#[inline(always)]
+pub(crate) fn total<T: Float, const N: usize>(
+    ctx: &Context,
+    x: [&[T]; N],
+    f: impl Fn([T::Acc; N]) -> T::Acc + Sync,
+) -> f64 {
+    let blocks = ctx.threads().map_blocks(x[0].len(), BLOCK, |_, range| {
+        let [sum] = sums(x.map(|x| &x[range.clone()]), |x| [f(x)]);
+        sum.f64()
+    });
+    blocks.into_iter().sum()
+}
+
+/// Row `i` of `y` is row `index(i)` of `table`; rows of `row_bytes` bytes, whatever they hold.
+pub(crate) fn gather(
+    ctx: &Context,
+    table: &[u8],
+    row_bytes: usize,
+    index: impl Fn(usize) -> usize + Sync,
+    y: &mut [u8],
+) {
+    if row_bytes == 0 {
+        return;
+    }
+    let rows = (4 * BLOCK / row_bytes).max(1);
+    ctx.threads().chunks_mut(y, rows * row_bytes, |block, y| {
+        for (i, y) in y.chunks_exact_mut(row_bytes).enumerate() {
+            y.copy_from_slice(&table[index(block * rows + i) * row_bytes..][..row_bytes]);
+        }
+    });
+}
+
 /// Adds `x` to `sums`, element by element.
 pub(crate) fn accumulate<T: Float>(sums: &mut [T::Acc], x: &[T]) {
     for (sum, x) in sums.iter_mut().zip(x) {
@@ -147,6 +180,21 @@ pub(crate) fn column_sums<T: Float, P: Copy, const N: usize, const K: usize>(
         }
     }
     total
+}
+
+/// The sum over the rows of `x` `[rows, width]`.
+pub(crate) fn sum_rows<T: Float>(ctx: &Context, x: &[T], width: usize) -> Vec<T::Acc> {
+    let [sums] = column_sums(ctx, [x], width, |_| (), |(), [x]| [x]);
+    sums
+}
+
+/// A vector of sums as a tensor of `T`'s dtype.
+pub(crate) fn rounded<T: Float>(ctx: &Context, sums: &[T::Acc]) -> Result<Tensor> {
+    let mut y = Tensor::empty(ctx, &[sums.len()], T::DTYPE)?;
+    for (y, sum) in y.as_mut_slice::<T>()?.iter_mut().zip(sums) {
+        *y = T::from_acc(*sum);
+    }
+    Ok(y)
 }
 
 /// [`column_sums`] of `L` columns from `at`: every `R`th row goes to the same lanes.

@@ -1,21 +1,8 @@
-//! Table look-up on the CPU; ids were checked.
+//! The gradient of a table on the CPU; ids were checked.
 
 use crate::numeric::Float;
-use crate::rows::{accumulate, rows_per_block};
+use crate::rows::accumulate;
 use bigmac_runtime::Context;
-
-/// `y[t] = table[ids[t]]`.
-pub(super) fn gather<T: Float>(ctx: &Context, ids: &[i32], table: &[T], width: usize, y: &mut [T]) {
-    if width == 0 {
-        return;
-    }
-    let rows = rows_per_block(width);
-    ctx.threads().chunks_mut(y, rows * width, |block, y| {
-        for (y, &id) in y.chunks_exact_mut(width).zip(&ids[block * rows..]) {
-            y.copy_from_slice(&table[id as usize * width..][..width]);
-        }
-    });
-}
 
 /// `to[ids[t]] += dy[t]`, in the order of `t`.
 ///

@@ -3,6 +3,7 @@
 mod cpu;
 
 use crate::operator::*;
+use crate::rows::gather;
 use bigmac_runtime::{Context, DType, Error, Result, Spec, Tensor};
 
 /// Row `ids[t]` of a table for each token.
@@ -52,10 +53,8 @@ impl Operator for Embedding {
         let mut shape = inputs[0].shape().to_vec();
         shape.push(width);
         let mut y = Tensor::empty(ctx, &shape, table.dtype())?;
-        crate::for_float!(self.name(), table.dtype(), T => {
-            cpu::gather::<T>(ctx, ids, table.as_slice()?, width, y.as_mut_slice()?);
-            Ok(())
-        })?;
+        let row_bytes = width * table.dtype().size();
+        gather(ctx, table.as_bytes()?, row_bytes, |t| ids[t] as usize, y.as_mut_bytes()?);
         Ok(Forwarded::one(y, need.weight(0).then(|| inputs[0].clone())))
     }
 

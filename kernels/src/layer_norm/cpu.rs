@@ -62,7 +62,7 @@ pub(crate) fn backward_input<T: Float>(
 }
 
 /// The sums over rows of `dy n`, with `n = (x - mean) rstd`: the gradient of w.
-pub(crate) fn weight_gradient<T: Float>(
+pub(crate) fn scale_gradient<T: Float>(
     ctx: &Context,
     x: &[T],
     statistics: &[T::Acc],
@@ -73,10 +73,4 @@ pub(crate) fn weight_gradient<T: Float>(
     let term = |[mean, rstd]: [T::Acc; 2], [x, dy]: [T::Acc; 2]| [dy * ((x - mean) * rstd)];
     let [dw] = column_sums(ctx, [x, dy], width, |row| statistics[row], term);
     dw
-}
-
-/// The sum over rows of `dy`: the gradient of b.
-pub(crate) fn bias_gradient<T: Float>(ctx: &Context, dy: &[T], width: usize) -> Vec<T::Acc> {
-    let [db] = column_sums(ctx, [dy], width, |_| (), |(), [dy]| [dy]);
-    db
 }

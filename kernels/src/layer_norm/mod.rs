@@ -2,8 +2,9 @@
 
 pub(crate) mod cpu;
 
-use crate::numeric::Real;
+use crate::numeric::{Float, Real};
 use crate::operator::*;
+use crate::rows::sum_rows;
 use bigmac_runtime::{Context, Error, Result, Spec, Tensor};
 
 /// `y = (x - mean) / sqrt(variance + eps) * w + b` over the last dimension (variance with `1 / D`), computed in the
@@ -38,7 +39,7 @@ impl Operator for LayerNorm {
         need: Need<'_>,
     ) -> Result<Forwarded> {
         let save = need.input(0) || need.weight(0);
-        forward(self.name(), ctx, inputs[0], (0.0, weights[0], weights[1]), self.eps, save, [])
+        forward(self.name(), ctx, inputs[0], (0.0, weights[0], weights[1]), self.eps, save)
     }
 
     fn backward_input(&self, ctx: &Context, backward: &Backward<'_>) -> Result<InputGrads> {
@@ -53,18 +54,11 @@ impl Operator for LayerNorm {
         weight: usize,
         mut grad: WeightGrad<'_>,
     ) -> Result<()> {
-        let dy = backward.grad(self.name())?.contiguous(ctx)?;
-        let width = backward.weights[0].len();
-        if weight == 1 {
-            return crate::for_float!(self.name(), dy.dtype(), T => {
-                grad.put(&cpu::bias_gradient::<T>(ctx, dy.as_slice()?, width))
-            });
-        }
-        let x = backward.saved(self.name(), 0)?.contiguous(ctx)?;
-        let statistics = backward.saved(self.name(), 1)?;
-        crate::for_float!(self.name(), x.dtype(), T => {
-            let (x, statistics, dy) = (x.as_slice()?, statistics.as_slice()?, dy.as_slice()?);
-            grad.put(&cpu::weight_gradient::<T>(ctx, x, statistics, dy, width))
+        let (op, width) = (self.name(), backward.weights[0].len());
+        let dy = backward.grad(op)?;
+        crate::for_float!(op, dy.dtype(), T => match weight {
+            0 => grad.put(&scale_gradient::<T>(op, ctx, backward, width)?),
+            _ => grad.put(&sum_rows::<T>(ctx, dy.contiguous(ctx)?.as_slice()?, width)),
         })
     }
 }
@@ -81,7 +75,7 @@ pub(crate) fn infer(op: &'static str, x: &Spec, w: &Spec, b: &Spec, save: bool) 
     Ok(Inferred::one(x.clone(), saved.into_iter().filter(|_| save)))
 }
 
-/// A layer normalisation scaled by `offset + w` and shifted by `b`. When `save`, x and its statistics are saved, and `also`.
+/// A layer normalisation scaled by `offset + w` and shifted by `b`. When `save`, x and its statistics are saved.
 pub(crate) fn forward(
     op: &'static str,
     ctx: &Context,
@@ -89,7 +83,6 @@ pub(crate) fn forward(
     (offset, w, b): (f64, &Tensor, &Tensor),
     eps: f64,
     save: bool,
-    also: impl IntoIterator<Item = Tensor>,
 ) -> Result<Forwarded> {
     let (rows, w, b) = (x.contiguous(ctx)?, w.contiguous(ctx)?, b.contiguous(ctx)?);
     let mut y = Tensor::empty(ctx, x.shape(), x.dtype())?;
@@ -99,8 +92,7 @@ pub(crate) fn forward(
         cpu::forward::<T>(ctx, rows.as_slice()?, affine, eps, y.as_mut_slice()?, statistics.as_mut_slice()?);
         Ok(())
     })?;
-    let saved = [x.clone(), statistics].into_iter().chain(also);
-    Ok(Forwarded::one(y, saved.filter(|_| save)))
+    Ok(Forwarded::one(y, [x.clone(), statistics].into_iter().filter(|_| save)))
 }
 
 /// The gradient of x, from x and statistics as saved tensors 0 and 1.
@@ -121,6 +113,19 @@ pub(crate) fn input_gradient(
         Ok(())
     })?;
     Ok(dx)
+}
+
+/// The gradient of the scale, from x and statistics as saved tensors 0 and 1.
+pub(crate) fn scale_gradient<T: Float>(
+    op: &'static str,
+    ctx: &Context,
+    backward: &Backward<'_>,
+    width: usize,
+) -> Result<Vec<T::Acc>> {
+    let x = backward.saved(op, 0)?.contiguous(ctx)?;
+    let statistics = backward.saved(op, 1)?.as_slice()?;
+    let dy = backward.grad(op)?.contiguous(ctx)?;
+    Ok(cpu::scale_gradient::<T>(ctx, x.as_slice()?, statistics, dy.as_slice()?, width))
 }
 
 #[cfg(test)]

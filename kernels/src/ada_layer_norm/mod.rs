@@ -1,0 +1,104 @@
+//! Layer normalisation whose scale and shift are activations.
+
+use crate::layer_norm;
+use crate::operator::*;
+use crate::rows::{rounded, sum_rows};
+use bigmac_runtime::{Context, Result, Spec, Tensor};
+
+/// `y = (x - mean) / sqrt(variance + eps) * (1 + scale) + shift` over the last dimension.
+///
+/// Inputs x `[T, D]`, shift `[D]` and scale `[D]` of one float dtype; output like x. Saves x, mean and reciprocal standard
+/// deviation of each row, and the scale when x's gradient is wanted; nothing when only the shift's is.
+///
+/// Source: Peebles and Xie, *Scalable Diffusion Models with Transformers*, arXiv 2212.09748, section 3.2 (adaLN).
+#[derive(Clone, Copy, Debug)]
+pub struct AdaLayerNorm {
+    /// Added to the variance.
+    pub eps: f64,
+}
+
+impl Operator for AdaLayerNorm {
+    fn name(&self) -> &'static str {
+        "ada_layer_norm"
+    }
+
+    fn infer(&self, inputs: &[Spec], weights: &[Spec], need: Need<'_>) -> Result<Inferred> {
+        expect_count(self.name(), "inputs", inputs, 3)?;
+        expect_count(self.name(), "weights", weights, 0)?;
+        let save = need.input(0) || need.input(2);
+        let mut inferred = layer_norm::infer(self.name(), &inputs[0], &inputs[2], &inputs[1], save)?;
+        inferred.saved.extend(need.input(0).then_some(SavedSpec::Input(2)));
+        Ok(inferred)
+    }
+
+    fn forward(
+        &self,
+        ctx: &Context,
+        inputs: &[&Tensor],
+        _weights: &[&Tensor],
+        need: Need<'_>,
+    ) -> Result<Forwarded> {
+        let save = need.input(0) || need.input(2);
+        let affine = (1.0, inputs[2], inputs[1]);
+        let mut forwarded = layer_norm::forward(self.name(), ctx, inputs[0], affine, self.eps, save)?;
+        forwarded.saved.extend(need.input(0).then(|| inputs[2].clone()));
+        Ok(forwarded)
+    }
+
+    fn backward_input(&self, ctx: &Context, backward: &Backward<'_>) -> Result<InputGrads> {
+        let (op, need) = (self.name(), backward.need);
+        let dy = backward.grad(op)?;
+        let width = dy.shape().last().copied().unwrap_or(0);
+        let mut grads = InputGrads::from_iter([None, None, None]);
+        if need.input(0) {
+            let affine = (1.0, backward.saved(op, 2)?);
+            grads[0] = Some(layer_norm::input_gradient(op, ctx, backward, affine)?);
+        }
+        if need.input(1) {
+            let dy = dy.contiguous(ctx)?;
+            grads[1] = Some(crate::for_float!(op, dy.dtype(), T => {
+                rounded::<T>(ctx, &sum_rows::<T>(ctx, dy.as_slice()?, width))
+            })?);
+        }
+        if need.input(2) {
+            grads[2] = Some(crate::for_float!(op, dy.dtype(), T => {
+                rounded::<T>(ctx, &layer_norm::scale_gradient::<T>(op, ctx, backward, width)?)
+            })?);
+        }
+        Ok(grads)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::check::{Check, random};
+
+    #[test]
+    fn every_width_passes() {
+        for [t, d] in [[7, 3], [6, 24], [33, 96], [4, 97], [2, 300], [0, 4]] {
+            Check::new(&AdaLayerNorm { eps: 1e-6 }).input(&[t, d]).input(&[d]).input(&[d]).run().unwrap();
+        }
+    }
+
+    #[test]
+    fn any_of_the_inputs_may_be_frozen() {
+        for wanted in 1..7 {
+            let mut check = Check::new(&AdaLayerNorm { eps: 1e-6 });
+            let wants = |i: u32| wanted >> i & 1 == 1;
+            check = check.input_values(random(&[5, 9], 1), &[5, 9], wants(0));
+            check = check.input_values(random(&[9], 2), &[9], wants(1));
+            check.input_values(random(&[9], 3), &[9], wants(2)).run().unwrap();
+        }
+    }
+
+    #[test]
+    fn scale_and_shift_do_what_they_say() {
+        let ctx = Context::cpu(0, 1).unwrap();
+        let tensor = |values: &[f64], shape: &[usize]| Tensor::from_slice(&ctx, values, shape).unwrap();
+        let (x, shift, scale) =
+            (tensor(&[1.0, 3.0], &[1, 2]), tensor(&[10.0, 20.0], &[2]), tensor(&[0.5, -3.0], &[2]));
+        let y = AdaLayerNorm { eps: 0.0 }.forward(&ctx, &[&x, &shift, &scale], &[], Need::NONE).unwrap();
+        assert_eq!(y.outputs[0].as_slice::<f64>().unwrap(), [10.0 - 1.5, 20.0 - 2.0]);
+    }
+}

@@ -1,0 +1,115 @@
+//! The gated residual sum of diffusion transformers.
+
+mod cpu;
+
+use crate::numeric::Float;
+use crate::operator::*;
+use crate::rows::rounded;
+use bigmac_runtime::{Context, Error, Result, Spec, Tensor};
+
+/// `x + gate * y` with one gate per column: inputs x `[T, D]`, gate `[D]` and y `[T, D]` of one float dtype, output like
+/// x. Saves the gate when y's gradient is wanted, then y when the gate's is.
+///
+/// Source: Peebles and Xie, *Scalable Diffusion Models with Transformers*, arXiv 2212.09748, section 3.2 (adaLN-Zero).
+#[derive(Clone, Copy, Debug)]
+pub struct GatedAdd;
+
+impl Operator for GatedAdd {
+    fn name(&self) -> &'static str {
+        "gated_add"
+    }
+
+    fn infer(&self, inputs: &[Spec], weights: &[Spec], need: Need<'_>) -> Result<Inferred> {
+        expect_count(self.name(), "inputs", inputs, 3)?;
+        expect_count(self.name(), "weights", weights, 0)?;
+        expect_float(self.name(), inputs)?;
+        let (x, gate, y) = (&inputs[0], &inputs[1], &inputs[2]);
+        if x.shape != y.shape
+            || gate.shape.len() != 1
+            || gate.shape.last() != x.shape.last()
+            || gate.is_empty()
+        {
+            let wanted = "x [T, D], gate [D] and y [T, D], D at least 1";
+            return Err(Error::shape(self.name(), (&x.shape, &gate.shape, &y.shape), wanted));
+        }
+        let gate = need.input(2).then_some(SavedSpec::Input(1));
+        let y = need.input(1).then_some(SavedSpec::Input(2));
+        Ok(Inferred::one(x.clone(), gate.into_iter().chain(y)))
+    }
+
+    fn forward(
+        &self,
+        ctx: &Context,
+        inputs: &[&Tensor],
+        _weights: &[&Tensor],
+        need: Need<'_>,
+    ) -> Result<Forwarded> {
+        let (x, gate, y) =
+            (inputs[0].contiguous(ctx)?, inputs[1].contiguous(ctx)?, inputs[2].contiguous(ctx)?);
+        let mut z = Tensor::empty(ctx, x.shape(), x.dtype())?;
+        crate::for_float!(self.name(), x.dtype(), T => {
+            let (x, gate, y) = (x.as_slice()?, gate.as_slice()?, y.as_slice()?);
+            cpu::forward::<T>(ctx, x, gate, y, z.as_mut_slice()?);
+            Ok(())
+        })?;
+        let gate = need.input(2).then(|| inputs[1].clone());
+        let y = need.input(1).then(|| inputs[2].clone());
+        Ok(Forwarded::one(z, gate.into_iter().chain(y)))
+    }
+
+    fn backward_input(&self, ctx: &Context, backward: &Backward<'_>) -> Result<InputGrads> {
+        let need = backward.need;
+        let dz = backward.grad(self.name())?;
+        crate::for_float!(self.name(), dz.dtype(), T => {
+            let dx = need.input(0).then(|| dz.clone());
+            let dgate = if need.input(1) { Some(self.gate_gradient::<T>(ctx, backward, dz)?) } else { None };
+            let dy = if need.input(2) { Some(self.gradient::<T>(ctx, backward, dz)?) } else { None };
+            Ok([dx, dgate, dy].into_iter().collect())
+        })
+    }
+}
+
+impl GatedAdd {
+    /// The gradient of y.
+    fn gradient<T: Float>(&self, ctx: &Context, backward: &Backward<'_>, dz: &Tensor) -> Result<Tensor> {
+        let gate = backward.saved(self.name(), 0)?.contiguous(ctx)?;
+        let dz = dz.contiguous(ctx)?;
+        let mut dy = Tensor::empty(ctx, dz.shape(), dz.dtype())?;
+        cpu::gradient::<T>(ctx, gate.as_slice()?, dz.as_slice()?, dy.as_mut_slice()?);
+        Ok(dy)
+    }
+
+    /// The gradient of the gate.
+    fn gate_gradient<T: Float>(&self, ctx: &Context, backward: &Backward<'_>, dz: &Tensor) -> Result<Tensor> {
+        let y = backward.saved(self.name(), usize::from(backward.need.input(2)))?.contiguous(ctx)?;
+        let width = y.shape().last().copied().unwrap_or(0);
+        let dz = dz.contiguous(ctx)?;
+        rounded::<T>(ctx, &cpu::gate_gradient::<T>(ctx, y.as_slice()?, dz.as_slice()?, width))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::check::{Check, random};
+
+    #[test]
+    fn every_width_passes() {
+        for [t, d] in [[5, 1], [7, 3], [33, 96], [4, 97], [0, 4]] {
+            Check::new(&GatedAdd).input(&[t, d]).input(&[d]).input(&[t, d]).run().unwrap();
+        }
+    }
+
+    #[test]
+    fn any_of_the_inputs_may_be_frozen() {
+        for wanted in 1..7 {
+            let wants = |i: u32| wanted >> i & 1 == 1;
+            Check::new(&GatedAdd)
+                .input_values(random(&[5, 9], 1), &[5, 9], wants(0))
+                .input_values(random(&[9], 2), &[9], wants(1))
+                .input_values(random(&[5, 9], 3), &[5, 9], wants(2))
+                .run()
+                .unwrap();
+        }
+    }
+}

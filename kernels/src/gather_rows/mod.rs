@@ -1,0 +1,98 @@
+//! Some rows of a matrix.
+
+mod cpu;
+
+use crate::carrier::{carried_shape, carrier, carrier_spec};
+use crate::operator::*;
+use crate::rows::gather;
+use bigmac_runtime::{Context, Error, Result, Spec, Tensor};
+use std::sync::Arc;
+
+/// `y[i] = x[rows[i]]`: input x `[T, D]` of float dtype, output `[rows.len(), D]`. Saves nothing but x's shape. Rows may
+/// repeat; the gradients of a repeated row are added up in the order of `rows`, in the accumulator type.
+///
+/// Reference: `torch.index_select` of dimension 0.
+#[derive(Clone, Debug)]
+pub struct GatherRows {
+    /// The rows, each below T.
+    pub rows: Arc<[usize]>,
+}
+
+impl Operator for GatherRows {
+    fn name(&self) -> &'static str {
+        "gather_rows"
+    }
+
+    fn infer(&self, inputs: &[Spec], weights: &[Spec], need: Need<'_>) -> Result<Inferred> {
+        expect_count(self.name(), "inputs", inputs, 1)?;
+        expect_count(self.name(), "weights", weights, 0)?;
+        let dtype = expect_float(self.name(), inputs)?;
+        let [tokens, width] = inputs[0].shape[..] else {
+            return Err(Error::shape(self.name(), &inputs[0].shape, "x [T, D]"));
+        };
+        expect_rows(self.name(), &self.rows, tokens)?;
+        let saved = need.any().then(|| SavedSpec::New(carrier_spec(&inputs[0])));
+        Ok(Inferred::one(Spec::new(&[self.rows.len(), width], dtype), saved))
+    }
+
+    fn forward(
+        &self,
+        ctx: &Context,
+        inputs: &[&Tensor],
+        _weights: &[&Tensor],
+        need: Need<'_>,
+    ) -> Result<Forwarded> {
+        let saved = if need.any() { Some(carrier(ctx, inputs[0])?) } else { None };
+        Ok(Forwarded::one(gather_rows(ctx, inputs[0], &self.rows)?, saved))
+    }
+
+    fn backward_input(&self, ctx: &Context, backward: &Backward<'_>) -> Result<InputGrads> {
+        let shape = carried_shape(backward.saved(self.name(), 0)?);
+        let dy = backward.grad(self.name())?.contiguous(ctx)?;
+        let mut dx = Tensor::zeros(ctx, shape, dy.dtype())?;
+        crate::for_float!(self.name(), dy.dtype(), T => {
+            cpu::scatter::<T>(&self.rows, dy.as_slice()?, shape[1], dx.as_mut_slice()?);
+            Ok(())
+        })?;
+        Ok([Some(dx)].into_iter().collect())
+    }
+}
+
+/// Rows of `x` `[T, D]`, which were checked, in a tensor of their own.
+pub(crate) fn gather_rows(ctx: &Context, x: &Tensor, rows: &[usize]) -> Result<Tensor> {
+    let x = x.contiguous(ctx)?;
+    let mut y = Tensor::empty(ctx, &[rows.len(), x.shape()[1]], x.dtype())?;
+    let row_bytes = x.shape()[1] * x.dtype().size();
+    gather(ctx, x.as_bytes()?, row_bytes, |i| rows[i], y.as_mut_bytes()?);
+    Ok(y)
+}
+
+/// Checks that rows lie below `tokens`.
+pub(crate) fn expect_rows(op: &'static str, rows: &[usize], tokens: usize) -> Result<()> {
+    match rows.iter().find(|&&row| row >= tokens) {
+        Some(row) => Err(Error::argument(op, format!("row {row} is outside x, which has {tokens}"))),
+        None => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::check::Check;
+
+    #[test]
+    fn rows_in_any_order_pass() {
+        for rows in [&[0, 2, 5][..], &[4, 1], &[], &[3, 3, 0, 3, 5, 0]] {
+            for width in [1, 7, 96] {
+                Check::new(&GatherRows { rows: rows.into() }).input(&[6, width]).run().unwrap();
+            }
+        }
+    }
+
+    #[test]
+    fn rows_outside_x_are_refused() {
+        let x = Spec::new(&[3, 2], bigmac_runtime::DType::F32);
+        let error = GatherRows { rows: [0, 3].into() }.infer(&[x], &[], Need::NONE).unwrap_err().to_string();
+        assert!(error.contains("row 3"), "{error}");
+    }
+}

@@ -1,0 +1,85 @@
+//! Sum of all elements.
+
+use crate::carrier::{carried_shape, carrier, carrier_spec};
+use crate::check::float_tensor;
+use crate::numeric::Float;
+use crate::operator::*;
+use crate::rows::total;
+use bigmac_runtime::{Context, DType, Error, Result, Spec, Tensor};
+
+/// `y = sum(x)`: input x of any shape and float dtype, output `[1]` in the accumulator dtype. Saves nothing but the shape.
+#[derive(Clone, Copy, Debug)]
+pub struct Sum;
+
+impl Operator for Sum {
+    fn name(&self) -> &'static str {
+        "sum"
+    }
+
+    fn infer(&self, inputs: &[Spec], weights: &[Spec], need: Need<'_>) -> Result<Inferred> {
+        expect_count(self.name(), "inputs", inputs, 1)?;
+        expect_count(self.name(), "weights", weights, 0)?;
+        let dtype = expect_float(self.name(), inputs)?;
+        let saved = need.any().then(|| SavedSpec::New(carrier_spec(&inputs[0])));
+        Ok(Inferred::one(Spec::new(&[1], dtype.accumulator()), saved))
+    }
+
+    fn forward(
+        &self,
+        ctx: &Context,
+        inputs: &[&Tensor],
+        _weights: &[&Tensor],
+        need: Need<'_>,
+    ) -> Result<Forwarded> {
+        let x = inputs[0].contiguous(ctx)?;
+        let sum =
+            crate::for_float!(self.name(), x.dtype(), T => Ok(total(ctx, [x.as_slice::<T>()?], |[x]| x)))?;
+        let saved = if need.any() { Some(carrier(ctx, &x)?) } else { None };
+        Ok(Forwarded::one(scalar(ctx, sum, x.dtype())?, saved))
+    }
+
+    fn backward_input(&self, ctx: &Context, backward: &Backward<'_>) -> Result<InputGrads> {
+        let x = backward.saved(self.name(), 0)?;
+        let mut dx = Tensor::empty(ctx, carried_shape(x), x.dtype())?;
+        crate::for_float!(self.name(), x.dtype(), T => {
+            let dy = value::<T>(backward.grad(self.name())?)?;
+            dx.as_mut_slice::<T>()?.fill(T::from_acc(dy));
+            Ok(())
+        })?;
+        Ok([Some(dx)].into_iter().collect())
+    }
+}
+
+/// A tensor `[1]` in the accumulator dtype of `dtype`.
+pub(crate) fn scalar(ctx: &Context, value: f64, dtype: DType) -> Result<Tensor> {
+    float_tensor(ctx, &[value], &[1], dtype.accumulator())
+}
+
+/// The one element of a tensor in the accumulator dtype of `T`.
+pub(crate) fn value<T: Float>(scalar: &Tensor) -> Result<T::Acc> {
+    match scalar.as_strided_slice::<T::Acc>()? {
+        [value, ..] if scalar.len() == 1 => Ok(*value),
+        _ => Err(Error::shape("gradient of a sum", scalar.shape(), "one element")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::check::Check;
+
+    #[test]
+    fn every_shape_passes() {
+        for shape in [&[1][..], &[3, 5], &[2, 7, 97], &[0, 4], &[40_000]] {
+            Check::new(&Sum).input(shape).run().unwrap();
+        }
+    }
+
+    #[test]
+    fn a_long_sum_of_halves_is_kept_in_f32() {
+        let ctx = Context::cpu(0, 1).unwrap();
+        let x = float_tensor(&ctx, &vec![1.0; 100_000], &[100_000], DType::BF16).unwrap();
+        let y = Sum.forward(&ctx, &[&x], &[], Need::NONE).unwrap();
+        assert_eq!(y.outputs[0].as_slice::<f32>().unwrap(), [100_000.0]);
+    }
+}
