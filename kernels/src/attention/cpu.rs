@@ -15,8 +15,6 @@ use std::ops::Range;
 const QUERIES: usize = 16;
 /// Keys to a block: its scores and probabilities stay in the first-level cache.
 const KEYS: usize = 128;
-/// Numbers to a step of a loop over a row of scores; rows are filled up to a multiple of it.
-const STEP: usize = 16;
 
 /// Shapes and rules of one call.
 #[derive(Debug)]

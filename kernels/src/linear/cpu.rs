@@ -1,10 +1,9 @@
 //! The linear layer on the CPU: three matrix products and a column sum.
 
+use crate::numeric::Float;
 use crate::product::{Matrix, Scalar, product};
+use crate::rows::{accumulate, column_sums};
 use bigmac_runtime::{Context, Result};
-
-/// Columns of the bias gradient to a block of work.
-const BLOCK_COLUMNS: usize = 256;
 
 pub(super) fn forward<R: Scalar>(
     ctx: &Context,
@@ -46,17 +45,8 @@ pub(super) fn backward_weight<R: Scalar>(
     product(ctx, dy, Matrix::row_major(x, rows, inner), add, dw)
 }
 
-/// Column sums, each from the first row to the last.
-pub(super) fn backward_bias<R: Scalar>(ctx: &Context, dy: &[R], add: bool, db: &mut [R]) {
-    let out = db.len();
-    ctx.threads().chunks_mut(db, BLOCK_COLUMNS, |i, db| {
-        if !add {
-            db.fill(R::ZERO);
-        }
-        for dy in dy.chunks_exact(out) {
-            for (db, &dy) in db.iter_mut().zip(&dy[i * BLOCK_COLUMNS..]) {
-                *db += dy;
-            }
-        }
-    });
+/// Column sums of dy, in its own dtype.
+pub(super) fn backward_bias<T: Float>(ctx: &Context, dy: &[T], add: bool, db: &mut [T::Acc]) {
+    let [sums] = column_sums(ctx, [dy], db.len(), |_| (), |(), [dy]| [dy]);
+    if add { accumulate(db, &sums) } else { db.copy_from_slice(&sums) }
 }

@@ -95,17 +95,17 @@ impl Operator for Linear {
         mut grad: WeightGrad<'_>,
     ) -> Result<()> {
         let add = grad.accumulate;
-        let dy = widened(ctx, backward.grad(Self::NAME)?)?;
-        crate::for_float!(Self::NAME, dy.dtype(), T => {
+        let given = backward.grad(Self::NAME)?;
+        crate::for_float!(Self::NAME, given.dtype(), T => {
             let to = grad.slice::<<T as Float>::Acc>()?;
             match weight {
                 0 => {
-                    let x = widened(ctx, backward.saved(Self::NAME, 0)?)?;
+                    let (x, dy) = (widened(ctx, backward.saved(Self::NAME, 0)?)?, widened(ctx, given)?);
                     let w = backward.weights[0].shape();
                     cpu::backward_weight(ctx, x.as_slice()?, dy.as_slice()?, (w[0], w[1]), add, to)
                 }
                 1 if self.bias => {
-                    cpu::backward_bias(ctx, dy.as_slice()?, add, to);
+                    cpu::backward_bias::<T>(ctx, given.contiguous(ctx)?.as_slice()?, add, to);
                     Ok(())
                 }
                 _ => Err(Error::argument(Self::NAME, format!("there is no weight {weight}"))),

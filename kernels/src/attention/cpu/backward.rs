@@ -1,7 +1,9 @@
 //! The backward pass: the probabilities are computed again, block by block.
 
-use super::{Heads, KEYS, Places, Problem, QUERIES, STEP, Unit, scaled};
+use super::{Heads, KEYS, Places, Problem, QUERIES, Unit, scaled};
 use crate::product::{Matrix, MatrixMut, Scalar, multiply, transpose};
+use crate::rows::sums;
+use crate::softmax::{STEP, probabilities};
 use bigmac_runtime::memory::scopes;
 use bigmac_runtime::{Context, Result, Tensor};
 
@@ -59,9 +61,9 @@ fn one<R: Scalar>(
     let scores_wanted = grads.q.is_some() || grads.k.is_some();
     let (whole, blocks) = scratch.split_at_mut(4 * problem.longest() * dim);
     let whole = &mut whole[..4 * keys * dim];
-    let (transposes, sums) = whole.split_at_mut(2 * keys * dim);
+    let (transposes, totals) = whole.split_at_mut(2 * keys * dim);
     let (kt, vt) = transposes.split_at_mut(keys * dim);
-    let (dk, dv) = sums.split_at_mut(keys * dim);
+    let (dk, dv) = totals.split_at_mut(keys * dim);
     let (p, blocks) = blocks.split_at_mut(QUERIES * KEYS);
     let (ds, blocks) = blocks.split_at_mut(QUERIES * KEYS);
     let (queries, dq) = blocks.split_at_mut(QUERIES * dim);
@@ -83,8 +85,8 @@ fn one<R: Scalar>(
             let lse = &given.lse[head * tokens + first..][..rows];
             let mut delta = [R::ZERO; QUERIES];
             for (i, delta) in delta.iter_mut().enumerate().take(rows) {
-                let (dy, out) = (given.dy.row(first + i, head), given.out.row(first + i, head));
-                *delta = dy.iter().zip(out).map(|(&a, &b)| a * b).sum();
+                let rows = [given.dy.row(first + i, head), given.out.row(first + i, head)];
+                [*delta] = sums(rows, |[dy, out]| [dy * out]);
             }
             let visible = problem.visible(unit, top + rows - 1);
             if visible == 0 {
@@ -97,7 +99,8 @@ fn one<R: Scalar>(
                 multiply(queries, kt.cols(left, width), false, MatrixMut::new(p, rows, width, KEYS));
                 for (i, p) in p.chunks_exact_mut(KEYS).enumerate().take(rows) {
                     let seen = problem.visible(unit, top + i).saturating_sub(left).min(width);
-                    probabilities(&mut p[..padded], seen, lse[i]);
+                    p[seen..padded].fill(R::NEG_INFINITY);
+                    probabilities(&mut p[..padded], lse[i]);
                 }
                 // Transposed views: rows of keys.
                 let of_keys = |block| Matrix::new(block, (rows, width), (KEYS, 1)).transposed();
@@ -134,26 +137,12 @@ fn one<R: Scalar>(
             }
         }
     }
-    for (to, sums) in [(&grads.k, dk), (&grads.v, dv)] {
+    for (to, totals) in [(&grads.k, dk), (&grads.v, dv)] {
         let Some(to) = to else { continue };
-        for (i, sums) in sums.chunks_exact(dim.max(1)).enumerate() {
+        for (i, total) in totals.chunks_exact(dim.max(1)).enumerate() {
             let row = (unit.keys.start + i) * problem.key_heads + unit.key_head;
             // SAFETY: this unit alone has these keys under this head of keys.
-            unsafe { to.get(row * dim, dim) }.copy_from_slice(sums);
-        }
-    }
-}
-
-/// Makes a row's first `seen` scores probabilities, and the rest 0.
-fn probabilities<R: Scalar>(row: &mut [R], seen: usize, lse: R) {
-    if seen == 0 {
-        row.fill(R::ZERO);
-        return;
-    }
-    row[seen..].fill(R::NEG_INFINITY);
-    for row in row.chunks_exact_mut(STEP) {
-        for x in row {
-            *x = (*x - lse).exp();
+            unsafe { to.get(row * dim, dim) }.copy_from_slice(total);
         }
     }
 }

@@ -1,7 +1,8 @@
 //! The forward pass.
 
-use super::{Heads, KEYS, Places, Problem, QUERIES, STEP, Unit, scaled};
+use super::{Heads, KEYS, Places, Problem, QUERIES, Unit, scaled};
 use crate::product::{Matrix, MatrixMut, Scalar, multiply, transpose};
+use crate::softmax::{Running, STEP};
 use bigmac_runtime::memory::scopes;
 use bigmac_runtime::{Context, Result, Tensor};
 
@@ -50,7 +51,7 @@ fn one<R: Scalar>(
             let sums = &mut sums[..rows * dim];
             scaled((0..rows).map(|i| q.row(first + i, head)), R::of(problem.scale), queries, dim);
             let queries = Matrix::row_major(queries, rows, dim);
-            let mut state = [(R::NEG_INFINITY, R::ZERO); QUERIES];
+            let mut running = [Running::NOTHING; QUERIES];
             let visible = problem.visible(unit, top + rows - 1);
             if visible == 0 {
                 sums.fill(R::ZERO);
@@ -61,7 +62,9 @@ fn one<R: Scalar>(
                 multiply(queries, kt.cols(left, width), false, block);
                 for (i, scores) in scores.chunks_exact_mut(KEYS).enumerate().take(rows) {
                     let seen = problem.visible(unit, top + i).saturating_sub(left).min(width);
-                    let factor = online(&mut scores[..width.next_multiple_of(STEP)], seen, &mut state[i]);
+                    let scores = &mut scores[..width.next_multiple_of(STEP)];
+                    scores[seen..].fill(R::NEG_INFINITY);
+                    let factor = running[i].absorb(scores);
                     if left > 0 {
                         sums[i * dim..][..dim].iter_mut().for_each(|s| *s *= factor);
                     }
@@ -71,61 +74,20 @@ fn one<R: Scalar>(
                 let values = v.matrix(start..start + width, unit.key_head);
                 multiply(probabilities, values, left > 0, MatrixMut::row_major(sums, rows, dim));
             }
-            for (i, (max, sum)) in state.into_iter().enumerate().take(rows) {
+            for (i, running) in running.into_iter().enumerate().take(rows) {
                 // SAFETY: this unit alone has these queries under this head, and no other place of theirs is held.
                 let (out, lse) = unsafe {
                     let out = out.get(((first + i) * problem.heads + head) * dim, dim);
                     (out, lse.map(|lse| &mut lse.get(head * tokens + first + i, 1)[0]))
                 };
-                let inverse = if sum > R::ZERO { R::ONE / sum } else { R::ZERO };
+                let inverse = running.inverse();
                 for (out, &x) in out.iter_mut().zip(&sums[i * dim..][..dim]) {
                     *out = x * inverse;
                 }
                 if let Some(lse) = lse {
-                    *lse = if sum > R::ZERO { max + sum.ln() } else { R::NEG_INFINITY };
+                    *lse = running.log_sum_exp();
                 }
             }
         }
     }
-}
-
-/// Makes a row's first `seen` scores probabilities relative to the largest score so far, and the rest 0; brings the
-/// running maximum and sum up to date. Returns the factor by which what was summed before is to be multiplied.
-fn online<R: Scalar>(row: &mut [R], seen: usize, (max, sum): &mut (R, R)) -> R {
-    if seen == 0 {
-        row.fill(R::ZERO);
-        return R::ONE;
-    }
-    row[seen..].fill(R::NEG_INFINITY);
-    let mut largest = [*max; STEP];
-    for row in row.chunks_exact(STEP) {
-        for (largest, &x) in largest.iter_mut().zip(row) {
-            *largest = largest.max(x);
-        }
-    }
-    let new = largest.into_iter().fold(*max, R::max);
-    let mut sums = [R::ZERO; STEP];
-    for row in row.chunks_exact_mut(STEP) {
-        for (x, sum) in row.iter_mut().zip(&mut sums) {
-            *x = (*x - new).exp();
-            *sum += *x;
-        }
-    }
-    let factor = (*max - new).exp();
-    *sum = *sum * factor + fold(sums);
-    *max = new;
-    factor
-}
-
-/// The sum of the numbers, in pairs.
-fn fold<R: Scalar>(mut sums: [R; STEP]) -> R {
-    let mut half = STEP / 2;
-    while half > 0 {
-        for i in 0..half {
-            let other = sums[i + half];
-            sums[i] += other;
-        }
-        half /= 2;
-    }
-    sums[0]
 }

@@ -1,0 +1,164 @@
+//! The output layer and its loss in one.
+
+mod cpu;
+#[cfg(test)]
+mod tests;
+
+use crate::numeric::{Float, Real};
+use crate::operator::*;
+use crate::product::{Scalar, rounded, widened};
+use bigmac_runtime::{Context, DType, Error, Result, Spec, Tensor};
+
+/// The target of a token without a loss, as in PyTorch and Hugging Face.
+const IGNORED: i32 = -100;
+
+/// `scale * sum over tokens of (logsumexp(w h) - (w h)[target])`: the cross-entropy of `w h` against the targets, without
+/// a tensor of all logits.
+///
+/// Inputs: hidden `[T, D]` and targets I32 `[T]`, -100 where a token has no loss; weight w `[V, D]`. Output: the loss `[1]`
+/// in the accumulator dtype. Logits are computed for `chunk` words and a few hundred tokens at a time under a running
+/// maximum and sum, for the tokens with a target only, and computed again in the backward, as in Liger Kernel's fused
+/// linear cross-entropy (arXiv 2410.10989) and Cut Cross-Entropy (arXiv 2411.09009). With p = softmax(w h),
+/// `dh = g scale (p - onehot) w` and `dw = g scale (p - onehot)^T h`.
+///
+/// Saves hidden, targets and each token's log-sum-exp `[T]` when any gradient is wanted.
+///
+/// A target that is neither -100 nor a word, 0..V, is an [`Error::Argument`].
+#[derive(Clone, Copy, Debug)]
+pub struct LinearCrossEntropy {
+    /// Factor of the sum, such as 1 / (target tokens of the whole step).
+    pub scale: f64,
+    /// Words of the vocabulary to a chunk.
+    pub chunk: usize,
+}
+
+impl LinearCrossEntropy {
+    const NAME: &'static str = "linear cross-entropy";
+
+    /// The tokens that have a target.
+    fn rows(targets: &[i32], words: usize) -> Result<Vec<cpu::Row>> {
+        let mut rows = Vec::with_capacity(targets.len());
+        for (token, &target) in targets.iter().enumerate() {
+            match usize::try_from(target) {
+                Ok(target) if target < words => rows.push(cpu::Row { token, target }),
+                _ if target == IGNORED => {}
+                _ => {
+                    return Err(Error::argument(
+                        Self::NAME,
+                        format!("got target {target} at token {token}, wanted {IGNORED} or 0..{words}"),
+                    ));
+                }
+            }
+        }
+        Ok(rows)
+    }
+
+    /// Calls `f` with what a backward recomputes the logits from, each token's log-sum-exp, and the gradient of a token's
+    /// cross-entropy.
+    fn with_pass<R: Scalar, Output>(
+        &self,
+        ctx: &Context,
+        backward: &Backward<'_>,
+        f: impl FnOnce(&cpu::Pass<'_, R>, &[R], R) -> Result<Output>,
+    ) -> Result<Output> {
+        let h = widened(ctx, backward.saved(Self::NAME, 0)?)?;
+        let targets = backward.saved(Self::NAME, 1)?.contiguous(ctx)?;
+        let w = backward.weights[0];
+        let rows = Self::rows(targets.as_slice()?, w.shape()[0])?;
+        let pass = cpu::Pass::new(ctx, h.as_slice()?, w, &rows, self.chunk)?;
+        let grad = backward.grad(Self::NAME)?.contiguous(ctx)?;
+        let factor = grad.as_slice::<R>()?[0] * R::of(self.scale);
+        f(&pass, backward.saved(Self::NAME, 2)?.as_slice()?, factor)
+    }
+}
+
+impl Operator for LinearCrossEntropy {
+    fn name(&self) -> &'static str {
+        Self::NAME
+    }
+
+    fn infer(&self, inputs: &[Spec], weights: &[Spec], need: Need<'_>) -> Result<Inferred> {
+        expect_count(Self::NAME, "inputs", inputs, 2)?;
+        expect_count(Self::NAME, "weights", weights, 1)?;
+        let dtype = expect_float(Self::NAME, [&inputs[0], &weights[0]])?;
+        if inputs[1].dtype != DType::I32 {
+            return Err(Error::DType {
+                op: Self::NAME,
+                given: inputs[1].dtype,
+                wanted: "i32 targets".into(),
+            });
+        }
+        let (h, t, w) = (&inputs[0].shape, &inputs[1].shape, &weights[0].shape);
+        let fits = matches!((h.as_slice(), t.as_slice(), w.as_slice()), (&[a, d], &[b], &[_, e]) if a == b && d == e);
+        if !fits {
+            let wanted = "hidden [T, D], targets [T] and a weight [V, D]";
+            return Err(Error::shape(Self::NAME, (h, t, w), wanted));
+        }
+        if self.chunk == 0 {
+            return Err(Error::argument(Self::NAME, "got chunks of 0 words, wanted at least 1"));
+        }
+        let wide = dtype.accumulator();
+        let saved = [SavedSpec::Input(0), SavedSpec::Input(1), SavedSpec::New(Spec::new(t, wide))];
+        let saved = saved.into_iter().take(if need.any() { 3 } else { 0 });
+        Ok(Inferred::one(Spec::new(&[1], wide), saved))
+    }
+
+    fn forward(
+        &self,
+        ctx: &Context,
+        inputs: &[&Tensor],
+        weights: &[&Tensor],
+        need: Need<'_>,
+    ) -> Result<Forwarded> {
+        let (hidden, w) = (inputs[0], weights[0]);
+        let targets = inputs[1].contiguous(ctx)?;
+        let rows = Self::rows(targets.as_slice()?, w.shape()[0])?;
+        let wide = hidden.dtype().accumulator();
+        let mut lse = if need.any() { Some(Tensor::zeros(ctx, targets.shape(), wide)?) } else { None };
+        let mut loss = Tensor::empty(ctx, &[1], wide)?;
+        let h = widened(ctx, hidden)?;
+        crate::for_float!(Self::NAME, hidden.dtype(), T => {
+            type R = <T as Float>::Acc;
+            let pass = cpu::Pass::<R>::new(ctx, h.as_slice()?, w, &rows, self.chunk)?;
+            let lse = lse.as_mut().map(|lse| lse.as_mut_slice()).transpose()?;
+            loss.as_mut_slice::<R>()?[0] = R::of(cpu::forward(ctx, &pass, lse)? * self.scale);
+            Ok(())
+        })?;
+        let saved = lse.map(|lse| [hidden.clone(), inputs[1].clone(), lse].into_iter());
+        Ok(Forwarded::one(loss, saved.into_iter().flatten()))
+    }
+
+    fn backward_input(&self, ctx: &Context, backward: &Backward<'_>) -> Result<InputGrads> {
+        if !backward.need.input(0) {
+            return Ok([None, None].into_iter().collect());
+        }
+        let hidden = backward.saved(Self::NAME, 0)?;
+        let dh = crate::for_float!(Self::NAME, hidden.dtype(), T => {
+            type R = <T as Float>::Acc;
+            self.with_pass::<R, _>(ctx, backward, |pass, lse, factor| {
+                rounded::<T>(ctx, hidden.shape(), |dh| cpu::backward_hidden(ctx, pass, lse, factor, dh))
+            })
+        })?;
+        Ok([Some(dh), None].into_iter().collect())
+    }
+
+    fn backward_weight(
+        &self,
+        ctx: &Context,
+        backward: &Backward<'_>,
+        weight: usize,
+        mut grad: WeightGrad<'_>,
+    ) -> Result<()> {
+        if weight != 0 {
+            return Err(Error::argument(Self::NAME, format!("there is no weight {weight}")));
+        }
+        let add = grad.accumulate;
+        crate::for_float!(Self::NAME, backward.saved(Self::NAME, 0)?.dtype(), T => {
+            type R = <T as Float>::Acc;
+            let dw = grad.slice::<R>()?;
+            self.with_pass::<R, _>(ctx, backward, |pass, lse, factor| {
+                cpu::backward_weight(ctx, pass, lse, factor, add, dw)
+            })
+        })
+    }
+}
