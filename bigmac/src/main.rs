@@ -1,3 +1,9 @@
 //! The `bigmac` command.
 
-fn main() {}
+mod command;
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    command::run()
+}

@@ -3,7 +3,7 @@
 //! A schedule is a [`Table`]: for every rank a list of [`Op`]s. Who waits for whom follows from the values that ops
 //! consume and produce ([`dataflow`]), given the shape of the step, a [`Workload`]. Everything else is a function of
 //! the two: [`validate`](validate::validate), [`simulate`](simulate::simulate), [`lower`](lower::lower) (adds the
-//! communication), [`memory`] (activation buffers), [`text`] (round trip), [`render`] (pictures).
+//! communication), [`memory`] (activation buffers), [`text`] (round trip), [`torch_csv`] (exchange), [`render`].
 //!
 //! ```
 //! use bigmac::schedule::{Options, UniformCosts, Workload, registry, simulate::simulate};
@@ -17,6 +17,7 @@
 //! ```
 
 pub mod budget;
+pub mod costs;
 pub mod dataflow;
 mod llm_only;
 pub mod lower;
@@ -34,13 +35,15 @@ pub mod table;
 #[cfg(test)]
 mod tests;
 pub mod text;
+pub mod torch_csv;
 pub mod validate;
 pub mod workload;
 
 pub use budget::{Budget, Limits};
+pub use costs::{ChunkCost, ItemCost, Learns, Load, UniformCosts, WorkloadError};
 pub use memory::PerModule;
 pub use registry::{LlmSchedule, Options, Schedule, ScheduleError};
 pub use table::{
     Chunk, Item, Microbatch, Module, ModuleKind, Op, Phase, Piece, Rank, Table, Unit, Value, Work,
 };
-pub use workload::{ChunkCost, ItemCost, Learns, Load, UniformCosts, Workload, WorkloadError};
+pub use workload::Workload;

@@ -48,6 +48,12 @@ impl Simulation {
         if cost > 0.0 { (cost - busiest) / cost } else { 0.0 }
     }
 
+    /// Share of all ranks' time, from 0 to the end, in which they compute. 1 where nothing takes time.
+    pub fn utilization(&self) -> f64 {
+        let total = self.time() * self.busy.len() as f64;
+        if total > 0.0 { self.busy.iter().sum::<f64>() / total } else { 1.0 }
+    }
+
     /// Memory over time: for each rank the moments at which live activations change, and how many microbatches of
     /// each module are live from then on (counted as in [`memory::peak_microbatches`]).
     pub fn memory(&self, table: &Table, workload: &Workload) -> Vec<Vec<(f64, PerModule<f64>)>> {

@@ -3,6 +3,7 @@
 mod dataflow;
 mod faults;
 mod known;
+mod pictures;
 mod properties;
 
 use super::registry::{SCHEDULES, schedule};

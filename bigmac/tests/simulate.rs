@@ -1,0 +1,86 @@
+//! `bigmac simulate` as a user runs it.
+
+use std::process::{Command, Output};
+
+use serde_json::Value;
+
+fn simulate(arguments: &str) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_bigmac"));
+    command.arg("simulate").args(arguments.split_whitespace()).output().unwrap()
+}
+
+fn json(arguments: &str) -> Value {
+    let output = simulate(&format!("{arguments} --json"));
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    serde_json::from_slice(&output.stdout).unwrap()
+}
+
+fn error(arguments: &str) -> String {
+    let output = simulate(arguments);
+    assert!(!output.status.success() && output.stdout.is_empty());
+    String::from_utf8(output.stderr).unwrap()
+}
+
+const SHAPE: &str = "--ranks 4 --microbatches 16 --cost F=1,B=1,W=1,Ef=2,Eb=4,Gf=0,Gb=0";
+
+#[test]
+fn json_is_one_object_per_schedule() {
+    let nested = json(&format!("--schedule nested --llm 1f1b {SHAPE}"));
+    assert_eq!((&nested["ideal"], &nested["bound"]), (&81.0.into(), &72.0.into()));
+    assert!(nested["time"].as_f64() <= Some(81.0));
+    assert!(nested["bubble_rate"].as_f64() < Some(0.12));
+    let ranks = nested["ranks"].as_array().unwrap();
+    assert_eq!(ranks.len(), 4);
+    assert!(ranks.iter().all(|rank| rank["busy"] == 72.0 && rank["peak"]["encoder"].as_f64() <= Some(2.0)));
+    assert_eq!(ranks[0]["peak"]["llm"], 4.0);
+    let both = json(&format!("--schedule monolithic,phased {SHAPE}"));
+    let times: Vec<&Value> = both.as_array().unwrap().iter().map(|one| &one["time"]).collect();
+    assert_eq!(times, [&Value::from(144.0), &Value::from(81.0)]);
+}
+
+#[test]
+fn without_a_schedule_it_is_the_llm_alone() {
+    let llm = json(&format!("{SHAPE} --p2p 0.5"));
+    assert_eq!(llm["schedule"], "llm");
+    // (N + p - 1) R + c [2 (p - 1) N / p + 2 (p - 2)]
+    assert_eq!(llm["time"], 57.0 + 0.5 * (24.0 + 4.0));
+    assert_eq!((&llm["ideal"], &llm["bound"]), (&llm["time"], &48.0.into()));
+}
+
+#[test]
+fn files_are_written_in_the_format_of_their_name() {
+    let directory = tempfile::tempdir().unwrap();
+    for (name, start) in [("a.svg", "<svg"), ("a.html", "<!doctype html>"), ("a.json", "{\"")] {
+        let path = directory.path().join(name);
+        json(&format!("--schedule monolithic,nested {SHAPE} --timeline {}", path.display()));
+        assert!(std::fs::read_to_string(path).unwrap().starts_with(start), "{name}");
+    }
+    let path = directory.path().join("table.txt");
+    json(&format!("--schedule nested {SHAPE} --table {} --lowered", path.display()));
+    let table: bigmac::schedule::Table = std::fs::read_to_string(&path).unwrap().parse().unwrap();
+    assert!(table.is_lowered());
+    let path = directory.path().join("table.csv");
+    json(&format!("{SHAPE} --table {}", path.display()));
+    assert!(std::fs::read_to_string(&path).unwrap().starts_with("0F0,0F1,0F2,0F3,0B0,"));
+}
+
+#[test]
+fn errors_say_what_to_do() {
+    assert!(
+        error("--schedule nestd")
+            .contains("did you mean `nested`?); there are: llm, monolithic, phased, nested")
+    );
+    assert!(error("--llm zb").contains("there is no LLM schedule `zb`"));
+    assert!(error("--timeline a.png").contains("`a.png` does not say how to draw"));
+    assert!(error("--cost F=1,B=1").contains("W is missing"));
+    assert!(error("--cost F=1,B=1,W=1,X=2").contains("there is no cost `X`; there are F, B, W"));
+    assert!(error("--ranks 0 --items 1").contains("at least one rank"));
+    assert!(error("--chunks 2").contains("interleaves chunks"));
+    assert!(error("--schedule monolithic,nested --table t").contains("holds one schedule"));
+    assert!(
+        error(&format!("--schedule phased {SHAPE} --budget encoder=2mb")).contains("peak at 4mb on rank 0")
+    );
+    assert!(error(&format!("--schedule nested {SHAPE} --budget encoder=1GiB")).contains("are not known"));
+    assert!(error(&format!("--schedule nested {SHAPE} --group 0")).contains("at least 1"));
+    json(&format!("--schedule nested {SHAPE} --budget encoder=1GiB --saved encoder=512MiB"));
+}
