@@ -207,6 +207,9 @@ pub enum PictureProblem {
         "cannot be decoded ({0}); PNG and JPEG are read: is the file damaged, cut short or of another kind?"
     )]
     Decode(image::ImageError),
+    /// A JPEG without its end.
+    #[error("is cut short: the end of the JPEG is missing; copy or download it again")]
+    CutShort,
     /// Without pixels.
     #[error("has no pixels")]
     Blank,

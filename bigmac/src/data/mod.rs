@@ -17,6 +17,8 @@ mod picture;
 mod record;
 mod sample;
 pub mod shapes;
+#[cfg(test)]
+mod tests;
 mod tokenizer;
 
 pub use dataset::Dataset;

@@ -181,7 +181,7 @@ fn drawn_elements(layout: &Layout) -> usize {
 
 /// Items per group: the fewest groups, at least `fewest`, for which longest-first assignment to the lightest group
 /// (Graham, 1969) keeps every group within `capacity`. Groups list their items in ascending order.
-fn balance(lengths: &[usize], fewest: usize, capacity: usize) -> Vec<Vec<usize>> {
+pub(super) fn balance(lengths: &[usize], fewest: usize, capacity: usize) -> Vec<Vec<usize>> {
     let mut longest_first: Vec<usize> = (0..lengths.len()).collect();
     longest_first.sort_by_key(|&i| (Reverse(lengths[i]), i));
     let total: usize = lengths.iter().sum();

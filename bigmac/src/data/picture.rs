@@ -1,11 +1,12 @@
 //! Pictures: decoding, resizing, tiles, and pixels in [-1, 1].
 
+use std::io::Cursor;
 use std::path::Path;
 use std::sync::Arc;
 
 use image::imageops::{self, FilterType};
 use image::metadata::Orientation;
-use image::{DynamicImage, ImageDecoder, ImageReader, Rgb, RgbImage};
+use image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader, Rgb, RgbImage};
 
 use super::error::{DataError, LineProblem, PictureProblem};
 
@@ -164,7 +165,13 @@ pub fn decode(picture: &PictureRef) -> Result<RgbImage, DataError> {
 }
 
 fn decode_file(path: &Path) -> Result<RgbImage, PictureProblem> {
-    let mut decoder = open(path)?;
+    let bytes = std::fs::read(path)?;
+    let reader = ImageReader::new(Cursor::new(&bytes)).with_guessed_format()?;
+    // The PNG decoder notices a missing end itself; the JPEG decoder would fill the rest with grey.
+    if reader.format() == Some(ImageFormat::Jpeg) && !jpeg_has_end(&bytes) {
+        return Err(PictureProblem::CutShort);
+    }
+    let mut decoder = reader.into_decoder()?;
     let orientation = decoder.orientation()?;
     let mut image = DynamicImage::from_decoder(decoder)?;
     image.apply_orientation(orientation);
@@ -179,6 +186,27 @@ fn decode_file(path: &Path) -> Result<RgbImage, PictureProblem> {
         let [r, g, b, a] = rgba.get_pixel(x, y).0.map(u32::from);
         Rgb([r, g, b].map(|c| ((c * a + 255 * (255 - a) + 127) / 255) as u8))
     }))
+}
+
+/// Whether a JPEG goes on to its end-of-image marker (ITU-T T.81, B.1). Segments are stepped over by their lengths, as
+/// an EXIF thumbnail in one of them has such a marker of its own.
+fn jpeg_has_end(bytes: &[u8]) -> bool {
+    const END_OF_IMAGE: u8 = 0xD9;
+    let mut at = 2;
+    while let Some(&[first, marker]) = bytes.get(at..at + 2) {
+        match (first, marker) {
+            (0xFF, END_OF_IMAGE) => return true,
+            // Entropy-coded data, stuffed bytes, fill bytes, restart markers, TEM: no length follows.
+            (0xFF, 0xFF) => at += 1,
+            (0xFF, 0x00 | 0x01 | 0xD0..=0xD8) => at += 2,
+            (0xFF, _) => match bytes.get(at + 2..at + 4) {
+                Some(&[high, low]) => at += 2 + usize::from(u16::from_be_bytes([high, low])),
+                _ => return false,
+            },
+            _ => at += 1,
+        }
+    }
+    false
 }
 
 /// One tile of a picture as the encoder wants it: `[3, size, size]`, values in [-1, 1].
