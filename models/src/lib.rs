@@ -1,5 +1,11 @@
 //! The models of BigMac: SigLIP encoder, Qwen3 decoder, MMDiT generator, and their composition.
 
+pub mod generate;
 pub mod init;
 pub mod json;
 pub mod layers;
+pub mod llava;
+pub mod names;
+pub mod qwen3;
+pub mod siglip;
+pub mod weights;

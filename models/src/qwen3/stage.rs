@@ -1,0 +1,74 @@
+//! Cutting the LLM at layer boundaries.
+
+use bigmac_runtime::{Error, Result};
+use std::ops::Range;
+
+/// The part of the LLM that one pipeline stage (or chunk of one) holds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Stage {
+    /// Its layers; may be empty.
+    pub layers: Range<usize>,
+    /// It embeds the tokens.
+    pub first: bool,
+    /// It has the final norm and the output matrix.
+    pub last: bool,
+}
+
+impl Stage {
+    /// The uncut model.
+    pub fn whole(layers: usize) -> Self {
+        Stage { layers: 0..layers, first: true, last: true }
+    }
+
+    /// All stages of a model of `layers` layers cut in `stages` by [`split_layers`].
+    ///
+    /// # Errors
+    /// As [`split_layers`].
+    pub fn split(layers: usize, stages: usize) -> Result<Vec<Self>> {
+        let parts = split_layers(layers, stages)?.into_iter().enumerate();
+        Ok(parts.map(|(i, layers)| Stage { layers, first: i == 0, last: i + 1 == stages }).collect())
+    }
+}
+
+/// Cuts `layers` layers into `stages` consecutive ranges that differ by at most one layer.
+///
+/// The earlier ranges get the extra layers, since the last stage also computes the output matrix and the loss. With more
+/// stages than layers the last ranges are empty: such a stage passes its input on, and the last one still has the loss.
+///
+/// # Errors
+/// [`Error::Argument`] for 0 stages.
+pub fn split_layers(layers: usize, stages: usize) -> Result<Vec<Range<usize>>> {
+    if stages == 0 {
+        return Err(Error::argument("split_layers", "got 0 stages, wanted at least 1"));
+    }
+    let (each, extra) = (layers / stages, layers % stages);
+    let start = |stage: usize| stage * each + stage.min(extra);
+    Ok((0..stages).map(|stage| start(stage)..start(stage + 1)).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn splits_cover_all_layers_evenly() {
+        for layers in 0..20 {
+            for stages in 1..9 {
+                let parts = split_layers(layers, stages).unwrap();
+                assert_eq!((parts.len(), parts[0].start, parts[stages - 1].end), (stages, 0, layers));
+                assert!(parts.windows(2).all(|w| w[0].end == w[1].start && w[0].len() >= w[1].len()));
+                assert!(parts[0].len() - parts[stages - 1].len() <= 1);
+            }
+        }
+        assert_eq!(split_layers(3, 4).unwrap(), [0..1, 1..2, 2..3, 3..3]);
+        assert!(split_layers(3, 0).is_err());
+    }
+
+    #[test]
+    fn only_the_ends_are_first_and_last() {
+        let stages = Stage::split(3, 2).unwrap();
+        assert_eq!(stages[0], Stage { layers: 0..2, first: true, last: false });
+        assert_eq!(stages[1], Stage { layers: 2..3, first: false, last: true });
+        assert_eq!(Stage::split(5, 1).unwrap(), [Stage::whole(5)]);
+    }
+}
