@@ -2,9 +2,12 @@
 
 use crate::numeric::Float;
 use crate::operator::{Inferred, SavedSpec, expect_count, expect_float};
-use crate::rows::BLOCK;
+use crate::rows::{BLOCK, chunk};
 use bigmac_runtime::{Context, Error, Result, Spec};
 use std::array::from_fn;
+
+/// Elements to a step of [`map_to_two`]: two registers of 256 bits.
+const LANES: usize = 16;
 
 /// Checks that there are `count` float inputs of one shape and dtype and no weights, and foresees one output like them.
 pub(crate) fn infer_like_inputs(
@@ -51,8 +54,18 @@ pub(crate) fn map_to_two<T: Float, const N: usize>(
 ) {
     ctx.threads().chunks2_mut((y, BLOCK), (z, BLOCK), |block, y, z| {
         let x = x.map(|x| &x[block * BLOCK..][..y.len()]);
-        for (i, (y, z)) in y.iter_mut().zip(z).enumerate() {
-            let [a, b] = f(from_fn(|n| x[n][i].acc()));
+        // In steps that load before they store: with two outputs the compiler gives up on proving that none overlap.
+        let mut at = 0;
+        let (y, z) = (y.as_chunks_mut::<LANES>(), z.as_chunks_mut::<LANES>());
+        for (y, z) in y.0.iter_mut().zip(z.0) {
+            let x = x.map(|x| chunk::<T, LANES>(x, at));
+            let pairs: [[T::Acc; 2]; LANES] = from_fn(|lane| f(from_fn(|n| x[n][lane].acc())));
+            *y = pairs.map(|[a, _]| T::from_acc(a));
+            *z = pairs.map(|[_, b]| T::from_acc(b));
+            at += LANES;
+        }
+        for (i, (y, z)) in y.1.iter_mut().zip(z.1).enumerate() {
+            let [a, b] = f(from_fn(|n| x[n][at + i].acc()));
             (*y, *z) = (T::from_acc(a), T::from_acc(b));
         }
     });

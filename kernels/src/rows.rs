@@ -24,7 +24,7 @@ pub(crate) fn rows_per_block(width: usize) -> usize {
 
 /// `L` elements from `at`, as a reference to an array.
 #[inline(always)]
-fn chunk<T, const L: usize>(x: &[T], at: usize) -> &[T; L] {
+pub(crate) fn chunk<T, const L: usize>(x: &[T], at: usize) -> &[T; L] {
     &x[at..at + L].as_chunks::<L>().0[0]
 }
 
@@ -34,11 +34,9 @@ fn add_lanes<T: Float, const N: usize, const K: usize, const L: usize>(
     x: [&[T; L]; N],
     f: impl Fn([T::Acc; N]) -> [T::Acc; K],
 ) {
-    for lane in 0..L {
-        let values = f(from_fn(|n| x[n][lane].acc()));
-        for (sum, value) in sums.iter_mut().zip(values) {
-            sum[lane] += value;
-        }
+    let values: [[T::Acc; K]; L] = from_fn(|lane| f(from_fn(|n| x[n][lane].acc())));
+    for (k, sums) in sums.iter_mut().enumerate() {
+        *sums = from_fn(|lane| sums[lane] + values[lane][k]);
     }
 }
 
