@@ -1,5 +1,6 @@
 //! Subcommands, one file each. Adding one is that file and a line in [`Command`] and its `run`.
 
+mod doctor;
 mod simulate;
 
 use std::io::{ErrorKind, Write};
@@ -18,12 +19,14 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    Doctor(doctor::Doctor),
     Simulate(Box<simulate::Simulate>),
 }
 
 impl Command {
     fn run(&self) -> anyhow::Result<()> {
         match self {
+            Command::Doctor(command) => command.run(),
             Command::Simulate(command) => command.run(),
         }
     }

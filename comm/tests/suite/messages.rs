@@ -108,6 +108,14 @@ pub fn views_are_copied(comm: &dyn Communicator) {
         got.as_mut_slice::<f32>().unwrap().fill(7.0);
     }
     comm.barrier().unwrap();
+    // Also when nobody else holds the rest of the storage: it doesn't travel along.
+    let part = tensor::<f32>(&ctx, comm.rank(), &[4, 6]).narrow(0, 3, 1).unwrap();
+    comm.send(&ctx, part, next, Tag(9)).unwrap();
+    assert_eq!((current(&ctx, MESSAGES), current(&ctx, WORKSPACE)), (6 * 4, 24 * 4));
+    comm.barrier().unwrap();
+    let got = comm.recv(&ctx, before, Tag(9), &Spec::new(&[1, 6], F32)).unwrap();
+    assert_eq!(got.as_slice::<f32>().unwrap(), &values::<f32>(before, 24)[18..]);
+    assert!(got.is_whole());
     assert_eq!(whole.as_slice::<f32>().unwrap(), values::<f32>(comm.rank(), 24));
 }
 
