@@ -5,6 +5,7 @@ pub mod init;
 pub mod json;
 pub mod layers;
 pub mod llava;
+pub mod mmdit;
 pub mod names;
 pub mod qwen3;
 pub mod siglip;

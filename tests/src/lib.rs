@@ -1,1 +1,3 @@
 //! Tests that cross crates: gradients, parity with PyTorch, schedules against executions, faults
+
+pub mod parity;

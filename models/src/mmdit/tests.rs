@@ -1,0 +1,177 @@
+use super::*;
+use crate::init;
+use bigmac_autograd::gradcheck::gradcheck;
+use bigmac_autograd::{Gradients, Mode};
+use bigmac_kernels::check::{float_tensor, random, to_f64};
+use bigmac_runtime::{Context, DType, Tensor};
+
+fn config(num_layers: usize) -> MmditConfig {
+    MmditConfig {
+        patch_size: 1,
+        in_channels: 3,
+        out_channels: 3,
+        num_layers,
+        attention_head_dim: 6,
+        num_attention_heads: 2,
+        joint_attention_dim: 5,
+        axes_dims_rope: [2, 2, 2],
+        ..MmditConfig::default()
+    }
+}
+
+/// Every parameter random: at the zeros that training starts from most gradients vanish.
+fn trained(ctx: &Context, config: &MmditConfig, dtype: DType) -> (Mmdit, Parameters) {
+    let mut parameters = Parameters::new();
+    for (i, spec) in Mmdit::parameters(config).into_iter().enumerate() {
+        let scale = if spec.shape.len() > 1 { (spec.shape[1] as f64).powf(-0.5) } else { 0.3 };
+        let center = if spec.init == init::Init::Ones { 1.0 } else { 0.0 };
+        let values: Vec<f64> = random(&spec.shape, i as u32).iter().map(|x| center + scale * x).collect();
+        parameters.add(spec.name, float_tensor(ctx, &values, &spec.shape, dtype).unwrap(), true).unwrap();
+    }
+    (Mmdit::new(config, &parameters).unwrap(), parameters)
+}
+
+/// Latents, time features and text of an item.
+fn item(ctx: &Context, config: &MmditConfig, grid: Grid, tokens: usize, dtype: DType) -> [Tensor; 3] {
+    let float = |shape: &[usize], stream| float_tensor(ctx, &random(shape, stream), shape, dtype).unwrap();
+    [
+        float(&[grid.patches(), config.in_channels], 1000),
+        time_features(ctx, 0.3, dtype).unwrap(),
+        float(&[tokens, config.joint_attention_dim], 1001),
+    ]
+}
+
+const GRID: Grid = Grid { height: 3, width: 5 };
+
+fn predict(ctx: &Context, model: &Mmdit, parameters: &Parameters, grid: Grid, tokens: usize) -> Tensor {
+    let dtype = parameters.iter().next().unwrap().1.tensor().dtype();
+    let item = item(ctx, model.config(), grid, tokens, dtype);
+    let mut g = Graph::inference(ctx, parameters);
+    let [latents, time, cond] = item.map(|t| g.constant(t));
+    let rotations = RopeTables::new(ctx, model.config(), grid, tokens, dtype).unwrap().constants(&g);
+    model.forward(&mut g, &latents, &time, &cond, &rotations).unwrap().into_tensor()
+}
+
+#[test]
+fn gradients_match_central_differences() {
+    let ctx = Context::cpu(0, 1).unwrap();
+    let config = config(2);
+    let (model, mut parameters) = trained(&ctx, &config, DType::F64);
+    for tokens in [1, 4] {
+        let inputs = item(&ctx, &config, GRID, tokens, DType::F64);
+        let rope = RopeTables::new(&ctx, &config, GRID, tokens, DType::F64).unwrap();
+        gradcheck(&ctx, &mut parameters, &inputs, 1e-7, |g, v| {
+            let rotations = rope.constants(g);
+            model.forward(g, &v[0], &v[1], &v[2], &rotations)
+        })
+        .unwrap();
+    }
+}
+
+#[test]
+fn a_plan_foretells_every_byte_that_is_saved() {
+    let ctx = Context::cpu(0, 1).unwrap();
+    let config = config(3);
+    for (grid, tokens) in [(GRID, 1), (Grid { height: 4, width: 4 }, 7)] {
+        for (dtype, trainable) in [(DType::F32, true), (DType::BF16, true), (DType::F32, false)] {
+            let (model, mut parameters) = trained(&ctx, &config, dtype);
+            parameters.set_trainable(trainable);
+            let record = |mut g: Graph<'_>, [latents, time, cond]: [Tensor; 3], rope: RopeTables| {
+                let (latents, time, cond) = (g.constant(latents), g.constant(time), g.leaf(cond));
+                let rotations = rope.constants(&g);
+                let prediction = model.forward(&mut g, &latents, &time, &cond, &rotations).unwrap();
+                let target = g.constant(latents.tensor().clone());
+                Mmdit::loss(&mut g, &prediction, &target, 0.5).unwrap();
+                g.finish().saved_bytes()
+            };
+            let inputs = item(&ctx, &config, grid, tokens, dtype);
+            let shapes = inputs.clone().map(|t| Tensor::shape_only(&t.spec()));
+            let rope = RopeTables::new(&ctx, &config, grid, tokens, dtype).unwrap();
+            let measured = record(Graph::recording(&ctx, &parameters), inputs, rope);
+            let planned = parameters.shape_only();
+            let rope = RopeTables::shape_only(&config, grid, tokens, dtype);
+            let foretold = record(Graph::planning(&ctx, &planned), shapes, rope);
+            assert_eq!(foretold, measured, "{grid:?}, {tokens} tokens, {dtype}, trainable {trainable}");
+            assert!(measured > 0);
+        }
+    }
+}
+
+#[test]
+fn stages_cut_between_blocks_give_what_the_whole_gives() {
+    let ctx = Context::cpu(0, 1).unwrap();
+    let config = config(3);
+    let (model, parameters) = trained(&ctx, &config, DType::F32);
+    let whole = predict(&ctx, &model, &parameters, GRID, 2);
+    let mut g = Graph::inference(&ctx, &parameters);
+    let [latents, time, cond] = item(&ctx, &config, GRID, 2, DType::F32).map(|t| g.constant(t));
+    let rotations = RopeTables::new(&ctx, &config, GRID, 2, DType::F32).unwrap().constants(&g);
+    let mut streams = model.embed(&mut g, &latents, &time, &cond).unwrap();
+    for range in [0..1, 1..1, 1..3] {
+        streams = model.run_blocks(&mut g, range, streams, &rotations).unwrap();
+    }
+    let cut = model.predict(&mut g, &streams).unwrap();
+    assert_eq!(cut.tensor().as_bytes().unwrap(), whole.as_bytes().unwrap());
+    let error = model.run_blocks(&mut g, 2..4, streams, &rotations).unwrap_err().to_string();
+    assert!(error.contains("2..4") && error.contains("0..3"), "{error}");
+}
+
+#[test]
+fn a_new_model_predicts_zero_and_learns() {
+    let ctx = Context::cpu(0, 1).unwrap();
+    let config = config(2);
+    let parameters = init::random(&ctx, &Mmdit::parameters(&config), DType::F32, 5).unwrap();
+    let model = Mmdit::new(&config, &parameters).unwrap();
+    assert!(to_f64(&ctx, &predict(&ctx, &model, &parameters, GRID, 3)).unwrap().iter().all(|&x| x == 0.0));
+
+    let mut g = Graph::recording(&ctx, &parameters);
+    let [latents, time, cond] = item(&ctx, &config, GRID, 3, DType::F32).map(|t| g.constant(t));
+    let rotations = RopeTables::new(&ctx, &config, GRID, 3, DType::F32).unwrap().constants(&g);
+    let prediction = model.forward(&mut g, &latents, &time, &cond, &rotations).unwrap();
+    let loss = Mmdit::loss(&mut g, &prediction, &latents, 1.0).unwrap();
+    let seed = (loss.id().unwrap(), Tensor::from_slice(&ctx, &[1.0f32], &[1]).unwrap());
+    let mut gradients = Gradients::new(&ctx, &parameters).unwrap();
+    g.finish().backward(&ctx, &parameters, [seed], &mut gradients, Mode::Full).unwrap();
+    gradients.finish_step().unwrap();
+    let id = parameters.find("proj_out.weight").unwrap();
+    assert!(to_f64(&ctx, &gradients.view(id).unwrap()).unwrap().iter().any(|&x| x != 0.0));
+}
+
+#[test]
+fn results_do_not_depend_on_threads_and_half_types_stay_close() {
+    let ctx = Context::cpu(0, 1).unwrap();
+    let config = config(2);
+    let exact = trained(&ctx, &config, DType::F64);
+    let exact = to_f64(&ctx, &predict(&ctx, &exact.0, &exact.1, GRID, 3)).unwrap();
+    let norm = exact.iter().map(|x| x * x).sum::<f64>().sqrt();
+    for (dtype, tolerance) in [(DType::F32, 1e-6), (DType::BF16, 3e-2), (DType::F16, 4e-3)] {
+        let (model, parameters) = trained(&ctx, &config, dtype);
+        let one = predict(&ctx, &model, &parameters, GRID, 3);
+        let three = predict(&Context::cpu(1, 3).unwrap(), &model, &parameters, GRID, 3);
+        assert_eq!(one.as_bytes().unwrap(), three.as_bytes().unwrap(), "{dtype}");
+        let given = to_f64(&ctx, &one).unwrap();
+        let error = given.iter().zip(&exact).map(|(a, b)| (a - b).powi(2)).sum::<f64>().sqrt() / norm;
+        assert!(error < tolerance, "{dtype} is off by {error:.1e}, allowed {tolerance:.1e}");
+    }
+}
+
+#[test]
+fn wrong_inputs_and_weights_are_named() {
+    let ctx = Context::cpu(0, 1).unwrap();
+    let config = config(1);
+    let (model, parameters) = trained(&ctx, &config, DType::F32);
+    let zeros = |shape: &[usize]| Tensor::zeros(&ctx, shape, DType::F32).unwrap();
+    let mut g = Graph::inference(&ctx, &parameters);
+    let time = g.constant(zeros(&[256]));
+    for (latents, cond) in [([0, 3], [1, 5]), ([4, 3], [0, 5]), ([4, 3], [1, 6]), ([4, 4], [1, 5])] {
+        let (latents, cond) = (g.constant(zeros(&latents)), g.constant(zeros(&cond)));
+        let error = model.embed(&mut g, &latents, &time, &cond).unwrap_err().to_string();
+        assert!(error.contains("[patches, 3]") && error.contains("[tokens, 5]"), "{error}");
+    }
+    let wider = MmditConfig { joint_attention_dim: 7, ..config.clone() };
+    let error = Mmdit::new(&wider, &parameters).unwrap_err().to_string();
+    assert!(error.contains("txt_norm.weight") && error.contains("[7]"), "{error}");
+    let deeper = MmditConfig { num_layers: 2, ..config };
+    let error = Mmdit::new(&deeper, &parameters).unwrap_err().to_string();
+    assert!(error.contains("transformer_blocks.1."), "{error}");
+}
