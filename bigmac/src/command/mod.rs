@@ -1,5 +1,6 @@
 //! Subcommands, one file each. Adding one is that file and a line in [`Command`] and its `run`.
 
+mod data;
 mod doctor;
 mod simulate;
 
@@ -20,6 +21,7 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     Doctor(doctor::Doctor),
+    Data(data::DataArgs),
     Simulate(Box<simulate::Simulate>),
 }
 
@@ -27,6 +29,7 @@ impl Command {
     fn run(&self) -> anyhow::Result<()> {
         match self {
             Command::Doctor(command) => command.run(),
+            Command::Data(args) => data::run(args),
             Command::Simulate(command) => command.run(),
         }
     }
