@@ -3,8 +3,8 @@
 use anyhow::{Context as _, Result, ensure};
 use bigmac_autograd::{Gradients, Graph, Mode, Parameters};
 use bigmac_kernels::check::to_f64;
-use bigmac_models::json::read_object;
-use bigmac_models::mmdit::{Grid, Mmdit, MmditConfig, RopeTables, time_features};
+use bigmac_models::mmdit::{DIFFUSERS, FORMAT, Grid, Mmdit, MmditConfig, RopeTables, time_features};
+use bigmac_models::weights::{Checkpoint, Part, write_directory};
 use bigmac_runtime::{Context, DType, Tensor};
 use bigmac_tests::parity::{Fixture, close, fixture_dir};
 
@@ -13,13 +13,11 @@ const FOLDER: &str = "mmdit";
 const TOLERANCE: f64 = 3e-6;
 
 fn load(ctx: &Context) -> Result<(Mmdit, Parameters)> {
-    let config = MmditConfig::from_json(&read_object(&fixture_dir(FOLDER).join("config.json"))?)?;
-    let weights = Fixture::open(ctx, FOLDER, "model.safetensors")?;
-    let mut parameters = Parameters::new();
-    for spec in Mmdit::parameters(&config) {
-        parameters.add(spec.name.clone(), weights.tensor(&spec.name)?, true)?;
-    }
-    ensure!(parameters.len() == weights.names().count(), "the two models have different parameters");
+    let checkpoint = Checkpoint::open(&fixture_dir(FOLDER), FORMAT)?;
+    let config = checkpoint.config(MmditConfig::from_json)?;
+    let specs = Mmdit::parameters(&config);
+    checkpoint.expect(&specs, &[])?;
+    let parameters = checkpoint.load(ctx, &specs, DType::F32)?;
     Ok((Mmdit::new(&config, &parameters)?, parameters))
 }
 
@@ -120,6 +118,27 @@ fn time_features_and_rotations_match() -> Result<()> {
         let tables = RopeTables::new(&ctx, model.config(), Grid { height, width }, text, DType::F32)?;
         rotations.check(&format!("{height}.{width}.{text}.cos"), &tables.cos, 2e-7)?;
         rotations.check(&format!("{height}.{width}.{text}.sin"), &tables.sin, 2e-7)?;
+    }
+    Ok(())
+}
+
+#[test]
+fn a_written_directory_reads_again_for_us_and_for_diffusers() -> Result<()> {
+    let ctx = Context::cpu(0, 1)?;
+    let (model, parameters) = load(&ctx)?;
+    let specs = Mmdit::parameters(model.config());
+    let parts = [Part { specs: &specs, parameters: &parameters }];
+    for format in [FORMAT, DIFFUSERS] {
+        let dir = tempfile::tempdir()?;
+        write_directory(dir.path(), model.config().to_json(), format, &parts, &specs)?;
+        ensure!(dir.path().join(format.file).exists(), "no {}", format.file);
+        let checkpoint = Checkpoint::open(dir.path(), format)?;
+        let config = checkpoint.config(MmditConfig::from_json)?;
+        ensure!(MmditConfig { extra: model.config().extra.clone(), ..config } == *model.config());
+        let again = checkpoint.load(&ctx, &specs, DType::F32)?;
+        for ((_, one), (_, two)) in parameters.iter().zip(again.iter()) {
+            ensure!(one.tensor().as_bytes()? == two.tensor().as_bytes()?, "{} changed", one.name());
+        }
     }
     Ok(())
 }

@@ -18,6 +18,7 @@ pub use time::time_features;
 
 use crate::init::{ParameterSpec, find};
 use crate::layers::Dense;
+use crate::weights::{Format, TRANSFORMERS};
 use bigmac_autograd::{Graph, ParamId, Parameters, Var};
 use bigmac_kernels::{MeanSquaredError, RmsNorm, Silu};
 use bigmac_runtime::{Error, Result};
@@ -26,6 +27,16 @@ use modulation::{final_norm, zero_dense};
 use std::ops::Range;
 
 const OP: &str = "mmdit";
+
+/// A generator's directory as this project writes it, `config.json` beside `model.safetensors`; names are diffusers'.
+pub const FORMAT: Format = Format { file: TRANSFORMERS, ..DIFFUSERS };
+/// The directory that diffusers writes and reads, whose weight file is named otherwise.
+pub const DIFFUSERS: Format =
+    Format { file: "diffusion_pytorch_model.safetensors", read: own_name, write: str::to_owned };
+
+fn own_name(name: &str) -> Option<String> {
+    Some(name.to_owned())
+}
 
 const IMAGE_IN: &str = "img_in";
 const TEXT_NORM: &str = "txt_norm.weight";
