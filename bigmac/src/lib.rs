@@ -3,4 +3,8 @@
 
 pub mod config;
 pub mod data;
+pub mod eval;
+pub mod execute;
+pub mod model;
 pub mod schedule;
+pub mod train;

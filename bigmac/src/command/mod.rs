@@ -1,8 +1,15 @@
 //! Subcommands, one file each. Adding one is that file and a line in [`Command`] and its `run`.
 
+mod caption;
 mod data;
 mod doctor;
+mod eval;
+mod imagine;
+mod load;
+mod progress;
 mod simulate;
+mod stop;
+mod train;
 
 use std::io::{ErrorKind, Write};
 use std::process::ExitCode;
@@ -20,17 +27,25 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    Doctor(doctor::Doctor),
+    Train(Box<train::TrainArgs>),
+    Eval(eval::EvalArgs),
+    Caption(caption::CaptionArgs),
+    Imagine(imagine::ImagineArgs),
     Data(data::DataArgs),
     Simulate(Box<simulate::Simulate>),
+    Doctor(doctor::Doctor),
 }
 
 impl Command {
     fn run(&self) -> anyhow::Result<()> {
         match self {
-            Command::Doctor(command) => command.run(),
+            Command::Train(args) => train::run(args),
+            Command::Eval(args) => eval::run(args),
+            Command::Caption(args) => caption::run(args),
+            Command::Imagine(args) => imagine::run(args),
             Command::Data(args) => data::run(args),
             Command::Simulate(command) => command.run(),
+            Command::Doctor(command) => command.run(),
         }
     }
 }

@@ -2,7 +2,7 @@
 
 mod read;
 
-pub use read::{ConfigError, read, write};
+pub use read::{ConfigError, change, read, write};
 
 use serde::{Deserialize, Serialize};
 

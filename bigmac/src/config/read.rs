@@ -64,7 +64,7 @@ pub enum ConfigError {
 /// # Errors
 /// [`ConfigError`].
 pub fn read(file: Option<&Path>, settings: &[String]) -> Result<Config, ConfigError> {
-    let mut config = defaults();
+    let mut config = table(&Config::default());
     if let Some(path) = file {
         let text = std::fs::read_to_string(path)
             .map_err(|source| ConfigError::Read { path: path.into(), source })?;
@@ -74,12 +74,23 @@ pub fn read(file: Option<&Path>, settings: &[String]) -> Result<Config, ConfigEr
         })?;
         overlay(&mut config, table, "", &path.display().to_string())?;
     }
+    apply(config, settings, file.map_or("configuration".into(), |p| p.display().to_string()))
+}
+
+/// `config` with `settings` of the form `a.b=c` over it, checked.
+///
+/// # Errors
+/// [`ConfigError`].
+pub fn change(config: &Config, settings: &[String]) -> Result<Config, ConfigError> {
+    apply(table(config), settings, "configuration".into())
+}
+
+fn apply(mut config: Table, settings: &[String], place: String) -> Result<Config, ConfigError> {
     for setting in settings {
         let (key, value) =
             setting.split_once('=').ok_or_else(|| ConfigError::Setting { setting: setting.clone() })?;
         overlay(&mut config, nested(key.trim(), scalar(value.trim())), "", &format!("--set {setting}"))?;
     }
-    let place = file.map_or("configuration".into(), |p| p.display().to_string());
     let config: Config = Value::Table(config)
         .try_into()
         .map_err(|e: toml::de::Error| ConfigError::Type { place, message: e.to_string() })?;
@@ -90,10 +101,6 @@ pub fn read(file: Option<&Path>, settings: &[String]) -> Result<Config, ConfigEr
 /// The configuration as TOML, every key written out.
 pub fn write(config: &Config) -> String {
     toml::to_string_pretty(&table(config)).unwrap_or_default()
-}
-
-fn defaults() -> Table {
-    table(&Config::default())
 }
 
 fn table(config: &Config) -> Table {
@@ -148,7 +155,7 @@ fn overlay(base: &mut Table, over: Table, prefix: &str, place: &str) -> Result<(
 /// The known key most like `path`, if any is close.
 fn nearest(path: &str) -> Option<String> {
     let mut known = Vec::new();
-    collect_keys(&defaults(), "", &mut known);
+    collect_keys(&table(&Config::default()), "", &mut known);
     let last = |s: &str| s.rsplit('.').next().unwrap_or_default().to_owned();
     known
         .into_iter()

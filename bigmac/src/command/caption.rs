@@ -1,0 +1,67 @@
+//! `bigmac caption`: says what is in pictures.
+
+use super::load::{Loaded, RunArg};
+use bigmac::data::{ImageItem, PictureRef, Tiling};
+use bigmac::eval::{answer, encode};
+use bigmac_models::generate::Prompt;
+use clap::Args;
+use std::path::PathBuf;
+
+/// Caption pictures with a trained model.
+#[derive(Args, Debug)]
+#[command(after_help = "Example:\n  bigmac caption runs/shapes picture.png other.jpg --json")]
+pub struct CaptionArgs {
+    #[command(flatten)]
+    run: RunArg,
+    /// PNG or JPEG files.
+    #[arg(required = true)]
+    pictures: Vec<PathBuf>,
+    /// Text between the picture and the answer.
+    #[arg(long, default_value = "")]
+    prompt: String,
+    /// At most that many tokens of answer.
+    #[arg(long, default_value_t = 128)]
+    max_tokens: usize,
+    /// Print one JSON object per picture.
+    #[arg(long)]
+    json: bool,
+}
+
+/// Runs the command.
+pub fn run(args: &CaptionArgs) -> anyhow::Result<()> {
+    let loaded = Loaded::open(&args.run)?;
+    let Loaded { ctx, modules, shape, tokenizer, .. } = &loaded;
+    let specials = tokenizer.specials();
+    let (size, rows) = (shape.llava.vision.image_size, shape.llava.image_tokens());
+    let text = tokenizer.encode(&args.prompt).map_err(anyhow::Error::msg)?;
+    let max_tiles = loaded.checkpoint.state().config.data.max_tiles;
+    let mut prompts = Vec::new();
+    for path in &args.pictures {
+        let picture = PictureRef::new(path);
+        let (width, height) = picture.dimensions()?;
+        let tiling = Tiling::choose(width, height, size as u32, max_tiles as u32);
+        let mut prompt = Prompt { tokens: vec![specials.bos as i32], images: Vec::new() };
+        for tile in tiling.tiles() {
+            let start = prompt.tokens.len();
+            let item =
+                ImageItem { picture: picture.clone(), tile, size, rows: start..start + rows, sample: 0 };
+            prompt.images.push((item.rows.clone(), encode(ctx, modules, shape, &item)?));
+            prompt.tokens.extend(std::iter::repeat_n(specials.image as i32, rows));
+        }
+        prompt.tokens.extend(text.iter().map(|&t| t as i32));
+        prompts.push(prompt);
+    }
+    let answers = answer(ctx, modules, &prompts, args.max_tokens, specials.eos)?;
+    for (path, answer) in args.pictures.iter().zip(answers) {
+        let tokens: Vec<u32> = answer.iter().map(|&t| t as u32).collect();
+        let caption = tokenizer.decode(&tokens).map_err(anyhow::Error::msg)?;
+        if args.json {
+            println!("{}", serde_json::json!({ "picture": path, "caption": caption }));
+        } else if args.pictures.len() == 1 {
+            println!("{caption}");
+        } else {
+            println!("{}: {caption}", path.display());
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,63 @@
+//! `bigmac eval`: what a trained model says and draws of unseen samples, in figures.
+
+use super::load::{Loaded, RunArg};
+use bigmac::eval::{Summary, evaluate, write_captions, write_drawings};
+use clap::Args;
+use std::path::PathBuf;
+
+/// Evaluate a run on its held-out samples.
+///
+/// Pictures are captioned and compared word by word; descriptions are drawn and, for the shapes set, read back by a
+/// detector of colours and forms.
+#[derive(Args, Debug)]
+#[command(after_help = "Example:\n  bigmac eval runs/shapes --samples 400 --json")]
+pub struct EvalArgs {
+    #[command(flatten)]
+    run: RunArg,
+    /// At most that many pictures to caption, and as many descriptions to draw.
+    #[arg(long, default_value_t = 200)]
+    samples: usize,
+    /// Threads [default: the machine's].
+    #[arg(long)]
+    threads: Option<usize>,
+    /// Also write captions and drawings to this directory.
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
+    /// Print one JSON object.
+    #[arg(long)]
+    json: bool,
+}
+
+/// Runs the command.
+pub fn run(args: &EvalArgs) -> anyhow::Result<()> {
+    let mut loaded = Loaded::open(&args.run)?;
+    let session = loaded.session()?;
+    let threads = args.threads.unwrap_or_else(super::load::threads);
+    let evaluation = evaluate(&session, &mut loaded.modules, args.samples, threads)?;
+    if let Some(out) = &args.out {
+        std::fs::create_dir_all(out)?;
+        write_captions(out, "captions", &evaluation.captions)?;
+        write_drawings(out, "drawings", &evaluation.drawings, session.shape.draw_size)?;
+    }
+    if args.json {
+        println!("{}", serde_json::to_string(&evaluation.summary)?);
+    } else {
+        print!("{}", figures(&evaluation.summary));
+    }
+    Ok(())
+}
+
+/// The figures as lines of text.
+pub fn figures(summary: &Summary) -> String {
+    let percent = |value: Option<f64>| value.map_or("none".into(), |v| format!("{:.1} %", 100.0 * v));
+    format!(
+        "On {} unseen samples:\n  captions exactly right     {}\n  drawings exactly right     {}\n  drawings' colours right    {}\n  loss         {:.4} (tokens {:.4}, drawings {:.4})\n",
+        summary.samples,
+        percent(summary.caption_exact),
+        percent(summary.drawn_exact),
+        percent(summary.drawn_colors),
+        summary.loss,
+        summary.token_loss,
+        summary.drawing_loss,
+    )
+}

@@ -1,0 +1,49 @@
+//! `bigmac imagine`: draws a picture from a description.
+
+use super::load::{Loaded, RunArg};
+use bigmac::data::{pixels_to_rgb, write_png};
+use bigmac::eval::{description, paint};
+use bigmac_models::mmdit::flow::SampleKey;
+use clap::Args;
+use std::path::PathBuf;
+
+/// Draw a picture from a description with a trained model.
+#[derive(Args, Debug)]
+#[command(
+    after_help = "Example:\n  bigmac imagine runs/shapes \"small red circle top left\" --out picture.png"
+)]
+pub struct ImagineArgs {
+    #[command(flatten)]
+    run: RunArg,
+    /// What to draw.
+    text: String,
+    /// The PNG file to write.
+    #[arg(long, default_value = "picture.png")]
+    out: PathBuf,
+    /// Seed of the noise that the drawing starts from.
+    #[arg(long, default_value_t = 0)]
+    seed: u64,
+    /// Euler steps [default: as configured].
+    #[arg(long)]
+    steps: Option<usize>,
+    /// Print one JSON object.
+    #[arg(long)]
+    json: bool,
+}
+
+/// Runs the command.
+pub fn run(args: &ImagineArgs) -> anyhow::Result<()> {
+    let loaded = Loaded::open(&args.run)?;
+    let Loaded { ctx, modules, shape, tokenizer, .. } = &loaded;
+    let tokens = description(tokenizer, &args.text)?;
+    let steps = args.steps.unwrap_or(loaded.checkpoint.state().config.model.generator.sample_steps);
+    let key = SampleKey { seed: args.seed, step: 0, sample: 0 };
+    let pixels = paint(ctx, modules, shape, &tokens, key, steps)?;
+    write_png(&args.out, &pixels_to_rgb(&pixels, shape.draw_size, shape.draw_size)?)?;
+    if args.json {
+        println!("{}", serde_json::json!({ "text": args.text, "picture": args.out }));
+    } else {
+        println!("{}", args.out.display());
+    }
+    Ok(())
+}

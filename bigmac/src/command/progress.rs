@@ -1,0 +1,223 @@
+//! What a run shows while it goes on: a progress bar on a terminal, a line now and then elsewhere.
+
+use bigmac::config::Config;
+use bigmac::eval::{evaluate, write_captions, write_drawings};
+use bigmac::execute::Program;
+use bigmac::schedule::Op;
+use bigmac::schedule::render::{Bar, TimeUnit, Timeline, html};
+use bigmac::schedule::simulate::simulate;
+use bigmac::train::{Observer, Session, Snapshot, StepReport, TrainError};
+use bigmac_runtime::fs::write_atomically;
+use bigmac_runtime::{Context, Error};
+use indicatif::{HumanBytes, ProgressBar, ProgressStyle};
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+
+/// Steps between lines where there is no terminal.
+const LINE_EVERY: u64 = 100;
+/// Weight of a new step in the shown averages.
+const FRESH: f64 = 0.05;
+
+/// Averages that are shown, since single steps jump about.
+#[derive(Clone, Copy, Debug, Default)]
+struct Average {
+    token_loss: f64,
+    drawing_loss: f64,
+    samples_per_second: f64,
+    images_per_second: f64,
+    tokens_per_second: f64,
+    steps: u64,
+}
+
+impl Average {
+    fn take(&mut self, report: &StepReport) {
+        self.steps += 1;
+        let weight = FRESH.max(1.0 / self.steps as f64);
+        let blend = |old: &mut f64, new: f64| *old += weight * (new - *old);
+        blend(&mut self.token_loss, report.token_loss);
+        blend(&mut self.drawing_loss, report.drawing_loss);
+        blend(&mut self.samples_per_second, report.samples as f64 / report.seconds);
+        blend(&mut self.images_per_second, report.images_per_second);
+        blend(&mut self.tokens_per_second, report.tokens_per_second);
+    }
+}
+
+/// The observer of `bigmac train`.
+#[derive(Debug)]
+pub struct RunProgress {
+    folder: PathBuf,
+    samples: usize,
+    threads: usize,
+    steps: u64,
+    bar: Option<ProgressBar>,
+    pictures: ProgressBar,
+    quiet: bool,
+    average: Mutex<Average>,
+}
+
+impl RunProgress {
+    /// For a run in `folder` that starts at step `first`.
+    pub fn new(folder: &Path, config: &Config, quiet: bool, first: u64) -> Self {
+        let bar = (!quiet).then(|| {
+            let bar = ProgressBar::new(config.train.steps).with_position(first);
+            let style = "{bar:30} {pos}/{len} {elapsed_precise} left {eta_precise} {msg}";
+            bar.set_style(
+                ProgressStyle::with_template(style).unwrap_or_else(|_| ProgressStyle::default_bar()),
+            );
+            bar
+        });
+        RunProgress {
+            folder: folder.to_owned(),
+            samples: config.output.samples,
+            threads: 1,
+            steps: config.train.steps,
+            bar,
+            pictures: if quiet { ProgressBar::hidden() } else { ProgressBar::new_spinner() },
+            quiet,
+            average: Mutex::default(),
+        }
+    }
+
+    /// Pictures of the embedded data set were written.
+    pub fn wrote_pictures(&self, count: usize) {
+        self.pictures.inc(count as u64);
+        self.pictures.set_message("writing the shapes data set");
+        if self.pictures.position().is_multiple_of(1000) {
+            self.pictures.tick();
+        }
+    }
+
+    /// Says what will be trained.
+    pub fn begin(&self, session: &Session) {
+        self.pictures.finish_and_clear();
+        let (config, data) = (&session.config, session.planner.dataset());
+        let p = &config.pipeline;
+        let heldout = session.heldout.as_ref().map_or(0, |h| h.len());
+        self.say(&format!(
+            "{} samples of {} ({heldout} held out), {} steps of {} in at least {} microbatches, schedule {} over {} ranks x {} threads, {}",
+            data.len(),
+            data.file().display(),
+            config.train.steps,
+            config.train.batch,
+            config.train.microbatches,
+            p.schedule,
+            p.ranks,
+            p.threads,
+            session.shape.dtype,
+        ));
+    }
+
+    /// A line between the bars.
+    pub fn say(&self, line: &str) {
+        match &self.bar {
+            Some(bar) => bar.suspend(|| eprintln!("{line}")),
+            None => eprintln!("{line}"),
+        }
+    }
+
+    /// The run is over.
+    pub fn end(&self) {
+        if let Some(bar) = &self.bar {
+            bar.finish();
+        }
+    }
+}
+
+fn describe(average: &Average, report: &StepReport) -> String {
+    let bytes =
+        |name: &str| HumanBytes(report.saved_bytes.get(name).copied().unwrap_or(0) as u64).to_string();
+    format!(
+        "loss {:.3} + {:.3}, {:.0} samples/s, {:.0} images/s, {:.0} tokens/s, activations: encoder {}, llm {}, generator {}",
+        average.token_loss,
+        average.drawing_loss,
+        average.samples_per_second,
+        average.images_per_second,
+        average.tokens_per_second,
+        bytes("encoder"),
+        bytes("llm"),
+        bytes("generator"),
+    )
+}
+
+impl Observer for RunProgress {
+    fn step(&self, report: &StepReport) {
+        let mut average = self.average.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        average.take(report);
+        let done = report.step + 1;
+        match &self.bar {
+            Some(bar) => {
+                bar.set_position(done);
+                bar.set_message(describe(&average, report));
+            }
+            None if done.is_multiple_of(LINE_EVERY) || done == self.steps => {
+                eprintln!("step {done}/{}: {}", self.steps, describe(&average, report));
+            }
+            None => {}
+        }
+    }
+
+    fn saved(&self, path: &Path) {
+        if !self.quiet {
+            self.say(&format!("checkpoint {}", path.display()));
+        }
+    }
+
+    fn samples(&self, session: &Session, snapshot: &Snapshot, step: u64) -> Result<(), TrainError> {
+        if session.heldout.is_none() {
+            return Ok(());
+        }
+        let ctx = Context::cpu(0, 1)?;
+        let mut whole = snapshot.whole_model(&ctx, &session.shape)?;
+        let evaluation = evaluate(session, &mut whole, self.samples, self.threads)?;
+        let folder = self.folder.join("samples");
+        std::fs::create_dir_all(&folder).map_err(|e| Error::io(&folder, e))?;
+        write_captions(&folder, &format!("step-{step:08}-captions"), &evaluation.captions)?;
+        let side = session.shape.draw_size;
+        write_drawings(&folder, &format!("step-{step:08}-drawings"), &evaluation.drawings, side)?;
+        if let Some(caption) = evaluation.captions.first() {
+            self.say(&format!(
+                "step {step}: a held-out picture of \"{}\" is captioned \"{}\"",
+                caption.wanted, caption.given
+            ));
+        }
+        Ok(())
+    }
+
+    fn timeline(
+        &self,
+        folder: &Path,
+        program: &Program,
+        spans: &[Vec<(f64, f64)>],
+        step: u64,
+    ) -> Result<(), TrainError> {
+        let bars = |(ops, spans): (&Vec<Op>, &Vec<(f64, f64)>)| {
+            let timed = ops.iter().zip(spans).filter(|(op, _)| matches!(op, Op::Compute { .. }));
+            timed.map(|(op, &(start, end))| Bar { op: op.clone(), start, end }).collect()
+        };
+        let measured = Timeline {
+            title: format!("step {step}, measured"),
+            unit: TimeUnit::Seconds,
+            ranks: program.table.ranks.iter().zip(spans).map(bars).collect(),
+            ..Timeline::default()
+        };
+        let mut timelines = vec![measured];
+        if let Ok(simulation) = simulate(&program.table, &program.workload) {
+            let (table, workload) = (&program.table, &program.workload);
+            let mut simulated = Timeline::simulated(
+                "the same step, simulated from estimated costs",
+                table,
+                workload,
+                &simulation,
+            );
+            // Costs are counted in operations: on the measured step's axis only their proportions mean something.
+            let scale = timelines[0].end() / simulated.end().max(f64::MIN_POSITIVE);
+            for bar in simulated.ranks.iter_mut().flatten() {
+                (bar.start, bar.end) = (bar.start * scale, bar.end * scale);
+            }
+            (simulated.unit, simulated.memory) = (TimeUnit::Seconds, Vec::new());
+            timelines.push(simulated);
+        }
+        let page = html(&timelines);
+        Ok(write_atomically(&folder.join("timeline.html"), |w| w.write_all(page.as_bytes()))?)
+    }
+}

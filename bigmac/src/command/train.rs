@@ -1,0 +1,146 @@
+//! `bigmac train`: trains the model of a configuration.
+
+use super::progress::RunProgress;
+use super::stop;
+use anyhow::Context as _;
+use bigmac::config::{self, Config};
+use bigmac::eval::{Evaluation, evaluate, write_captions, write_drawings};
+use bigmac::train::{self, Checkpoint, Session};
+use clap::Args;
+use std::io::IsTerminal;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering;
+
+/// Train a multimodal LLM through a pipeline schedule.
+///
+/// Without a configuration it trains the embedded default: a small model on the shapes data set, which is written to
+/// data/ on first use. The run's directory gets the resolved configuration, metrics.jsonl, checkpoints, captions and
+/// drawings of held-out samples, and a timeline of a measured step. Ctrl-C writes a checkpoint and ends; --resume goes on.
+#[derive(Args, Debug)]
+#[command(
+    after_help = "Examples:\n  bigmac train\n  bigmac train configs/shapes.toml --schedule phased --set train.lr=1e-3\n  bigmac train --resume runs/shapes"
+)]
+pub struct TrainArgs {
+    /// TOML file over the defaults.
+    config: Option<PathBuf>,
+    /// Directory of the run [default: runs/NAME].
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
+    /// Go on from a run's newest checkpoint, or from one of its checkpoints, with its configuration.
+    #[arg(long, value_name = "DIR", conflicts_with = "config")]
+    resume: Option<PathBuf>,
+    /// Schedule: monolithic, phased, nested.
+    #[arg(long)]
+    schedule: Option<String>,
+    /// Ranks, each a thread (or several) of this process.
+    #[arg(long)]
+    ranks: Option<usize>,
+    /// Steps of the whole run.
+    #[arg(long)]
+    steps: Option<u64>,
+    /// Seed of weights, order and noise.
+    #[arg(long)]
+    seed: Option<u64>,
+    /// Any key of the configuration; may be repeated.
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    settings: Vec<String>,
+    /// Print one JSON object at the end instead of text.
+    #[arg(long)]
+    json: bool,
+}
+
+impl TrainArgs {
+    /// The settings that the command's own flags stand for, before those of --set.
+    fn settings(&self) -> Vec<String> {
+        let flags = [
+            self.schedule.as_ref().map(|s| format!("pipeline.schedule={s}")),
+            self.ranks.map(|n| format!("pipeline.ranks={n}")),
+            self.steps.map(|n| format!("train.steps={n}")),
+            self.seed.map(|n| format!("run.seed={n}")),
+        ];
+        flags.into_iter().flatten().chain(self.settings.iter().cloned()).collect()
+    }
+}
+
+/// Runs the command.
+pub fn run(args: &TrainArgs) -> anyhow::Result<()> {
+    let resume = args.resume.as_deref().map(Checkpoint::open).transpose()?;
+    let config = match &resume {
+        None => config::read(args.config.as_deref(), &args.settings())?,
+        Some(checkpoint) => config::change(&checkpoint.state().config, &args.settings())?,
+    };
+    let folder = run_folder(args, &config, resume.as_ref());
+    let quiet = args.json || !std::io::stderr().is_terminal();
+    let progress = RunProgress::new(&folder, &config, quiet, resume.as_ref().map_or(0, |c| c.state().step));
+    let session = Session::open(&config, &|n| progress.wrote_pictures(n))?;
+    progress.begin(&session);
+    let stop = stop::on_interrupt()?;
+    let outcome = train::train(&session, &folder, resume.as_ref(), stop, &progress)?;
+    progress.end();
+    let Some(snapshot) = outcome.snapshot else {
+        debug_assert!(stop.load(Ordering::Relaxed));
+        return stopped(args, &folder, outcome.step, config.train.steps);
+    };
+    if session.heldout.is_none() {
+        return finish(args, &folder, None);
+    }
+    let threads = config.pipeline.ranks * config.pipeline.threads;
+    let ctx = bigmac_runtime::Context::cpu(0, 1)?;
+    let mut whole = snapshot.whole_model(&ctx, &session.shape)?;
+    progress.say("evaluating on unseen samples");
+    let evaluation = evaluate(&session, &mut whole, config.output.final_samples, threads)?;
+    write_captions(&folder, "captions", &evaluation.captions)?;
+    write_drawings(&folder, "drawings", &evaluation.drawings, session.shape.draw_size)?;
+    let text = serde_json::to_string_pretty(&evaluation.summary)?;
+    std::fs::write(folder.join("eval.json"), text + "\n").with_context(|| format!("{}", folder.display()))?;
+    finish(args, &folder, Some(&evaluation))
+}
+
+fn run_folder(args: &TrainArgs, config: &Config, resume: Option<&Checkpoint>) -> PathBuf {
+    if let Some(out) = &args.out {
+        return out.clone();
+    }
+    // RUN/checkpoints/step-N: a resumed run goes on where it was.
+    let parent = resume.and_then(|c| c.path().parent()).and_then(Path::parent);
+    parent.map_or_else(|| PathBuf::from("runs").join(&config.run.name), Path::to_owned)
+}
+
+fn stopped(args: &TrainArgs, folder: &Path, step: u64, steps: u64) -> anyhow::Result<()> {
+    let run = folder.display();
+    if args.json {
+        println!("{}", serde_json::json!({ "run": folder, "step": step, "finished": false }));
+    } else {
+        println!(
+            "Stopped after step {step} of {steps}; a checkpoint is written.\nGo on with: bigmac train --resume {run}"
+        );
+    }
+    Ok(())
+}
+
+fn finish(args: &TrainArgs, folder: &Path, evaluation: Option<&Evaluation>) -> anyhow::Result<()> {
+    let run = folder.display();
+    let summary = evaluation.map(|e| &e.summary);
+    if args.json {
+        println!("{}", serde_json::json!({ "run": folder, "finished": true, "eval": summary }));
+        return Ok(());
+    }
+    println!("\nTrained: {run}");
+    if let Some(summary) = summary {
+        print!("{}", super::eval::figures(summary));
+        println!("  captions     {run}/captions.png, captions.txt");
+        println!("  drawings     {run}/drawings.png");
+    }
+    println!("  timeline     {run}/timeline.html (a measured step beside its simulation)");
+    println!("\nTry next:");
+    println!(
+        "  bigmac imagine {run} \"small red circle top left, big blue square bottom right\" --out picture.png"
+    );
+    println!("  bigmac caption {run} picture.png");
+    println!(
+        "  bigmac train --schedule monolithic --out runs/monolithic    (the same model without nesting)"
+    );
+    println!(
+        "  bigmac simulate --schedule nested,monolithic --ranks 4 --microbatches 16 --cost F=1,B=1,W=1,Ef=2,Eb=4 --timeline timeline.html"
+    );
+    Ok(())
+}

@@ -1,0 +1,249 @@
+//! Evaluation: what a model says of pictures and draws from descriptions that it has never seen.
+
+mod paint;
+mod report;
+mod speak;
+
+pub use paint::{description, paint, read};
+pub use report::{write_captions, write_drawings};
+pub use speak::{answer, encode, prompt};
+
+use crate::data::shapes::{Detector, Reading, Scene};
+use crate::data::{Dataset, PictureRef, pack};
+use crate::execute::{CostModel, run};
+use crate::model::{ModelShape, RankModules};
+use crate::train::{Session, TrainError, program, step_task};
+use bigmac_comm::LocalCommunicator;
+use bigmac_models::mmdit::flow::SampleKey;
+use bigmac_runtime::{Context, Error};
+use serde::Serialize;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+/// Key of the noise of evaluations: no step of training has it.
+const EVALUATION_STEP: u32 = u32::MAX;
+
+/// A picture and what the model says of it.
+#[derive(Clone, Debug)]
+pub struct Caption {
+    /// The first picture of the sample.
+    pub picture: Option<PictureRef>,
+    /// What the data set says.
+    pub wanted: String,
+    /// What the model says.
+    pub given: String,
+}
+
+/// A description and what the model draws from it.
+#[derive(Clone, Debug)]
+pub struct Drawing {
+    /// The description.
+    pub text: String,
+    /// Pixels [3, side, side] in [-1, 1].
+    pub pixels: Vec<f32>,
+    /// What the detector makes of it; none when the description is not one of shapes.
+    pub verdict: Option<Verdict>,
+}
+
+/// What the detector says of a drawing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Verdict {
+    /// Every attribute of every object is right, and nothing else is there.
+    pub exact: bool,
+    /// Every object's colour is right in its place.
+    pub colors: bool,
+}
+
+/// What `bigmac eval --json` prints.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct Summary {
+    /// Unseen samples: pictures captioned and descriptions drawn.
+    pub samples: usize,
+    /// Token loss plus weighted drawing loss on them.
+    pub loss: f64,
+    /// Cross-entropy per target token, in nats.
+    pub token_loss: f64,
+    /// Squared error per drawn element, times lambda.
+    pub drawing_loss: f64,
+    /// Share of pictures captioned exactly right; null when none were.
+    pub caption_exact: Option<f64>,
+    /// Share of drawings read back with every attribute right; null when descriptions are not of shapes.
+    pub drawn_exact: Option<f64>,
+    /// Share of drawings whose objects all have the right colour in the right place.
+    pub drawn_colors: Option<f64>,
+}
+
+/// An evaluation: the figures, and what they are made of.
+#[derive(Clone, Debug, Default)]
+pub struct Evaluation {
+    /// The figures.
+    pub summary: Summary,
+    /// Every caption.
+    pub captions: Vec<Caption>,
+    /// Every drawing.
+    pub drawings: Vec<Drawing>,
+}
+
+/// Captions up to `count` unseen pictures and draws up to `count` unseen descriptions, on `threads` threads.
+///
+/// # Errors
+/// [`TrainError::NoHeldOut`] without held-out samples; those of the model.
+pub fn evaluate(
+    session: &Session,
+    modules: &mut RankModules,
+    count: usize,
+    threads: usize,
+) -> Result<Evaluation, TrainError> {
+    let dataset = session.heldout.as_deref().ok_or(TrainError::NoHeldOut)?;
+    let of_kind = |drawn: bool| -> Vec<usize> {
+        let all = dataset.samples().iter().enumerate();
+        all.filter(|(_, s)| s.draw().is_some() == drawn && (drawn || s.target_tokens() > 0))
+            .map(|(i, _)| i)
+            .take(count)
+            .collect()
+    };
+    let (read, drawn) = (of_kind(false), of_kind(true));
+    let mut evaluation = Evaluation::default();
+    let both: Vec<usize> = read.iter().chain(&drawn).copied().collect();
+    if !both.is_empty() {
+        let (token_loss, drawing_loss) = losses(session, modules, dataset, &both)?;
+        evaluation.summary = Summary {
+            samples: both.len(),
+            loss: token_loss + drawing_loss,
+            token_loss,
+            drawing_loss,
+            ..Summary::default()
+        };
+    }
+    let (modules, shape) = (&*modules, &session.shape);
+    // Shares of 32 fill a batch of prompts; a drawing is long enough to be shared alone.
+    let shares: Vec<&[usize]> = read.chunks(32).collect();
+    let captions = share(&shares, threads, |ctx, share| captions(ctx, modules, shape, dataset, share))?;
+    evaluation.captions = captions.into_iter().flatten().collect();
+    let detector = Detector::new(shape.draw_size);
+    evaluation.drawings =
+        share(&drawn, threads, |ctx, &sample| drawing(ctx, modules, session, dataset, sample, &detector))?;
+    let summary = &mut evaluation.summary;
+    summary.caption_exact = fraction(evaluation.captions.iter().map(|c| c.given == c.wanted));
+    let verdicts = || evaluation.drawings.iter().filter_map(|d| d.verdict);
+    summary.drawn_exact = fraction(verdicts().map(|v| v.exact));
+    summary.drawn_colors = fraction(verdicts().map(|v| v.colors));
+    Ok(evaluation)
+}
+
+fn fraction(flags: impl Iterator<Item = bool>) -> Option<f64> {
+    let (mut all, mut right) = (0usize, 0usize);
+    for flag in flags {
+        all += 1;
+        right += usize::from(flag);
+    }
+    (all > 0).then(|| right as f64 / all as f64)
+}
+
+/// Runs `f` on every item, on several threads that each have a context of their own, and returns the results in order.
+fn share<T: Sync, R: Send>(
+    items: &[T],
+    threads: usize,
+    f: impl Fn(&Context, &T) -> Result<R, TrainError> + Sync,
+) -> Result<Vec<R>, TrainError> {
+    let next = AtomicUsize::new(0);
+    let work = || -> Result<Vec<(usize, R)>, TrainError> {
+        let ctx = Context::cpu(0, 1)?;
+        let mut done = Vec::new();
+        loop {
+            let i = next.fetch_add(1, Ordering::Relaxed);
+            let Some(item) = items.get(i) else { return Ok(done) };
+            done.push((i, f(&ctx, item)?));
+        }
+    };
+    let parts: Vec<_> = std::thread::scope(|scope| {
+        let handles: Vec<_> = (0..threads.max(1)).map(|_| scope.spawn(work)).collect();
+        handles.into_iter().map(std::thread::ScopedJoinHandle::join).collect()
+    });
+    let mut all = Vec::with_capacity(items.len());
+    for part in parts {
+        let panicked = |_| TrainError::from(Error::argument("evaluate", "a thread panicked"));
+        all.extend(part.map_err(panicked)??);
+    }
+    all.sort_by_key(|(i, _)| *i);
+    Ok(all.into_iter().map(|(_, r)| r).collect())
+}
+
+/// Token and drawing loss on the samples, through the executor on one rank with everything frozen.
+fn losses(
+    session: &Session,
+    modules: &mut RankModules,
+    dataset: &Dataset,
+    samples: &[usize],
+) -> Result<(f64, f64), TrainError> {
+    let mut costs: CostModel = session.costs.clone();
+    (costs.encoder.frozen, costs.llm.frozen, costs.generator.frozen) = (true, true, true);
+    let plan = pack(dataset, samples, samples.len().div_ceil(32))?;
+    let pipeline = crate::config::Pipeline { ranks: 1, group: 1, ..session.config.pipeline.clone() };
+    let program = program(&plan, &costs, &pipeline)?;
+    let task = step_task(session, &plan, u64::from(EVALUATION_STEP));
+    let ctx = Context::cpu(0, session.config.pipeline.threads)?;
+    let timeout = Duration::from_secs_f64(session.config.pipeline.timeout);
+    let mut world = LocalCommunicator::world(1, timeout);
+    let comm = world.pop().ok_or_else(|| Error::argument("evaluate", "a world of one rank has no rank"))?;
+    let measured = run(&ctx, &comm, &program, &task, modules)?;
+    Ok((measured.token_loss, measured.drawing_loss))
+}
+
+fn captions(
+    ctx: &Context,
+    modules: &RankModules,
+    shape: &ModelShape,
+    dataset: &Dataset,
+    samples: &[usize],
+) -> Result<Vec<Caption>, TrainError> {
+    let tokenizer = dataset.tokenizer();
+    let prompts =
+        samples.iter().map(|&s| prompt(ctx, modules, shape, dataset, s)).collect::<Result<Vec<_>, _>>()?;
+    let (prompts, wanted): (Vec<_>, Vec<_>) = prompts.into_iter().unzip();
+    // Room for twice the longest right answer: a model that goes on has not understood.
+    let room = 16 + 2 * wanted.iter().map(Vec::len).max().unwrap_or(0);
+    let given = answer(ctx, modules, &prompts, room, tokenizer.specials().eos)?;
+    let text = |tokens: &[i32]| {
+        let tokens: Vec<u32> = tokens.iter().map(|&t| t as u32).collect();
+        tokenizer.decode(&tokens).unwrap_or_else(|e| format!("({e})"))
+    };
+    let pairs = samples.iter().zip(wanted.iter().zip(&given));
+    Ok(pairs
+        .map(|(&sample, (wanted, given))| Caption {
+            picture: dataset.expand(sample).images.first().map(|i| i.picture.clone()),
+            wanted: text(wanted),
+            given: text(given),
+        })
+        .collect())
+}
+
+fn drawing(
+    ctx: &Context,
+    modules: &RankModules,
+    session: &Session,
+    dataset: &Dataset,
+    sample: usize,
+    detector: &Detector,
+) -> Result<Drawing, TrainError> {
+    let expanded = dataset.expand(sample);
+    let tokens = &expanded.tokens[..expanded.draw_at.unwrap_or(expanded.tokens.len())];
+    let key = SampleKey { seed: session.config.run.seed, step: EVALUATION_STEP, sample: sample as u32 };
+    let steps = session.config.model.generator.sample_steps;
+    let pixels = paint(ctx, modules, &session.shape, tokens, key, steps)?;
+    let text = dataset.tokenizer().decode(&tokens[1..]).unwrap_or_else(|e| format!("({e})"));
+    let verdict = match text.parse::<Scene>() {
+        Ok(scene) => Some(judge(&scene, &detector.detect(&pixels)?)),
+        Err(_) => None,
+    };
+    Ok(Drawing { text, pixels, verdict })
+}
+
+fn judge(scene: &Scene, detection: &crate::data::shapes::Detection) -> Verdict {
+    let colors = scene.objects().iter().all(|object| {
+        detection.places.iter().any(
+            |r| matches!(r, Reading::Object(seen) if seen.place == object.place && seen.color == object.color),
+        )
+    });
+    Verdict { exact: detection.shows(scene), colors }
+}

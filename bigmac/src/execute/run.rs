@@ -1,0 +1,251 @@
+//! The one executor: runs a rank's list of ops, whatever schedule wrote it.
+
+use super::buffers::{ActivationBuffers, Activations};
+use super::error::ExecuteError;
+use super::task::StepTask;
+use super::unit::LossPart;
+use crate::model::RankModules;
+use crate::schedule::{
+    ModuleKind, Op, PerModule, Phase, Piece, Rank, Table, Unit, Value, Work, Workload,
+    memory::{BufferPlan, plan_buffers},
+};
+use bigmac_autograd::Mode;
+use bigmac_comm::{Communicator, Tag};
+use bigmac_kernels::cast::cast;
+use bigmac_runtime::memory::scopes;
+use bigmac_runtime::{Context, DType, Tensor};
+use std::collections::HashMap;
+use std::time::Instant;
+
+/// The memory scope of a module's activations.
+pub fn activation_scope(kind: ModuleKind) -> &'static str {
+    match kind {
+        ModuleKind::Encoder => "activations.encoder",
+        ModuleKind::Llm => "activations.llm",
+        ModuleKind::Generator => "activations.generator",
+    }
+}
+
+/// A step's table, ready to be run: lowered, with its workload and its buffer plan.
+#[derive(Clone, Debug)]
+pub struct Program {
+    /// The lowered table.
+    pub table: Table,
+    /// The shape of the step.
+    pub workload: Workload,
+    /// Activation buffers per rank.
+    pub buffers: BufferPlan,
+}
+
+impl Program {
+    /// A program of a lowered table.
+    pub fn new(table: Table, workload: Workload) -> Self {
+        let buffers = plan_buffers(&table, &workload);
+        Program { table, workload, buffers }
+    }
+}
+
+/// What a rank measured while it ran a step.
+#[derive(Clone, Debug, Default)]
+pub struct Measured {
+    /// Sum of the token losses that this rank computed; the step's token loss is the sum over ranks.
+    pub token_loss: f64,
+    /// The same for drawings, weighted by lambda.
+    pub drawing_loss: f64,
+    /// Per module, the most bytes that live activations held after an op.
+    pub saved: PerModule<usize>,
+    /// Start and end of each op of this rank's list, in seconds since the step's start.
+    pub spans: Vec<(f64, f64)>,
+}
+
+struct Run<'a> {
+    rank: Rank,
+    ctx: &'a Context,
+    comm: &'a dyn Communicator,
+    program: &'a Program,
+    task: &'a StepTask<'a>,
+    modules: &'a mut RankModules,
+    values: HashMap<Value, Tensor>,
+    /// Values whose receive was posted: waited for by the op that reads them.
+    posted: HashMap<Value, Rank>,
+    buffers: ActivationBuffers,
+    measured: Measured,
+}
+
+/// Runs this rank's ops of `program` up to its [`Op::Step`]: gradients are left in `modules`, not yet reduced.
+///
+/// # Errors
+/// [`ExecuteError`]; the caller aborts the communicator, so that no peer waits.
+pub fn run(
+    ctx: &Context,
+    comm: &dyn Communicator,
+    program: &Program,
+    task: &StepTask<'_>,
+    modules: &mut RankModules,
+) -> Result<Measured, ExecuteError> {
+    let rank = Rank(comm.rank());
+    modules.begin_step();
+    let mut run = Run {
+        rank,
+        ctx,
+        comm,
+        program,
+        task,
+        modules,
+        values: HashMap::new(),
+        posted: HashMap::new(),
+        buffers: ActivationBuffers::new(rank, &program.buffers),
+        measured: Measured::default(),
+    };
+    let ops = program.table.ranks.get(rank.0).map_or(&[][..], Vec::as_slice);
+    let start = Instant::now();
+    for op in ops {
+        let begun = start.elapsed().as_secs_f64();
+        run.op(op)?;
+        run.measured.spans.push((begun, start.elapsed().as_secs_f64()));
+        for kind in ModuleKind::ALL {
+            let held = ctx.memory().scope(activation_scope(kind)).current();
+            run.measured.saved[kind] = run.measured.saved[kind].max(held);
+        }
+    }
+    let measured = run.measured;
+    modules.finish_step()?;
+    Ok(measured)
+}
+
+impl Run<'_> {
+    fn op(&mut self, op: &Op) -> Result<(), ExecuteError> {
+        match op {
+            Op::Compute { phase, .. } => op.units().try_for_each(|unit| match phase {
+                Phase::Forward => self.forward(unit),
+                Phase::Backward => self.backward(unit, Mode::Full),
+                Phase::BackwardInput => self.backward(unit, Mode::Split),
+                Phase::BackwardWeight => self.backward_weight(unit),
+                Phase::Recompute => Err(ExecuteError::Phase { phase: format!("{phase:?}"), unit }),
+            }),
+            Op::Send { value, to } => {
+                let tensor = self.take(*value)?;
+                Ok(self.comm.send(self.ctx, tensor, to.0, self.tag(*value))?)
+            }
+            Op::Recv { value, from } => {
+                self.posted.insert(*value, *from);
+                Ok(())
+            }
+            Op::Step => Ok(()),
+        }
+    }
+
+    fn tag(&self, value: Value) -> Tag {
+        Tag(self.program.workload.value_index(value).unwrap_or(usize::MAX) as u64)
+    }
+
+    fn take(&mut self, value: Value) -> Result<Tensor, ExecuteError> {
+        if let Some(tensor) = self.values.remove(&value) {
+            return Ok(tensor);
+        }
+        let from = self.posted.remove(&value).ok_or_else(|| ExecuteError::missing_value(self.rank, value))?;
+        let ctx = self.ctx.in_scope(scopes::MESSAGES);
+        Ok(self.comm.recv(&ctx, from.0, self.tag(value), &self.task.value_spec(value)?)?)
+    }
+
+    /// Everything that `unit` reads in a phase, here and counted under `ctx`'s scope.
+    fn inputs(
+        &mut self,
+        ctx: &Context,
+        unit: Unit,
+        phase: Phase,
+    ) -> Result<HashMap<Value, Tensor>, ExecuteError> {
+        let work = match unit.piece {
+            Piece::Microbatch(microbatch) => Work::Microbatch(microbatch),
+            Piece::Item(item) => Work::Items(vec![item]),
+        };
+        let op = Op::Compute { module: unit.module, phase, work };
+        let mut inputs = HashMap::new();
+        for value in op.consumes(&self.program.workload) {
+            let tensor = self.take(value)?;
+            tensor.move_to_scope(ctx.scope())?;
+            inputs.insert(value, tensor);
+        }
+        Ok(inputs)
+    }
+
+    /// Keeps a value for another op; until that runs it counts as a message.
+    fn keep(&mut self, value: Value, tensor: Tensor) -> Result<(), ExecuteError> {
+        let tensor =
+            if tensor.is_whole() && tensor.is_unshared() { tensor } else { tensor.copy(self.ctx)? };
+        tensor.move_to_scope(&self.ctx.memory().scope(scopes::MESSAGES))?;
+        self.values.insert(value, tensor);
+        Ok(())
+    }
+
+    fn forward(&mut self, unit: Unit) -> Result<(), ExecuteError> {
+        let kind = unit.module.kind();
+        let ctx = self.ctx.in_scope(activation_scope(kind));
+        let mut inputs = self.inputs(&ctx, unit, Phase::Forward)?;
+        let rank = self.rank;
+        let mut take = |value| inputs.remove(&value).ok_or_else(|| ExecuteError::missing_value(rank, value));
+        let forwarded = self.task.forward(&ctx, self.modules, &self.program.workload, unit, &mut take)?;
+        for (part, loss) in &forwarded.losses {
+            self.count_loss(unit, *part, loss)?;
+        }
+        drop(forwarded.losses);
+        for (value, tensor) in forwarded.outputs {
+            self.keep(value, tensor)?;
+        }
+        if let Some(recorded) = forwarded.recorded {
+            let (plan, workload) = (&self.program.buffers, &self.program.workload);
+            self.buffers.put(unit, Activations::Recorded(recorded), plan, workload)?;
+        }
+        Ok(())
+    }
+
+    fn count_loss(&mut self, unit: Unit, part: LossPart, loss: &Tensor) -> Result<(), ExecuteError> {
+        let loss = cast(self.ctx, loss, DType::F64)?;
+        let value = loss.as_slice::<f64>()?.iter().sum::<f64>();
+        if !value.is_finite() {
+            return Err(ExecuteError::NotFinite {
+                step: self.task.step(),
+                part: part.name(),
+                value,
+                rank: self.rank.0,
+                microbatch: unit.microbatch().0,
+            });
+        }
+        match part {
+            LossPart::Token => self.measured.token_loss += value,
+            LossPart::Drawing => self.measured.drawing_loss += value,
+        }
+        Ok(())
+    }
+
+    fn backward(&mut self, unit: Unit, mode: Mode) -> Result<(), ExecuteError> {
+        let Activations::Recorded(recorded) = self.buffers.take(unit)? else {
+            return Err(ExecuteError::Missing { rank: self.rank, what: format!("the tape of {unit:?}") });
+        };
+        let ctx = self.ctx.clone();
+        let mut inputs = self.inputs(&ctx, unit, Phase::Backward)?;
+        let rank = self.rank;
+        let take = |value| inputs.remove(&value).ok_or_else(|| ExecuteError::missing_value(rank, value));
+        let (params, gradients) = self.modules.of(unit.module)?;
+        let propagated = recorded.backward(self.ctx, params, gradients, mode, take)?;
+        for (value, tensor) in propagated.outputs {
+            self.keep(value, tensor)?;
+        }
+        if mode == Mode::Split && self.program.workload.has_weight_gradient(unit.module.kind()) {
+            let (plan, workload) = (&self.program.buffers, &self.program.workload);
+            self.buffers.put(unit, Activations::Deferred(propagated.deferred), plan, workload)?;
+        }
+        Ok(())
+    }
+
+    fn backward_weight(&mut self, unit: Unit) -> Result<(), ExecuteError> {
+        let Activations::Deferred(deferred) = self.buffers.take(unit)? else {
+            return Err(ExecuteError::Missing {
+                rank: self.rank,
+                what: format!("the split backward of {unit:?}"),
+            });
+        };
+        let (params, gradients) = self.modules.of(unit.module)?;
+        Ok(deferred.run(self.ctx, params, gradients)?)
+    }
+}

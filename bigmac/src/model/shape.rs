@@ -1,0 +1,140 @@
+//! From a run's configuration to the configurations of the models.
+
+use crate::config::{Dtype, Model};
+use crate::data::{Layout, Tokenizer};
+use crate::schedule::Chunk;
+use bigmac_models::init::ParameterSpec;
+use bigmac_models::llava::{LlavaConfig, VisionEncoder};
+use bigmac_models::mmdit::codec::{Codec, PixelCodec};
+use bigmac_models::mmdit::{Grid, MmditConfig};
+use bigmac_models::qwen3::{Qwen3Config, Stage};
+use bigmac_models::siglip::SiglipVisionConfig;
+use bigmac_runtime::{DType, Result};
+
+/// Which modules keep their weights.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Frozen {
+    /// Encoder and projector.
+    pub encoder: bool,
+    /// LLM.
+    pub llm: bool,
+    /// Generator.
+    pub generator: bool,
+}
+
+/// Everything that defines the parameters of a model, and the type that is computed with.
+#[derive(Clone, Debug)]
+pub struct ModelShape {
+    /// Encoder, projector and LLM.
+    pub llava: LlavaConfig,
+    /// Generator.
+    pub generator: MmditConfig,
+    /// Between pictures and the generator's latents.
+    pub codec: PixelCodec,
+    /// Side of a drawn picture in pixels.
+    pub draw_size: usize,
+    /// The type that is computed with.
+    pub dtype: DType,
+    /// What keeps its weights.
+    pub frozen: Frozen,
+}
+
+impl ModelShape {
+    /// The shape that `model` describes, for the tokens of `tokenizer`.
+    ///
+    /// # Errors
+    /// [`bigmac_runtime::Error::Argument`] where parts don't fit each other.
+    pub fn new(model: &Model, tokenizer: &Tokenizer) -> Result<Self> {
+        let (e, l, g) = (&model.encoder, &model.llm, &model.generator);
+        let vision = SiglipVisionConfig {
+            hidden_size: e.width,
+            intermediate_size: e.mlp,
+            num_hidden_layers: e.layers,
+            num_attention_heads: e.heads,
+            image_size: e.image_size,
+            patch_size: e.patch,
+            ..SiglipVisionConfig::default()
+        };
+        let specials = tokenizer.specials();
+        let text = Qwen3Config {
+            vocab_size: tokenizer.vocab_size(),
+            hidden_size: l.width,
+            intermediate_size: l.mlp,
+            num_hidden_layers: l.layers,
+            num_attention_heads: l.heads,
+            num_key_value_heads: l.kv_heads,
+            head_dim: l.head_dim,
+            rope_theta: l.rope_theta,
+            qk_norm: l.qk_norm,
+            tie_word_embeddings: l.tied,
+            eos_tokens: vec![specials.eos as i32],
+            ..Qwen3Config::default()
+        };
+        let codec = PixelCodec { patch: g.patch };
+        let generator = MmditConfig {
+            patch_size: 1,
+            in_channels: codec.channels(),
+            out_channels: codec.channels(),
+            num_layers: g.layers,
+            attention_head_dim: g.head_dim,
+            num_attention_heads: g.heads,
+            joint_attention_dim: l.width,
+            axes_dims_rope: g.rope_axes,
+            extra: Default::default(),
+        };
+        codec.check(&generator)?;
+        Ok(ModelShape {
+            llava: LlavaConfig::new(vision, text, specials.image as i32),
+            generator,
+            codec,
+            draw_size: g.image_size,
+            dtype: match model.dtype {
+                Dtype::F32 => DType::F32,
+                Dtype::Bf16 => DType::BF16,
+            },
+            frozen: Frozen { encoder: e.frozen, llm: l.frozen, generator: g.frozen },
+        })
+    }
+
+    /// How samples become tokens and pixels for this model.
+    pub fn layout(&self, tokens_per_microbatch: usize, max_tiles: usize) -> Layout {
+        Layout {
+            image_size: self.llava.vision.image_size,
+            tokens_per_tile: self.llava.image_tokens(),
+            max_tiles,
+            draw_size: self.draw_size,
+            tokens_per_microbatch,
+        }
+    }
+
+    /// The parameters of encoder and projector.
+    ///
+    /// # Errors
+    /// None for a shape that was made by [`ModelShape::new`].
+    pub fn encoder_specs(&self) -> Result<Vec<ParameterSpec>> {
+        VisionEncoder::parameters(&self.llava)
+    }
+
+    /// The LLM chunks that live on `rank` of `ranks`, with `chunks` to each.
+    ///
+    /// # Errors
+    /// [`bigmac_runtime::Error::Argument`] for no ranks or chunks.
+    pub fn stages(&self, rank: usize, ranks: usize, chunks: usize) -> Result<Vec<(Chunk, Stage)>> {
+        let stages = Stage::split(self.llava.text.num_hidden_layers, ranks * chunks)?;
+        let here = stages.into_iter().enumerate().filter(|(chunk, _)| chunk % ranks == rank);
+        Ok(here.map(|(chunk, stage)| (Chunk(chunk), stage)).collect())
+    }
+
+    /// Patches of a drawn picture.
+    ///
+    /// # Errors
+    /// None for a shape that was made by [`ModelShape::new`].
+    pub fn draw_grid(&self) -> Result<Grid> {
+        self.codec.grid(self.draw_size, self.draw_size)
+    }
+
+    /// Width of the LLM's hidden states.
+    pub fn width(&self) -> usize {
+        self.llava.text.hidden_size
+    }
+}

@@ -1,0 +1,279 @@
+//! Checkpoints: a directory that holds the model under its Hugging Face names, the optimizer's state and where the run was.
+//!
+//! ```text
+//! checkpoints/step-00000400/
+//!   config.json, model.safetensors                          encoder, projector and LLM (LlavaForConditionalGeneration)
+//!   generator/config.json, diffusion_pytorch_model.safetensors  generator (QwenImageTransformer2DModel)
+//!   optimizer.safetensors                                   moments and master weights
+//!   state.json                                              step, configuration, the size of every file above
+//! ```
+//!
+//! It is written under another name, synced and renamed, so a directory of that name is whole. Nothing in it depends on
+//! the number of ranks.
+
+use super::TrainError;
+use super::snapshot::{Snapshot, state_name};
+use crate::config::Config;
+use crate::model::{ModelShape, RankModules};
+use crate::schedule::ModuleKind;
+use bigmac_autograd::Parameters;
+use bigmac_models::init::ParameterSpec;
+use bigmac_models::mmdit::{DIFFUSERS, Mmdit};
+use bigmac_models::{llava, names, weights};
+use bigmac_runtime::fs::write_atomically;
+use bigmac_runtime::safetensors::{self, NamedBytes, SafetensorsFile};
+use bigmac_runtime::{Context, DType, Error, Spec, Tensor};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+/// Version of the layout.
+const FORMAT: u32 = 1;
+const STATE: &str = "state.json";
+const OPTIMIZER: &str = "optimizer.safetensors";
+const GENERATOR: &str = "generator";
+
+/// Where a run was.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct State {
+    format: u32,
+    /// Steps done.
+    pub step: u64,
+    /// The run's configuration.
+    pub config: Config,
+    /// Size of every other file, by its path in the directory.
+    files: BTreeMap<String, u64>,
+}
+
+/// Writes `snapshot` as the checkpoint of `step` under `folder`, and removes all but the newest `keep`.
+///
+/// # Errors
+/// [`TrainError::Runtime`] when a file can't be written (no space left); checkpoints that were there stay as they were.
+pub fn save(
+    ctx: &Context,
+    folder: &Path,
+    snapshot: &Snapshot,
+    shape: &ModelShape,
+    config: &Config,
+    step: u64,
+) -> Result<PathBuf, TrainError> {
+    let target = folder.join(format!("step-{step:08}"));
+    let aside = folder.join(format!("step-{step:08}.tmp"));
+    // What an interrupted save left.
+    remove(&aside)?;
+    std::fs::create_dir_all(&aside).map_err(|e| Error::io(&aside, e))?;
+    let whole = snapshot.whole_model(ctx, shape)?;
+    let written = write_files(&aside, &whole, snapshot, shape, config, step).and_then(|()| {
+        remove(&target)?;
+        std::fs::rename(&aside, &target).map_err(|e| Error::io(&target, e))?;
+        Ok(())
+    });
+    if let Err(error) = written {
+        // The error to report is this one; what can't be removed now is removed by the next save.
+        let _ = remove(&aside);
+        return Err(error);
+    }
+    prune(folder, config.output.keep)?;
+    Ok(target)
+}
+
+fn remove(folder: &Path) -> Result<(), TrainError> {
+    match std::fs::remove_dir_all(folder) {
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(Error::io(folder, e).into()),
+        _ => Ok(()),
+    }
+}
+
+fn write_files(
+    aside: &Path,
+    whole: &RankModules,
+    snapshot: &Snapshot,
+    shape: &ModelShape,
+    config: &Config,
+    step: u64,
+) -> Result<(), TrainError> {
+    let stages: Vec<_> = whole.llm.iter().map(|(_, s)| (s.net.stage(), &s.params)).collect();
+    llava::save(aside, &shape.llava, &whole.encoder.params, &stages)?;
+    let generator = weights::Part { specs: &whole.generator.specs, parameters: &whole.generator.params };
+    let all = Mmdit::parameters(&shape.generator);
+    let folder = aside.join(GENERATOR);
+    weights::write_directory(&folder, shape.generator.to_json(), DIFFUSERS, &[generator], &all)?;
+    let state = snapshot.optimizer.iter().map(|(name, tensor)| NamedBytes::new(name, tensor));
+    let state = state.collect::<bigmac_runtime::Result<Vec<_>>>()?;
+    safetensors::write(&aside.join(OPTIMIZER), &state, &BTreeMap::new())?;
+    let mut files = BTreeMap::new();
+    list_files(aside, "", &mut files)?;
+    let state = State { format: FORMAT, step, config: config.clone(), files };
+    let text = serde_json::to_string_pretty(&state).map_err(|e| Error::format(aside, e.to_string()))?;
+    Ok(write_atomically(&aside.join(STATE), |w| w.write_all(text.as_bytes()))?)
+}
+
+/// Sizes of all files below `folder`, by their paths in it.
+fn list_files(folder: &Path, prefix: &str, files: &mut BTreeMap<String, u64>) -> Result<(), TrainError> {
+    for entry in std::fs::read_dir(folder).map_err(|e| Error::io(folder, e))? {
+        let path = entry.map_err(|e| Error::io(folder, e))?.path();
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        let name = if prefix.is_empty() { name.into_owned() } else { format!("{prefix}/{name}") };
+        let about = std::fs::metadata(&path).map_err(|e| Error::io(&path, e))?;
+        if about.is_dir() {
+            list_files(&path, &name, files)?;
+        } else {
+            files.insert(name, about.len());
+        }
+    }
+    Ok(())
+}
+
+/// The checkpoints under `folder`, oldest first.
+///
+/// # Errors
+/// [`TrainError::Runtime`] when the folder can't be read.
+pub fn list(folder: &Path) -> Result<Vec<PathBuf>, TrainError> {
+    if !folder.exists() {
+        return Ok(Vec::new());
+    }
+    let entries = std::fs::read_dir(folder).map_err(|e| Error::io(folder, e))?;
+    let mut found = Vec::new();
+    for entry in entries {
+        let path = entry.map_err(|e| Error::io(folder, e))?.path();
+        let name = path.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
+        if name.strip_prefix("step-").is_some_and(|n| n.parse::<u64>().is_ok()) {
+            found.push(path);
+        }
+    }
+    found.sort();
+    Ok(found)
+}
+
+fn prune(folder: &Path, keep: usize) -> Result<(), TrainError> {
+    let all = list(folder)?;
+    for old in &all[..all.len().saturating_sub(keep)] {
+        std::fs::remove_dir_all(old).map_err(|e| Error::io(old, e))?;
+    }
+    Ok(())
+}
+
+/// A checkpoint on disk, checked to be whole.
+#[derive(Debug)]
+pub struct Checkpoint {
+    path: PathBuf,
+    state: State,
+    llava: weights::Checkpoint,
+    generator: weights::Checkpoint,
+    optimizer: SafetensorsFile,
+}
+
+impl Checkpoint {
+    /// Opens a checkpoint's directory, or the newest one of a run's directory.
+    ///
+    /// # Errors
+    /// [`TrainError::Runtime`] naming the file when one is missing, cut short or of another format.
+    pub fn open(path: &Path) -> Result<Self, TrainError> {
+        let path = if path.join(STATE).exists() {
+            path.to_owned()
+        } else {
+            let newest = list(&path.join("checkpoints"))?.pop();
+            newest.ok_or_else(|| {
+                let message =
+                    "no checkpoint here; give a run's directory, or one of its checkpoints/step-...";
+                Error::format(path, message)
+            })?
+        };
+        let file = path.join(STATE);
+        let text = std::fs::read_to_string(&file).map_err(|e| Error::io(&file, e))?;
+        let state: State = serde_json::from_str(&text).map_err(|e| {
+            Error::format(&file, format!("not the state of a checkpoint ({e}); use another checkpoint"))
+        })?;
+        if state.format != FORMAT {
+            let message = format!("the checkpoint has format {}, this program reads {FORMAT}", state.format);
+            return Err(Error::format(&file, message).into());
+        }
+        for (name, &size) in &state.files {
+            let file = path.join(name);
+            let found = std::fs::metadata(&file).map_err(|e| Error::io(&file, e))?.len();
+            if found != size {
+                let message = format!(
+                    "{found} bytes where the checkpoint wrote {size}: the file is cut short or changed; use another checkpoint"
+                );
+                return Err(Error::format(&file, message).into());
+            }
+        }
+        Ok(Checkpoint {
+            llava: weights::Checkpoint::open(&path, names::LLAVA)?,
+            generator: weights::Checkpoint::open(&path.join(GENERATOR), DIFFUSERS)?,
+            optimizer: SafetensorsFile::open(&path.join(OPTIMIZER))?,
+            path,
+            state,
+        })
+    }
+
+    /// Where the run was.
+    pub fn state(&self) -> &State {
+        &self.state
+    }
+
+    /// The directory.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Checks that a run of `config` can go on from here: same model, same dtype.
+    ///
+    /// # Errors
+    /// [`TrainError::OtherModel`] naming the first key that differs.
+    pub fn check_model(&self, config: &Config) -> Result<(), TrainError> {
+        let table = |c: &Config| toml::Value::try_from(&c.model).ok();
+        let (Some(here), Some(wanted)) = (table(&self.state.config), table(config)) else { return Ok(()) };
+        match first_difference("model", &here, &wanted) {
+            Some((key, _, _)) if key.ends_with(".frozen") || key == "model.from" => Ok(()),
+            Some((key, here, wanted)) => {
+                Err(TrainError::OtherModel { path: self.path.clone(), key, here, wanted })
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// The parameters of a module, as [`RankModules::new`] asks for them.
+    ///
+    /// # Errors
+    /// [`bigmac_runtime::Error::Format`] when one is missing or of another shape.
+    pub fn parameters(
+        &self,
+        ctx: &Context,
+        kind: ModuleKind,
+        specs: &[ParameterSpec],
+        dtype: DType,
+    ) -> bigmac_runtime::Result<Parameters> {
+        let files = if kind == ModuleKind::Generator { &self.generator } else { &self.llava };
+        files.load(ctx, specs, dtype)
+    }
+
+    /// A part of the optimizer's state of a parameter, flat.
+    ///
+    /// # Errors
+    /// [`bigmac_runtime::Error::Format`] when it is missing or of another length.
+    pub fn optimizer_part(
+        &self,
+        ctx: &Context,
+        part: &str,
+        spec: &ParameterSpec,
+    ) -> bigmac_runtime::Result<Tensor> {
+        let len = spec.shape.iter().product();
+        self.optimizer.load_exact(ctx, &state_name(part, &spec.source), &Spec::new(&[len], DType::F32))
+    }
+}
+
+/// The first key at which two tables differ, with both values.
+fn first_difference(prefix: &str, a: &toml::Value, b: &toml::Value) -> Option<(String, String, String)> {
+    match (a, b) {
+        (toml::Value::Table(a), toml::Value::Table(b)) => a.iter().find_map(|(key, value)| {
+            let path = format!("{prefix}.{key}");
+            match b.get(key) {
+                Some(other) => first_difference(&path, value, other),
+                None => Some((path, value.to_string(), "nothing".into())),
+            }
+        }),
+        _ if a == b => None,
+        _ => Some((prefix.to_owned(), a.to_string(), b.to_string())),
+    }
+}

@@ -1,0 +1,92 @@
+//! What a run reports of each step, and the file it goes to.
+
+use super::TrainError;
+use crate::schedule::{ModuleKind, PerModule};
+use bigmac_runtime::Error;
+use bigmac_runtime::fs::write_atomically;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::fs::{File, OpenOptions};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+/// One line of `metrics.jsonl`.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct StepReport {
+    /// The step, from 0.
+    pub step: u64,
+    /// Token loss plus weighted drawing loss.
+    pub loss: f64,
+    /// Cross-entropy per target token, in nats.
+    pub token_loss: f64,
+    /// Squared error per drawn element, times lambda.
+    pub drawing_loss: f64,
+    /// Learning rate.
+    pub lr: f64,
+    /// Norm of the whole gradient, before clipping.
+    pub grad_norm: f64,
+    /// Seconds of the step.
+    pub seconds: f64,
+    /// Samples of the step.
+    pub samples: usize,
+    /// LLM positions of the step.
+    pub tokens: usize,
+    /// Images encoded and drawn in the step.
+    pub images: usize,
+    /// LLM positions per second.
+    pub tokens_per_second: f64,
+    /// Images encoded and drawn per second.
+    pub images_per_second: f64,
+    /// Per module, the most bytes of saved activations on any rank.
+    pub saved_bytes: BTreeMap<String, usize>,
+    /// Per rank and memory scope, the most bytes at once in the step, workspace included.
+    pub peak_bytes: Vec<BTreeMap<String, usize>>,
+}
+
+impl StepReport {
+    /// Takes up what a rank held.
+    pub fn add_saved(&mut self, saved: PerModule<usize>) {
+        for kind in ModuleKind::ALL {
+            let most = self.saved_bytes.entry(kind.name().to_owned()).or_default();
+            *most = saved[kind].max(*most);
+        }
+    }
+}
+
+/// Appends lines to `metrics.jsonl`.
+#[derive(Debug)]
+pub struct MetricsFile {
+    path: PathBuf,
+    file: File,
+}
+
+impl MetricsFile {
+    /// Opens the file in the run's directory, and cuts what was written at or behind `step`: a resumed run writes that again.
+    ///
+    /// # Errors
+    /// [`TrainError::Runtime`] when the file can't be read or written.
+    pub fn open(folder: &Path, step: u64) -> Result<Self, TrainError> {
+        let path = folder.join("metrics.jsonl");
+        let old = match std::fs::read_to_string(&path) {
+            Ok(text) => text,
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => String::new(),
+            Err(e) => return Err(Error::io(&path, e).into()),
+        };
+        // A line that was cut short by a crash is left out too.
+        let before = |line: &&str| serde_json::from_str::<StepReport>(line).is_ok_and(|r| r.step < step);
+        let kept: String = old.lines().filter(before).flat_map(|line| [line, "\n"]).collect();
+        write_atomically(&path, |w| w.write_all(kept.as_bytes()))?;
+        let file = OpenOptions::new().append(true).open(&path).map_err(|e| Error::io(&path, e))?;
+        Ok(MetricsFile { path, file })
+    }
+
+    /// Appends one line.
+    ///
+    /// # Errors
+    /// [`TrainError::Runtime`] when it can't be written.
+    pub fn write(&mut self, report: &StepReport) -> Result<(), TrainError> {
+        let mut line = serde_json::to_string(report).map_err(|e| Error::format(&self.path, e.to_string()))?;
+        line.push('\n');
+        Ok(self.file.write_all(line.as_bytes()).map_err(|e| Error::io(&self.path, e))?)
+    }
+}

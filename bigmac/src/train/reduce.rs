@@ -1,0 +1,107 @@
+//! What ranks add up before an optimizer step: gradients of replicated modules, of the tied embedding, norms and losses.
+
+use crate::execute::{ExecuteError, Measured};
+use crate::model::{RankModules, Replica};
+use bigmac_autograd::{Gradients, ParamId};
+use bigmac_comm::{Communicator, Reduce, Tag};
+use bigmac_kernels::{add, norm};
+use bigmac_models::qwen3::Qwen3;
+use bigmac_runtime::{Context, Spec, Tensor};
+
+/// Sums over all ranks, the same on every rank.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Totals {
+    /// Token loss of the step.
+    pub token_loss: f64,
+    /// Drawing loss of the step, weighted.
+    pub drawing_loss: f64,
+    /// Norm of the whole gradient.
+    pub grad_norm: f64,
+    /// Some rank wishes to stop behind this step.
+    pub stop: bool,
+}
+
+/// Tags above those of values, which are numbered from 0.
+const TIED_UP: Tag = Tag(u64::MAX - 1);
+const TIED_DOWN: Tag = Tag(u64::MAX - 2);
+
+/// Reduces gradients over the ranks that hold copies, in rank order, and adds up losses and norms.
+///
+/// # Errors
+/// Those of the communicator.
+pub fn reduce(
+    ctx: &Context,
+    comm: &dyn Communicator,
+    modules: &mut RankModules,
+    measured: &Measured,
+    stop: bool,
+) -> Result<Totals, ExecuteError> {
+    if comm.size() > 1 {
+        for gradients in [&mut modules.encoder.gradients, &mut modules.generator.gradients] {
+            comm.all_reduce(ctx, gradients.flat_mut(), Reduce::Sum)?;
+        }
+        reduce_tied(ctx, comm, modules)?;
+    }
+    // Replicas are equal now, so rank 0 counts them; each rank counts its own stages, copies left out.
+    let mut squares = 0.0;
+    if comm.rank() == 0 {
+        squares += norm::sum_of_squares(ctx, modules.encoder.gradients.flat())?;
+        squares += norm::sum_of_squares(ctx, modules.generator.gradients.flat())?;
+    }
+    for (_, stage) in &modules.llm {
+        squares += norm::sum_of_squares(ctx, stage.gradients.flat())?;
+        if let Some(copy) = tied_copy(stage) {
+            squares -= norm::sum_of_squares(ctx, &stage.gradients.view(copy)?)?;
+        }
+    }
+    let values = [measured.token_loss, measured.drawing_loss, squares, f64::from(u8::from(stop))];
+    let mut sums = Tensor::from_slice(ctx, &values, &[values.len()])?;
+    comm.all_reduce(ctx, &mut sums, Reduce::Sum)?;
+    let sums = sums.as_slice::<f64>()?;
+    Ok(Totals {
+        token_loss: sums[0],
+        drawing_loss: sums[1],
+        grad_norm: sums[2].max(0.0).sqrt(),
+        stop: sums[3] > 0.0,
+    })
+}
+
+/// Adds the gradients of the tied embedding, which the first and the last stage each hold a copy of.
+fn reduce_tied(
+    ctx: &Context,
+    comm: &dyn Communicator,
+    modules: &mut RankModules,
+) -> Result<(), ExecuteError> {
+    let (first, last) = (0, comm.size() - 1);
+    let copy = modules.llm.iter().find_map(|(c, s)| Some((*c, tied_copy(s)?)));
+    let original =
+        modules.llm.iter().find_map(|(c, s)| Some((*c, s.net.tied().filter(|_| s.net.stage().first)?)));
+    if let Some((chunk, id)) = copy {
+        let stage = modules.stage_mut(chunk)?;
+        let grad = stage.gradients.view(id)?.copy(ctx)?;
+        let spec = grad.spec();
+        comm.send(ctx, grad, first, TIED_UP)?;
+        let sum = comm.recv(ctx, first, TIED_DOWN, &spec)?;
+        write(&mut stage.gradients, id, &sum)?;
+    } else if let Some((chunk, id)) = original {
+        let stage = modules.stage_mut(chunk)?;
+        let grad = stage.gradients.view(id)?.copy(ctx)?;
+        let spec: Spec = grad.spec();
+        let other = comm.recv(ctx, last, TIED_UP, &spec)?;
+        let sum = add::accumulate(ctx, grad, &other)?;
+        write(&mut stage.gradients, id, &sum)?;
+        comm.send(ctx, sum, last, TIED_DOWN)?;
+    }
+    Ok(())
+}
+
+/// The last stage's copy of the tied embedding.
+fn tied_copy(stage: &Replica<Qwen3>) -> Option<ParamId> {
+    stage.net.tied().filter(|_| stage.net.stage().last)
+}
+
+fn write(gradients: &mut Gradients, id: ParamId, values: &Tensor) -> Result<(), ExecuteError> {
+    let mut sink = gradients.sink(id);
+    sink.slice::<f32>()?.copy_from_slice(values.as_slice()?);
+    Ok(())
+}

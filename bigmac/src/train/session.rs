@@ -1,0 +1,87 @@
+//! What a run is made of before its first step: data sets, tokenizer, model shape, planner.
+
+use super::TrainError;
+use crate::config::Config;
+use crate::data::shapes::{ShapesSpec, write_shapes};
+use crate::data::{Dataset, Planner, SpecialNames, StepShape, Tokenizer, find_dataset_file};
+use crate::execute::CostModel;
+use crate::model::ModelShape;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// Where the embedded data set is written on first use, below the current directory.
+pub const SHAPES_FOLDER: &str = "data/shapes";
+
+/// Data, tokenizer, model shape and planner of a run.
+#[derive(Debug)]
+pub struct Session {
+    /// The configuration.
+    pub config: Config,
+    /// The model.
+    pub shape: ModelShape,
+    /// What a step's work is estimated to cost.
+    pub costs: CostModel,
+    /// Plans steps over the training set.
+    pub planner: Planner,
+    /// Samples that are not trained on; none when the data set comes without.
+    pub heldout: Option<Arc<Dataset>>,
+}
+
+impl Session {
+    /// Reads (or first writes) the data and puts everything together. `progress` is told pictures as they are written.
+    ///
+    /// # Errors
+    /// [`TrainError::Data`] naming file and line; [`TrainError::Runtime`] for a model that doesn't fit together.
+    pub fn open(config: &Config, progress: &(dyn Fn(usize) + Sync)) -> Result<Session, TrainError> {
+        let tokenizer = tokenizer(config)?;
+        let shape = ModelShape::new(&config.model, &tokenizer)?;
+        let layout = shape.layout(config.train.tokens_per_microbatch, config.data.max_tiles);
+        let path = training_path(config, progress)?;
+        let train = Arc::new(Dataset::load(&path, "train", &tokenizer, &layout)?);
+        let heldout = heldout_path(config, &path)
+            .map(|path| Dataset::load(&path, "heldout", &tokenizer, &layout).map(Arc::new))
+            .transpose()?;
+        let step = StepShape {
+            batch: config.train.batch,
+            microbatches: config.train.microbatches,
+            seed: config.run.seed,
+        };
+        let costs = CostModel {
+            encoder: config.model.encoder.clone(),
+            llm: config.model.llm.clone(),
+            generator: config.model.generator.clone(),
+            vocabulary: tokenizer.vocab_size(),
+        };
+        Ok(Session { config: config.clone(), shape, costs, planner: Planner::new(train, step)?, heldout })
+    }
+}
+
+/// The tokenizer that the configuration names.
+///
+/// # Errors
+/// [`TrainError::Data`] when its file can't be used.
+pub fn tokenizer(config: &Config) -> Result<Tokenizer, TrainError> {
+    if config.data.tokenizer.is_empty() {
+        return Ok(Tokenizer::bytes());
+    }
+    Ok(Tokenizer::from_file(Path::new(&config.data.tokenizer), &SpecialNames::default())?)
+}
+
+fn training_path(config: &Config, progress: &(dyn Fn(usize) + Sync)) -> Result<PathBuf, TrainError> {
+    if !config.data.path.is_empty() {
+        return Ok(PathBuf::from(&config.data.path));
+    }
+    let folder = PathBuf::from(format!("{SHAPES_FOLDER}-{}", config.data.shapes));
+    let spec = ShapesSpec { samples: 2 * config.data.shapes, ..ShapesSpec::default() };
+    write_shapes(&folder, &spec, false, progress)?;
+    Ok(folder)
+}
+
+/// The held-out file: as configured, else the one beside the training file, if there is one.
+fn heldout_path(config: &Config, train: &Path) -> Option<PathBuf> {
+    if !config.data.heldout.is_empty() {
+        return Some(PathBuf::from(&config.data.heldout));
+    }
+    let folder = if train.is_dir() { train } else { train.parent()? };
+    find_dataset_file(folder, "heldout").ok().filter(|file| file.file_stem().is_some_and(|s| s == "heldout"))
+}

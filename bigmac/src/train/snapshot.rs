@@ -1,0 +1,135 @@
+//! Everything that a run has learned, brought together on one rank.
+
+use super::TrainError;
+use super::optimizer::{Optimizer, STATE_PARTS};
+use crate::model::{ModelShape, RankModules};
+use crate::schedule::ModuleKind;
+use bigmac_autograd::Parameters;
+use bigmac_comm::{Communicator, Tag};
+use bigmac_models::init::ParameterSpec;
+use bigmac_models::qwen3::Qwen3;
+use bigmac_runtime::{Context, DType, Error, Result, Spec, Tensor};
+use std::collections::BTreeMap;
+
+/// Weights and optimizer state of all modules. Nothing in it depends on how the model was cut.
+#[derive(Clone, Debug, Default)]
+pub struct Snapshot {
+    /// Every parameter by its name.
+    pub weights: BTreeMap<String, Tensor>,
+    /// Moments and master weights, flat, under [`state_name`].
+    pub optimizer: BTreeMap<String, Tensor>,
+}
+
+/// The name of a part of a parameter's optimizer state.
+pub fn state_name(part: &str, parameter: &str) -> String {
+    format!("{part}.{parameter}")
+}
+
+/// First of the tags that a gathering counts from; far above those of values, far below those of reductions.
+const FIRST_TAG: u64 = 1 << 62;
+
+impl Snapshot {
+    /// Brings everything to rank 0, which gets the snapshot; the others get `None`.
+    ///
+    /// `optimizers` are those of [`RankModules::parts`], in that order; leave them out when only weights are wanted.
+    ///
+    /// # Errors
+    /// Those of the communicator and of allocation.
+    pub fn gather(
+        ctx: &Context,
+        comm: &dyn Communicator,
+        modules: &RankModules,
+        optimizers: Option<&[Optimizer]>,
+        shape: &ModelShape,
+        chunks: usize,
+    ) -> Result<Option<Snapshot>, TrainError> {
+        let mut snapshot = Snapshot::default();
+        let mut tag = FIRST_TAG;
+        for (index, (kind, specs, params, _)) in modules.parts().enumerate() {
+            // Rank 0 has replicas of encoder and generator: of the others only their stages are news.
+            if comm.rank() != 0 && kind != ModuleKind::Llm {
+                continue;
+            }
+            let optimizer = optimizers.and_then(|o| o.get(index));
+            for spec in specs.iter().filter(|s| !s.is_copy()) {
+                for (part, tensor) in values(ctx, spec, params, optimizer)? {
+                    if comm.rank() == 0 {
+                        snapshot.put(part, spec, tensor);
+                    } else {
+                        comm.send(ctx, tensor, 0, Tag(tag))?;
+                        tag += 1;
+                    }
+                }
+            }
+        }
+        if comm.rank() != 0 {
+            return Ok(None);
+        }
+        for rank in 1..comm.size() {
+            let mut tag = FIRST_TAG;
+            for (_, stage) in shape.stages(rank, comm.size(), chunks)? {
+                for spec in Qwen3::parameters(&shape.llava.text, &stage).iter().filter(|s| !s.is_copy()) {
+                    for (part, wanted) in expected(spec, shape.dtype, optimizers.is_some()) {
+                        let tensor = comm.recv(ctx, rank, Tag(tag), &wanted)?;
+                        snapshot.put(part, spec, tensor);
+                        tag += 1;
+                    }
+                }
+            }
+        }
+        Ok(Some(snapshot))
+    }
+
+    fn put(&mut self, part: Option<&str>, spec: &ParameterSpec, tensor: Tensor) {
+        match part {
+            None => self.weights.insert(spec.name.clone(), tensor),
+            Some(part) => self.optimizer.insert(state_name(part, &spec.name), tensor),
+        };
+    }
+
+    /// The whole model, uncut, with these weights.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] when a parameter is missing; those of allocation.
+    pub fn whole_model(&self, ctx: &Context, shape: &ModelShape) -> Result<RankModules> {
+        RankModules::new(ctx, shape, 0, 1, 1, &|_, _, specs| {
+            let mut params = Parameters::new();
+            for spec in specs {
+                let found = self.weights.get(&spec.source).cloned();
+                let missing =
+                    || Error::argument("snapshot", format!("there is no parameter '{}'", spec.source));
+                params.add(spec.name.clone(), found.ok_or_else(missing)?, spec.trainable)?;
+            }
+            Ok(params)
+        })
+    }
+}
+
+/// Weight and optimizer state of one parameter, each in a tensor of its own.
+fn values(
+    ctx: &Context,
+    spec: &ParameterSpec,
+    params: &Parameters,
+    optimizer: Option<&Optimizer>,
+) -> Result<Vec<(Option<&'static str>, Tensor)>> {
+    let id = bigmac_models::init::find(params, &spec.name)?;
+    let range = params.parameter(id).range();
+    let mut list = vec![(None, params.get(id).copy(ctx)?)];
+    for part in STATE_PARTS {
+        if let Some(state) = optimizer.and_then(|o| o.part(part)) {
+            list.push((Some(part), state.narrow(0, range.start, range.len())?.copy(ctx)?));
+        }
+    }
+    Ok(list)
+}
+
+/// What [`values`] gives on another rank.
+fn expected(spec: &ParameterSpec, dtype: DType, optimizer: bool) -> Vec<(Option<&'static str>, Spec)> {
+    let state = Spec::new(&[spec.shape.iter().product()], DType::F32);
+    let mut list = vec![(None, Spec::new(&spec.shape, dtype))];
+    if optimizer {
+        let parts = STATE_PARTS.into_iter().filter(|p| *p != "master" || dtype != DType::F32);
+        list.extend(parts.map(|part| (Some(part), state.clone())));
+    }
+    list
+}
