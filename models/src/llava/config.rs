@@ -109,9 +109,6 @@ impl LlavaConfig {
     }
 
     /// The fields of a `config.json` that transformers 4 and 5 read as `LlavaForConditionalGeneration`.
-    ///
-    /// # Errors
-    /// None for a configuration that [`LlavaConfig::validate`] accepts.
     pub fn to_json(&self) -> Map<String, Value> {
         let mut object = self.extra.clone();
         let fields = [
