@@ -4,7 +4,7 @@ Each is a directory that transformers wrote (`config.json`, `model.safetensors` 
 `expected.safetensors`: inputs, loss, outputs, and `grad.NAME` for every parameter, computed in f64 throughout.
 
     python -m venv venv && venv/bin/pip install torch transformers safetensors
-    venv/bin/python tests/parity/llm.py
+    venv/bin/python tests/parity/make_llm.py
 
 The fixtures in the repository were written with torch 2.15.0 and transformers 5.23.0.
 """
