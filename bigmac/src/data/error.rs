@@ -47,7 +47,7 @@ pub enum DataError {
         folder: PathBuf,
     },
     /// A folder that a data set cannot be written to, as it holds something else.
-    #[error("{} holds {holds}; choose another --out, or pass --overwrite to replace the set in it", folder.display())]
+    #[error("{} holds {holds}; choose another --out; --overwrite replaces a shapes set, and nothing else", folder.display())]
     Occupied {
         /// The folder.
         folder: PathBuf,
