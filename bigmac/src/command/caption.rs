@@ -22,7 +22,7 @@ pub struct CaptionArgs {
     /// At most that many tokens of answer.
     #[arg(long, default_value_t = 128)]
     max_tokens: usize,
-    /// Print one JSON object per picture.
+    /// Print one JSON object per picture, each on a line of its own.
     #[arg(long)]
     json: bool,
 }
@@ -55,13 +55,14 @@ pub fn run(args: &CaptionArgs) -> anyhow::Result<()> {
     for (path, answer) in args.pictures.iter().zip(answers) {
         let tokens: Vec<u32> = answer.iter().map(|&t| t as u32).collect();
         let caption = tokenizer.decode(&tokens).map_err(anyhow::Error::msg)?;
-        if args.json {
-            println!("{}", serde_json::json!({ "picture": path, "caption": caption }));
+        let line = if args.json {
+            serde_json::json!({ "picture": path, "caption": caption }).to_string()
         } else if args.pictures.len() == 1 {
-            println!("{caption}");
+            caption
         } else {
-            println!("{}: {caption}", path.display());
-        }
+            format!("{}: {caption}", path.display())
+        };
+        super::print(&format!("{line}\n"))?;
     }
     Ok(())
 }

@@ -35,6 +35,7 @@ const ERRORS_SHOWN: usize = 20;
 
 /// Write or inspect a data set.
 #[derive(Debug, Args)]
+#[command(after_help = "Example:\n  bigmac data shapes --out data/shapes\n  bigmac data inspect data/shapes")]
 pub(super) struct DataArgs {
     #[command(subcommand)]
     command: DataCommand,

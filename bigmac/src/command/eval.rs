@@ -1,25 +1,33 @@
 //! `bigmac eval`: what a trained model says and draws of unseen samples, in figures.
 
 use super::load::{Loaded, RunArg};
+use anyhow::Context;
 use bigmac::eval::{Summary, evaluate, write_captions, write_drawings};
 use clap::Args;
+use std::num::NonZero;
 use std::path::PathBuf;
+
+const EXAMPLE: &str = "Example:
+  bigmac eval runs/shapes --samples 400 --json
+
+JSON is one object: samples; loss, token_loss (nats per token), drawing_loss (squared error per value, weighted);
+caption_exact, drawn_exact, drawn_colors: fractions, null where nothing of that kind could be judged.";
 
 /// Evaluate a run on its held-out samples.
 ///
 /// Pictures are captioned and compared word by word; descriptions are drawn and, for the shapes set, read back by a
 /// detector of colours and forms.
 #[derive(Args, Debug)]
-#[command(after_help = "Example:\n  bigmac eval runs/shapes --samples 400 --json")]
+#[command(after_help = EXAMPLE)]
 pub struct EvalArgs {
     #[command(flatten)]
     run: RunArg,
     /// At most that many pictures to caption, and as many descriptions to draw.
-    #[arg(long, default_value_t = 200)]
-    samples: usize,
+    #[arg(long, default_value = "200")]
+    samples: NonZero<usize>,
     /// Threads [default: the machine's].
     #[arg(long)]
-    threads: Option<usize>,
+    threads: Option<NonZero<usize>>,
     /// Also write captions and drawings to this directory.
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
@@ -32,19 +40,18 @@ pub struct EvalArgs {
 pub fn run(args: &EvalArgs) -> anyhow::Result<()> {
     let mut loaded = Loaded::open(&args.run)?;
     let session = loaded.session()?;
-    let threads = args.threads.unwrap_or_else(super::load::threads);
-    let evaluation = evaluate(&session, &mut loaded.modules, args.samples, threads)?;
+    let threads = args.threads.map_or_else(super::load::threads, NonZero::get);
+    let evaluation = evaluate(&session, &mut loaded.modules, args.samples.get(), threads)?;
     if let Some(out) = &args.out {
-        std::fs::create_dir_all(out)?;
+        std::fs::create_dir_all(out).with_context(|| format!("could not make {}", out.display()))?;
         write_captions(out, "captions", &evaluation.captions)?;
         write_drawings(out, "drawings", &evaluation.drawings, session.shape.draw_size)?;
     }
     if args.json {
-        println!("{}", serde_json::to_string(&evaluation.summary)?);
+        super::print(&format!("{}\n", serde_json::to_string(&evaluation.summary)?))
     } else {
-        print!("{}", figures(&evaluation.summary));
+        super::print(&figures(&evaluation.summary))
     }
-    Ok(())
 }
 
 /// The figures as lines of text.

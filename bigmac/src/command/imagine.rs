@@ -40,10 +40,10 @@ pub fn run(args: &ImagineArgs) -> anyhow::Result<()> {
     let key = SampleKey { seed: args.seed, step: 0, sample: 0 };
     let pixels = paint(ctx, modules, shape, &tokens, key, steps)?;
     write_png(&args.out, &pixels_to_rgb(&pixels, shape.draw_size, shape.draw_size)?)?;
-    if args.json {
-        println!("{}", serde_json::json!({ "text": args.text, "picture": args.out }));
+    let line = if args.json {
+        serde_json::json!({ "text": args.text, "picture": args.out }).to_string()
     } else {
-        println!("{}", args.out.display());
-    }
-    Ok(())
+        args.out.display().to_string()
+    };
+    super::print(&format!("{line}\n"))
 }

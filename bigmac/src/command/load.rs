@@ -35,6 +35,7 @@ impl Loaded {
         let config = &checkpoint.state().config;
         let tokenizer = tokenizer(config)?;
         let shape = ModelShape::new(&config.model, &tokenizer)?;
+        checkpoint.check_vocabulary(&shape)?;
         let ctx = Context::cpu(0, threads())?;
         let modules = RankModules::new(&ctx, &shape, 0, 1, 1, &|ctx, kind, specs| {
             checkpoint.parameters(ctx, kind, specs, shape.dtype)

@@ -17,9 +17,13 @@ use std::process::ExitCode;
 use anyhow::Context;
 use clap::{Parser, Subcommand};
 
+const EXAMPLE: &str = "Example: train the embedded default, then draw with what it has learned
+  bigmac train
+  bigmac imagine runs/shapes \"small red circle top left\" --out picture.png";
+
 /// Train multimodal LLMs with encoder and generator nested in the LLM pipeline.
 #[derive(Debug, Parser)]
-#[command(name = "bigmac", version, max_term_width = 110)]
+#[command(name = "bigmac", version, max_term_width = 110, after_help = EXAMPLE)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -52,13 +56,29 @@ impl Command {
 
 /// Runs the command line that the process was started with. Exit code 0 only on success; errors are one paragraph.
 pub fn run() -> ExitCode {
+    report_file_size_limits();
     match Cli::parse().command.run() {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("error: {error:#}");
+            note(&format!("error: {error:#}"));
             ExitCode::FAILURE
         }
     }
+}
+
+/// A write beyond a file size limit (`ulimit -f`) is to be an error that names the file; by default a signal would end the
+/// process without a word.
+fn report_file_size_limits() {
+    // SAFETY: no handler runs: the signal is ignored, and nothing in this process waits for it.
+    #[cfg(unix)]
+    unsafe {
+        libc::signal(libc::SIGXFSZ, libc::SIG_IGN);
+    }
+}
+
+/// Writes a line to standard error. Where nobody reads that any more, the work goes on.
+pub(crate) fn note(line: &str) {
+    let _ = writeln!(std::io::stderr().lock(), "{line}");
 }
 
 /// Writes to standard output. A reader that has closed it, as `head` does, has seen enough: that is no error.

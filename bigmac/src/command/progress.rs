@@ -110,8 +110,8 @@ impl RunProgress {
     /// A line between the bars.
     pub fn say(&self, line: &str) {
         match &self.bar {
-            Some(bar) => bar.suspend(|| eprintln!("{line}")),
-            None => eprintln!("{line}"),
+            Some(bar) => bar.suspend(|| super::note(line)),
+            None => super::note(line),
         }
     }
 
@@ -150,7 +150,7 @@ impl Observer for RunProgress {
                 bar.set_message(describe(&average, report));
             }
             None if done.is_multiple_of(LINE_EVERY) || done == self.steps => {
-                eprintln!("step {done}/{}: {}", self.steps, describe(&average, report));
+                super::note(&format!("step {done}/{}: {}", self.steps, describe(&average, report)));
             }
             None => {}
         }

@@ -2,11 +2,12 @@
 
 use super::progress::RunProgress;
 use super::stop;
-use anyhow::Context as _;
 use bigmac::config::{self, Config};
 use bigmac::eval::{Evaluation, evaluate, write_captions, write_drawings};
 use bigmac::train::{self, Checkpoint, Session};
+use bigmac_runtime::fs::write_atomically;
 use clap::Args;
+use serde_json::{Value, json};
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
@@ -15,7 +16,8 @@ use std::sync::atomic::Ordering;
 ///
 /// Without a configuration it trains the embedded default: a small model on the shapes data set, which is written to
 /// data/ on first use. The run's directory gets the resolved configuration, metrics.jsonl, checkpoints, captions and
-/// drawings of held-out samples, and a timeline of a measured step. Ctrl-C writes a checkpoint and ends; --resume goes on.
+/// drawings of held-out samples, and a timeline of a measured step. Ctrl-C writes a checkpoint and ends with exit code 0;
+/// --resume goes on from there, bit for bit. A second Ctrl-C ends at once, with exit code 130.
 #[derive(Args, Debug)]
 #[command(
     after_help = "Examples:\n  bigmac train\n  bigmac train configs/shapes.toml --schedule phased --set train.lr=1e-3\n  bigmac train --resume runs/shapes"
@@ -76,13 +78,13 @@ pub fn run(args: &TrainArgs) -> anyhow::Result<()> {
     progress.begin(&session);
     let stop = stop::on_interrupt()?;
     let outcome = train::train(&session, &folder, resume.as_ref(), stop, &progress)?;
+    stop::all_saved();
     progress.end();
-    let Some(snapshot) = outcome.snapshot else {
-        debug_assert!(stop.load(Ordering::Relaxed));
+    let Some(snapshot) = outcome.snapshot.filter(|_| !stop.load(Ordering::Relaxed)) else {
         return stopped(args, &folder, outcome.step, config.train.steps);
     };
     if session.heldout.is_none() {
-        return finish(args, &folder, None);
+        return finish(args, &folder, outcome.step, None);
     }
     let threads = config.pipeline.ranks * config.pipeline.threads;
     let ctx = bigmac_runtime::Context::cpu(0, 1)?;
@@ -91,56 +93,58 @@ pub fn run(args: &TrainArgs) -> anyhow::Result<()> {
     let evaluation = evaluate(&session, &mut whole, config.output.final_samples, threads)?;
     write_captions(&folder, "captions", &evaluation.captions)?;
     write_drawings(&folder, "drawings", &evaluation.drawings, session.shape.draw_size)?;
-    let text = serde_json::to_string_pretty(&evaluation.summary)?;
-    std::fs::write(folder.join("eval.json"), text + "\n").with_context(|| format!("{}", folder.display()))?;
-    finish(args, &folder, Some(&evaluation))
+    let text = serde_json::to_string_pretty(&evaluation.summary)? + "\n";
+    write_atomically(&folder.join("eval.json"), |w| w.write_all(text.as_bytes()))?;
+    finish(args, &folder, outcome.step, Some(&evaluation))
 }
 
 fn run_folder(args: &TrainArgs, config: &Config, resume: Option<&Checkpoint>) -> PathBuf {
     if let Some(out) = &args.out {
         return out.clone();
     }
-    // RUN/checkpoints/step-N: a resumed run goes on where it was.
-    let parent = resume.and_then(|c| c.path().parent()).and_then(Path::parent);
-    parent.map_or_else(|| PathBuf::from("runs").join(&config.run.name), Path::to_owned)
+    // A resumed run goes on where it was.
+    resume.and_then(Checkpoint::run).unwrap_or_else(|| PathBuf::from("runs").join(&config.run.name))
 }
 
 fn stopped(args: &TrainArgs, folder: &Path, step: u64, steps: u64) -> anyhow::Result<()> {
-    let run = folder.display();
     if args.json {
-        println!("{}", serde_json::json!({ "run": folder, "step": step, "finished": false }));
-    } else {
-        println!(
-            "Stopped after step {step} of {steps}; a checkpoint is written.\nGo on with: bigmac train --resume {run}"
-        );
+        return print_json(&json!({ "run": folder, "step": step, "finished": false }));
     }
-    Ok(())
+    let run = folder.display();
+    super::print(&format!(
+        "Stopped after step {step} of {steps}; a checkpoint is written.\nGo on with: bigmac train --resume {run}\n"
+    ))
 }
 
-fn finish(args: &TrainArgs, folder: &Path, evaluation: Option<&Evaluation>) -> anyhow::Result<()> {
-    let run = folder.display();
+fn finish(args: &TrainArgs, folder: &Path, step: u64, evaluation: Option<&Evaluation>) -> anyhow::Result<()> {
     let summary = evaluation.map(|e| &e.summary);
     if args.json {
-        println!("{}", serde_json::json!({ "run": folder, "finished": true, "eval": summary }));
-        return Ok(());
+        return print_json(&json!({ "run": folder, "step": step, "finished": true, "eval": summary }));
     }
-    println!("\nTrained: {run}");
-    if let Some(summary) = summary {
-        print!("{}", super::eval::figures(summary));
-        println!("  captions     {run}/captions.png, captions.txt");
-        println!("  drawings     {run}/drawings.png");
-    }
-    println!("  timeline     {run}/timeline.html (a measured step beside its simulation)");
-    println!("\nTry next:");
-    println!(
-        "  bigmac imagine {run} \"small red circle top left, big blue square bottom right\" --out picture.png"
-    );
-    println!("  bigmac caption {run} picture.png");
-    println!(
-        "  bigmac train --schedule monolithic --out runs/monolithic    (the same model without nesting)"
-    );
-    println!(
-        "  bigmac simulate --schedule nested,monolithic --ranks 4 --microbatches 16 --cost F=1,B=1,W=1,Ef=2,Eb=4 --timeline timeline.html"
-    );
-    Ok(())
+    let run = folder.display();
+    let evaluated = match summary {
+        Some(summary) => format!(
+            "{}  captions     {run}/captions.png, captions.txt\n  drawings     {run}/drawings.png\n",
+            super::eval::figures(summary)
+        ),
+        None => "Not evaluated: the data set has no held-out samples. Put a heldout.jsonl beside the training file, or \
+                 name one in data.heldout.\n"
+            .into(),
+    };
+    super::print(&format!(
+        "
+Trained: {run}
+{evaluated}  timeline     {run}/timeline.html (a measured step beside its simulation)
+
+Try next:
+  bigmac imagine {run} \"small red circle top left, big blue square bottom right\" --out picture.png
+  bigmac caption {run} picture.png
+  bigmac train --schedule monolithic --out runs/monolithic    (the same model without nesting)
+  bigmac simulate --schedule nested,monolithic --ranks 4 --microbatches 16 --cost F=1,B=1,W=1,Ef=2,Eb=4 --timeline timeline.html
+"
+    ))
+}
+
+fn print_json(value: &Value) -> anyhow::Result<()> {
+    super::print(&format!("{value}\n"))
 }
