@@ -74,7 +74,7 @@ impl Default for Data {
 pub struct Model {
     /// Type that is computed with: `f32`, or `bf16` with weights of fp32 beside it.
     pub dtype: Dtype,
-    /// A checkpoint of a run (or its export) whose weights to start from; empty: random weights.
+    /// A run, or one of its checkpoints, whose weights to start from; empty: random weights.
     pub from: String,
     /// The ViT encoder and its projector.
     pub encoder: Encoder,
@@ -375,6 +375,13 @@ impl Config {
             "train.microbatches",
             t.microbatches,
             "at most train.batch, so that each has a sample",
+        )?;
+        let frozen = e.frozen && l.frozen && g.frozen;
+        require(
+            !frozen,
+            "model.generator.frozen",
+            g.frozen,
+            "false where encoder and LLM are frozen too: something has to learn",
         )?;
         for (key, value, fits, wanted) in [
             ("train.lr", t.lr, t.lr > 0.0, "a positive number"),

@@ -21,8 +21,8 @@ pub enum ExecuteError {
     Workload(#[from] WorkloadError),
     /// A loss that is no number.
     #[error(
-        "step {step}: the {part} loss is {value} on rank {rank} (microbatch {microbatch}); the last checkpoint is kept: \
-         resume from it with a smaller train.lr, or look at the data of that step"
+        "step {step}: the {part} loss is {value} on rank {rank} (microbatch {microbatch}); use a smaller train.lr, or look at \
+         the data of that step"
     )]
     NotFinite {
         /// The step, from 0.

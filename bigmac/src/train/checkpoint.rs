@@ -18,8 +18,9 @@ use crate::model::{ModelShape, RankModules};
 use crate::schedule::ModuleKind;
 use bigmac_autograd::Parameters;
 use bigmac_models::init::ParameterSpec;
+use bigmac_models::llava::{self, LlavaConfig};
 use bigmac_models::mmdit::{DIFFUSERS, Mmdit};
-use bigmac_models::{llava, names, weights};
+use bigmac_models::{names, weights};
 use bigmac_runtime::fs::write_atomically;
 use bigmac_runtime::safetensors::{self, NamedBytes, SafetensorsFile};
 use bigmac_runtime::{Context, DType, Error, Spec, Tensor};
@@ -29,6 +30,8 @@ use std::path::{Path, PathBuf};
 
 /// Version of the layout.
 const FORMAT: u32 = 1;
+/// The folder of checkpoints in a run's directory.
+pub(super) const FOLDER: &str = "checkpoints";
 const STATE: &str = "state.json";
 const OPTIMIZER: &str = "optimizer.safetensors";
 const GENERATOR: &str = "generator";
@@ -45,10 +48,12 @@ pub struct State {
     files: BTreeMap<String, u64>,
 }
 
-/// Writes `snapshot` as the checkpoint of `step` under `folder`, and removes all but the newest `keep`.
+/// Writes `snapshot` as the checkpoint of `step` under `folder`, and removes all but the newest `keep` up to it. Those of
+/// later steps go as well: they are of a course that was left when the run was resumed before them.
 ///
 /// # Errors
-/// [`TrainError::Runtime`] when a file can't be written (no space left); checkpoints that were there stay as they were.
+/// [`TrainError::Weights`] when weights have overflown; [`TrainError::Save`] when a file can't be written (no space left).
+/// Checkpoints that were there stay as they were.
 pub fn save(
     ctx: &Context,
     folder: &Path,
@@ -57,23 +62,26 @@ pub fn save(
     config: &Config,
     step: u64,
 ) -> Result<PathBuf, TrainError> {
+    if let Some(parameter) = snapshot.overflown(ctx)? {
+        return Err(TrainError::Weights { step: step.saturating_sub(1), parameter });
+    }
     let target = folder.join(format!("step-{step:08}"));
     let aside = folder.join(format!("step-{step:08}.tmp"));
-    // What an interrupted save left.
-    remove(&aside)?;
-    std::fs::create_dir_all(&aside).map_err(|e| Error::io(&aside, e))?;
     let whole = snapshot.whole_model(ctx, shape)?;
-    let written = write_files(&aside, &whole, snapshot, shape, config, step).and_then(|()| {
+    let written = (|| {
+        // What an interrupted save left.
+        remove(&aside)?;
+        std::fs::create_dir_all(&aside).map_err(|e| Error::io(&aside, e))?;
+        write_files(&aside, &whole, snapshot, shape, config, step)?;
         remove(&target)?;
         std::fs::rename(&aside, &target).map_err(|e| Error::io(&target, e))?;
-        Ok(())
-    });
-    if let Err(error) = written {
-        // The error to report is this one; what can't be removed now is removed by the next save.
+        prune(folder, config.output.keep, &target)
+    })();
+    written.map_err(|cause| {
+        // The error to report is that of writing; what can't be removed now is removed by the next save.
         let _ = remove(&aside);
-        return Err(error);
-    }
-    prune(folder, config.output.keep)?;
+        TrainError::Save { path: target.clone(), cause: Box::new(cause) }
+    })?;
     Ok(target)
 }
 
@@ -145,12 +153,13 @@ pub fn list(folder: &Path) -> Result<Vec<PathBuf>, TrainError> {
     Ok(found)
 }
 
-fn prune(folder: &Path, keep: usize) -> Result<(), TrainError> {
-    let all = list(folder)?;
-    for old in &all[..all.len().saturating_sub(keep)] {
-        std::fs::remove_dir_all(old).map_err(|e| Error::io(old, e))?;
-    }
-    Ok(())
+/// Keeps `newest` and the `keep` - 1 before it.
+fn prune(folder: &Path, keep: usize, newest: &Path) -> Result<(), TrainError> {
+    let (mut all, mut left) = (list(folder)?, Vec::new());
+    let behind = all.iter().position(|path| path == newest).map_or(all.len(), |i| i + 1);
+    left.extend(all.drain(behind..));
+    left.extend(all.drain(..all.len().saturating_sub(keep)));
+    left.iter().try_for_each(|path| remove(path))
 }
 
 /// A checkpoint on disk, checked to be whole.
@@ -172,7 +181,7 @@ impl Checkpoint {
         let path = if path.join(STATE).exists() {
             path.to_owned()
         } else {
-            let newest = list(&path.join("checkpoints"))?.pop();
+            let newest = list(&path.join(FOLDER))?.pop();
             newest.ok_or_else(|| {
                 let message =
                     "no checkpoint here; give a run's directory, or one of its checkpoints/step-...";
@@ -217,20 +226,54 @@ impl Checkpoint {
         &self.path
     }
 
+    /// The directory of the run that it lies in, as RUN/checkpoints/step-N; none for a copy elsewhere.
+    pub fn run(&self) -> Option<PathBuf> {
+        let run = |path: &Path| {
+            let folder = path.parent().filter(|folder| folder.file_name() == Some(FOLDER.as_ref()))?;
+            Some(folder.parent()?.to_owned()).filter(|run| !run.as_os_str().is_empty())
+        };
+        // A path that is too short to show it, such as `.`, is looked up.
+        run(&self.path).or_else(|| run(&self.path.canonicalize().ok()?))
+    }
+
     /// Checks that a run of `config` can go on from here: same model, same dtype.
     ///
     /// # Errors
     /// [`TrainError::OtherModel`] naming the first key that differs.
     pub fn check_model(&self, config: &Config) -> Result<(), TrainError> {
+        self.check_keys(config, &|key| !is_free(key))
+    }
+
+    /// Checks that a run of `config` can begin with these weights: same model, in any dtype.
+    ///
+    /// # Errors
+    /// As [`Checkpoint::check_model`].
+    pub fn check_architecture(&self, config: &Config) -> Result<(), TrainError> {
+        self.check_keys(config, &|key| !is_free(key) && key != "model.dtype")
+    }
+
+    fn check_keys(&self, config: &Config, matters: &dyn Fn(&str) -> bool) -> Result<(), TrainError> {
         let table = |c: &Config| toml::Value::try_from(&c.model).ok();
         let (Some(here), Some(wanted)) = (table(&self.state.config), table(config)) else { return Ok(()) };
-        match first_difference("model", &here, &wanted) {
-            Some((key, _, _)) if key.ends_with(".frozen") || key == "model.from" => Ok(()),
+        match first_difference("model", &here, &wanted, matters) {
             Some((key, here, wanted)) => {
                 Err(TrainError::OtherModel { path: self.path.clone(), key, here, wanted })
             }
             None => Ok(()),
         }
+    }
+
+    /// Checks that the model was made for a vocabulary of this size.
+    ///
+    /// # Errors
+    /// [`TrainError::Vocabulary`]; [`TrainError::Runtime`] when `config.json` is damaged.
+    pub fn check_vocabulary(&self, shape: &ModelShape) -> Result<(), TrainError> {
+        let model = self.llava.config(LlavaConfig::from_json)?.text.vocab_size;
+        let tokenizer = shape.llava.text.vocab_size;
+        if model == tokenizer {
+            return Ok(());
+        }
+        Err(TrainError::Vocabulary { path: self.path.clone(), tokenizer, model })
     }
 
     /// The parameters of a module, as [`RankModules::new`] asks for them.
@@ -263,17 +306,27 @@ impl Checkpoint {
     }
 }
 
-/// The first key at which two tables differ, with both values.
-fn first_difference(prefix: &str, a: &toml::Value, b: &toml::Value) -> Option<(String, String, String)> {
+/// Keys of the model that say how it is trained, not what it is.
+fn is_free(key: &str) -> bool {
+    key.ends_with(".frozen") || key == "model.from" || key == "model.generator.sample_steps"
+}
+
+/// The first key that matters at which two tables differ, with both values.
+fn first_difference(
+    prefix: &str,
+    a: &toml::Value,
+    b: &toml::Value,
+    matters: &dyn Fn(&str) -> bool,
+) -> Option<(String, String, String)> {
     match (a, b) {
         (toml::Value::Table(a), toml::Value::Table(b)) => a.iter().find_map(|(key, value)| {
             let path = format!("{prefix}.{key}");
             match b.get(key) {
-                Some(other) => first_difference(&path, value, other),
+                Some(other) => first_difference(&path, value, other, matters),
                 None => Some((path, value.to_string(), "nothing".into())),
             }
         }),
-        _ if a == b => None,
+        _ if a == b || !matters(prefix) => None,
         _ => Some((prefix.to_owned(), a.to_string(), b.to_string())),
     }
 }

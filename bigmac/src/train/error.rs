@@ -56,14 +56,56 @@ pub enum TrainError {
         wanted: String,
     },
     /// A run's directory that already holds one.
-    #[error("{} already holds a run; go on with it by --resume, or write elsewhere with --out", path.display())]
+    #[error("{} already holds {what}; go on with a run by --resume, or write elsewhere with --out", path.display())]
     Exists {
         /// The directory.
         path: PathBuf,
+        /// What of a run is there.
+        what: &'static str,
+    },
+    /// A run that was to end before the step that it is resumed at.
+    #[error(
+        "{}: the checkpoint has {done} steps behind it, and the run was to have {steps} in all; ask for more with --steps",
+        path.display()
+    )]
+    Behind {
+        /// The checkpoint.
+        path: PathBuf,
+        /// Steps done.
+        done: u64,
+        /// Steps of the whole run.
+        steps: u64,
+    },
+    /// A run that ended early.
+    #[error("{cause}; {}", go_on(newest))]
+    Ended {
+        /// Why.
+        cause: Box<TrainError>,
+        /// The newest checkpoint that there is, which is whole.
+        newest: Option<PathBuf>,
+    },
+    /// A checkpoint that couldn't be written.
+    #[error("could not write the checkpoint {}: {cause}; make room there, or choose another --out", path.display())]
+    Save {
+        /// The checkpoint.
+        path: PathBuf,
+        /// Why.
+        cause: Box<TrainError>,
+    },
+    /// Weights that nothing can be computed with any more: no checkpoint is to make room for them.
+    #[error(
+        "after step {step} the parameter '{parameter}' has values that are no numbers, or too large to compute with; use a \
+         smaller train.lr"
+    )]
+    Weights {
+        /// The step, from 0.
+        step: u64,
+        /// The first such parameter.
+        parameter: String,
     },
     /// A gradient that is no number although every loss is one.
     #[error(
-        "step {step}: the gradient's norm is {norm}; the last checkpoint is kept: resume from it with a smaller train.lr"
+        "step {step}: the gradient's norm is {norm}; use a smaller train.lr, or look at the data of that step"
     )]
     Gradient {
         /// The step, from 0.
@@ -78,12 +120,24 @@ pub enum TrainError {
     NoHeldOut,
     /// A vocabulary that the model doesn't have.
     #[error(
-        "the tokenizer has {tokenizer} tokens, the model's vocabulary {model}; use the tokenizer that the model was trained with"
+        "{}: the model has a vocabulary of {model}, and the tokenizer needs one of {tokenizer}; name the tokenizer that it was \
+         trained with in data.tokenizer", path.display()
     )]
     Vocabulary {
+        /// The model's checkpoint.
+        path: PathBuf,
         /// Tokens of the tokenizer.
         tokenizer: usize,
         /// Entries of the model.
         model: usize,
     },
+}
+
+fn go_on(newest: &Option<PathBuf>) -> String {
+    match newest {
+        Some(path) => {
+            format!("the newest checkpoint is kept: go on from it with --resume {}", path.display())
+        }
+        None => "no checkpoint was written before".into(),
+    }
 }

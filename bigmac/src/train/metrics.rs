@@ -10,6 +10,9 @@ use std::fs::{File, OpenOptions};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
+/// The file in a run's directory.
+pub(super) const FILE: &str = "metrics.jsonl";
+
 /// One line of `metrics.jsonl`.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct StepReport {
@@ -66,7 +69,7 @@ impl MetricsFile {
     /// # Errors
     /// [`TrainError::Runtime`] when the file can't be read or written.
     pub fn open(folder: &Path, step: u64) -> Result<Self, TrainError> {
-        let path = folder.join("metrics.jsonl");
+        let path = folder.join(FILE);
         let old = match std::fs::read_to_string(&path) {
             Ok(text) => text,
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => String::new(),

@@ -31,6 +31,9 @@ use std::path::Path;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
+/// The resolved configuration in a run's directory.
+const CONFIG: &str = "config.toml";
+
 /// Who is told what a run does. Called on rank 0, between steps.
 pub trait Observer: Sync {
     /// A step is done.
@@ -71,7 +74,7 @@ pub struct Outcome {
 /// looked at between steps; then a checkpoint is written.
 ///
 /// # Errors
-/// [`TrainError`]; of several ranks' errors, the first cause.
+/// [`TrainError`]; of several ranks' errors, the first cause, as [`TrainError::Ended`].
 pub fn train(
     session: &Session,
     folder: &Path,
@@ -79,25 +82,69 @@ pub fn train(
     stop: &AtomicBool,
     observer: &dyn Observer,
 ) -> Result<Outcome, TrainError> {
-    if resume.is_none() && folder.join("checkpoints").exists() {
-        return Err(TrainError::Exists { path: folder.to_owned() });
-    }
     if let Some(checkpoint) = resume {
+        checkpoint.check_vocabulary(&session.shape)?;
         checkpoint.check_model(&session.config)?;
+        let (done, steps) = (checkpoint.state().step, session.config.train.steps);
+        if done > steps {
+            return Err(TrainError::Behind { path: checkpoint.path().to_owned(), done, steps });
+        }
     }
+    if !resume.is_some_and(|checkpoint| is_of_run(checkpoint, folder)) {
+        check_unused(folder)?;
+    }
+    let start = start_weights(session, resume)?;
     std::fs::create_dir_all(folder).map_err(|e| Error::io(folder, e))?;
     let resolved = config::write(&session.config);
-    write_atomically(&folder.join("config.toml"), |w| w.write_all(resolved.as_bytes()))?;
+    write_atomically(&folder.join(CONFIG), |w| w.write_all(resolved.as_bytes()))?;
     let pipeline = &session.config.pipeline;
     let timeout = Duration::from_secs_f64(pipeline.timeout);
-    let shared = rank::Shared { session, resume, folder, stop, observer };
-    let ended = run_ranks(pipeline.ranks, timeout, |comm| rank::run_rank(&shared, &comm)).map_err(
-        |error| match error.cause {
-            RankFailure::Failed(cause) => cause,
-            other => TrainError::Rank { rank: error.rank, message: other.to_string() },
-        },
-    )?;
+    let shared = rank::Shared { session, resume, weights: resume.or(start.as_ref()), folder, stop, observer };
+    let ended =
+        run_ranks(pipeline.ranks, timeout, |comm| rank::run_rank(&shared, &comm)).map_err(
+            |error| match error.cause {
+                RankFailure::Failed(cause) => cause,
+                other => TrainError::Rank { rank: error.rank, message: other.to_string() },
+            },
+        );
+    let ended = ended.map_err(|cause| {
+        // Where the folder can't be read any more, that is part of the cause.
+        let newest = checkpoint::list(&folder.join(checkpoint::FOLDER)).ok().and_then(|mut all| all.pop());
+        TrainError::Ended { cause: Box::new(cause), newest }
+    })?;
     let mut ended = ended.into_iter();
     let first = ended.next();
     Ok(first.map_or(Outcome { step: 0, snapshot: None }, |e| Outcome { step: e.step, snapshot: e.snapshot }))
+}
+
+/// True when `folder` is the run that wrote the checkpoint.
+fn is_of_run(checkpoint: &Checkpoint, folder: &Path) -> bool {
+    let real = |path: &Path| path.canonicalize().ok();
+    checkpoint.run().is_some_and(|run| real(&run).is_some_and(|run| Some(run) == real(folder)))
+}
+
+/// Checks that a new run would write over nothing in `folder`. What an attempt left that failed before its first step
+/// (its configuration, no metrics) is no loss.
+fn check_unused(folder: &Path) -> Result<(), TrainError> {
+    let exists = |name: &str| folder.join(name).exists();
+    let metrics = std::fs::metadata(folder.join(metrics::FILE)).map(|m| m.len()).ok();
+    let what = match metrics {
+        _ if exists(checkpoint::FOLDER) => "checkpoints of a run",
+        Some(1..) => "metrics of a run",
+        None if exists(CONFIG) => "a config.toml that no run wrote",
+        _ => return Ok(()),
+    };
+    Err(TrainError::Exists { path: folder.to_owned(), what })
+}
+
+/// The checkpoint that `model.from` names, for a run that begins.
+fn start_weights(session: &Session, resume: Option<&Checkpoint>) -> Result<Option<Checkpoint>, TrainError> {
+    let from = &session.config.model.from;
+    if resume.is_some() || from.is_empty() {
+        return Ok(None);
+    }
+    let checkpoint = Checkpoint::open(Path::new(from))?;
+    checkpoint.check_vocabulary(&session.shape)?;
+    checkpoint.check_architecture(&session.config)?;
+    Ok(Some(checkpoint))
 }

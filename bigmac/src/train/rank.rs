@@ -22,7 +22,10 @@ use std::time::Instant;
 /// What all ranks of a run share.
 pub(super) struct Shared<'a> {
     pub session: &'a Session,
+    /// Where the run goes on from.
     pub resume: Option<&'a Checkpoint>,
+    /// Where weights come from that are not random.
+    pub weights: Option<&'a Checkpoint>,
     pub folder: &'a Path,
     pub stop: &'a AtomicBool,
     pub observer: &'a dyn Observer,
@@ -72,7 +75,8 @@ pub(super) fn run_rank(shared: &Shared<'_>, comm: &dyn Communicator) -> Result<E
         let stopped = runner.step(step)?;
         step += 1;
         let every = |n: u64| n > 0 && step.is_multiple_of(n) && step < config.train.steps;
-        if stopped || every(config.output.checkpoint_every) {
+        // Behind the last step everything is saved anyway.
+        if (stopped && step < config.train.steps) || every(config.output.checkpoint_every) {
             runner.save(step)?;
         }
         if stopped {
@@ -92,7 +96,7 @@ impl<'a> Runner<'a> {
     fn new(shared: &'a Shared<'a>, ctx: Context, comm: &'a dyn Communicator) -> Result<Self, TrainError> {
         let session = shared.session;
         let (rank, ranks, shape) = (comm.rank(), comm.size(), &session.shape);
-        let modules = match shared.resume {
+        let modules = match shared.weights {
             None => RankModules::random(&ctx, shape, rank, ranks, 1, session.config.run.seed)?,
             Some(checkpoint) => RankModules::new(&ctx, shape, rank, ranks, 1, &|ctx, kind, specs| {
                 checkpoint.parameters(ctx, kind, specs, shape.dtype)
@@ -220,7 +224,7 @@ impl<'a> Runner<'a> {
     fn save(&self, step: u64) -> Result<Option<Snapshot>, TrainError> {
         let Some(snapshot) = self.gather(true)? else { return Ok(None) };
         let session = self.shared.session;
-        let folder = self.shared.folder.join("checkpoints");
+        let folder = self.shared.folder.join(checkpoint::FOLDER);
         let path = checkpoint::save(&self.ctx, &folder, &snapshot, &session.shape, &session.config, step)?;
         self.shared.observer.saved(&path);
         Ok(Some(snapshot))

@@ -3,9 +3,10 @@
 use super::TrainError;
 use crate::config::Config;
 use crate::data::shapes::{ShapesSpec, write_shapes};
-use crate::data::{Dataset, Planner, SpecialNames, StepShape, Tokenizer, find_dataset_file};
+use crate::data::{DataError, Dataset, Planner, SpecialNames, StepShape, Tokenizer, find_dataset_file};
 use crate::execute::CostModel;
 use crate::model::ModelShape;
+use crate::schedule::registry;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -31,14 +32,18 @@ impl Session {
     /// Reads (or first writes) the data and puts everything together. `progress` is told pictures as they are written.
     ///
     /// # Errors
-    /// [`TrainError::Data`] naming file and line; [`TrainError::Runtime`] for a model that doesn't fit together.
+    /// [`TrainError::Schedule`] for one that there isn't; [`TrainError::Data`] naming file and line; [`TrainError::Runtime`]
+    /// for a model that doesn't fit together.
     pub fn open(config: &Config, progress: &(dyn Fn(usize) + Sync)) -> Result<Session, TrainError> {
+        // Told before pictures are written and files are read for it.
+        registry::schedule(&config.pipeline.schedule)?;
+        registry::llm_schedule(&config.pipeline.llm)?;
         let tokenizer = tokenizer(config)?;
         let shape = ModelShape::new(&config.model, &tokenizer)?;
         let layout = shape.layout(config.train.tokens_per_microbatch, config.data.max_tiles);
         let path = training_path(config, progress)?;
         let train = Arc::new(Dataset::load(&path, "train", &tokenizer, &layout)?);
-        let heldout = heldout_path(config, &path)
+        let heldout = heldout_path(config, &path)?
             .map(|path| Dataset::load(&path, "heldout", &tokenizer, &layout).map(Arc::new))
             .transpose()?;
         let step = StepShape {
@@ -78,10 +83,16 @@ fn training_path(config: &Config, progress: &(dyn Fn(usize) + Sync)) -> Result<P
 }
 
 /// The held-out file: as configured, else the one beside the training file, if there is one.
-fn heldout_path(config: &Config, train: &Path) -> Option<PathBuf> {
+fn heldout_path(config: &Config, train: &Path) -> Result<Option<PathBuf>, TrainError> {
     if !config.data.heldout.is_empty() {
-        return Some(PathBuf::from(&config.data.heldout));
+        return Ok(Some(PathBuf::from(&config.data.heldout)));
     }
-    let folder = if train.is_dir() { train } else { train.parent()? };
-    find_dataset_file(folder, "heldout").ok().filter(|file| file.file_stem().is_some_and(|s| s == "heldout"))
+    let folder = if train.is_dir() { Some(train) } else { train.parent() };
+    // A bare file name has an empty parent: the current directory.
+    let folder = folder.filter(|f| !f.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    match find_dataset_file(folder, "heldout") {
+        Ok(file) => Ok(Some(file)),
+        Err(DataError::NoDataset { .. }) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
 }

@@ -6,6 +6,7 @@ use crate::model::{ModelShape, RankModules};
 use crate::schedule::ModuleKind;
 use bigmac_autograd::Parameters;
 use bigmac_comm::{Communicator, Tag};
+use bigmac_kernels::norm;
 use bigmac_models::init::ParameterSpec;
 use bigmac_models::qwen3::Qwen3;
 use bigmac_runtime::{Context, DType, Error, Result, Spec, Tensor};
@@ -85,6 +86,19 @@ impl Snapshot {
             None => self.weights.insert(spec.name.clone(), tensor),
             Some(part) => self.optimizer.insert(state_name(part, &spec.name), tensor),
         };
+    }
+
+    /// The first parameter whose norm is no finite f32: it has a value that is no number, or squares overflow.
+    ///
+    /// # Errors
+    /// Those of allocation.
+    pub fn overflown(&self, ctx: &Context) -> Result<Option<String>> {
+        for (name, tensor) in &self.weights {
+            if !norm::sum_of_squares(ctx, tensor)?.is_finite() {
+                return Ok(Some(name.clone()));
+            }
+        }
+        Ok(None)
     }
 
     /// The whole model, uncut, with these weights.
