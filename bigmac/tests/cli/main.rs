@@ -1,0 +1,9 @@
+//! The `bigmac` command as a user runs it: real processes on real files, with models small enough for seconds.
+
+mod commands;
+mod damage;
+mod input;
+mod interrupt;
+mod resume;
+mod sets;
+mod work;

@@ -1,0 +1,154 @@
+//! A run that goes on is the run that was never interrupted, bit for bit; with other ranks it is the same within rounding.
+
+use std::fs::OpenOptions;
+use std::io::Write;
+
+use crate::work::{Work, assert_same_files, copy, signal, wait, wait_until};
+
+const STEPS: usize = 40;
+const LAST: &str = "checkpoints/step-00000040";
+
+fn goes_on_bit_for_bit(dtype: &str) {
+    let work = Work::new();
+    let train = format!(
+        "train tiny.toml --steps {STEPS} --set model.dtype={dtype} --set output.checkpoint_every=4 --set output.keep=3 --out"
+    );
+    work.ok(&format!("{train} whole"));
+    let whole = work.metrics("whole");
+    assert_eq!(whole.len(), STEPS);
+
+    // Killed, with a line half written and a checkpoint half saved.
+    let mut child = work.command(&format!("{train} killed")).spawn().unwrap();
+    wait_until(&mut child, || work.path("killed/checkpoints/step-00000004").exists());
+    child.kill().unwrap();
+    child.wait().unwrap();
+    assert!(!work.path("killed").join(LAST).exists(), "the run was over before it was killed");
+    let mut file = OpenOptions::new().append(true).open(work.path("killed/metrics.jsonl")).unwrap();
+    file.write_all(br#"{"step":39,"loss":1.2"#).unwrap();
+    std::fs::create_dir_all(work.path("killed/checkpoints/step-00000008.tmp/generator")).unwrap();
+    work.ok("train --resume killed");
+
+    // Asked to stop.
+    let mut child = work.command(&format!("{train} stopped")).spawn().unwrap();
+    wait_until(&mut child, || work.path("stopped/checkpoints/step-00000004").exists());
+    signal(&child, libc::SIGTERM);
+    assert!(wait(child).stdout.contains("Stopped after step"));
+    assert!(!work.path("stopped").join(LAST).exists(), "the run was over before it was stopped");
+    work.ok("train --resume stopped");
+
+    // From an older checkpoint, in a directory of its own.
+    work.ok("train --resume whole/checkpoints/step-00000036 --out again");
+
+    for run in ["killed", "stopped", "again"] {
+        assert_same_files(&work.path("whole").join(LAST), &work.path(run).join(LAST));
+        let metrics = work.metrics(run);
+        assert_eq!(metrics, whole[STEPS - metrics.len()..], "{run}");
+        assert_eq!(metrics.len(), if run == "again" { 4 } else { STEPS });
+        assert_eq!(work.read(&format!("{run}/eval.json")), work.read("whole/eval.json"));
+    }
+    assert_eq!(
+        work.names("killed/checkpoints"),
+        ["step-00000032", "step-00000036", "step-00000040"],
+        "the half-saved checkpoint is gone, three are kept"
+    );
+}
+
+#[test]
+fn f32_goes_on_bit_for_bit() {
+    goes_on_bit_for_bit("f32");
+}
+
+#[test]
+fn bf16_goes_on_bit_for_bit_from_its_fp32_masters() {
+    goes_on_bit_for_bit("bf16");
+}
+
+#[test]
+fn other_numbers_of_ranks_go_on_with_the_same_losses() {
+    let work = Work::new();
+    for (dtype, allowed) in [("f32", 1e-4), ("bf16", 2e-2)] {
+        let whole = format!("whole-{dtype}");
+        work.ok(&format!(
+            "train tiny.toml --steps 8 --set model.dtype={dtype} --set output.checkpoint_every=4 --out {whole}"
+        ));
+        let losses = work.losses(&whole);
+        for ranks in [1, 3] {
+            let run = format!("{whole}-{ranks}");
+            work.ok(&format!(
+                "train --resume {whole}/checkpoints/step-00000004 --ranks {ranks} --schedule phased --out {run}"
+            ));
+            let resumed = work.losses(&run);
+            assert_eq!(resumed.len(), 4);
+            for (a, b) in losses[4..].iter().zip(&resumed) {
+                assert!((a - b).abs() <= allowed * a.abs(), "{run}: {losses:?}, resumed {resumed:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn bf16_learns_as_f32_does() {
+    let work = Work::new();
+    for dtype in ["f32", "bf16"] {
+        work.ok(&format!(
+            "train tiny.toml --steps 8 --set model.dtype={dtype} --set train.lr=1e-2 --out {dtype}"
+        ));
+    }
+    let (full, half) = (work.losses("f32"), work.losses("bf16"));
+    assert_ne!(full, half);
+    assert!(full[7] < 0.9 * full[0], "nothing was learned: {full:?}");
+    for (a, b) in full.iter().zip(&half) {
+        assert!((a - b).abs() <= 0.03 * a, "f32 {full:?}, bf16 {half:?}");
+    }
+}
+
+#[test]
+fn going_back_to_an_older_checkpoint_leaves_the_later_course() {
+    let work = Work::new();
+    work.ok("train tiny.toml --steps 6 --set output.checkpoint_every=2 --set output.keep=3 --out run");
+    let whole = work.metrics("run");
+    work.ok("train --resume run/checkpoints/step-00000002 --steps 5 --set train.lr=1e-4");
+    assert_eq!(work.names("run/checkpoints"), ["step-00000002", "step-00000004", "step-00000005"]);
+    let metrics = work.metrics("run");
+    assert_eq!(metrics.len(), 5);
+    assert_eq!(metrics[..2], whole[..2]);
+    assert_ne!(metrics[3], whole[3]);
+}
+
+#[test]
+fn a_new_run_begins_with_the_weights_of_another() {
+    let work = Work::new();
+    work.ok("train tiny.toml --out run");
+    work.ok("train tiny.toml --steps 0 --set model.from=run --out copy");
+    let weights = |run: &str, step| {
+        std::fs::read(work.path(&format!("{run}/checkpoints/step-0000000{step}/model.safetensors"))).unwrap()
+    };
+    assert!(weights("run", 3) == weights("copy", 0));
+    work.ok("train tiny.toml --steps 1 --set model.from=run --set model.dtype=bf16 --out half");
+    work.error(
+        "train tiny.toml --set model.from=run --set model.llm.mlp=64 --out other",
+        &["model.llm.mlp is 32"],
+    );
+    assert!(!work.path("other").exists());
+}
+
+#[test]
+fn a_run_goes_on_where_its_checkpoint_lies() {
+    let work = Work::new();
+    work.ok("train tiny.toml --out run");
+    // From inside, where paths are too short to show the run.
+    for (folder, name, steps) in
+        [("run", ".", 4), ("run/checkpoints", "step-00000004", 5), ("run/checkpoints/step-00000005", ".", 6)]
+    {
+        let data = work.path("data");
+        let arguments = format!("train --resume {name} --steps {steps} --set data.path={}", data.display());
+        let ended = wait(work.command(&arguments).current_dir(work.path(folder)).spawn().unwrap());
+        assert!(ended.status.success(), "{}", ended.stderr);
+        assert_eq!(work.metrics("run").len(), steps);
+    }
+    // A copy elsewhere belongs to no run: a new one goes on with it.
+    copy(&work.path("run/checkpoints/step-00000006"), &work.path("backup/good"));
+    work.ok("train --resume backup/good --steps 7");
+    assert_eq!(work.names("."), ["backup", "data", "run", "runs", "tiny.toml"]);
+    assert_eq!(work.names("runs/shapes/checkpoints"), ["step-00000007"]);
+}
