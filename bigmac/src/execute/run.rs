@@ -54,6 +54,8 @@ pub struct Measured {
     pub drawing_loss: f64,
     /// Per module, the most bytes that live activations held after an op.
     pub saved: PerModule<usize>,
+    /// After each op of this rank's list, the bytes that each module's live activations held.
+    pub held: Vec<PerModule<usize>>,
     /// Start and end of each op of this rank's list, in seconds since the step's start.
     pub spans: Vec<(f64, f64)>,
 }
@@ -103,10 +105,12 @@ pub fn run(
         let begun = start.elapsed().as_secs_f64();
         run.op(op)?;
         run.measured.spans.push((begun, start.elapsed().as_secs_f64()));
+        let mut held = PerModule::default();
         for kind in ModuleKind::ALL {
-            let held = ctx.memory().scope(activation_scope(kind)).current();
-            run.measured.saved[kind] = run.measured.saved[kind].max(held);
+            held[kind] = ctx.memory().scope(activation_scope(kind)).current();
+            run.measured.saved[kind] = run.measured.saved[kind].max(held[kind]);
         }
+        run.measured.held.push(held);
     }
     let measured = run.measured;
     modules.finish_step()?;
