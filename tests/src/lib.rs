@@ -1,4 +1,8 @@
-//! Tests that cross crates: gradients, parity with PyTorch, schedules against executions, faults
+//! What tests that cross crates share, and benchmarks with them: small data sets and models, a step on threads, references.
 
+pub mod dataset;
 pub mod llm;
 pub mod parity;
+pub mod reference;
+pub mod steps;
+pub mod tiny;

@@ -1,0 +1,186 @@
+//! Every schedule computes the same step: losses and gradients are those of one process without a pipeline, and the LLM's
+//! gradients are the same, bit for bit, whatever the schedule.
+
+use anyhow::{Context as _, Result, ensure};
+use bigmac::config::{Config, Pipeline};
+use bigmac::schedule::ModuleKind;
+use bigmac_tests::dataset::SmallSet;
+use bigmac_tests::reference::{Reference, reference};
+use bigmac_tests::steps::{GradientMap, StepResult, close_gradients, run_step, whole_norm};
+use bigmac_tests::tiny::{
+    ANSWER, CAPTION, DRAWING, EDIT, LINES, SEVERAL, SHORT_DRAWING, SHORT_TEXT, TEXT, config, pipeline,
+};
+
+const SCHEDULES: [&str; 3] = ["monolithic", "phased", "nested"];
+const TOLERANCE: f64 = 1e-5;
+
+/// Eight microbatches of every kind, in an order in which no two neighbours have the same items.
+const MIXED: [&[usize]; 8] = [
+    &[CAPTION, DRAWING],
+    &[SEVERAL, TEXT],
+    &[EDIT],
+    &[TEXT, SHORT_TEXT],
+    &[DRAWING, SHORT_DRAWING, EDIT],
+    &[ANSWER],
+    &[SHORT_DRAWING],
+    &[SEVERAL, EDIT, CAPTION],
+];
+
+/// Parts of the models that no loss depends on: LLaVA reads the states before the encoder's last norm, and nothing reads
+/// what the generator's last block makes of its text.
+const UNREAD: [&str; 5] = [
+    "vision_model.post_layernorm",
+    "transformer_blocks.1.attn.add_q_proj",
+    "transformer_blocks.1.attn.norm_added_q",
+    "transformer_blocks.1.attn.to_add_out",
+    "transformer_blocks.1.txt_mlp",
+];
+
+fn relative(given: f64, wanted: f64) -> f64 {
+    if given == wanted { 0.0 } else { (given - wanted).abs() / wanted.abs() }
+}
+
+fn check_step(step: &StepResult, wanted: &Reference) -> Result<()> {
+    let totals = step.totals;
+    for (part, given, wanted) in [
+        ("token loss", totals.token_loss, wanted.token_loss),
+        ("drawing loss", totals.drawing_loss, wanted.drawing_loss),
+        ("gradient's norm", totals.grad_norm, whole_norm(&wanted.gradients)),
+    ] {
+        ensure!(relative(given, wanted) <= TOLERANCE, "{part}: {given}, wanted {wanted}");
+    }
+    close_gradients(&step.gradients, &wanted.gradients, TOLERANCE)
+}
+
+fn of_llm(gradients: &GradientMap) -> GradientMap {
+    gradients
+        .iter()
+        .filter(|((kind, _), _)| *kind == ModuleKind::Llm)
+        .map(|(k, g)| (k.clone(), g.clone()))
+        .collect()
+}
+
+/// Runs a step through every schedule on 1 to 4 ranks, and holds it against the reference.
+fn check(
+    config: &Config,
+    microbatches: &[&[usize]],
+    change: impl Fn(Pipeline) -> Pipeline,
+) -> Result<Reference> {
+    let set = SmallSet::new(&LINES, config)?;
+    let plan = set.plan(microbatches)?;
+    let wanted = reference(&set.session, &plan)?;
+    for ranks in 1..=4 {
+        let mut first: Option<GradientMap> = None;
+        for schedule in SCHEDULES {
+            let what = || format!("{schedule} on {ranks} ranks");
+            let step =
+                run_step(&set.session, &plan, &change(pipeline(schedule, ranks))).with_context(what)?;
+            check_step(&step, &wanted).with_context(what)?;
+            let llm = of_llm(&step.gradients);
+            let first = first.get_or_insert_with(|| llm.clone());
+            ensure!(*first == llm, "{}: the LLM's gradients aren't those of {}", what(), SCHEDULES[0]);
+        }
+    }
+    Ok(wanted)
+}
+
+fn norm_of(gradients: &GradientMap, kind: ModuleKind) -> f64 {
+    whole_norm(
+        &gradients.iter().filter(|((k, _), _)| *k == kind).map(|(k, g)| (k.clone(), g.clone())).collect(),
+    )
+}
+
+/// Which modules have gradients at all: a reference without any would agree with everything.
+fn learns(reference: &Reference) -> [bool; 3] {
+    ModuleKind::ALL.map(|kind| norm_of(&reference.gradients, kind) > 1e-3)
+}
+
+#[test]
+fn microbatches_of_every_kind() -> Result<()> {
+    let reference = check(&config(), &MIXED, |p| p)?;
+    assert_eq!(learns(&reference), [true; 3]);
+    // Every parameter that is read takes part, so that none can be wrong unnoticed.
+    for ((kind, name), gradient) in &reference.gradients {
+        let unread = UNREAD.iter().any(|part| name.contains(part));
+        assert_eq!(gradient.iter().all(|g| *g == 0.0), unread, "{kind} {name}");
+    }
+    Ok(())
+}
+
+#[test]
+fn fewer_microbatches_than_ranks() -> Result<()> {
+    check(&config(), &MIXED[..1], |p| p)?;
+    check(&config(), &MIXED[1..4], |p| p)?;
+    Ok(())
+}
+
+#[test]
+fn a_number_of_microbatches_that_ranks_do_not_divide() -> Result<()> {
+    check(&config(), &MIXED[1..], |p| p)?;
+    check(&config(), &MIXED[..5], |p| p)?;
+    Ok(())
+}
+
+#[test]
+fn microbatches_without_images_or_without_drawings() -> Result<()> {
+    let no_images: [&[usize]; 4] = [&[DRAWING], &[TEXT], &[SHORT_DRAWING, DRAWING], &[SHORT_TEXT]];
+    let no_drawings: [&[usize]; 4] = [&[SEVERAL], &[CAPTION, ANSWER], &[TEXT], &[ANSWER]];
+    assert_eq!(learns(&check(&config(), &no_images, |p| p)?), [false, true, true]);
+    assert_eq!(learns(&check(&config(), &no_drawings, |p| p)?), [true, true, false]);
+    Ok(())
+}
+
+#[test]
+fn text_only() -> Result<()> {
+    let text: [&[usize]; 5] = [&[TEXT], &[SHORT_TEXT], &[TEXT, SHORT_TEXT], &[TEXT], &[SHORT_TEXT]];
+    assert_eq!(learns(&check(&config(), &text, |p| p)?), [false, true, false]);
+    Ok(())
+}
+
+#[test]
+fn frozen_modules() -> Result<()> {
+    for frozen in 1..8 {
+        let mut config = config();
+        let [encoder, llm, generator] = [1, 2, 4].map(|bit| frozen & bit > 0);
+        config.model.encoder.frozen = encoder;
+        config.model.llm.frozen = llm;
+        config.model.generator.frozen = generator;
+        let reference = check(&config, &MIXED[..6], |p| p)
+            .with_context(|| format!("frozen: encoder {encoder}, llm {llm}, generator {generator}"))?;
+        assert_eq!(learns(&reference), [!encoder, !llm, !generator]);
+    }
+    Ok(())
+}
+
+#[test]
+fn groups_of_microbatches_share_slots() -> Result<()> {
+    for group in [2, 3] {
+        check(&config(), &MIXED, |p| Pipeline { group, ..p })?;
+        check(&config(), &MIXED[..5], |p| Pipeline { group, ..p })?;
+    }
+    Ok(())
+}
+
+#[test]
+fn an_output_matrix_of_its_own() -> Result<()> {
+    let mut config = config();
+    config.model.llm.tied = false;
+    let reference = check(&config, &MIXED, |p| p)?;
+    let names: Vec<&str> = reference.gradients.keys().map(|(_, name)| name.as_str()).collect();
+    assert!(names.contains(&"lm_head.weight"));
+    Ok(())
+}
+
+#[test]
+fn threads_change_no_bit() -> Result<()> {
+    let set = SmallSet::new(&LINES, &config())?;
+    let plan = set.plan(&MIXED)?;
+    for schedule in SCHEDULES {
+        let [one, two] = [1, 2]
+            .map(|threads| run_step(&set.session, &plan, &Pipeline { threads, ..pipeline(schedule, 2) }));
+        let (one, two) = (one?, two?);
+        assert!(one.gradients == two.gradients, "{schedule}: gradients depend on the number of threads");
+        assert_eq!(one.totals, two.totals, "{schedule}");
+    }
+    Ok(())
+}
