@@ -1,1 +1,3 @@
-//! Benchmark binaries: schedules against each other, memory, peers
+//! What benchmark binaries share.
+
+pub mod spread;

@@ -1,0 +1,49 @@
+//! Repeated measurements as a median and how far they spread.
+
+use serde::Serialize;
+use std::fmt;
+
+/// The median of several measurements, with the quartiles, the least and the largest.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct Spread {
+    /// Median.
+    pub median: f64,
+    /// A quarter of the measurements are below.
+    pub lower: f64,
+    /// A quarter of the measurements are above.
+    pub upper: f64,
+    /// Smallest.
+    pub least: f64,
+    /// Largest.
+    pub most: f64,
+}
+
+impl Spread {
+    /// Of at least one measurement. Between two measurements it is interpolated, as `numpy.quantile` does.
+    ///
+    /// ```
+    /// let spread = bigmac_benches::spread::Spread::of([3.0, 1.0, 2.0, 10.0]).unwrap();
+    /// assert_eq!((spread.median, spread.least, spread.most), (2.5, 1.0, 10.0));
+    /// assert_eq!((spread.lower, spread.upper), (1.75, 4.75));
+    /// assert!(bigmac_benches::spread::Spread::of([]).is_none());
+    /// ```
+    pub fn of(values: impl IntoIterator<Item = f64>) -> Option<Spread> {
+        let mut sorted: Vec<f64> = values.into_iter().collect();
+        sorted.sort_by(f64::total_cmp);
+        let last = sorted.len().checked_sub(1)?;
+        let at = |share: f64| {
+            let place = share * last as f64;
+            let (below, above) = (sorted[place.floor() as usize], sorted[place.ceil() as usize]);
+            below + (above - below) * place.fract()
+        };
+        let (least, most) = (sorted[0], sorted[last]);
+        Some(Spread { median: at(0.5), lower: at(0.25), upper: at(0.75), least, most })
+    }
+}
+
+impl fmt::Display for Spread {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Spread { median, lower, upper, least, most } = self;
+        write!(f, "{median:.4} (quartiles {lower:.4} to {upper:.4}, range {least:.4} to {most:.4})")
+    }
+}
