@@ -5,6 +5,7 @@ use bigmac::data::{pixels_to_rgb, write_png};
 use bigmac::eval::{description, paint};
 use bigmac_models::mmdit::flow::SampleKey;
 use clap::Args;
+use clap::builder::RangedU64ValueParser;
 use std::path::PathBuf;
 
 /// Draw a picture from a description with a trained model.
@@ -24,7 +25,7 @@ pub struct ImagineArgs {
     #[arg(long, default_value_t = 0)]
     seed: u64,
     /// Euler steps [default: as configured].
-    #[arg(long)]
+    #[arg(long, value_parser = RangedU64ValueParser::<usize>::new().range(1..=10_000))]
     steps: Option<usize>,
     /// Print one JSON object.
     #[arg(long)]

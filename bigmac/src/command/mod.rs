@@ -60,10 +60,21 @@ pub fn run() -> ExitCode {
     match Cli::parse().command.run() {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            note(&format!("error: {error:#}"));
+            note(&format!("error: {}", paragraph(&error)));
             ExitCode::FAILURE
         }
     }
+}
+
+/// An error and its causes. Most errors here say their cause themselves: it isn't said twice.
+fn paragraph(error: &anyhow::Error) -> String {
+    let mut said = error.to_string();
+    for cause in error.chain().skip(1).map(ToString::to_string) {
+        if !said.contains(&cause) {
+            said = format!("{said}: {cause}");
+        }
+    }
+    said
 }
 
 /// A write beyond a file size limit (`ulimit -f`) is to be an error that names the file; by default a signal would end the

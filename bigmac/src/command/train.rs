@@ -4,6 +4,7 @@ use super::progress::RunProgress;
 use super::stop;
 use bigmac::config::{self, Config};
 use bigmac::eval::{Evaluation, evaluate, write_captions, write_drawings};
+use bigmac::schedule::registry;
 use bigmac::train::{self, Checkpoint, Session};
 use bigmac_runtime::fs::write_atomically;
 use clap::Args;
@@ -31,8 +32,7 @@ pub struct TrainArgs {
     /// Go on from a run's newest checkpoint, or from one of its checkpoints, with its configuration.
     #[arg(long, value_name = "DIR", conflicts_with = "config")]
     resume: Option<PathBuf>,
-    /// Schedule: monolithic, phased, nested.
-    #[arg(long)]
+    #[arg(long, help = schedule_help())]
     schedule: Option<String>,
     /// Ranks, each a thread (or several) of this process.
     #[arg(long)]
@@ -62,6 +62,12 @@ impl TrainArgs {
         ];
         flags.into_iter().flatten().chain(self.settings.iter().cloned()).collect()
     }
+}
+
+fn schedule_help() -> String {
+    let names =
+        registry::SCHEDULES.iter().filter(|schedule| schedule.is_whole()).map(|schedule| schedule.name());
+    format!("Schedule of the step: {}", names.collect::<Vec<_>>().join(", "))
 }
 
 /// Runs the command.

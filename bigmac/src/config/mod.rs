@@ -347,6 +347,21 @@ impl Config {
         ] {
             require(value >= 1, key, value, "at least 1")?;
         }
+        // Far beyond use; a slip of the hand above them would ask for all memory at once.
+        for (key, value, most, wanted) in [
+            ("train.batch", t.batch, 1_000_000, "at most 1000000"),
+            ("pipeline.ranks", p.ranks, 1024, "at most 1024: ranks are threads of one process"),
+            ("pipeline.threads", p.threads, 1024, "at most 1024"),
+            ("model.generator.sample_steps", g.sample_steps, 10_000, "at most 10000"),
+        ] {
+            require(value <= most, key, value, wanted)?;
+        }
+        require(
+            !self.run.name.is_empty(),
+            "run.name",
+            "''",
+            "a name: it is the run's directory under runs/",
+        )?;
         require(e.width % e.heads == 0, "model.encoder.heads", e.heads, "a divisor of model.encoder.width")?;
         require(
             e.image_size % e.patch == 0,
@@ -388,13 +403,19 @@ impl Config {
             ("train.final_lr", t.final_lr, (0.0..=1.0).contains(&t.final_lr), "a share from 0 to 1"),
             ("train.beta1", t.beta1, (0.0..1.0).contains(&t.beta1), "a number from 0 to below 1"),
             ("train.beta2", t.beta2, (0.0..1.0).contains(&t.beta2), "a number from 0 to below 1"),
-            ("train.epsilon", t.epsilon, t.epsilon > 0.0, "a positive number"),
+            ("train.epsilon", t.epsilon, t.epsilon as f32 > 0.0, "a positive number that fits 32-bit floats"),
             ("train.weight_decay", t.weight_decay, t.weight_decay >= 0.0, "a number from 0"),
             ("train.clip", t.clip, t.clip >= 0.0, "a number from 0"),
             ("train.drawing_weight", t.drawing_weight, t.drawing_weight >= 0.0, "a number from 0"),
             ("train.noise_mean", t.noise_mean, t.noise_mean.is_finite(), "a finite number"),
             ("model.llm.rope_theta", l.rope_theta, l.rope_theta > 0.0, "a positive number"),
-            ("pipeline.timeout", p.timeout, p.timeout > 0.0, "a positive number of seconds"),
+            // Some 30 years: a wait for ever, within what clocks can count.
+            (
+                "pipeline.timeout",
+                p.timeout,
+                p.timeout > 0.0 && p.timeout <= 1e9,
+                "seconds, above 0 and at most 1e9",
+            ),
         ] {
             require(fits && value.is_finite(), key, value, wanted)?;
         }

@@ -1,6 +1,7 @@
 //! Reading a configuration: defaults, then a file, then `key=value` settings; unknown keys are errors that name the nearest.
 
 use super::Config;
+use serde::Deserialize;
 use std::path::{Path, PathBuf};
 use toml::{Table, Value};
 
@@ -141,10 +142,20 @@ fn overlay(base: &mut Table, over: Table, prefix: &str, place: &str) -> Result<(
                 return Err(ConfigError::Type { place: place.into(), message });
             }
             (Some(slot @ Value::Float(_)), Value::Integer(i)) => *slot = Value::Float(i as f64),
-            (Some(slot), value) if slot.type_str() == value.type_str() => *slot = value,
+            (Some(slot), value) if slot.type_str() == value.type_str() => {
+                // A configuration of this key alone is read, so that an error is this key's.
+                if let Err(error) = Config::deserialize(nested(&path, value.clone())) {
+                    let message = format!("'{path}' can't be {value}: {}", error.message());
+                    return Err(ConfigError::Type { place: place.into(), message });
+                }
+                *slot = value;
+            }
             (Some(slot), value) => {
-                let message =
-                    format!("'{path}' takes a value of type {}, but {value} was given", slot.type_str());
+                let most = if slot.is_integer() { " (up to 9223372036854775807)" } else { "" };
+                let message = format!(
+                    "'{path}' takes a value of type {}{most}, but {value} was given",
+                    slot.type_str()
+                );
                 return Err(ConfigError::Type { place: place.into(), message });
             }
         }

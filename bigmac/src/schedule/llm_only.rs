@@ -21,6 +21,10 @@ impl Schedule for LlmOnly {
         Ok(with_step(options.llm.build(workload, 0)?))
     }
 
+    fn is_whole(&self) -> bool {
+        false
+    }
+
     fn workload(&self, workload: &Workload) -> Workload {
         workload.llm_only()
     }

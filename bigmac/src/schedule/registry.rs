@@ -31,6 +31,11 @@ pub trait Schedule: Sync + Debug {
     /// Where the workload or an option does not fit the schedule.
     fn build(&self, workload: &Workload, options: &Options) -> Result<Table, ScheduleError>;
 
+    /// Whether it runs encoder and generator too, as training needs.
+    fn is_whole(&self) -> bool {
+        true
+    }
+
     /// The workload as the schedule runs it: the LLM alone leaves items out, others change nothing.
     fn workload(&self, workload: &Workload) -> Workload {
         workload.clone()

@@ -29,6 +29,14 @@ pub enum TrainError {
     /// No such schedule, or it doesn't fit.
     #[error(transparent)]
     Schedule(#[from] ScheduleError),
+    /// A schedule without encoder and generator.
+    #[error(
+        "the schedule `{schedule}` leaves encoder and generator out: simulate it, or train with another, such as `nested`"
+    )]
+    LlmOnly {
+        /// Its name.
+        schedule: &'static str,
+    },
     /// A table that can't run.
     #[error("the schedule's table is wrong: {0}")]
     Table(Box<ValidateError>),

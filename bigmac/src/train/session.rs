@@ -36,7 +36,10 @@ impl Session {
     /// for a model that doesn't fit together.
     pub fn open(config: &Config, progress: &(dyn Fn(usize) + Sync)) -> Result<Session, TrainError> {
         // Told before pictures are written and files are read for it.
-        registry::schedule(&config.pipeline.schedule)?;
+        let schedule = registry::schedule(&config.pipeline.schedule)?;
+        if !schedule.is_whole() {
+            return Err(TrainError::LlmOnly { schedule: schedule.name() });
+        }
         registry::llm_schedule(&config.pipeline.llm)?;
         let tokenizer = tokenizer(config)?;
         let shape = ModelShape::new(&config.model, &tokenizer)?;

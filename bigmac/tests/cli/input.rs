@@ -14,7 +14,8 @@ fn a_misspelt_key_names_the_nearest() {
     let tiny = work.read("tiny.toml").replace("warmup", "warm_up");
     fs::write(work.path("bad.toml"), tiny).unwrap();
     work.error("train bad.toml", &["bad.toml", "'train.warm_up'", "'train.warmup'"]);
-    work.error("train missing.toml", &["missing.toml"]);
+    let error = work.error("train missing.toml", &["missing.toml", "No such file"]);
+    assert_eq!(error.matches("No such file").count(), 1, "a cause is told once: {error}");
     work.error("train tiny.toml --set train.steps=many", &["train.steps", "integer"]);
     work.error(
         "train tiny.toml --set model.encoder.frozen=true --set model.llm.frozen=true --set model.generator.frozen=true",
@@ -24,10 +25,31 @@ fn a_misspelt_key_names_the_nearest() {
 }
 
 #[test]
+fn a_value_that_no_run_could_have_is_named_by_its_key() {
+    let work = Work::new();
+    for (setting, wanted) in [
+        ("train.steps=-1", "'train.steps' can't be -1"),
+        ("train.steps=18446744073709551615", "up to 9223372036854775807"),
+        ("model.dtype=fp16", "expected `f32` or `bf16`"),
+        ("model.generator.rope_axes=[4,4]", "'model.generator.rope_axes'"),
+        ("pipeline.timeout=1e300", "at most 1e9"),
+        ("train.batch=1000000000000", "at most 1000000"),
+        ("pipeline.ranks=100000", "at most 1024"),
+        ("train.epsilon=1e-60", "32-bit"),
+        ("run.name=", "run.name"),
+    ] {
+        let key = setting.split('=').next().unwrap();
+        work.error(&format!("train tiny.toml --set {setting}"), &[key, wanted]);
+    }
+    assert!(!work.path("runs").exists());
+}
+
+#[test]
 fn an_unknown_schedule_names_the_nearest() {
     let work = Work::new();
     work.error("train tiny.toml --schedule nestd", &["`nestd`", "did you mean `nested`?", "phased"]);
     work.error("train tiny.toml --set pipeline.llm=1f1", &["LLM schedule", "did you mean `1f1b`?"]);
+    work.error("train tiny.toml --schedule llm", &["`llm`", "simulate it"]);
     assert!(!work.path("runs").exists(), "nothing is begun that can't be run");
 }
 

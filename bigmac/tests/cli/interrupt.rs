@@ -51,12 +51,33 @@ fn the_second_ends_at_once() {
     let mut child = work.command(arguments).spawn().unwrap();
     interrupt(&work, "run", &mut child);
     let mut stderr = BufReader::new(child.stderr.take().unwrap());
-    let mut line = String::new();
-    while !line.contains("Saving a checkpoint") {
-        line.clear();
-        assert!(stderr.read_line(&mut line).unwrap() > 0, "no word of saving");
-    }
+    read_until(&mut stderr, "Saving a checkpoint");
     signal(&child, libc::SIGINT);
     assert_eq!(child.wait().unwrap().code(), Some(130));
     assert!(!work.path("run/checkpoints").exists());
+}
+
+#[test]
+fn one_is_enough_once_everything_is_saved() {
+    let work = Work::new();
+    let line = work.read("data/heldout.jsonl").lines().next().unwrap().to_owned();
+    work.write_lines("data/heldout.jsonl", vec![line; 20_000]);
+    let arguments = "train tiny.toml --steps 1 --set output.final_samples=20000 --out run";
+    let mut child = work.command(arguments).spawn().unwrap();
+    let mut stderr = BufReader::new(child.stderr.take().unwrap());
+    read_until(&mut stderr, "evaluating");
+    signal(&child, libc::SIGINT);
+    assert_eq!(child.wait().unwrap().code(), Some(130));
+    assert_eq!(work.names("run/checkpoints"), ["step-00000001"]);
+    // The evaluation is what is left to do.
+    let eval = work.json("eval run --samples 2");
+    assert_eq!(eval["samples"], 2);
+}
+
+fn read_until(stderr: &mut impl BufRead, wanted: &str) {
+    let mut line = String::new();
+    while !line.contains(wanted) {
+        line.clear();
+        assert!(stderr.read_line(&mut line).unwrap() > 0, "'{wanted}' was never said");
+    }
 }
