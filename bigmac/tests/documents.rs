@@ -1,0 +1,75 @@
+//! Documents and example configurations say what the program does.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use bigmac::config::{self, Config};
+use toml::{Table, Value};
+
+/// A path below the repository's root.
+fn root(path: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(path)
+}
+
+fn read(path: &str) -> String {
+    std::fs::read_to_string(root(path)).unwrap()
+}
+
+/// Every key with its value, as `a.b.c`.
+fn flatten(table: &Table, prefix: &str, keys: &mut BTreeMap<String, Value>) {
+    for (key, value) in table {
+        let path = format!("{prefix}{key}");
+        match value {
+            Value::Table(inner) => flatten(inner, &format!("{path}."), keys),
+            value => {
+                keys.insert(path, value.clone());
+            }
+        }
+    }
+}
+
+#[test]
+fn configuration_lists_every_key_with_its_default() {
+    let mut wanted = BTreeMap::new();
+    flatten(&config::write(&Config::default()).parse().unwrap(), "", &mut wanted);
+    let text = read("docs/configuration.md");
+    let rows = text.lines().filter_map(|line| line.strip_prefix("| `"));
+    let listed: BTreeMap<String, Value> = rows
+        .map(|row| {
+            let (key, rest) = row.split_once("` | `").unwrap();
+            let (default, meaning) = rest.split_once("` | ").unwrap();
+            assert!(meaning.len() > 5, "{key} has no meaning");
+            let default: Table = format!("v = {default}").parse().unwrap();
+            (key.to_owned(), default["v"].clone())
+        })
+        .collect();
+    assert_eq!(listed, wanted, "docs/configuration.md against config::write(&Config::default())");
+}
+
+#[test]
+fn every_configuration_file_reads() {
+    let files: Vec<PathBuf> =
+        std::fs::read_dir(root("configs")).unwrap().map(|entry| entry.unwrap().path()).collect();
+    assert!(files.len() >= 2, "{files:?}");
+    for file in files {
+        let config = config::read(Some(&file), &[]).unwrap();
+        assert_ne!(config, Config::default(), "{} sets nothing", file.display());
+    }
+}
+
+/// The picture in README is what the command under it draws.
+#[test]
+fn the_picture_is_up_to_date() {
+    let text = read("README.md");
+    let command = text.lines().find(|line| line.contains("--timeline docs/nested.svg")).unwrap();
+    let drawn = tempfile::Builder::new().suffix(".svg").tempfile().unwrap();
+    let arguments = command.split_whitespace().skip(1).map(|word| match word {
+        "docs/nested.svg" => drawn.path().to_str().unwrap(),
+        word => word,
+    });
+    let output = Command::new(env!("CARGO_BIN_EXE_bigmac")).args(arguments).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let same = std::fs::read_to_string(drawn.path()).unwrap() == read("docs/nested.svg");
+    assert!(same, "docs/nested.svg is not what it was: look at it anew, after: {command}");
+}
