@@ -2,7 +2,7 @@
 //! gradients are the same, bit for bit, whatever the schedule.
 
 use anyhow::{Context as _, Result, ensure};
-use bigmac::config::{Config, Pipeline};
+use bigmac::config::{Config, Dtype, Pipeline};
 use bigmac::schedule::ModuleKind;
 use bigmac_tests::dataset::SmallSet;
 use bigmac_tests::reference::{Reference, reference};
@@ -181,6 +181,35 @@ fn threads_change_no_bit() -> Result<()> {
         let (one, two) = (one?, two?);
         assert!(one.gradients == two.gradients, "{schedule}: gradients depend on the number of threads");
         assert_eq!(one.totals, two.totals, "{schedule}");
+    }
+    Ok(())
+}
+
+#[test]
+fn half_precision_rounds_alike_under_every_schedule() -> Result<()> {
+    let full = SmallSet::new(&LINES, &config())?;
+    let wanted = reference(&full.session, &full.plan(&MIXED)?)?;
+    let mut config = config();
+    config.model.dtype = Dtype::Bf16;
+    let set = SmallSet::new(&LINES, &config)?;
+    let plan = set.plan(&MIXED)?;
+    for ranks in 1..=3 {
+        let mut first: Option<StepResult> = None;
+        for schedule in SCHEDULES {
+            let step = run_step(&set.session, &plan, &pipeline(schedule, ranks))?;
+            // A bfloat16 holds 8 bits: the losses of a few layers are within one of the last of them.
+            for (given, wanted) in
+                [(step.totals.token_loss, wanted.token_loss), (step.totals.drawing_loss, wanted.drawing_loss)]
+            {
+                let off = relative(given, wanted);
+                assert!(
+                    off < 1.0 / 128.0 && off > 0.0,
+                    "{schedule} on {ranks} ranks: {given}, wanted {wanted}"
+                );
+            }
+            let first = first.get_or_insert_with(|| step.clone());
+            assert!(of_llm(&first.gradients) == of_llm(&step.gradients), "{schedule} on {ranks} ranks");
+        }
     }
     Ok(())
 }
