@@ -1,14 +1,10 @@
 //! Graphs: operators applied to variables, recorded on a tape when a gradient will be wanted.
 
 use crate::params::{ParamId, Parameters};
-use crate::tape::{Node, Tape, Work};
-use bigmac_kernels::{Need, Operator, OutputSpec, Saved, SavedSpec};
+use crate::tape::{Node, Recompute, Tape, VarId, Walk, Work};
+use bigmac_kernels::{InputGrads, Need, Operator, OutputSpec, Saved, SavedSpec};
 use bigmac_runtime::{Context, Error, Result, Spec, Tensor};
 use smallvec::SmallVec;
-
-/// Number of a variable on its tape.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct VarId(pub(crate) u32);
 
 /// A tensor in a graph. It has an [`VarId`] when a gradient flows through it.
 #[derive(Clone, Debug)]
@@ -232,5 +228,41 @@ impl<'a> Graph<'a> {
     /// Ends the graph; the tape is empty for an inference graph.
     pub fn finish(self) -> Tape {
         self.tape
+    }
+}
+
+/// Runs the function once more, this time recorded, and walks it backward.
+impl<F> Recompute for F
+where
+    F: Fn(&mut Graph<'_>, &[Var]) -> Result<Vec<Var>> + Send + Sync,
+{
+    fn backward(
+        &self,
+        walk: &mut Walk<'_>,
+        inputs: Saved,
+        wanted: &[bool],
+        grads: &[Option<Tensor>],
+    ) -> Result<InputGrads> {
+        let mut graph = Graph::recording(walk.ctx, walk.params);
+        let leaves: Vec<Var> = inputs
+            .into_iter()
+            .zip(wanted)
+            .map(|(tensor, &wanted)| if wanted { graph.leaf(tensor) } else { graph.constant(tensor) })
+            .collect();
+        let outputs = self(&mut graph, &leaves)?;
+        if outputs.len() != grads.len() {
+            let message = "the function gave another number of outputs when it was run again";
+            return Err(Error::argument("checkpoint", message));
+        }
+        let seeds: Vec<_> =
+            outputs.iter().zip(grads).filter_map(|(v, g)| Some((v.id()?, g.clone()?))).collect();
+        // What the tape doesn't hold is free before the walk.
+        drop(outputs);
+        let ids: SmallVec<[Option<VarId>; 4]> = leaves.iter().map(Var::id).collect();
+        drop(leaves);
+        let tape = graph.finish();
+        let mut propagated = tape.backward(walk.ctx, walk.params, seeds, walk.gradients, walk.mode)?;
+        walk.deferred.append(std::mem::take(&mut propagated.deferred));
+        Ok(ids.into_iter().map(|id| id.and_then(|id| propagated.take(id))).collect())
     }
 }

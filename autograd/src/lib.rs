@@ -8,6 +8,6 @@ mod graph;
 mod params;
 mod tape;
 
-pub use graph::{Graph, Var, VarId};
+pub use graph::{Graph, Var};
 pub use params::{Gradients, ParamId, Parameter, Parameters};
-pub use tape::{Deferred, Mode, Propagated, Tape};
+pub use tape::{Deferred, Mode, Propagated, Tape, VarId};

@@ -1,6 +1,5 @@
 //! Tapes: what was applied, and the walk backward that consumes it.
 
-use crate::graph::{Graph, Var, VarId};
 use crate::params::{Gradients, ParamId, Parameters};
 use bigmac_kernels::{Backward, InputGrads, Need, Operator, Saved, add};
 use bigmac_runtime::{Context, Error, Result, Tensor};
@@ -17,7 +16,30 @@ pub enum Mode {
     Split,
 }
 
-type Compute = dyn Fn(&mut Graph<'_>, &[Var]) -> Result<Vec<Var>> + Send + Sync;
+/// Number of a variable on its tape.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct VarId(pub(crate) u32);
+
+/// What a backward is computed in, and where weight gradients go.
+pub(crate) struct Walk<'a> {
+    pub ctx: &'a Context,
+    pub params: &'a Parameters,
+    pub gradients: &'a mut Gradients,
+    pub mode: Mode,
+    pub deferred: &'a mut Deferred,
+}
+
+/// A function that is computed again in the backward, from its inputs.
+pub(crate) trait Recompute: Send + Sync {
+    /// The gradients of `inputs` for which `wanted` says so, given those of the outputs.
+    fn backward(
+        &self,
+        walk: &mut Walk<'_>,
+        inputs: Saved,
+        wanted: &[bool],
+        grads: &[Option<Tensor>],
+    ) -> Result<InputGrads>;
+}
 
 /// What a node does.
 pub(crate) enum Work {
@@ -28,7 +50,7 @@ pub(crate) enum Work {
         need_weights: SmallVec<[bool; 4]>,
     },
     Checkpoint {
-        compute: Box<Compute>,
+        compute: Box<dyn Recompute>,
         saved: Saved,
     },
 }
@@ -106,6 +128,11 @@ impl Deferred {
     /// True when nothing is left to do.
     pub fn is_empty(&self) -> bool {
         self.nodes.is_empty()
+    }
+
+    /// Takes up what another walk has put off.
+    pub(crate) fn append(&mut self, mut other: Deferred) {
+        self.nodes.append(&mut other.nodes);
     }
 
     /// Bytes of the storages held, each counted once.
@@ -217,17 +244,12 @@ impl Tape {
                     let operator = DeferredNode { op, saved, weights, need_weights, grads };
                     operator.backward(ctx, params, &node.inputs, gradients, mode, &mut deferred)?
                 }
-                Work::Checkpoint { compute, saved } => recompute(
-                    ctx,
-                    params,
-                    &*compute,
-                    saved,
-                    &node.inputs,
-                    &grads,
-                    gradients,
-                    mode,
-                    &mut deferred,
-                )?,
+                Work::Checkpoint { compute, saved } => {
+                    let wanted: SmallVec<[bool; 4]> = node.inputs.iter().map(Option::is_some).collect();
+                    let mut walk =
+                        Walk { ctx, params, gradients: &mut *gradients, mode, deferred: &mut deferred };
+                    compute.backward(&mut walk, saved, &wanted, &grads)?
+                }
             };
             for (id, grad) in node.inputs.iter().zip(input_grads) {
                 if let (Some(id), Some(grad)) = (id, grad) {
@@ -269,38 +291,4 @@ impl DeferredNode {
         }
         Ok(grads)
     }
-}
-
-/// Computes a checkpointed function again, this time recorded, and walks it backward.
-fn recompute(
-    ctx: &Context,
-    params: &Parameters,
-    compute: &Compute,
-    saved: Saved,
-    inputs: &[Option<VarId>],
-    grads: &[Option<Tensor>],
-    gradients: &mut Gradients,
-    mode: Mode,
-    deferred: &mut Deferred,
-) -> Result<InputGrads> {
-    let mut graph = Graph::recording(ctx, params);
-    let leaves: Vec<Var> = saved
-        .into_iter()
-        .zip(inputs)
-        .map(|(tensor, id)| if id.is_some() { graph.leaf(tensor) } else { graph.constant(tensor) })
-        .collect();
-    let outputs = compute(&mut graph, &leaves)?;
-    if outputs.len() != grads.len() {
-        return Err(Error::argument(
-            "checkpoint",
-            "the function gave another number of outputs when run again",
-        ));
-    }
-    let seeds: Vec<_> = outputs.iter().zip(grads).filter_map(|(v, g)| Some((v.id()?, g.clone()?))).collect();
-    drop(outputs);
-    let ids: SmallVec<[Option<VarId>; 4]> = leaves.iter().map(Var::id).collect();
-    drop(leaves);
-    let mut propagated = graph.finish().backward(ctx, params, seeds, gradients, mode)?;
-    deferred.nodes.append(&mut propagated.deferred.nodes);
-    Ok(ids.into_iter().map(|id| id.and_then(|id| propagated.take(id))).collect())
 }

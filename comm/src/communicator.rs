@@ -1,18 +1,9 @@
 //! The trait that every way of connecting ranks implements.
 
 use crate::error::Result;
+use crate::tag::Tag;
 use bigmac_runtime::{Context, Spec, Tensor};
 use std::ops::Range;
-
-/// What a message is filed under at its receiver; both sides compute it from the plan.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Tag(pub u64);
-
-impl std::fmt::Display for Tag {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        self.0.fmt(f)
-    }
-}
 
 /// How values of all ranks become one. The order is that of the ranks, 0 first, so that the result is the same, bit for
 /// bit, on every rank and in every run.

@@ -1,6 +1,6 @@
 //! What can go wrong between ranks. Ranks in errors are numbered as in the world, also in a group that was split off.
 
-use crate::communicator::Tag;
+use crate::tag::Tag;
 use bigmac_runtime::Spec;
 
 /// Result with [`CommError`].

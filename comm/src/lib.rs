@@ -22,7 +22,9 @@ mod communicator;
 mod error;
 mod local;
 mod reduce;
+mod tag;
 
-pub use communicator::{Communicator, Reduce, Tag, shard};
+pub use communicator::{Communicator, Reduce, shard};
 pub use error::{CommError, Result};
 pub use local::{LocalCommunicator, RankError, RankFailure, run_ranks};
+pub use tag::Tag;

@@ -6,9 +6,12 @@
 //! layouts of transformers 5's own modules (`model.vision_tower.`..., `model.language_model.`..., `lm_head.weight`) and
 //! files (`vision_tower.` or nothing in place of `vision_model.`).
 
-use crate::llava::projector;
-use crate::siglip;
 use crate::weights::{Format, TRANSFORMERS};
+
+/// Prefix of every parameter of the encoder.
+pub(crate) const ENCODER: &str = "vision_model.";
+/// Prefix of every parameter of the projector.
+pub(crate) const PROJECTOR: &str = "multi_modal_projector.";
 
 /// Buffers that old checkpoints hold beside the parameters; they follow from the configuration.
 const BUFFERS: [&str; 2] = ["embeddings.position_ids", "rotary_emb.inv_freq"];
@@ -30,8 +33,8 @@ fn read_llm(name: &str) -> Option<String> {
 
 fn read_siglip(name: &str) -> Option<String> {
     let other_half = ["text_model.", "logit_scale", "logit_bias"].iter().any(|p| name.starts_with(p));
-    let bare = name.strip_prefix(siglip::PREFIX).unwrap_or(name);
-    (!other_half && !is_buffer(name)).then(|| format!("{}{bare}", siglip::PREFIX))
+    let bare = name.strip_prefix(ENCODER).unwrap_or(name);
+    (!other_half && !is_buffer(name)).then(|| format!("{}{bare}", ENCODER))
 }
 
 fn read_llava(name: &str) -> Option<String> {
@@ -46,13 +49,13 @@ fn read_llava(name: &str) -> Option<String> {
         let own = text.starts_with("model.") || text.starts_with("lm_head.");
         return Some(if own { text.to_owned() } else { format!("model.{text}") });
     }
-    Some(if part.starts_with(projector::PREFIX) { part } else { name }.to_owned())
+    Some(if part.starts_with(PROJECTOR) { part } else { name }.to_owned())
 }
 
 fn write_llava(name: &str) -> String {
-    if name.starts_with(siglip::PREFIX) {
+    if name.starts_with(ENCODER) {
         format!("vision_tower.{name}")
-    } else if name.starts_with(projector::PREFIX) {
+    } else if name.starts_with(PROJECTOR) {
         name.to_owned()
     } else {
         format!("language_model.{name}")

@@ -1,8 +1,9 @@
 //! What an operator runs in: rank, device, stream, threads and memory, passed explicitly everywhere.
 
-use crate::device::{Device, Stream};
+use crate::device::Device;
 use crate::error::Result;
 use crate::memory::{Memory, MemoryScope, scopes};
+use crate::stream::Stream;
 use crate::threads::Threads;
 
 /// Rank, device, stream, thread pool and memory scope of a call. Cheap to clone.

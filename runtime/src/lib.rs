@@ -9,14 +9,16 @@ mod layout;
 pub mod memory;
 pub mod rng;
 pub mod safetensors;
+mod stream;
 mod tensor;
 mod threads;
 
 pub use context::Context;
-pub use device::{Device, Stream};
+pub use device::Device;
 pub use dtype::{DType, Element};
 pub use error::{Error, Result};
 pub use layout::{Dims, Layout};
 pub use memory::{Memory, MemoryScope};
+pub use stream::Stream;
 pub use tensor::{Spec, Storage, Tensor};
 pub use threads::Threads;

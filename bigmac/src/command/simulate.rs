@@ -4,9 +4,10 @@ use std::fmt::Write;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
+use bigmac::schedule::ideal_time;
 use bigmac::schedule::lower::lower;
 use bigmac::schedule::memory::peak_microbatches;
-use bigmac::schedule::registry::{self, ideal_time};
+use bigmac::schedule::registry;
 use bigmac::schedule::render::{Format, Timeline};
 use bigmac::schedule::simulate::{Simulation, simulate};
 use bigmac::schedule::slots::work_bound;

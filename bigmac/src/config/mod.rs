@@ -1,5 +1,6 @@
 //! The configuration of a run: a TOML file over defaults, then `--set` and the command's own flags.
 
+mod check;
 mod read;
 
 pub use read::{ConfigError, change, read, write};
@@ -238,7 +239,7 @@ pub struct Train {
 impl Default for Train {
     fn default() -> Self {
         Train {
-            steps: 2500,
+            steps: 2000,
             batch: 32,
             microbatches: 4,
             tokens_per_microbatch: 1024,
@@ -306,132 +307,5 @@ pub struct Output {
 impl Default for Output {
     fn default() -> Self {
         Output { checkpoint_every: 500, keep: 2, sample_every: 500, samples: 8, final_samples: 200 }
-    }
-}
-
-impl Config {
-    /// Checks what types alone don't: counts that have to be at least one, widths that have to agree.
-    ///
-    /// # Errors
-    /// [`ConfigError::Value`] with the key, what was given and what is wanted.
-    pub fn check(&self) -> Result<(), ConfigError> {
-        let (e, l, g, t, p) =
-            (&self.model.encoder, &self.model.llm, &self.model.generator, &self.train, &self.pipeline);
-        for (key, value) in [
-            ("model.encoder.width", e.width),
-            ("model.encoder.layers", e.layers),
-            ("model.encoder.heads", e.heads),
-            ("model.encoder.mlp", e.mlp),
-            ("model.encoder.patch", e.patch),
-            ("model.encoder.image_size", e.image_size),
-            ("model.llm.width", l.width),
-            ("model.llm.layers", l.layers),
-            ("model.llm.heads", l.heads),
-            ("model.llm.kv_heads", l.kv_heads),
-            ("model.llm.head_dim", l.head_dim),
-            ("model.llm.mlp", l.mlp),
-            ("model.generator.layers", g.layers),
-            ("model.generator.heads", g.heads),
-            ("model.generator.head_dim", g.head_dim),
-            ("model.generator.patch", g.patch),
-            ("model.generator.image_size", g.image_size),
-            ("model.generator.sample_steps", g.sample_steps),
-            ("train.batch", t.batch),
-            ("train.microbatches", t.microbatches),
-            ("train.tokens_per_microbatch", t.tokens_per_microbatch),
-            ("pipeline.ranks", p.ranks),
-            ("pipeline.threads", p.threads),
-            ("pipeline.group", p.group),
-            ("output.keep", self.output.keep),
-            ("data.max_tiles", self.data.max_tiles),
-        ] {
-            require(value >= 1, key, value, "at least 1")?;
-        }
-        // Far beyond use; a slip of the hand above them would ask for all memory at once.
-        for (key, value, most, wanted) in [
-            ("train.batch", t.batch, 1_000_000, "at most 1000000"),
-            ("pipeline.ranks", p.ranks, 1024, "at most 1024: ranks are threads of one process"),
-            ("pipeline.threads", p.threads, 1024, "at most 1024"),
-            ("model.generator.sample_steps", g.sample_steps, 10_000, "at most 10000"),
-        ] {
-            require(value <= most, key, value, wanted)?;
-        }
-        require(
-            !self.run.name.is_empty(),
-            "run.name",
-            "''",
-            "a name: it is the run's directory under runs/",
-        )?;
-        require(e.width % e.heads == 0, "model.encoder.heads", e.heads, "a divisor of model.encoder.width")?;
-        require(
-            e.image_size % e.patch == 0,
-            "model.encoder.patch",
-            e.patch,
-            "a divisor of model.encoder.image_size",
-        )?;
-        require(l.heads % l.kv_heads == 0, "model.llm.kv_heads", l.kv_heads, "a divisor of model.llm.heads")?;
-        require(
-            l.head_dim % 2 == 0,
-            "model.llm.head_dim",
-            l.head_dim,
-            "an even number: it rotates in pairs",
-        )?;
-        require(
-            g.image_size % g.patch == 0,
-            "model.generator.patch",
-            g.patch,
-            "a divisor of model.generator.image_size",
-        )?;
-        let axes = g.rope_axes.iter().sum::<usize>() == g.head_dim && g.rope_axes.iter().all(|a| a % 2 == 0);
-        let given = format!("{:?}", g.rope_axes);
-        require(axes, "model.generator.rope_axes", given, "three even numbers that add up to head_dim")?;
-        require(
-            t.batch >= t.microbatches,
-            "train.microbatches",
-            t.microbatches,
-            "at most train.batch, so that each has a sample",
-        )?;
-        let frozen = e.frozen && l.frozen && g.frozen;
-        require(
-            !frozen,
-            "model.generator.frozen",
-            g.frozen,
-            "false where encoder and LLM are frozen too: something has to learn",
-        )?;
-        for (key, value, fits, wanted) in [
-            ("train.lr", t.lr, t.lr > 0.0, "a positive number"),
-            ("train.final_lr", t.final_lr, (0.0..=1.0).contains(&t.final_lr), "a share from 0 to 1"),
-            ("train.beta1", t.beta1, (0.0..1.0).contains(&t.beta1), "a number from 0 to below 1"),
-            ("train.beta2", t.beta2, (0.0..1.0).contains(&t.beta2), "a number from 0 to below 1"),
-            ("train.epsilon", t.epsilon, t.epsilon as f32 > 0.0, "a positive number that fits 32-bit floats"),
-            ("train.weight_decay", t.weight_decay, t.weight_decay >= 0.0, "a number from 0"),
-            ("train.clip", t.clip, t.clip >= 0.0, "a number from 0"),
-            ("train.drawing_weight", t.drawing_weight, t.drawing_weight >= 0.0, "a number from 0"),
-            ("train.noise_mean", t.noise_mean, t.noise_mean.is_finite(), "a finite number"),
-            ("model.llm.rope_theta", l.rope_theta, l.rope_theta > 0.0, "a positive number"),
-            // Some 30 years: a wait for ever, within what clocks can count.
-            (
-                "pipeline.timeout",
-                p.timeout,
-                p.timeout > 0.0 && p.timeout <= 1e9,
-                "seconds, above 0 and at most 1e9",
-            ),
-        ] {
-            require(fits && value.is_finite(), key, value, wanted)?;
-        }
-        Ok(())
-    }
-}
-
-fn require(
-    fits: bool,
-    key: &'static str,
-    given: impl std::fmt::Display,
-    wanted: &'static str,
-) -> Result<(), ConfigError> {
-    if fits {
-        Ok(())
-    } else {
-        Err(ConfigError::Value { key: key.into(), given: given.to_string(), wanted: wanted.into() })
     }
 }

@@ -8,7 +8,9 @@ use std::sync::Arc;
 use serde_json::Value;
 
 use super::error::{DataError, LineProblem};
-use super::record::Record;
+use super::llava;
+use super::picture::PictureRef;
+use super::record::{self, Record, kind};
 
 /// File in a folder while a data set is being written to it.
 pub(super) const WRITING_MARK: &str = ".writing";
@@ -165,6 +167,19 @@ impl RecordReader {
         self.values = Values::Done;
         DataError::line(&self.file, line, problem)
     }
+
+    /// A line's JSON value, in BigMac's own form or LLaVA's; pictures are taken from the file's folder.
+    fn record(&self, value: Value, line: u32) -> Result<Record, LineProblem> {
+        let Value::Object(object) = value else {
+            return Err(LineProblem::NotAnObject { found: kind(&value) });
+        };
+        let picture = |name: &str| PictureRef::named_by(&self.folder.join(name), &self.file, line);
+        if object.contains_key("conversations") {
+            llava::record(&object, picture, line)
+        } else {
+            record::record(&object, picture, line)
+        }
+    }
 }
 
 impl Iterator for RecordReader {
@@ -175,8 +190,7 @@ impl Iterator for RecordReader {
             Ok(value) => value,
             Err(error) => return Some(Err(error)),
         };
-        let record = Record::from_json(value, &self.folder, &self.file, line);
-        Some(record.map_err(|problem| DataError::line(&self.file, line, problem)))
+        Some(self.record(value, line).map_err(|problem| DataError::line(&self.file, line, problem)))
     }
 }
 

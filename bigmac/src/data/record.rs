@@ -1,12 +1,8 @@
 //! What one line of a data set says: texts, marks and pictures, before any token.
 
-use std::path::Path;
-use std::sync::Arc;
-
 use serde_json::{Map, Value};
 
 use super::error::LineProblem;
-use super::llava;
 use super::picture::PictureRef;
 
 /// Where an image goes in a text.
@@ -66,25 +62,10 @@ impl Record {
         record.segments.push(Segment::Draw);
         Ok(record)
     }
-
-    /// Reads a line's JSON value, in BigMac's own form or LLaVA's; pictures are taken from `folder`.
-    ///
-    /// # Errors
-    /// What is wrong with the line.
-    pub fn from_json(value: Value, folder: &Path, file: &Arc<Path>, line: u32) -> Result<Self, LineProblem> {
-        let Value::Object(object) = value else {
-            return Err(LineProblem::NotAnObject { found: kind(&value) });
-        };
-        let picture = |name: &str| PictureRef::named_by(&folder.join(name), file, line);
-        if object.contains_key("conversations") {
-            llava::record(&object, picture, line)
-        } else {
-            own_form(&object, picture, line)
-        }
-    }
 }
 
-fn own_form(
+/// Reads a line of BigMac's own form.
+pub(super) fn record(
     object: &Map<String, Value>,
     picture: impl Fn(&str) -> PictureRef,
     line: u32,

@@ -2,6 +2,7 @@
 
 use crate::schedule::Value;
 use bigmac_autograd::{Deferred, Gradients, Mode, Parameters, Tape, Var, VarId};
+use bigmac_kernels::fill::fill;
 use bigmac_runtime::{Context, Result, Spec, Tensor};
 
 /// What a forward computed.
@@ -153,5 +154,7 @@ impl Recorded {
 }
 
 fn ones(ctx: &Context, spec: &Spec) -> Result<Tensor> {
-    bigmac_kernels::check::float_tensor(ctx, &vec![1.0; spec.len()], &spec.shape, spec.dtype)
+    let mut ones = Tensor::empty(ctx, &spec.shape, spec.dtype)?;
+    fill(ctx, &mut ones, 1.0)?;
+    Ok(ones)
 }

@@ -1,6 +1,6 @@
 //! The LLM by itself: what encoder and generator are added to.
 
-use super::registry::{Options, Schedule, ScheduleError, with_step};
+use super::api::{Options, Schedule, ScheduleError, with_step};
 use super::table::Table;
 use super::workload::Workload;
 

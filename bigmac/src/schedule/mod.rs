@@ -16,6 +16,7 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+mod api;
 pub mod budget;
 pub mod costs;
 pub mod dataflow;
@@ -39,10 +40,10 @@ pub mod torch_csv;
 pub mod validate;
 pub mod workload;
 
+pub use api::{LlmSchedule, Options, Schedule, ScheduleError, ideal_time};
 pub use budget::{Budget, Limits};
 pub use costs::{ChunkCost, ItemCost, Learns, Load, UniformCosts, WorkloadError};
 pub use memory::PerModule;
-pub use registry::{LlmSchedule, Options, Schedule, ScheduleError};
 pub use table::{
     Chunk, Item, Microbatch, Module, ModuleKind, Op, Phase, Piece, Rank, Table, Unit, Value, Work,
 };

@@ -1,6 +1,6 @@
 //! Monolithic (Megatron-LM): the encoder is part of the first stage, the generator of the last.
 
-use super::registry::{Options, Schedule, ScheduleError, with_step};
+use super::api::{Options, Schedule, ScheduleError, with_step};
 use super::table::{Item, Module, ModuleKind, Op, Phase, Table, Work};
 use super::workload::Workload;
 

@@ -5,8 +5,8 @@
 //! later op by exactly d, and no op waits that did not wait before. So slots go into any LLM schedule without adding a
 //! bubble; only their own dependencies have to be met, which decides where each is cut in.
 
+use super::api::{Options, Schedule, ScheduleError, with_step};
 use super::phased::drawings;
-use super::registry::{Options, Schedule, ScheduleError, with_step};
 use super::simulate::{Simulation, simulate};
 use super::slots::{Slot, slots};
 use super::table::{Chunk, Microbatch, Module, ModuleKind, Op, Phase, Table, Work};

@@ -1,6 +1,6 @@
 //! 1F1B (PipeDream-Flush; Narayanan et al., arXiv 2104.04473): as few forwards ahead as keep the pipeline full.
 
-use super::registry::{LlmSchedule, ScheduleError};
+use super::api::{LlmSchedule, ScheduleError};
 use super::table::{Chunk, Microbatch, ModuleKind, Op, Phase, Table};
 use super::workload::Workload;
 

@@ -1,6 +1,6 @@
 //! Phased: encoder, LLM and generator one after the other, each on all ranks, as if memory were unlimited.
 
-use super::registry::{Options, Schedule, ScheduleError, with_step};
+use super::api::{Options, Schedule, ScheduleError, with_step};
 use super::slots::{Slot, slots};
 use super::table::{Item, Module, ModuleKind, Op, Phase, Table};
 use super::workload::Workload;

@@ -1,14 +1,8 @@
 //! All schedules by name. Adding one is a file that implements [`Schedule`] (or [`LlmSchedule`], for an order of the
 //! LLM's chunks that any schedule can be built on) and a line in [`SCHEDULES`] (or [`LLM_SCHEDULES`]).
 
-use std::fmt::Debug;
-
-use thiserror::Error;
-
-use super::simulate::{SimulateError, simulate};
-use super::table::{Op, Table};
-use super::workload::Workload;
-use super::{llm_only, monolithic, nested, one_f_one_b, phased, slots};
+use super::api::{LlmSchedule, Options, Schedule, ScheduleError};
+use super::{llm_only, monolithic, nested, one_f_one_b, phased};
 
 /// Every schedule of a whole step.
 pub const SCHEDULES: &[&dyn Schedule] =
@@ -17,103 +11,10 @@ pub const SCHEDULES: &[&dyn Schedule] =
 /// Every order of the LLM's chunks.
 pub const LLM_SCHEDULES: &[&dyn LlmSchedule] = &[&one_f_one_b::OneFOneB];
 
-/// A way to order a whole step: encoder, LLM and generator.
-pub trait Schedule: Sync + Debug {
-    /// The name on the command line.
-    fn name(&self) -> &'static str;
-
-    /// What it does, in half a line.
-    fn summary(&self) -> &'static str;
-
-    /// Writes the schedule out, without communication; [`lower`](super::lower::lower) adds it.
-    ///
-    /// # Errors
-    /// Where the workload or an option does not fit the schedule.
-    fn build(&self, workload: &Workload, options: &Options) -> Result<Table, ScheduleError>;
-
-    /// Whether it runs encoder and generator too, as training needs.
-    fn is_whole(&self) -> bool {
-        true
-    }
-
-    /// The workload as the schedule runs it: the LLM alone leaves items out, others change nothing.
-    fn workload(&self, workload: &Workload) -> Workload {
-        workload.clone()
-    }
-}
-
-/// An order of the LLM's chunks.
-pub trait LlmSchedule: Sync + Debug {
-    /// The name on the command line.
-    fn name(&self) -> &'static str;
-
-    /// What it does, in half a line.
-    fn summary(&self) -> &'static str;
-
-    /// The LLM's compute ops alone. `extra_warmup` more microbatches than usual are run forward before the first
-    /// backward, which leaves that much time between a microbatch's last forward and first backward.
-    ///
-    /// # Errors
-    /// Where the schedule does not exist for the number of chunks.
-    fn build(&self, workload: &Workload, extra_warmup: usize) -> Result<Table, ScheduleError>;
-}
-
-/// What a schedule is built with.
-#[derive(Clone, Copy, Debug)]
-pub struct Options {
-    /// The order of the LLM's chunks.
-    pub llm: &'static dyn LlmSchedule,
-    /// How many microbatches share a slot, at least 1.
-    pub group: usize,
-}
-
 impl Default for Options {
     fn default() -> Self {
         Options { llm: &one_f_one_b::OneFOneB, group: 1 }
     }
-}
-
-/// Why there is no such schedule.
-#[derive(Clone, Debug, PartialEq, Error)]
-pub enum ScheduleError {
-    /// No schedule of that name.
-    #[error("there is no {kind} `{given}`{}; there are: {}", nearest_hint(nearest), known.join(", "))]
-    Unknown {
-        /// `schedule` or `LLM schedule`.
-        kind: &'static str,
-        /// What was asked for.
-        given: String,
-        /// The name most like it.
-        nearest: Option<&'static str>,
-        /// All names.
-        known: Vec<&'static str>,
-    },
-    /// A schedule of one chunk per rank asked for more.
-    #[error(
-        "the LLM schedule `{schedule}` runs one chunk per rank, but the workload has {chunks}: choose a schedule that \
-         interleaves chunks, or one chunk per rank"
-    )]
-    Chunks {
-        /// Its name.
-        schedule: &'static str,
-        /// Chunks per rank.
-        chunks: usize,
-    },
-    /// Groups of no microbatch.
-    #[error("groups of 0 microbatches were asked for: a slot needs at least 1")]
-    Group,
-    /// The order of the LLM's ops cannot run.
-    #[error("the LLM schedule `{schedule}` does not run by itself: {source}")]
-    Llm {
-        /// Its name.
-        schedule: &'static str,
-        /// Where it stops.
-        source: SimulateError,
-    },
-}
-
-fn nearest_hint(nearest: &Option<&'static str>) -> String {
-    nearest.map(|name| format!(" (did you mean `{name}`?)")).unwrap_or_default()
 }
 
 /// The schedule of that name.
@@ -142,24 +43,4 @@ fn unknown(kind: &'static str, given: &str, known: impl Iterator<Item = &'static
     let nearest = known.iter().copied().max_by(|a, b| likeness(a).total_cmp(&likeness(b)));
     let nearest = nearest.filter(|name| likeness(name) > 0.7);
     ScheduleError::Unknown { kind, given: given.to_owned(), nearest, known }
-}
-
-/// T_ideal: the time of the chosen LLM schedule by itself plus all slots at their largest shares, which a run with
-/// unlimited memory (`phased`) takes.
-///
-/// # Errors
-/// Where the LLM schedule does not fit the workload.
-pub fn ideal_time(workload: &Workload, options: &Options) -> Result<f64, ScheduleError> {
-    let llm = workload.llm_only();
-    let table = options.llm.build(&llm, 0)?;
-    let simulation = simulate(&table, &llm);
-    let simulation =
-        simulation.map_err(|source| ScheduleError::Llm { schedule: options.llm.name(), source })?;
-    Ok(simulation.time() + slots::total_cost(workload, options.group))
-}
-
-/// Ends every rank with the optimizer step.
-pub(super) fn with_step(mut table: Table) -> Table {
-    table.ranks.iter_mut().for_each(|ops| ops.push(Op::Step));
-    table
 }

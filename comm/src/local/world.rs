@@ -1,7 +1,7 @@
 //! What the ranks of one process share: an inbox per rank, and whether each of them still lives.
 
-use crate::communicator::Tag;
 use crate::error::{CommError, Result};
+use crate::tag::Tag;
 use bigmac_runtime::Tensor;
 use std::any::Any;
 use std::collections::{BTreeSet, HashMap, VecDeque};

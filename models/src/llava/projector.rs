@@ -3,12 +3,10 @@
 use super::config::LlavaConfig;
 use crate::init::ParameterSpec;
 use crate::layers::Dense;
+use crate::names::PROJECTOR;
 use bigmac_autograd::{Graph, Parameters, Var};
 use bigmac_kernels::Gelu;
 use bigmac_runtime::Result;
-
-/// Prefix of its parameters' names.
-pub(crate) const PREFIX: &str = "multi_modal_projector.";
 
 /// `linear_2(gelu(linear_1(x)))`: `LlavaMultiModalProjector` in transformers.
 #[derive(Clone, Debug)]
@@ -26,8 +24,8 @@ impl Projector {
     pub fn parameters(config: &LlavaConfig) -> Result<Vec<ParameterSpec>> {
         let (from, to) = (config.features()?.width(&config.vision), config.text.hidden_size);
         let bias = config.multimodal_projector_bias;
-        let mut specs = Dense::parameters(&format!("{PREFIX}linear_1"), to, from, bias);
-        specs.extend(Dense::parameters(&format!("{PREFIX}linear_2"), to, to, bias));
+        let mut specs = Dense::parameters(&format!("{PROJECTOR}linear_1"), to, from, bias);
+        specs.extend(Dense::parameters(&format!("{PROJECTOR}linear_2"), to, to, bias));
         Ok(specs)
     }
 
@@ -38,9 +36,9 @@ impl Projector {
     pub fn new(config: &LlavaConfig, parameters: &Parameters) -> Result<Self> {
         let bias = config.multimodal_projector_bias;
         Ok(Projector {
-            linear_1: Dense::find(parameters, &format!("{PREFIX}linear_1"), bias)?,
+            linear_1: Dense::find(parameters, &format!("{PROJECTOR}linear_1"), bias)?,
             gelu: Gelu { tanh: config.projector_gelu_tanh },
-            linear_2: Dense::find(parameters, &format!("{PREFIX}linear_2"), bias)?,
+            linear_2: Dense::find(parameters, &format!("{PROJECTOR}linear_2"), bias)?,
         })
     }
 

@@ -13,16 +13,13 @@ pub(crate) use config::{gelu_is_tanh, gelu_name};
 
 use crate::init::{Init, ParameterSpec, find};
 use crate::layers::{AffineNorm, Dense};
-use crate::names::SIGLIP;
+use crate::names::{ENCODER, SIGLIP};
 use crate::weights::Checkpoint;
 use bigmac_autograd::{Graph, ParamId, Parameters, Var};
 use bigmac_kernels::{AddWeight, Concat, Patchify};
 use bigmac_runtime::{Error, Result};
 use layer::Layer;
 use std::path::Path;
-
-/// Prefix of every parameter's name.
-pub(crate) const PREFIX: &str = "vision_model.";
 
 /// Which of the encoder's states are its output.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -168,7 +165,7 @@ pub fn open(directory: &Path) -> Result<(SiglipVisionConfig, Checkpoint)> {
 
 /// The name of a part in a checkpoint.
 fn name(part: &str) -> String {
-    format!("{PREFIX}{part}")
+    format!("{ENCODER}{part}")
 }
 
 /// The attention-pooling head (`SiglipMultiheadAttentionPoolingHead`), which checkpoints have and LLaVA doesn't read.

@@ -1,9 +1,10 @@
 //! Numbers from the literature and from closed forms.
 
 use super::{build, close, run, workload};
+use crate::schedule::ideal_time;
 use crate::schedule::lower::lower;
 use crate::schedule::memory::{peak_bytes, peak_microbatches, plan_buffers};
-use crate::schedule::registry::{ideal_time, llm_schedule, schedule};
+use crate::schedule::registry::{llm_schedule, schedule};
 use crate::schedule::simulate::simulate;
 use crate::schedule::slots::work_bound;
 use crate::schedule::{

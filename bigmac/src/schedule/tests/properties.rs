@@ -3,9 +3,10 @@
 use proptest::prelude::*;
 
 use super::{build, names, workload};
+use crate::schedule::ideal_time;
 use crate::schedule::lower::lower;
 use crate::schedule::memory::peak_microbatches;
-use crate::schedule::registry::{ideal_time, schedule};
+use crate::schedule::registry::schedule;
 use crate::schedule::simulate::simulate;
 use crate::schedule::slots::work_bound;
 use crate::schedule::validate::validate;
