@@ -1,5 +1,6 @@
 //! A trained model, loaded whole from a run's checkpoint.
 
+use anyhow::Context as _;
 use bigmac::data::Tokenizer;
 use bigmac::model::{ModelShape, RankModules};
 use bigmac::train::{Checkpoint, Session, tokenizer};
@@ -45,7 +46,8 @@ impl Loaded {
 
     /// The session that the model was trained in, with its data.
     pub fn session(&self) -> anyhow::Result<Session> {
-        Ok(Session::open(&self.checkpoint.state().config, &|_| {})?)
+        Session::open(&self.checkpoint.state().config, &|_| {})
+            .context("the run's data set, whose path is taken from the current folder")
     }
 }
 

@@ -156,14 +156,22 @@ fn share<T: Sync, R: Send>(
             done.push((i, f(&ctx, item)?));
         }
     };
-    let parts: Vec<_> = std::thread::scope(|scope| {
-        let handles: Vec<_> = (0..threads.max(1)).map(|_| scope.spawn(work)).collect();
-        handles.into_iter().map(std::thread::ScopedJoinHandle::join).collect()
+    // More threads than items would have nothing to do.
+    let threads = threads.clamp(1, items.len().max(1));
+    let parts: Vec<Result<_, TrainError>> = std::thread::scope(|scope| {
+        let start = |_| std::thread::Builder::new().spawn_scoped(scope, work);
+        let started: Vec<_> = (0..threads).map(start).collect();
+        let failed = |message: String| TrainError::from(Error::argument("evaluate", message));
+        let join = |thread: std::io::Result<std::thread::ScopedJoinHandle<'_, _>>| {
+            let thread =
+                thread.map_err(|e| failed(format!("a thread could not be started: {e}; use fewer")))?;
+            thread.join().map_err(|_| failed("a thread panicked".into()))?
+        };
+        started.into_iter().map(join).collect()
     });
     let mut all = Vec::with_capacity(items.len());
     for part in parts {
-        let panicked = |_| TrainError::from(Error::argument("evaluate", "a thread panicked"));
-        all.extend(part.map_err(panicked)??);
+        all.extend(part?);
     }
     all.sort_by_key(|(i, _)| *i);
     Ok(all.into_iter().map(|(_, r)| r).collect())

@@ -32,6 +32,8 @@ use std::path::{Path, PathBuf};
 const FORMAT: u32 = 1;
 /// The folder of checkpoints in a run's directory.
 pub(super) const FOLDER: &str = "checkpoints";
+/// Ends the name of a checkpoint that is being written.
+const ASIDE: &str = ".tmp";
 const STATE: &str = "state.json";
 const OPTIMIZER: &str = "optimizer.safetensors";
 const GENERATOR: &str = "generator";
@@ -66,11 +68,11 @@ pub fn save(
         return Err(TrainError::Weights { step: step.saturating_sub(1), parameter });
     }
     let target = folder.join(format!("step-{step:08}"));
-    let aside = folder.join(format!("step-{step:08}.tmp"));
+    let aside = folder.join(format!("step-{step:08}{ASIDE}"));
     let whole = snapshot.whole_model(ctx, shape)?;
     let written = (|| {
-        // What an interrupted save left.
-        remove(&aside)?;
+        // What interrupted saves left.
+        named(folder, ASIDE)?.iter().try_for_each(|path| remove(path))?;
         std::fs::create_dir_all(&aside).map_err(|e| Error::io(&aside, e))?;
         write_files(&aside, &whole, snapshot, shape, config, step)?;
         remove(&target)?;
@@ -137,6 +139,11 @@ fn list_files(folder: &Path, prefix: &str, files: &mut BTreeMap<String, u64>) ->
 /// # Errors
 /// [`TrainError::Runtime`] when the folder can't be read.
 pub fn list(folder: &Path) -> Result<Vec<PathBuf>, TrainError> {
+    named(folder, "")
+}
+
+/// What is called `step-N` with `end` behind it, in the order of N.
+fn named(folder: &Path, end: &str) -> Result<Vec<PathBuf>, TrainError> {
     if !folder.exists() {
         return Ok(Vec::new());
     }
@@ -145,12 +152,13 @@ pub fn list(folder: &Path) -> Result<Vec<PathBuf>, TrainError> {
     for entry in entries {
         let path = entry.map_err(|e| Error::io(folder, e))?.path();
         let name = path.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
-        if name.strip_prefix("step-").is_some_and(|n| n.parse::<u64>().is_ok()) {
-            found.push(path);
+        let number = name.strip_prefix("step-").and_then(|n| n.strip_suffix(end));
+        if let Some(step) = number.and_then(|n| n.parse::<u64>().ok()) {
+            found.push((step, path));
         }
     }
     found.sort();
-    Ok(found)
+    Ok(found.into_iter().map(|(_, path)| path).collect())
 }
 
 /// Keeps `newest` and the `keep` - 1 before it.

@@ -52,6 +52,7 @@ fn commands_work_on_a_run_of_the_embedded_data_set() {
     assert_eq!(trained["eval"], serde_json::from_str::<Value>(&work.read("run/eval.json")).unwrap());
     assert_eq!(eval, work.json("eval run/checkpoints/step-00000003 --samples 3 --threads 1 --out evaluated"));
     assert_eq!(work.names("evaluated"), ["captions.png", "captions.txt", "drawings.png"]);
+    assert_eq!(eval, work.json("eval run --samples 3 --threads 100000"));
     let text = work.ok("eval run --samples 3");
     assert!(text.contains("On 6 unseen samples"), "{text}");
 
@@ -73,9 +74,16 @@ fn commands_work_on_a_run_of_the_embedded_data_set() {
     let bytes = |name: &str| std::fs::read(work.path(name)).unwrap();
     assert!(bytes("red.png") == bytes("again.png") && bytes("red.png") != bytes("other.png"));
     work.error("imagine nowhere red", &["nowhere", "no checkpoint here"]);
+    assert_eq!(work.run("imagine run red --steps 100000000000000").status.code(), Some(2));
+    let ended = wait(work.command("eval .").current_dir(work.path("run")).spawn().unwrap());
+    assert!(
+        ended.status.success() && work.path("run/data/shapes-50").exists(),
+        "the embedded set is written anew"
+    );
 
     let written = work.json("data shapes --samples 4 --heldout 1 --out shapes");
     assert_eq!(written["train"], 4);
+    work.error("data shapes --samples 10000000000000 --out many", &["10000000000000 samples", "at most"]);
     assert_eq!(work.json("data inspect data")["samples"], 14);
     assert_eq!(work.json("simulate --schedule nested")["schedule"], "nested");
     assert!(work.json("doctor")["measured"].is_object());

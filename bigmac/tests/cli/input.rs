@@ -139,6 +139,15 @@ fn a_loss_that_is_no_number_ends_the_run_and_keeps_the_last_good_checkpoint() {
 }
 
 #[test]
+fn a_rank_that_waits_too_long_ends_the_run() {
+    let work = Work::new();
+    work.error(
+        "train tiny.toml --set pipeline.timeout=1e-6 --out run",
+        &["waited 0.000001 s", "no checkpoint was written"],
+    );
+}
+
+#[test]
 fn a_resumed_run_has_to_fit_its_checkpoint() {
     let work = Work::new();
     work.ok("train tiny.toml --out run");
@@ -162,6 +171,8 @@ fn a_resumed_run_has_to_fit_its_checkpoint() {
         &[checkpoint, "vocabulary of 264", "one of 16", "data.tokenizer"],
     );
     assert_same_files(&work.path("before"), &work.path("run"));
+    let ended = wait(work.command("eval .").current_dir(work.path("run")).spawn().unwrap());
+    refused(&ended, &["data set", "current folder", "cannot read data"]);
     work.ok("train tiny.toml --set data.tokenizer=tokenizer.json --out words");
     work.error("train --resume words --set data.tokenizer=", &["vocabulary of 16", "one of 264"]);
 }

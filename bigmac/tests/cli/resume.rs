@@ -25,7 +25,7 @@ fn goes_on_bit_for_bit(dtype: &str) {
     assert!(!work.path("killed").join(LAST).exists(), "the run was over before it was killed");
     let mut file = OpenOptions::new().append(true).open(work.path("killed/metrics.jsonl")).unwrap();
     file.write_all(br#"{"step":39,"loss":1.2"#).unwrap();
-    std::fs::create_dir_all(work.path("killed/checkpoints/step-00000008.tmp/generator")).unwrap();
+    std::fs::create_dir_all(work.path("killed/checkpoints/step-00000002.tmp/generator")).unwrap();
     work.ok("train --resume killed");
 
     // Asked to stop.

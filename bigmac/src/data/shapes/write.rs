@@ -22,6 +22,8 @@ const VERSION: u32 = 1;
 const SIDE: usize = 32;
 const TRAIN: &str = "train";
 const HELD_OUT: &str = "heldout";
+/// Far beyond what is of use: a slip of the hand above it would ask for all memory at once.
+const MOST: usize = 100_000_000;
 /// What a set consists of; nothing else in its folder is ever touched.
 const PARTS: [&str; 5] = ["images", HELD_OUT, "train.jsonl", "heldout.jsonl", DESCRIPTION];
 
@@ -109,7 +111,7 @@ impl<'a> Line<'a> {
 /// with `overwrite`. Two processes that write to one folder take turns: the second finds the set complete.
 ///
 /// # Errors
-/// When the folder holds something else, or cannot be written.
+/// When the folder holds something else, or cannot be written; for no samples, or more than a hundred million.
 pub fn write_shapes(
     folder: &Path,
     spec: &ShapesSpec,
@@ -118,6 +120,10 @@ pub fn write_shapes(
 ) -> Result<Outcome, DataError> {
     if spec.samples == 0 {
         return Err(DataError::Batch("a shapes set of 0 samples; give at least 1 with --samples".into()));
+    }
+    if spec.samples.max(spec.heldout) > MOST {
+        let most = spec.samples.max(spec.heldout);
+        return Err(DataError::Batch(format!("a shapes set of {most} samples; give at most {MOST}")));
     }
     if is_complete(folder, spec, overwrite)? {
         return Ok(Outcome::Reused);
