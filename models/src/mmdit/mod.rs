@@ -53,7 +53,7 @@ pub struct Streams {
     pub image: Var,
     /// [tokens, D].
     pub text: Var,
-    /// SiLU of the time's embedding, [D].
+    /// SiLU of the time's embedding, `[D]`.
     pub time: Var,
 }
 
@@ -123,7 +123,7 @@ impl Mmdit {
     }
 
     /// The velocity [patches, patch_size^2 x out_channels] at noised `latents` [patches, in_channels], for the features of their time
-    /// ([`time_features`], [256]) and `cond` [tokens, joint_attention_dim], any number of tokens from 1.
+    /// ([`time_features`], `[256]`) and `cond` [tokens, joint_attention_dim], any number of tokens from 1.
     ///
     /// `rotations` are those of the picture's grid and as many tokens.
     ///
@@ -199,7 +199,7 @@ impl Mmdit {
         self.image_out.forward(g, &image)
     }
 
-    /// `scale` x the sum of squared differences between `prediction` and `target`, [1] in the accumulator type.
+    /// `scale` x the sum of squared differences between `prediction` and `target`, `[1]` in the accumulator type.
     ///
     /// # Errors
     /// Those of the operator.
