@@ -283,7 +283,7 @@ impl Default for Pipeline {
             ranks: 2,
             threads: 1,
             group: 1,
-            timeout: 600.0,
+            timeout: 120.0,
         }
     }
 }

@@ -11,13 +11,16 @@ use crate::data::StepPlan;
 use crate::execute::{Measured, Program, StepTask, run};
 use crate::model::RankModules;
 use crate::schedule::{ModuleKind, PerModule};
-use bigmac_comm::Communicator;
+use bigmac_comm::{CommError, Communicator, Tag};
 use bigmac_models::mmdit::flow::FlowMatching;
-use bigmac_runtime::{Context, Tensor};
+use bigmac_runtime::{Context, DType, Spec, Tensor};
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
+
+/// Tag of rank 0's word that it goes on; below those of reductions, above all others.
+const FIRST_IS_BACK: Tag = Tag(u64::MAX - 3);
 
 /// What all ranks of a run share.
 pub(super) struct Shared<'a> {
@@ -78,14 +81,16 @@ pub(super) fn run_rank(shared: &Shared<'_>, comm: &dyn Communicator) -> Result<E
         // Behind the last step everything is saved anyway.
         if (stopped && step < config.train.steps) || every(config.output.checkpoint_every) {
             runner.save(step)?;
+            runner.wait_for_first()?;
         }
         if stopped {
             break;
         }
-        if every(config.output.sample_every)
-            && let Some(snapshot) = runner.gather(false)?
-        {
-            shared.observer.samples(shared.session, &snapshot, step)?;
+        if every(config.output.sample_every) {
+            if let Some(snapshot) = runner.gather(false)? {
+                shared.observer.samples(shared.session, &snapshot, step)?;
+            }
+            runner.wait_for_first()?;
         }
     }
     let snapshot = if step == config.train.steps { runner.save(step)? } else { None };
@@ -218,6 +223,25 @@ impl<'a> Runner<'a> {
     fn gather(&self, with_optimizer: bool) -> Result<Option<Snapshot>, TrainError> {
         let optimizers = with_optimizer.then_some(&self.optimizers[..]);
         Snapshot::gather(&self.ctx, self.comm, &self.modules, optimizers, &self.shared.session.shape, 1)
+    }
+
+    /// Waits, however long it takes, until rank 0 has done what it does alone (files, samples). The time limit is for peers
+    /// that don't come; rank 0 is at work, and if it fails, everybody is told at once.
+    fn wait_for_first(&self) -> Result<(), TrainError> {
+        let spec = Spec::new(&[1], DType::U8);
+        if self.comm.rank() == 0 {
+            for peer in 1..self.comm.size() {
+                let word = Tensor::zeros(&self.ctx, &spec.shape, spec.dtype)?;
+                self.comm.send(&self.ctx, word, peer, FIRST_IS_BACK)?;
+            }
+            return Ok(());
+        }
+        loop {
+            match self.comm.recv(&self.ctx, 0, FIRST_IS_BACK, &spec) {
+                Err(CommError::Timeout { .. }) => {}
+                other => return other.map(drop).map_err(TrainError::from),
+            }
+        }
     }
 
     /// Writes a checkpoint; rank 0 gets what is in it.
