@@ -67,9 +67,14 @@ pub(super) struct Simulate {
     #[arg(long, value_name = "K")]
     items: Option<usize>,
 
-    /// Microbatches that share an encoder or generator slot
-    #[arg(long, value_name = "G", default_value_t = 1)]
-    group: usize,
+    /// Microbatches that share an encoder or generator slot [default: the schedule chooses]
+    #[arg(long, value_name = "G")]
+    group: Option<usize>,
+
+    /// Microbatches that a rank runs through one chunk before its next, where the LLM schedule interleaves chunks
+    /// [default: the number of ranks]
+    #[arg(long, value_name = "G")]
+    llm_group: Option<usize>,
 
     /// Modules that do not learn, comma-separated
     #[arg(long, value_name = "MODULE,...", value_delimiter = ',')]
@@ -127,7 +132,12 @@ struct Outcome {
 impl Simulate {
     pub(super) fn run(&self) -> anyhow::Result<()> {
         let format = self.timeline.as_deref().map(Format::of).transpose()?;
-        let options = Options { llm: registry::llm_schedule(&self.llm)?, group: self.group };
+        let options = Options {
+            llm: registry::llm_schedule(&self.llm)?,
+            llm_group: self.llm_group,
+            group: self.group,
+            limits: self.limits(),
+        };
         let workload = self.workload()?;
         let alone = ["llm".to_owned()];
         let names = if self.schedule.is_empty() { &alone[..] } else { &self.schedule };

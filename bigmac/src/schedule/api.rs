@@ -4,6 +4,7 @@ use std::fmt::Debug;
 
 use thiserror::Error;
 
+use super::budget::Limits;
 use super::simulate::{SimulateError, simulate};
 use super::slots;
 use super::table::{Op, Table};
@@ -42,12 +43,22 @@ pub trait LlmSchedule: Sync + Debug {
     /// What it does, in half a line.
     fn summary(&self) -> &'static str;
 
-    /// The LLM's compute ops alone. `extra_warmup` more microbatches than usual are run forward before the first
-    /// backward, which leaves that much time between a microbatch's last forward and first backward.
+    /// The LLM's compute ops alone.
     ///
     /// # Errors
-    /// Where the schedule does not exist for the number of chunks.
-    fn build(&self, workload: &Workload, extra_warmup: usize) -> Result<Table, ScheduleError>;
+    /// Where the schedule does not exist for the number of chunks, or an option does not fit it.
+    fn build(&self, workload: &Workload, options: LlmOptions) -> Result<Table, ScheduleError>;
+}
+
+/// What an order of the LLM's chunks is built with.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LlmOptions {
+    /// How many more forwards (of one chunk on one microbatch) than usual each rank runs before its first backward, as
+    /// far as there are microbatches. It leaves that much time between a microbatch's last forward and its first backward.
+    pub extra_warmup: usize,
+    /// How many microbatches a rank runs through one chunk before it turns to its next one, where the order interleaves
+    /// chunks; `None`: as many as there are ranks.
+    pub group: Option<usize>,
 }
 
 /// What a schedule is built with.
@@ -55,8 +66,23 @@ pub trait LlmSchedule: Sync + Debug {
 pub struct Options {
     /// The order of the LLM's chunks.
     pub llm: &'static dyn LlmSchedule,
-    /// How many microbatches share a slot, at least 1.
-    pub group: usize,
+    /// How many microbatches the LLM schedule runs through one chunk before the next ([`LlmOptions::group`]).
+    pub llm_group: Option<usize>,
+    /// How many microbatches share a slot, at least 1; `None`: the schedule chooses.
+    pub group: Option<usize>,
+    /// What activations may take. Schedules that can trade memory for time stay within it; of all others it is only
+    /// checked.
+    pub limits: Limits,
+}
+
+impl Options {
+    /// The LLM's ops alone, in the order chosen.
+    ///
+    /// # Errors
+    /// As [`LlmSchedule::build`].
+    pub fn llm_table(&self, workload: &Workload, extra_warmup: usize) -> Result<Table, ScheduleError> {
+        self.llm.build(workload, LlmOptions { extra_warmup, group: self.llm_group })
+    }
 }
 
 /// Why there is no such schedule.
@@ -102,18 +128,18 @@ fn nearest_hint(nearest: &Option<&'static str>) -> String {
     nearest.map(|name| format!(" (did you mean `{name}`?)")).unwrap_or_default()
 }
 
-/// T_ideal: the time of the chosen LLM schedule by itself plus all slots at their largest shares, which a run with
-/// unlimited memory (`phased`) takes.
+/// T_ideal: the time of the chosen LLM schedule by itself plus all slots at their largest shares. Without a group it is
+/// what a run with unlimited memory (`phased`) takes: one slot for the whole batch.
 ///
 /// # Errors
 /// Where the LLM schedule does not fit the workload.
 pub fn ideal_time(workload: &Workload, options: &Options) -> Result<f64, ScheduleError> {
     let llm = workload.llm_only();
-    let table = options.llm.build(&llm, 0)?;
+    let table = options.llm_table(&llm, 0)?;
     let simulation = simulate(&table, &llm);
     let simulation =
         simulation.map_err(|source| ScheduleError::Llm { schedule: options.llm.name(), source })?;
-    Ok(simulation.time() + slots::total_cost(workload, options.group))
+    Ok(simulation.time() + slots::total_cost(workload, options.group.unwrap_or(workload.len())))
 }
 
 /// Ends every rank with the optimizer step.

@@ -18,7 +18,7 @@ impl Schedule for LlmOnly {
     }
 
     fn build(&self, workload: &Workload, options: &Options) -> Result<Table, ScheduleError> {
-        Ok(with_step(options.llm.build(workload, 0)?))
+        Ok(with_step(options.llm_table(workload, 0)?))
     }
 
     fn is_whole(&self) -> bool {

@@ -20,7 +20,7 @@ impl Schedule for Monolithic {
     }
 
     fn build(&self, workload: &Workload, options: &Options) -> Result<Table, ScheduleError> {
-        let llm = options.llm.build(&workload.llm_only(), 0)?;
+        let llm = options.llm_table(&workload.llm_only(), 0)?;
         let ranks = llm.ranks.into_iter().map(|ops| {
             let mut all = Vec::with_capacity(ops.len());
             for op in ops {

@@ -30,18 +30,19 @@ impl Schedule for Nested {
     }
 
     fn build(&self, workload: &Workload, options: &Options) -> Result<Table, ScheduleError> {
-        if options.group == 0 {
+        let group = options.group.unwrap_or(1);
+        if group == 0 {
             return Err(ScheduleError::Group);
         }
         let draws = workload.has_items(ModuleKind::Generator);
         let alone = workload.llm_only();
-        let llm = options.llm.build(&alone, if draws { options.group } else { 0 })?;
+        let llm = options.llm_table(&alone, if draws { group } else { 0 })?;
         let simulation = simulate(&llm, &alone);
         let simulation =
             simulation.map_err(|source| ScheduleError::Llm { schedule: options.llm.name(), source })?;
         let clock = Clock::new(&llm, &simulation, workload);
-        let mut insertions = clock.encoder_insertions(&slots(workload, Module::ENCODER, options.group));
-        insertions.extend(clock.generator_insertions(&slots(workload, Module::GENERATOR, options.group)));
+        let mut insertions = clock.encoder_insertions(&slots(workload, Module::ENCODER, group));
+        insertions.extend(clock.generator_insertions(&slots(workload, Module::GENERATOR, group)));
         // Of slots at one moment, those that free memory come first.
         insertions.sort_by(|a, b| a.cut.compare(&b.cut).then(a.kind.cmp(&b.kind)));
         Ok(with_step(insert(llm, &simulation, insertions)))

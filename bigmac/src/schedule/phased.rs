@@ -23,7 +23,7 @@ impl Schedule for Phased {
     fn build(&self, workload: &Workload, options: &Options) -> Result<Table, ScheduleError> {
         let encoder = slots(workload, Module::ENCODER, workload.len());
         let generator = slots(workload, Module::GENERATOR, workload.len());
-        let llm = options.llm.build(&workload.llm_only(), 0)?;
+        let llm = options.llm_table(&workload.llm_only(), 0)?;
         let ranks = llm.ranks.into_iter().enumerate().map(|(rank, ops)| {
             let mut all = Vec::new();
             let shares = encoder.iter().map(|slot| slot.shares[rank].clone());

@@ -2,18 +2,19 @@
 //! LLM's chunks that any schedule can be built on) and a line in [`SCHEDULES`] (or [`LLM_SCHEDULES`]).
 
 use super::api::{LlmSchedule, Options, Schedule, ScheduleError};
-use super::{llm_only, monolithic, nested, one_f_one_b, phased};
+use super::budget::Limits;
+use super::{llm, llm_only, monolithic, nested, phased};
 
 /// Every schedule of a whole step.
 pub const SCHEDULES: &[&dyn Schedule] =
     &[&llm_only::LlmOnly, &monolithic::Monolithic, &phased::Phased, &nested::Nested];
 
 /// Every order of the LLM's chunks.
-pub const LLM_SCHEDULES: &[&dyn LlmSchedule] = &[&one_f_one_b::OneFOneB];
+pub const LLM_SCHEDULES: &[&dyn LlmSchedule] = &[&llm::OneFOneB];
 
 impl Default for Options {
     fn default() -> Self {
-        Options { llm: &one_f_one_b::OneFOneB, group: 1 }
+        Options { llm: &llm::OneFOneB, llm_group: None, group: None, limits: Limits::default() }
     }
 }
 

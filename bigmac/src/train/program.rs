@@ -12,7 +12,11 @@ use crate::schedule::{Limits, Options, lower::lower, registry, validate::validat
 /// For an unknown schedule, one that doesn't fit, or a table that wouldn't run.
 pub fn program(plan: &StepPlan, costs: &CostModel, pipeline: &Pipeline) -> Result<Program, TrainError> {
     let workload = costs.workload(plan, pipeline.ranks, 1)?;
-    let options = Options { llm: registry::llm_schedule(&pipeline.llm)?, group: pipeline.group };
+    let options = Options {
+        llm: registry::llm_schedule(&pipeline.llm)?,
+        group: Some(pipeline.group),
+        ..Options::default()
+    };
     let table = registry::schedule(&pipeline.schedule)?.build(&workload, &options)?;
     let table = lower(&table, &workload).map_err(|e| TrainError::Table(Box::new(e.into())))?;
     validate(&table, &workload, &Limits::default()).map_err(|e| TrainError::Table(Box::new(e)))?;

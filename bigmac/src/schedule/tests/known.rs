@@ -125,10 +125,12 @@ fn nested_beats_the_ideal_where_a_slot_has_one_item() {
     let per_rank = |ops: &Vec<_>| ops.iter().flat_map(crate::schedule::Op::units).count();
     let counts: Vec<usize> = table.ranks.iter().map(per_rank).collect();
     assert_eq!(counts, vec![40; 4]);
-    let grouped = Options { group: 4, ..Options::default() };
+    let grouped = Options { group: Some(4), ..Options::default() };
     let time = simulate(&build("nested", &w, &grouped), &w).unwrap().time();
     assert!(time <= ideal_time(&w, &grouped).unwrap() + 1e-9);
-    assert!(ideal_time(&w, &grouped).unwrap() < ideal_time(&w, &Options::default()).unwrap());
+    let single = Options { group: Some(1), ..Options::default() };
+    assert!(ideal_time(&w, &grouped).unwrap() < ideal_time(&w, &single).unwrap());
+    assert!(ideal_time(&w, &Options::default()).unwrap() <= ideal_time(&w, &grouped).unwrap() + 1e-9);
 }
 
 #[test]

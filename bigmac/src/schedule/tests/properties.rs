@@ -53,7 +53,7 @@ proptest! {
 
     #[test]
     fn every_schedule_is_valid_and_runs_lowered(w in any_workload(), group in 1usize..5) {
-        let options = Options { group, ..Options::default() };
+        let options = Options { group: Some(group), ..Options::default() };
         for name in names() {
             let w = schedule(name).unwrap().workload(&w);
             let table = build(name, &w, &options);
@@ -112,7 +112,7 @@ proptest! {
         let generator = if drawn { encoder.clone() } else { Vec::new() };
         let load = Load { encoder, generator, llm: vec![chunk; p] };
         let w = Workload::new(p, 1, vec![load; n], Learns::default(), 0.0).unwrap();
-        let options = Options { group, ..Options::default() };
+        let options = Options { group: Some(group), ..Options::default() };
         let table = build("nested", &w, &options);
         let (time, ideal) = (simulate(&table, &w).unwrap().time(), ideal_time(&w, &options).unwrap());
         prop_assert!(time <= ideal + 1e-9, "{time} > {ideal}");

@@ -1,8 +1,8 @@
 //! 1F1B (PipeDream-Flush; Narayanan et al., arXiv 2104.04473): as few forwards ahead as keep the pipeline full.
 
-use super::api::{LlmSchedule, ScheduleError};
-use super::table::{Chunk, Microbatch, ModuleKind, Op, Phase, Table};
-use super::workload::Workload;
+use crate::schedule::api::{LlmOptions, LlmSchedule, ScheduleError};
+use crate::schedule::table::{Chunk, Microbatch, ModuleKind, Op, Phase, Table};
+use crate::schedule::workload::Workload;
 
 /// Stage `s` of `p` runs `min(p - s - 1, N)` forwards, then pairs of a forward and a backward, then the backwards that
 /// are left: at most `p - s` microbatches are live, and equal stages take (N + p - 1)(F + B + W).
@@ -18,13 +18,13 @@ impl LlmSchedule for OneFOneB {
         "one forward, one backward; p - s microbatches live on stage s"
     }
 
-    fn build(&self, workload: &Workload, extra_warmup: usize) -> Result<Table, ScheduleError> {
+    fn build(&self, workload: &Workload, options: LlmOptions) -> Result<Table, ScheduleError> {
         if workload.chunks_per_rank() != 1 {
             return Err(ScheduleError::Chunks { schedule: self.name(), chunks: workload.chunks_per_rank() });
         }
         let n = workload.len();
         let ranks = (0..workload.ranks()).map(|stage| {
-            let warmup = (workload.ranks() - stage - 1 + extra_warmup).min(n);
+            let warmup = (workload.ranks() - stage - 1 + options.extra_warmup).min(n);
             let forward = |m: usize| Some((Phase::Forward, m));
             let backward = |m: usize| {
                 workload.has_backward(ModuleKind::Llm, Microbatch(m)).then_some((Phase::Backward, m))
