@@ -114,6 +114,9 @@ pub enum ScheduleError {
     /// Groups of no microbatch.
     #[error("groups of 0 microbatches were asked for: a slot needs at least 1")]
     Group,
+    /// Groups of no microbatch in the LLM's order.
+    #[error("LLM groups of 0 microbatches were asked for: a rank runs at least 1 through a chunk at a time")]
+    LlmGroup,
     /// The order of the LLM's ops cannot run.
     #[error("the LLM schedule `{schedule}` does not run by itself: {source}")]
     Llm {

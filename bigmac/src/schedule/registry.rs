@@ -10,7 +10,8 @@ pub const SCHEDULES: &[&dyn Schedule] =
     &[&llm_only::LlmOnly, &monolithic::Monolithic, &phased::Phased, &nested::Nested];
 
 /// Every order of the LLM's chunks.
-pub const LLM_SCHEDULES: &[&dyn LlmSchedule] = &[&llm::OneFOneB];
+pub const LLM_SCHEDULES: &[&dyn LlmSchedule] =
+    &[&llm::OneFOneB, &llm::GPipe, &llm::Interleaved, &llm::ZbH1, &llm::ZbH2];
 
 impl Default for Options {
     fn default() -> Self {

@@ -1,5 +1,6 @@
 //! 1F1B (PipeDream-Flush; Narayanan et al., arXiv 2104.04473): as few forwards ahead as keep the pipeline full.
 
+use super::one_chunk;
 use crate::schedule::api::{LlmOptions, LlmSchedule, ScheduleError};
 use crate::schedule::table::{Chunk, Microbatch, ModuleKind, Op, Phase, Table};
 use crate::schedule::workload::Workload;
@@ -19,9 +20,7 @@ impl LlmSchedule for OneFOneB {
     }
 
     fn build(&self, workload: &Workload, options: LlmOptions) -> Result<Table, ScheduleError> {
-        if workload.chunks_per_rank() != 1 {
-            return Err(ScheduleError::Chunks { schedule: self.name(), chunks: workload.chunks_per_rank() });
-        }
+        one_chunk(workload, self.name())?;
         let n = workload.len();
         let ranks = (0..workload.ranks()).map(|stage| {
             let warmup = (workload.ranks() - stage - 1 + options.extra_warmup).min(n);

@@ -7,9 +7,7 @@ use crate::schedule::memory::{peak_bytes, peak_microbatches, plan_buffers};
 use crate::schedule::registry::{llm_schedule, schedule};
 use crate::schedule::simulate::simulate;
 use crate::schedule::slots::work_bound;
-use crate::schedule::{
-    Budget, ChunkCost, ItemCost, Learns, Load, ModuleKind, Options, ScheduleError, Table, Workload,
-};
+use crate::schedule::{Budget, ChunkCost, ItemCost, Learns, Load, ModuleKind, Options, Table, Workload};
 
 const NONE: [f64; 2] = [0.0, 0.0];
 
@@ -18,14 +16,6 @@ fn one_f_one_b_takes_n_plus_p_minus_1_rounds() {
     for (p, n, time) in [(2, 4, 15.0), (4, 8, 33.0), (8, 24, 93.0)] {
         close(run("llm", &workload(p, n, [1.0, 1.0, 1.0], NONE, NONE, 0.0)).time(), time, 0.0);
     }
-}
-
-/// Zero Bubble (arXiv 2401.10241), tables 9 and 5.
-#[test]
-fn one_f_one_b_has_the_published_bubble_rates() {
-    let rate = |n, llm, c| run("llm", &workload(8, n, llm, NONE, NONE, c)).bubble_rate();
-    close(rate(24, [18.522, 18.086, 9.337], 0.601), 0.2431, 5e-5);
-    close(rate(32, [29.802, 29.428, 19.530], 0.577), 0.1898, 5e-5);
 }
 
 #[test]
@@ -204,13 +194,6 @@ fn unknown_names_bring_the_nearest_and_all() {
     assert!(message.contains("did you mean `1f1b`"), "{message}");
     let message = schedule("xyz").unwrap_err().to_string();
     assert!(!message.contains("did you mean"), "{message}");
-}
-
-#[test]
-fn one_f_one_b_refuses_several_chunks() {
-    let chunked = Workload::uniform(2, 2, 4, 2, Default::default(), 0.0).unwrap();
-    let error = schedule("nested").unwrap().build(&chunked, &Options::default()).unwrap_err();
-    assert_eq!(error, ScheduleError::Chunks { schedule: "1f1b", chunks: 2 });
 }
 
 #[test]

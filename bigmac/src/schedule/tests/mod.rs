@@ -3,6 +3,7 @@
 mod dataflow;
 mod faults;
 mod known;
+mod orders;
 mod pictures;
 mod properties;
 
