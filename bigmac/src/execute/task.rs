@@ -135,6 +135,15 @@ impl StepTask<'_> {
             }
             Value::Embeds(item) | Value::EmbedGrad(item) => self.image(item)?.rows.len(),
             Value::Cond(item) | Value::CondGrad(item) => self.draw(item)?.cond_rows.len(),
+            Value::EncoderHidden { .. }
+            | Value::EncoderHiddenGrad { .. }
+            | Value::GeneratorHidden { .. }
+            | Value::GeneratorHiddenGrad { .. } => {
+                return Err(ExecuteError::Missing {
+                    rank: Rank(0),
+                    what: format!("a model cut for {value}"),
+                });
+            }
         };
         Ok(Spec::new(&[rows, self.width], self.dtype))
     }

@@ -102,6 +102,20 @@ pub enum WorkloadError {
         /// What was given.
         value: f64,
     },
+    /// Sizes of something else than the workload.
+    #[error(
+        "sizes are given for {given} {what} (microbatch {microbatch}), but the workload has {wanted}: give one each"
+    )]
+    Sizes {
+        /// Of what.
+        what: &'static str,
+        /// In which microbatch.
+        microbatch: usize,
+        /// How many were given.
+        given: usize,
+        /// How many were needed.
+        wanted: usize,
+    },
     /// A slowdown that no rank can have.
     #[error("the slowdown of rank {rank} is {value}; it has to be finite and above 0 (1 is full speed)")]
     Slowdown {

@@ -4,7 +4,7 @@
 //! Within a rank, an op also needs earlier phases of its own units: a backward its forward, a weight gradient its
 //! input gradient. Those are an order of the rank's list, checked by `validate`.
 
-use super::table::{Chunk, Microbatch, Module, ModuleKind, Op, Phase, Piece, Value};
+use super::table::{Chunk, Microbatch, Module, ModuleKind, Op, Phase, Piece, Rank, Table, Value};
 use super::workload::Workload;
 
 impl Op {
@@ -37,10 +37,26 @@ impl Op {
                 (Module::Llm(chunk), Phase::Backward | Phase::BackwardInput, Piece::Microbatch(m)) => {
                     llm_gradients(workload, chunk, m, &mut visit);
                 }
-                (Module::Encoder(_), Phase::Backward | Phase::BackwardInput, Piece::Item(item)) => {
-                    visit(Value::EmbedGrad(item));
+                (Module::Encoder(chunk), Phase::Forward, Piece::Item(item)) if chunk.0 > 0 => {
+                    visit(Value::EncoderHidden { item, chunk });
                 }
-                (Module::Generator(_), Phase::Forward, Piece::Item(item)) => visit(Value::Cond(item)),
+                (Module::Encoder(chunk), Phase::Backward | Phase::BackwardInput, Piece::Item(item)) => {
+                    let last = chunk.0 + 1 >= workload.encoder_chunks();
+                    visit(if last {
+                        Value::EmbedGrad(item)
+                    } else {
+                        Value::EncoderHiddenGrad { item, chunk }
+                    });
+                }
+                (Module::Generator(chunk), Phase::Forward, Piece::Item(item)) => {
+                    let first = chunk.0 == 0;
+                    visit(if first { Value::Cond(item) } else { Value::GeneratorHidden { item, chunk } });
+                }
+                (Module::Generator(chunk), Phase::Backward | Phase::BackwardInput, Piece::Item(item))
+                    if chunk.0 + 1 < workload.generator_chunks() =>
+                {
+                    visit(Value::GeneratorHiddenGrad { item, chunk });
+                }
                 _ => {}
             }
         }
@@ -55,7 +71,30 @@ impl Op {
         };
         for unit in self.units() {
             match (unit.module, phase, unit.piece) {
-                (Module::Encoder(_), Phase::Forward, Piece::Item(item)) => visit(Value::Embeds(item)),
+                (Module::Encoder(chunk), Phase::Forward, Piece::Item(item)) => {
+                    let next = Chunk(chunk.0 + 1);
+                    let last = next.0 >= workload.encoder_chunks();
+                    visit(if last {
+                        Value::Embeds(item)
+                    } else {
+                        Value::EncoderHidden { item, chunk: next }
+                    });
+                }
+                (Module::Encoder(chunk), Phase::Backward | Phase::BackwardInput, Piece::Item(item))
+                    if chunk.0 > 0 =>
+                {
+                    visit(Value::EncoderHiddenGrad { item, chunk: Chunk(chunk.0 - 1) });
+                }
+                (Module::Generator(chunk), Phase::Forward, Piece::Item(item))
+                    if chunk.0 + 1 < workload.generator_chunks() =>
+                {
+                    visit(Value::GeneratorHidden { item, chunk: Chunk(chunk.0 + 1) });
+                }
+                (Module::Generator(chunk), Phase::Backward | Phase::BackwardInput, Piece::Item(item))
+                    if chunk.0 > 0 =>
+                {
+                    visit(Value::GeneratorHiddenGrad { item, chunk: Chunk(chunk.0 - 1) });
+                }
                 (Module::Llm(chunk), Phase::Forward, Piece::Microbatch(m)) => {
                     llm_outputs(workload, chunk, m, &mut visit);
                 }
@@ -108,4 +147,19 @@ fn llm_input_gradients(
     } else if workload.has_backward(ModuleKind::Encoder, microbatch) {
         workload.items(ModuleKind::Encoder, microbatch).for_each(|item| visit(Value::EmbedGrad(item)));
     }
+}
+
+/// By [`Workload::value_index`]: the rank of the op that reads the value.
+pub(super) fn readers(table: &Table, workload: &Workload) -> Vec<Option<Rank>> {
+    let mut readers = vec![None; workload.value_count()];
+    for (rank, op) in table.iter() {
+        if let Op::Compute { .. } = op {
+            op.for_each_consumed(workload, |value| {
+                if let Some(index) = workload.value_index(value) {
+                    readers[index] = Some(rank);
+                }
+            });
+        }
+    }
+    readers
 }

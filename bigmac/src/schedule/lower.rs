@@ -1,7 +1,8 @@
 //! Adds the communication: a `Send` and a `Recv` for every value that is made on one rank and read on another.
 
+use super::dataflow::readers;
 use super::simulate::{SimulateError, Simulation, simulate};
-use super::table::{Op, Rank, Table, Value};
+use super::table::{Op, Rank, Table};
 use super::workload::Workload;
 
 /// A place in one order of everything that happens on all ranks: time, then the number in the simulation's sequence,
@@ -63,17 +64,4 @@ pub fn lower(table: &Table, workload: &Workload) -> Result<Table, SimulateError>
 fn when(simulation: &Simulation, rank: usize, index: usize) -> (f64, f64, usize) {
     let span = simulation.spans[rank][index];
     (span.start, span.end, simulation.sequence[rank][index])
-}
-
-/// By value: the rank that reads it.
-fn readers(table: &Table, workload: &Workload) -> Vec<Option<Rank>> {
-    let mut readers = vec![None; workload.value_count()];
-    for (rank, op) in table.iter() {
-        op.for_each_consumed(workload, |value: Value| {
-            if let Some(index) = workload.value_index(value) {
-                readers[index] = Some(rank);
-            }
-        });
-    }
-    readers
 }

@@ -28,9 +28,11 @@ mod monolithic;
 mod nested;
 mod numbering;
 mod phased;
+pub mod placement;
 pub mod registry;
 pub mod render;
 pub mod simulate;
+pub mod sizes;
 pub mod slots;
 pub mod table;
 #[cfg(test)]
@@ -44,6 +46,8 @@ pub use api::{LlmOptions, LlmSchedule, Options, Schedule, ScheduleError, ideal_t
 pub use budget::{Budget, Limits};
 pub use costs::{ChunkCost, ItemCost, Learns, Load, UniformCosts, WorkloadError};
 pub use memory::PerModule;
+pub use placement::{Chain, Layers, Part};
+pub use sizes::{ItemSize, Link, MicrobatchSizes};
 pub use table::{
     Chunk, Item, Microbatch, Module, ModuleKind, Op, Phase, Piece, Rank, Table, Unit, Value, Work,
 };

@@ -9,7 +9,7 @@ use super::api::{Options, Schedule, ScheduleError, with_step};
 use super::phased::drawings;
 use super::simulate::{Simulation, simulate};
 use super::slots::{Slot, slots};
-use super::table::{Chunk, Microbatch, Module, ModuleKind, Op, Phase, Table, Work};
+use super::table::{Chunk, Item, Microbatch, Module, ModuleKind, Op, Phase, Table, Value, Work};
 use super::workload::Workload;
 
 /// Per group of microbatches one encoder slot right before its first LLM forward, one generator slot after its last
@@ -157,18 +157,18 @@ impl<'a> Clock<'a> {
     }
 
     /// The latest moment at which a slot can be cut in so that every rank has ended its op in progress, and a value
-    /// has crossed, by `time`: then the shares are done by the time the slot is.
-    fn cut_for(&self, time: f64) -> Cut {
-        let deadline = time - self.workload.p2p() + self.tolerance;
+    /// has crossed in `transfer`, by `time`: then the shares are done by the time the slot is.
+    fn cut_for(&self, time: f64, transfer: f64) -> Cut {
+        let deadline = time - transfer + self.tolerance;
         let later = self.running.partition_point(|(end, _)| *end <= deadline);
         let start = self.running.get(later).map_or(time, |(_, start)| start.min(time));
         Cut::before(start)
     }
 
-    /// The earliest moment at which the value that the latest of these ops makes is on every rank.
-    fn cut_after(&self, ops: impl Iterator<Item = Timed>) -> Option<Cut> {
+    /// The earliest moment at which the values that the latest of these ops makes are on every rank, `transfer` later.
+    fn cut_after(&self, ops: impl Iterator<Item = Timed>, transfer: f64) -> Option<Cut> {
         let cuts = ops.map(|op| {
-            let time = op.end + self.workload.p2p() - self.tolerance;
+            let time = op.end + transfer - self.tolerance;
             // An op that takes no time starts at the cut: its number puts it before the slot all the same.
             if op.start < time {
                 Cut::before(time)
@@ -179,6 +179,12 @@ impl<'a> Clock<'a> {
         cuts.max_by(Cut::compare)
     }
 
+    /// The longest time that a value of one of the slot's items takes between two ranks.
+    fn longest_transfer(&self, slot: &Slot, value: fn(Item) -> Value) -> f64 {
+        let items = slot.shares.iter().flatten();
+        items.map(|item| self.workload.transfer_time(value(*item))).fold(0.0, f64::max)
+    }
+
     fn encoder_insertions(&self, slots: &[Slot]) -> Vec<Insertion> {
         let mut insertions = Vec::with_capacity(2 * slots.len());
         let ranks = self.workload.ranks();
@@ -186,18 +192,25 @@ impl<'a> Clock<'a> {
             let share = |phase: Phase, items: Vec<_>| {
                 if items.is_empty() { Vec::new() } else { vec![Op::encoder(phase, items)] }
             };
+            let transfer = |value| self.longest_transfer(slot, value);
             let needed =
                 at(&self.first_forward, &slot.microbatches).map(|op| op.start).fold(f64::INFINITY, f64::min);
             if needed.is_finite() {
                 let ops = slot.shares.iter().map(|items| share(Phase::Forward, items.clone())).collect();
-                insertions.push(Insertion { cut: self.cut_for(needed), kind: SlotKind::EncoderForward, ops });
+                insertions.push(Insertion {
+                    cut: self.cut_for(needed, transfer(Value::Embeds)),
+                    kind: SlotKind::EncoderForward,
+                    ops,
+                });
             }
             let ops: Vec<Vec<Op>> = (0..ranks)
                 .map(|rank| {
                     share(Phase::Backward, slot.backward_share(self.workload, ModuleKind::Encoder, rank))
                 })
                 .collect();
-            if let Some(cut) = self.cut_after(at(&self.first_backward, &slot.microbatches)) {
+            if let Some(cut) =
+                self.cut_after(at(&self.first_backward, &slot.microbatches), transfer(Value::EmbedGrad))
+            {
                 insertions.push(Insertion { cut, kind: SlotKind::EncoderBackward, ops });
             }
         }
@@ -206,7 +219,8 @@ impl<'a> Clock<'a> {
 
     fn generator_insertions(&self, slots: &[Slot]) -> Vec<Insertion> {
         let placed = slots.iter().filter_map(|slot| {
-            let ready = self.cut_after(at(&self.last_forward, &slot.microbatches))?;
+            let transfer = self.longest_transfer(slot, Value::Cond);
+            let ready = self.cut_after(at(&self.last_forward, &slot.microbatches), transfer)?;
             // Where values take time to cross, the last rank's backward could start before they have: it waits.
             let reads = at(&self.last_backward, &slot.microbatches);
             let reads = reads.map(|op| Cut { time: op.start, sequence: op.sequence });

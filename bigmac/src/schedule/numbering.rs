@@ -6,65 +6,106 @@ use super::workload::Workload;
 impl Workload {
     /// A dense number for a value, below [`Workload::value_count`]; `None` for one that the workload cannot have.
     pub fn value_index(&self, value: Value) -> Option<usize> {
-        let (n, chunks) = (self.len(), self.chunks());
-        let hidden = |microbatch: Microbatch, chunk: Chunk| {
-            (microbatch.0 < n && chunk.0 < chunks).then(|| microbatch.0 * chunks + chunk.0)
-        };
-        let (encoder, generator) = (total(&self.encoder_offsets), total(&self.generator_offsets));
-        let item = |offsets: &[usize], item: Item| {
-            let (start, end) = (offsets.get(item.microbatch.0)?, offsets.get(item.microbatch.0 + 1)?);
-            (item.index < end - start).then(|| start + item.index)
-        };
-        let (base, index) = match value {
-            Value::Hidden { microbatch, chunk } => (0, hidden(microbatch, chunk)),
-            Value::HiddenGrad { microbatch, chunk } => (n * chunks, hidden(microbatch, chunk)),
-            Value::Embeds(i) => (2 * n * chunks, item(&self.encoder_offsets, i)),
-            Value::EmbedGrad(i) => (2 * n * chunks + encoder, item(&self.encoder_offsets, i)),
-            Value::Cond(i) => (2 * (n * chunks + encoder), item(&self.generator_offsets, i)),
-            Value::CondGrad(i) => (2 * (n * chunks + encoder) + generator, item(&self.generator_offsets, i)),
-        };
-        index.map(|index| base + index)
+        let (hidden, encoder, generator) = self.bases();
+        let (embeds, conds) = (total(&self.encoder_offsets), total(&self.generator_offsets));
+        let (cut_encoder, cut_generator) = (embeds * self.encoder_chunks(), conds * self.generator_chunks());
+        let items = 2 * hidden;
+        let cuts = items + 2 * (embeds + conds);
+        Some(match value {
+            Value::Hidden { microbatch, chunk } => self.llm_index(microbatch, chunk)?,
+            Value::HiddenGrad { microbatch, chunk } => hidden + self.llm_index(microbatch, chunk)?,
+            Value::Embeds(item) => items + index(&self.encoder_offsets, item)?,
+            Value::EmbedGrad(item) => items + embeds + index(&self.encoder_offsets, item)?,
+            Value::Cond(item) => items + 2 * embeds + index(&self.generator_offsets, item)?,
+            Value::CondGrad(item) => items + 2 * embeds + conds + index(&self.generator_offsets, item)?,
+            Value::EncoderHidden { item, chunk } => cuts + encoder(item, chunk)?,
+            Value::EncoderHiddenGrad { item, chunk } => cuts + cut_encoder + encoder(item, chunk)?,
+            Value::GeneratorHidden { item, chunk } => cuts + 2 * cut_encoder + generator(item, chunk)?,
+            Value::GeneratorHiddenGrad { item, chunk } => {
+                cuts + 2 * cut_encoder + cut_generator + generator(item, chunk)?
+            }
+        })
     }
 
     /// How many numbers [`Workload::value_index`] uses.
     pub fn value_count(&self) -> usize {
-        2 * (self.len() * self.chunks() + total(&self.encoder_offsets) + total(&self.generator_offsets))
+        let (embeds, conds) = (total(&self.encoder_offsets), total(&self.generator_offsets));
+        2 * (self.len() * self.chunks()
+            + embeds * (1 + self.encoder_chunks())
+            + conds * (1 + self.generator_chunks()))
     }
 
     /// A dense number for a unit, below [`Workload::unit_count`]; `None` for one that the workload does not have.
     pub fn unit_index(&self, unit: Unit) -> Option<usize> {
-        // A unit is numbered as the value that its forward makes or reads, one per unit in each case.
+        let (hidden, encoder, generator) = self.bases();
         match (unit.module, unit.piece) {
-            (Module::Llm(chunk), Piece::Microbatch(microbatch)) => {
-                self.value_index(Value::Hidden { microbatch, chunk })
+            (Module::Llm(chunk), Piece::Microbatch(microbatch)) => self.llm_index(microbatch, chunk),
+            (Module::Encoder(chunk), Piece::Item(item)) => Some(hidden + encoder(item, chunk)?),
+            (Module::Generator(chunk), Piece::Item(item)) => {
+                let encoder = total(&self.encoder_offsets) * self.encoder_chunks();
+                Some(hidden + encoder + generator(item, chunk)?)
             }
-            (Module::Encoder(Chunk(0)), Piece::Item(item)) => {
-                self.value_index(Value::Embeds(item)).map(|index| index - self.len() * self.chunks())
-            }
-            (Module::Generator(Chunk(0)), Piece::Item(item)) => self
-                .value_index(Value::Cond(item))
-                .map(|index| index - self.len() * self.chunks() - total(&self.encoder_offsets)),
             _ => None,
         }
     }
 
     /// How many numbers [`Workload::unit_index`] uses.
     pub fn unit_count(&self) -> usize {
-        self.value_count() / 2
+        self.len() * self.chunks()
+            + total(&self.encoder_offsets) * self.encoder_chunks()
+            + total(&self.generator_offsets) * self.generator_chunks()
+    }
+
+    /// The number of (microbatch, LLM chunk) pairs, and numbers of (item, chunk) pairs of encoder and generator.
+    fn bases(
+        &self,
+    ) -> (usize, impl Fn(Item, Chunk) -> Option<usize> + '_, impl Fn(Item, Chunk) -> Option<usize> + '_) {
+        let cut = |offsets, chunks: usize| {
+            move |item: Item, chunk: Chunk| {
+                let index = index(offsets, item).filter(|_| chunk.0 < chunks);
+                index.map(|index| index * chunks + chunk.0)
+            }
+        };
+        (
+            self.len() * self.chunks(),
+            cut(&self.encoder_offsets[..], self.encoder_chunks()),
+            cut(&self.generator_offsets[..], self.generator_chunks()),
+        )
+    }
+
+    fn llm_index(&self, microbatch: Microbatch, chunk: Chunk) -> Option<usize> {
+        let chunks = self.chunks();
+        (microbatch.0 < self.len() && chunk.0 < chunks).then(|| microbatch.0 * chunks + chunk.0)
     }
 
     /// Every unit of the workload: microbatch by microbatch encoder items, LLM chunks, generator items.
     pub fn units(&self) -> impl Iterator<Item = Unit> + '_ {
         self.microbatches().flat_map(move |microbatch| {
-            let encoder =
-                self.items(ModuleKind::Encoder, microbatch).map(|item| (Module::ENCODER, Piece::Item(item)));
-            let llm = (0..self.chunks()).map(move |c| (Module::Llm(Chunk(c)), Piece::Microbatch(microbatch)));
-            let generator = self
-                .items(ModuleKind::Generator, microbatch)
-                .map(|item| (Module::GENERATOR, Piece::Item(item)));
-            encoder.chain(llm).chain(generator).map(|(module, piece)| Unit { module, piece })
+            let encoder = self.item_units(ModuleKind::Encoder, microbatch);
+            let llm = (0..self.chunks()).map(move |c| {
+                let (module, piece) = (Module::Llm(Chunk(c)), Piece::Microbatch(microbatch));
+                Unit { module, piece }
+            });
+            encoder.chain(llm).chain(self.item_units(ModuleKind::Generator, microbatch))
         })
     }
+
+    fn item_units(&self, kind: ModuleKind, microbatch: Microbatch) -> impl Iterator<Item = Unit> + '_ {
+        let (chunks, module): (usize, fn(Chunk) -> Module) = match kind {
+            ModuleKind::Encoder => (self.encoder_chunks(), Module::Encoder),
+            _ => (self.generator_chunks(), Module::Generator),
+        };
+        let items = self.items(kind, microbatch);
+        items.flat_map(move |item| {
+            (0..chunks).map(move |c| Unit { module: module(Chunk(c)), piece: Piece::Item(item) })
+        })
+    }
+}
+
+/// The item's number among all of its kind.
+fn index(offsets: &[usize], item: Item) -> Option<usize> {
+    let (start, end) = (offsets.get(item.microbatch.0)?, offsets.get(item.microbatch.0 + 1)?);
+    (item.index < end - start).then(|| start + item.index)
 }
 
 fn total(offsets: &[usize]) -> usize {

@@ -1,13 +1,16 @@
 //! When everything happens: an event-driven run of a table, linear in the number of ops.
 //!
-//! Each rank runs its list in order; an op starts once the rank is free and every value it consumes is there, `p2p`
-//! after it was made (sent, in a lowered table) where it comes from another rank. Sends are buffered and take none of
-//! the rank's time; receives are posted, and the op that reads the value is the one that waits.
+//! Each rank runs its list in order; an op starts once the rank is free and every value it consumes is there, which is
+//! [`Workload::transfer_time`] after it was sent where it comes from another rank. Values are sent as they are made (in
+//! a lowered table by its sends). Sends are buffered and take none of the sender's time, unless its link does not overlap
+//! with computation: then it sends one value after the other before it goes on. Receives are posted, and the op that
+//! reads the value is the one that waits.
 
 use std::fmt;
 
 use thiserror::Error;
 
+use super::dataflow::readers;
 use super::memory::{self, PerModule};
 use super::table::{Op, Rank, Table, Value};
 use super::workload::Workload;
@@ -155,7 +158,7 @@ const NOBODY: u32 = u32::MAX;
 struct Flight {
     /// When its producer ended; NaN before.
     made: f64,
-    /// When a lowered table sent it; NaN before.
+    /// When its producer began to send it; NaN before.
     sent: f64,
     /// Its producer's rank.
     producer: u32,
@@ -167,6 +170,8 @@ struct Run<'a> {
     table: &'a Table,
     workload: &'a Workload,
     lowered: bool,
+    /// By value: who reads it, where it matters who is sent to.
+    readers: Vec<Option<Rank>>,
     flights: Vec<Flight>,
     clock: Vec<f64>,
     next: u32,
@@ -178,10 +183,16 @@ impl<'a> Run<'a> {
     fn new(table: &'a Table, workload: &'a Workload) -> Self {
         let unmade = Flight { made: f64::NAN, sent: f64::NAN, producer: NOBODY, waiting: NOBODY };
         let ranks = table.ranks.len();
+        let lowered = table.is_lowered();
         Run {
             table,
             workload,
-            lowered: table.is_lowered(),
+            lowered,
+            readers: if lowered || workload.link().overlapped {
+                Vec::new()
+            } else {
+                readers(table, workload)
+            },
             flights: vec![unmade; workload.value_count()],
             clock: vec![0.0; ranks],
             next: 0,
@@ -196,13 +207,11 @@ impl<'a> Run<'a> {
     }
 
     /// When the value is on the rank; `None` before.
-    fn arrival(&self, flight: &Flight, rank: usize) -> Option<f64> {
+    fn arrival(&self, value: Value, flight: &Flight, rank: usize) -> Option<f64> {
         let time = if flight.producer == rank as u32 {
             flight.made
-        } else if self.lowered {
-            flight.sent + self.workload.p2p()
         } else {
-            flight.made + self.workload.p2p()
+            flight.sent + self.workload.transfer_time(value)
         };
         (!time.is_nan()).then_some(time)
     }
@@ -218,7 +227,7 @@ impl<'a> Run<'a> {
                 return;
             }
             let index = self.workload.value_index(value);
-            match index.and_then(|index| self.arrival(&self.flights[index], rank)) {
+            match index.and_then(|index| self.arrival(value, &self.flights[index], rank)) {
                 Some(time) => start = start.max(time),
                 None => {
                     blocked = true;
@@ -231,10 +240,18 @@ impl<'a> Run<'a> {
         if blocked {
             return false;
         }
-        let end = start + self.workload.cost(op, Rank(rank));
+        let end = start + self.cost(op, rank);
         self.record(rank, op, Span { start, end });
         self.publish(rank, op, end, ready);
         true
+    }
+
+    /// Time of the rank that the op takes.
+    fn cost(&self, op: &Op, rank: usize) -> f64 {
+        match op {
+            Op::Send { value, .. } if !self.workload.link().overlapped => self.workload.transfer_time(*value),
+            _ => self.workload.cost(op, Rank(rank)),
+        }
     }
 
     fn record(&mut self, rank: usize, op: &Op, span: Span) {
@@ -258,16 +275,27 @@ impl<'a> Run<'a> {
             }
         };
         match op {
-            Op::Compute { .. } => op.for_each_produced(self.workload, |value| {
-                if let Some(index) = self.workload.value_index(value) {
+            Op::Compute { .. } => {
+                // When the sender is done with what it has sent so far.
+                let mut free = end;
+                op.for_each_produced(self.workload, |value| {
+                    let Some(index) = self.workload.value_index(value) else { return };
                     let flight = &mut self.flights[index];
                     (flight.made, flight.producer) = (end, rank as u32);
+                    if !self.lowered {
+                        flight.sent = free;
+                        let reader = self.readers.get(index).copied().flatten();
+                        if reader.is_some_and(|reader| reader.0 != rank) {
+                            free += self.workload.transfer_time(value);
+                        }
+                    }
                     wake(flight);
-                }
-            }),
+                });
+                self.clock[rank] = free;
+            }
             Op::Send { value, .. } => {
                 if let Some(index) = self.workload.value_index(*value) {
-                    self.flights[index].sent = end;
+                    self.flights[index].sent = end - self.cost(op, rank);
                     wake(&mut self.flights[index]);
                 }
             }
@@ -281,7 +309,7 @@ impl<'a> Run<'a> {
             let op = ops.get(index)?;
             let absent = |value: &Value| {
                 let index = self.workload.value_index(*value);
-                index.and_then(|index| self.arrival(&self.flights[index], rank)).is_none()
+                index.and_then(|index| self.arrival(*value, &self.flights[index], rank)).is_none()
             };
             let missing = op.consumes(self.workload).into_iter().filter(absent).collect();
             Some(Blocked { rank: Rank(rank), index, op: op.clone(), missing })

@@ -124,7 +124,8 @@ fn both(workload: &Workload, module: Module, item: Item) -> f64 {
     cost(workload, module, item, Phase::Forward) + backward
 }
 
-/// Lower bound of any schedule's time: every rank's own LLM work, and all work together over all ranks at their speeds.
+/// Lower bound of any schedule's time: every rank's own work (its LLM chunks, and all that a
+/// chain puts on it), and all work together over all ranks at their speeds.
 pub fn work_bound(workload: &Workload) -> f64 {
     let mut own = vec![0.0; workload.ranks()];
     let mut items = PerModule::<f64>::default();
@@ -133,14 +134,14 @@ pub fn work_bound(workload: &Workload) -> f64 {
         let backward = workload.has_backward(kind, unit.microbatch());
         let time = workload.unit_cost(unit, Phase::Forward)
             + if backward { workload.unit_cost(unit, Phase::Backward) } else { 0.0 };
-        match unit.piece {
-            Piece::Microbatch(_) => own[workload.rank_of(unit.module.chunk()).0] += time,
-            Piece::Item(_) => items[kind] += time,
+        match workload.home(unit.module) {
+            Some(rank) => own[rank.0] += time,
+            None => items[kind] += time,
         }
     }
     let slowdowns: Vec<f64> = (0..workload.ranks()).map(|rank| workload.slowdown(Rank(rank))).collect();
     let work = own.iter().sum::<f64>() + items.encoder + items.generator;
-    // Ranks that run until T do T / slowdown of work; a rank's own LLM work cannot go elsewhere.
+    // Ranks that run until T do T / slowdown of work; a rank's own work cannot go elsewhere.
     let shared = work / slowdowns.iter().map(|slowdown| 1.0 / slowdown).sum::<f64>();
     own.iter().zip(&slowdowns).map(|(work, slowdown)| work * slowdown).fold(shared, f64::max)
 }

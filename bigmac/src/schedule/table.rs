@@ -142,6 +142,34 @@ pub enum Value {
     Cond(Item),
     /// Its gradient, made by the generator item's backward; only where something below the generator learns.
     CondGrad(Item),
+    /// Hidden states of an item that encoder chunk `chunk` reads, made by chunk `chunk - 1` of a cut encoder.
+    EncoderHidden {
+        /// Whose.
+        item: Item,
+        /// The consumer.
+        chunk: Chunk,
+    },
+    /// Gradient of the hidden states that encoder chunk `chunk` made; chunk `chunk` reads it.
+    EncoderHiddenGrad {
+        /// Whose.
+        item: Item,
+        /// The consumer.
+        chunk: Chunk,
+    },
+    /// Hidden states of an item that generator chunk `chunk` reads, made by chunk `chunk - 1` of a cut generator.
+    GeneratorHidden {
+        /// Whose.
+        item: Item,
+        /// The consumer.
+        chunk: Chunk,
+    },
+    /// Gradient of the hidden states that generator chunk `chunk` made; chunk `chunk` reads it.
+    GeneratorHiddenGrad {
+        /// Whose.
+        item: Item,
+        /// The consumer.
+        chunk: Chunk,
+    },
 }
 
 impl Value {
@@ -149,9 +177,14 @@ impl Value {
     pub fn microbatch(self) -> Microbatch {
         match self {
             Value::Hidden { microbatch, .. } | Value::HiddenGrad { microbatch, .. } => microbatch,
-            Value::Embeds(item) | Value::EmbedGrad(item) | Value::Cond(item) | Value::CondGrad(item) => {
-                item.microbatch
-            }
+            Value::Embeds(item)
+            | Value::EmbedGrad(item)
+            | Value::Cond(item)
+            | Value::CondGrad(item)
+            | Value::EncoderHidden { item, .. }
+            | Value::EncoderHiddenGrad { item, .. }
+            | Value::GeneratorHidden { item, .. }
+            | Value::GeneratorHiddenGrad { item, .. } => item.microbatch,
         }
     }
 }

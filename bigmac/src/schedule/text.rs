@@ -33,7 +33,8 @@ pub enum ParseError {
     /// A word that is no value.
     #[error(
         "`{word}` is no value: wanted hidden(microbatch,chunk), hidden_grad(microbatch,chunk), embeds(item), \
-         embed_grad(item), cond(item) or cond_grad(item), an item being microbatch.index"
+         embed_grad(item), cond(item), cond_grad(item), or encoder_hidden(item,chunk), encoder_hidden_grad(item,chunk), \
+         generator_hidden(item,chunk), generator_hidden_grad(item,chunk), an item being microbatch.index"
     )]
     Value {
         /// The word.
@@ -139,6 +140,12 @@ impl fmt::Display for Value {
             Value::EmbedGrad(item) => write!(f, "embed_grad({item})"),
             Value::Cond(item) => write!(f, "cond({item})"),
             Value::CondGrad(item) => write!(f, "cond_grad({item})"),
+            Value::EncoderHidden { item, chunk } => write!(f, "encoder_hidden({item},{})", chunk.0),
+            Value::EncoderHiddenGrad { item, chunk } => write!(f, "encoder_hidden_grad({item},{})", chunk.0),
+            Value::GeneratorHidden { item, chunk } => write!(f, "generator_hidden({item},{})", chunk.0),
+            Value::GeneratorHiddenGrad { item, chunk } => {
+                write!(f, "generator_hidden_grad({item},{})", chunk.0)
+            }
         }
     }
 }
@@ -190,6 +197,10 @@ impl FromStr for Value {
                 Some((Microbatch(number(microbatch)?), Chunk(number(chunk)?)))
             };
             let item = || inner.parse::<Item>().ok();
+            let cut = || {
+                let (item, chunk) = inner.split_once(',')?;
+                Some((item.parse::<Item>().ok()?, Chunk(number(chunk)?)))
+            };
             Some(match name {
                 "hidden" => hidden().map(|(microbatch, chunk)| Value::Hidden { microbatch, chunk })?,
                 "hidden_grad" => {
@@ -199,6 +210,14 @@ impl FromStr for Value {
                 "embed_grad" => Value::EmbedGrad(item()?),
                 "cond" => Value::Cond(item()?),
                 "cond_grad" => Value::CondGrad(item()?),
+                "encoder_hidden" => cut().map(|(item, chunk)| Value::EncoderHidden { item, chunk })?,
+                "encoder_hidden_grad" => {
+                    cut().map(|(item, chunk)| Value::EncoderHiddenGrad { item, chunk })?
+                }
+                "generator_hidden" => cut().map(|(item, chunk)| Value::GeneratorHidden { item, chunk })?,
+                "generator_hidden_grad" => {
+                    cut().map(|(item, chunk)| Value::GeneratorHiddenGrad { item, chunk })?
+                }
                 _ => return None,
             })
         };

@@ -2,6 +2,8 @@
 //! costs, and what learns. Schedules are built from it, and everything said about a schedule is relative to it.
 
 use super::costs::{ChunkCost, ItemCost, Learns, Load, UniformCosts, WorkloadError, check_load, check_time};
+use super::placement::{Chain, Layers};
+use super::sizes::{Link, MicrobatchSizes};
 use super::table::{Chunk, Item, Microbatch, Module, ModuleKind, Op, Phase, Piece, Rank, Unit};
 
 /// The shape of a step. Consistent by construction: see [`Workload::new`].
@@ -9,10 +11,15 @@ use super::table::{Chunk, Item, Microbatch, Module, ModuleKind, Op, Phase, Piece
 pub struct Workload {
     ranks: usize,
     chunks_per_rank: usize,
-    loads: Vec<Load>,
+    pub(super) loads: Vec<Load>,
     learns: Learns,
-    p2p: f64,
-    slowdown: Vec<f64>,
+    pub(super) link: Link,
+    /// One per microbatch, or none where they are not known.
+    pub(super) sizes: Vec<MicrobatchSizes>,
+    pub(super) layers: Option<Layers>,
+    /// Where the modules' parts live, if every part has a rank of its own.
+    pub(super) chain: Option<Chain>,
+    pub(super) slowdown: Vec<f64>,
     pub(super) encoder_offsets: Vec<usize>,
     pub(super) generator_offsets: Vec<usize>,
     /// Per microbatch: whether the LLM or something below it learns.
@@ -48,7 +55,10 @@ impl Workload {
             chunks_per_rank,
             loads,
             learns,
-            p2p,
+            link: Link { latency: p2p, ..Link::default() },
+            sizes: Vec::new(),
+            layers: None,
+            chain: None,
             slowdown: vec![1.0; ranks],
             encoder_offsets: Vec::new(),
             generator_offsets: Vec::new(),
@@ -57,6 +67,16 @@ impl Workload {
         workload.count_items();
         workload.llm_backward = workload.llm_backwards();
         Ok(workload)
+    }
+
+    /// A workload like this one on `ranks` ranks, with `loads` that have one LLM cost per part of `chain`.
+    pub(super) fn on_chain(mut self, chain: Chain, loads: Vec<Load>) -> Workload {
+        self.ranks = chain.ranks;
+        self.slowdown.resize(chain.ranks, 1.0);
+        self.chunks_per_rank = 1;
+        self.loads = loads;
+        self.chain = Some(chain);
+        self
     }
 
     fn count_items(&mut self) {
@@ -115,6 +135,10 @@ impl Workload {
             load.encoder.clear();
             load.generator.clear();
         }
+        for sizes in &mut workload.sizes {
+            sizes.encoder.clear();
+            sizes.generator.clear();
+        }
         workload.count_items();
         workload
     }
@@ -146,9 +170,9 @@ impl Workload {
         self.chunks_per_rank
     }
 
-    /// LLM chunks altogether, p v.
+    /// LLM chunks altogether: p v, or the LLM's parts in a chain.
     pub fn chunks(&self) -> usize {
-        self.ranks * self.chunks_per_rank
+        self.chain.as_ref().map_or(self.ranks * self.chunks_per_rank, |chain| chain.llm.len())
     }
 
     /// Number of microbatches, N.
@@ -176,24 +200,14 @@ impl Workload {
         self.learns
     }
 
-    /// Time of a value between two ranks.
-    pub fn p2p(&self) -> f64 {
-        self.p2p
-    }
-
     /// How many times slower than its costs a rank is.
     pub fn slowdown(&self, rank: Rank) -> f64 {
         self.slowdown.get(rank.0).copied().unwrap_or(1.0)
     }
 
-    /// The rank that an LLM chunk lives on.
-    pub fn rank_of(&self, chunk: Chunk) -> Rank {
-        Rank(chunk.0 % self.ranks)
-    }
-
     /// The last LLM chunk, which computes the loss.
     pub fn last_chunk(&self) -> Chunk {
-        Chunk(self.chunks() - 1)
+        Chunk(self.chunks().saturating_sub(1))
     }
 
     /// The items of a microbatch's encoder (generator) work; none for the LLM or a microbatch that is not there.
@@ -244,8 +258,12 @@ impl Workload {
                     Phase::BackwardWeight => weight,
                 }
             }),
-            (Module::Encoder(_), Piece::Item(item)) => item_cost(&load.encoder, item, phase),
-            (Module::Generator(_), Piece::Item(item)) => item_cost(&load.generator, item, phase),
+            (Module::Encoder(_), Piece::Item(item)) => {
+                self.share_of(unit.module) * item_cost(&load.encoder, item, phase)
+            }
+            (Module::Generator(_), Piece::Item(item)) => {
+                self.share_of(unit.module) * item_cost(&load.generator, item, phase)
+            }
             _ => 0.0,
         }
     }

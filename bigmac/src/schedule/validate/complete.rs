@@ -60,11 +60,8 @@ fn record(
         let Some(index) = workload.unit_index(unit) else {
             return Err(ValidateError::Unknown { place: place(table, at), unit });
         };
-        if let Module::Llm(chunk) = unit.module {
-            let home = workload.rank_of(chunk);
-            if home.0 != at.0 {
-                return Err(ValidateError::Home { place: place(table, at), home });
-            }
+        if let Some(home) = workload.home(unit.module).filter(|home| home.0 != at.0) {
+            return Err(ValidateError::Home { place: place(table, at), home });
         }
         let slot = &mut done[index][phase_index(*phase)];
         if let Some((rank, index)) = slot {

@@ -50,8 +50,8 @@ pub enum ValidateError {
         /// What it runs.
         unit: Unit,
     },
-    /// An LLM chunk on a rank that does not hold it.
-    #[error("{place} is on the wrong rank: the chunk's weights are on {home}")]
+    /// A module on a rank that does not hold it.
+    #[error("{place} is on the wrong rank: its weights are on {home}")]
     Home {
         /// The op.
         place: Box<Place>,
