@@ -201,11 +201,14 @@ impl Simulate {
 
     fn outcome(&self, name: &str, workload: &Workload, options: &Options) -> anyhow::Result<Outcome> {
         let schedule = registry::schedule(name)?;
-        let workload = schedule.workload(workload);
+        let shape = workload;
+        let workload = schedule.workload(shape);
         let table = schedule.build(&workload, options)?;
         validate(&table, &workload, &self.limits()).with_context(|| format!("schedule `{name}`"))?;
         let simulation = simulate(&table, &workload)?;
-        let (ideal, bound) = (ideal_time(&workload, options)?, work_bound(&workload));
+        // A chain's ideal is that of the same step on the ranks that were asked for.
+        let ideal = ideal_time(if schedule.is_whole() { shape } else { &workload }, options)?;
+        let bound = work_bound(&workload);
         let peaks = peak_microbatches(&table, &workload);
         Ok(Outcome { name: schedule.name(), workload, table, simulation, ideal, bound, peaks })
     }

@@ -5,6 +5,7 @@ use std::fmt::Debug;
 use thiserror::Error;
 
 use super::budget::Limits;
+use super::costs::WorkloadError;
 use super::simulate::{SimulateError, simulate};
 use super::slots;
 use super::table::{Op, Table};
@@ -29,7 +30,8 @@ pub trait Schedule: Sync + Debug {
         true
     }
 
-    /// The workload as the schedule runs it: the LLM alone leaves items out, others change nothing.
+    /// The workload as the schedule runs it, which its table is built and simulated for: the LLM alone leaves items out,
+    /// a chain gives every layer a rank of its own, others change nothing.
     fn workload(&self, workload: &Workload) -> Workload {
         workload.clone()
     }
@@ -111,6 +113,15 @@ pub enum ScheduleError {
         /// Chunks per rank.
         chunks: usize,
     },
+    /// A schedule of a chain on a workload that is none.
+    #[error("the schedule `{schedule}` runs a chain of stages: build it for its own `Schedule::workload`")]
+    NoChain {
+        /// Its name.
+        schedule: &'static str,
+    },
+    /// A step that no order can be taken from.
+    #[error(transparent)]
+    Workload(#[from] WorkloadError),
     /// Groups of no microbatch.
     #[error("groups of 0 microbatches were asked for: a slot needs at least 1")]
     Group,

@@ -17,18 +17,25 @@
 //! ```
 
 mod api;
+mod bubble_fill;
 pub mod budget;
+mod chain;
 pub mod costs;
+mod cut;
 pub mod dataflow;
+mod disaggregated;
+mod gaps;
 mod llm;
 mod llm_only;
 pub mod lower;
 pub mod memory;
 mod monolithic;
+mod monolithic_balanced;
 mod nested;
 mod numbering;
 mod phased;
 pub mod placement;
+mod recompute;
 pub mod registry;
 pub mod render;
 pub mod simulate;

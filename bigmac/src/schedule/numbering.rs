@@ -6,7 +6,7 @@ use super::workload::Workload;
 impl Workload {
     /// A dense number for a value, below [`Workload::value_count`]; `None` for one that the workload cannot have.
     pub fn value_index(&self, value: Value) -> Option<usize> {
-        let (hidden, encoder, generator) = self.bases();
+        let hidden = self.len() * self.chunks();
         let (embeds, conds) = (total(&self.encoder_offsets), total(&self.generator_offsets));
         let (cut_encoder, cut_generator) = (embeds * self.encoder_chunks(), conds * self.generator_chunks());
         let items = 2 * hidden;
@@ -18,11 +18,15 @@ impl Workload {
             Value::EmbedGrad(item) => items + embeds + index(&self.encoder_offsets, item)?,
             Value::Cond(item) => items + 2 * embeds + index(&self.generator_offsets, item)?,
             Value::CondGrad(item) => items + 2 * embeds + conds + index(&self.generator_offsets, item)?,
-            Value::EncoderHidden { item, chunk } => cuts + encoder(item, chunk)?,
-            Value::EncoderHiddenGrad { item, chunk } => cuts + cut_encoder + encoder(item, chunk)?,
-            Value::GeneratorHidden { item, chunk } => cuts + 2 * cut_encoder + generator(item, chunk)?,
+            Value::EncoderHidden { item, chunk } => cuts + self.encoder_index(item, chunk)?,
+            Value::EncoderHiddenGrad { item, chunk } => {
+                cuts + cut_encoder + self.encoder_index(item, chunk)?
+            }
+            Value::GeneratorHidden { item, chunk } => {
+                cuts + 2 * cut_encoder + self.generator_index(item, chunk)?
+            }
             Value::GeneratorHiddenGrad { item, chunk } => {
-                cuts + 2 * cut_encoder + cut_generator + generator(item, chunk)?
+                cuts + 2 * cut_encoder + cut_generator + self.generator_index(item, chunk)?
             }
         })
     }
@@ -37,13 +41,13 @@ impl Workload {
 
     /// A dense number for a unit, below [`Workload::unit_count`]; `None` for one that the workload does not have.
     pub fn unit_index(&self, unit: Unit) -> Option<usize> {
-        let (hidden, encoder, generator) = self.bases();
+        let hidden = self.len() * self.chunks();
         match (unit.module, unit.piece) {
             (Module::Llm(chunk), Piece::Microbatch(microbatch)) => self.llm_index(microbatch, chunk),
-            (Module::Encoder(chunk), Piece::Item(item)) => Some(hidden + encoder(item, chunk)?),
+            (Module::Encoder(chunk), Piece::Item(item)) => Some(hidden + self.encoder_index(item, chunk)?),
             (Module::Generator(chunk), Piece::Item(item)) => {
                 let encoder = total(&self.encoder_offsets) * self.encoder_chunks();
-                Some(hidden + encoder + generator(item, chunk)?)
+                Some(hidden + encoder + self.generator_index(item, chunk)?)
             }
             _ => None,
         }
@@ -56,21 +60,14 @@ impl Workload {
             + total(&self.generator_offsets) * self.generator_chunks()
     }
 
-    /// The number of (microbatch, LLM chunk) pairs, and numbers of (item, chunk) pairs of encoder and generator.
-    fn bases(
-        &self,
-    ) -> (usize, impl Fn(Item, Chunk) -> Option<usize> + '_, impl Fn(Item, Chunk) -> Option<usize> + '_) {
-        let cut = |offsets, chunks: usize| {
-            move |item: Item, chunk: Chunk| {
-                let index = index(offsets, item).filter(|_| chunk.0 < chunks);
-                index.map(|index| index * chunks + chunk.0)
-            }
-        };
-        (
-            self.len() * self.chunks(),
-            cut(&self.encoder_offsets[..], self.encoder_chunks()),
-            cut(&self.generator_offsets[..], self.generator_chunks()),
-        )
+    /// The number of an encoder chunk's unit among all of the encoder's.
+    fn encoder_index(&self, item: Item, chunk: Chunk) -> Option<usize> {
+        cut_index(&self.encoder_offsets, item, chunk, self.encoder_chunks())
+    }
+
+    /// The number of a generator chunk's unit among all of the generator's.
+    fn generator_index(&self, item: Item, chunk: Chunk) -> Option<usize> {
+        cut_index(&self.generator_offsets, item, chunk, self.generator_chunks())
     }
 
     fn llm_index(&self, microbatch: Microbatch, chunk: Chunk) -> Option<usize> {
@@ -100,6 +97,11 @@ impl Workload {
             (0..chunks).map(move |c| Unit { module: module(Chunk(c)), piece: Piece::Item(item) })
         })
     }
+}
+
+fn cut_index(offsets: &[usize], item: Item, chunk: Chunk, chunks: usize) -> Option<usize> {
+    let index = index(offsets, item).filter(|_| chunk.0 < chunks);
+    index.map(|index| index * chunks + chunk.0)
 }
 
 /// The item's number among all of its kind.

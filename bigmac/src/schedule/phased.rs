@@ -22,31 +22,36 @@ impl Schedule for Phased {
 
     fn build(&self, workload: &Workload, options: &Options) -> Result<Table, ScheduleError> {
         let encoder = slots(workload, Module::ENCODER, workload.len());
-        let generator = slots(workload, Module::GENERATOR, workload.len());
-        let llm = options.llm_table(&workload.llm_only(), 0)?;
-        let ranks = llm.ranks.into_iter().enumerate().map(|(rank, ops)| {
-            let mut all = Vec::new();
+        let ranks = body(workload, options)?.ranks.into_iter().enumerate().map(|(rank, ops)| {
             let shares = encoder.iter().map(|slot| slot.shares[rank].clone());
-            all.extend(shares.flat_map(by_microbatch).map(|items| Op::encoder(Phase::Forward, items)));
-            let is_forward = |op: &Op| matches!(op, Op::Compute { phase: Phase::Forward, .. });
-            if generator.is_empty() {
-                all.extend(ops);
-            } else {
-                let (forwards, backwards): (Vec<Op>, Vec<Op>) = ops.into_iter().partition(is_forward);
-                all.extend(forwards);
-                all.extend(generator.iter().flat_map(|slot| drawings(workload, slot, rank)));
-                all.extend(backwards);
-            }
+            let forwards = shares.flat_map(by_microbatch).map(|items| Op::encoder(Phase::Forward, items));
             let shares = encoder.iter().map(|slot| slot.backward_share(workload, ModuleKind::Encoder, rank));
-            all.extend(shares.flat_map(by_microbatch).map(|items| Op::encoder(Phase::Backward, items)));
-            all
+            let backwards = shares.flat_map(by_microbatch).map(|items| Op::encoder(Phase::Backward, items));
+            forwards.chain(ops).chain(backwards).collect()
         });
         Ok(with_step(Table { ranks: ranks.collect() }))
     }
 }
 
+/// LLM and generator: the LLM as it is, or, where anything is drawn, all its forwards, the drawings, its backwards.
+pub(super) fn body(workload: &Workload, options: &Options) -> Result<Table, ScheduleError> {
+    let llm = options.llm_table(&workload.llm_only(), 0)?;
+    let generator = slots(workload, Module::GENERATOR, workload.len());
+    if generator.is_empty() {
+        return Ok(llm);
+    }
+    let ranks = llm.ranks.into_iter().enumerate().map(|(rank, ops)| {
+        let is_forward = |op: &Op| matches!(op, Op::Compute { phase: Phase::Forward, .. });
+        let (mut all, backwards): (Vec<Op>, Vec<Op>) = ops.into_iter().partition(is_forward);
+        all.extend(generator.iter().flat_map(|slot| drawings(workload, slot, rank)));
+        all.extend(backwards);
+        all
+    });
+    Ok(Table { ranks: ranks.collect() })
+}
+
 /// A rank's items, an op's worth per microbatch.
-fn by_microbatch(items: Vec<Item>) -> Vec<Vec<Item>> {
+pub(super) fn by_microbatch(items: Vec<Item>) -> Vec<Vec<Item>> {
     items.chunk_by(|a, b| a.microbatch == b.microbatch).map(<[Item]>::to_vec).collect()
 }
 

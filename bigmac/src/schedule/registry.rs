@@ -3,11 +3,21 @@
 
 use super::api::{LlmSchedule, Options, Schedule, ScheduleError};
 use super::budget::Limits;
-use super::{llm, llm_only, monolithic, nested, phased};
+use super::{
+    bubble_fill, disaggregated, llm, llm_only, monolithic, monolithic_balanced, nested, phased, recompute,
+};
 
 /// Every schedule of a whole step.
-pub const SCHEDULES: &[&dyn Schedule] =
-    &[&llm_only::LlmOnly, &monolithic::Monolithic, &phased::Phased, &nested::Nested];
+pub const SCHEDULES: &[&dyn Schedule] = &[
+    &llm_only::LlmOnly,
+    &monolithic::Monolithic,
+    &monolithic_balanced::MonolithicBalanced,
+    &disaggregated::Disaggregated,
+    &phased::Phased,
+    &recompute::Recompute,
+    &bubble_fill::BubbleFill,
+    &nested::Nested,
+];
 
 /// Every order of the LLM's chunks.
 pub const LLM_SCHEDULES: &[&dyn LlmSchedule] =

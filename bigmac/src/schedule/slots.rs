@@ -74,8 +74,22 @@ impl Slot {
     }
 }
 
+/// Shares these items over the ranks, as [`slots`] does a group's; `None` where there are none.
+pub(super) fn slot_of(workload: &Workload, module: Module, items: Vec<Item>) -> Option<Slot> {
+    share_out(workload, module, items.into_iter(), &mut vec![0.0; workload.ranks()])
+}
+
 fn slot(workload: &Workload, module: Module, group: &[Microbatch], totals: &mut [f64]) -> Option<Slot> {
     let items = group.iter().flat_map(|microbatch| workload.items(module.kind(), *microbatch));
+    share_out(workload, module, items, totals)
+}
+
+fn share_out(
+    workload: &Workload,
+    module: Module,
+    items: impl Iterator<Item = Item>,
+    totals: &mut [f64],
+) -> Option<Slot> {
     let mut costed: Vec<(f64, Item)> = items.map(|item| (both(workload, module, item), item)).collect();
     if costed.is_empty() {
         return None;

@@ -69,12 +69,18 @@ impl Workload {
         Ok(workload)
     }
 
-    /// A workload like this one on `ranks` ranks, with `loads` that have one LLM cost per part of `chain`.
-    pub(super) fn on_chain(mut self, chain: Chain, loads: Vec<Load>) -> Workload {
+    /// A workload like this one whose modules are one chain; `loads` and `sizes` have one LLM entry per part.
+    pub(super) fn on_chain(
+        mut self,
+        chain: Chain,
+        loads: Vec<Load>,
+        sizes: Vec<MicrobatchSizes>,
+    ) -> Workload {
         self.ranks = chain.ranks;
         self.slowdown.resize(chain.ranks, 1.0);
         self.chunks_per_rank = 1;
         self.loads = loads;
+        self.sizes = sizes;
         self.chain = Some(chain);
         self
     }
@@ -130,14 +136,25 @@ impl Workload {
     /// The LLM of this workload alone: the same LLM ops at the same costs, input gradients for a learning encoder
     /// included, without anything to encode or to draw.
     pub fn llm_only(&self) -> Workload {
+        self.without(ModuleKind::Encoder).without(ModuleKind::Generator)
+    }
+
+    /// The same without the items of encoder or generator; what has a backward for their sake keeps it.
+    pub(super) fn without(&self, kind: ModuleKind) -> Workload {
         let mut workload = self.clone();
         for load in &mut workload.loads {
-            load.encoder.clear();
-            load.generator.clear();
+            match kind {
+                ModuleKind::Encoder => load.encoder.clear(),
+                ModuleKind::Generator => load.generator.clear(),
+                ModuleKind::Llm => {}
+            }
         }
         for sizes in &mut workload.sizes {
-            sizes.encoder.clear();
-            sizes.generator.clear();
+            match kind {
+                ModuleKind::Encoder => sizes.encoder.clear(),
+                ModuleKind::Generator => sizes.generator.clear(),
+                ModuleKind::Llm => {}
+            }
         }
         workload.count_items();
         workload

@@ -1,5 +1,6 @@
 //! Tests of schedules: known numbers, properties over random shapes, and broken tables.
 
+mod baselines;
 mod dataflow;
 mod faults;
 mod known;
