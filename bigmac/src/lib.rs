@@ -7,4 +7,6 @@ pub mod eval;
 pub mod execute;
 pub mod model;
 pub mod schedule;
+pub mod toml_file;
 pub mod train;
+pub mod workloads;

@@ -1,12 +1,15 @@
 //! Subcommands, one file each. Adding one is that file and a line in [`Command`] and its `run`.
 
 mod caption;
+mod compare;
 mod data;
 mod doctor;
 mod eval;
 mod imagine;
 mod load;
+mod outcome;
 mod progress;
+mod shape;
 mod simulate;
 mod stop;
 mod train;
@@ -37,6 +40,7 @@ enum Command {
     Imagine(imagine::ImagineArgs),
     Data(data::DataArgs),
     Simulate(Box<simulate::Simulate>),
+    Compare(Box<compare::Compare>),
     Doctor(doctor::Doctor),
 }
 
@@ -49,6 +53,7 @@ impl Command {
             Command::Imagine(args) => imagine::run(args),
             Command::Data(args) => data::run(args),
             Command::Simulate(command) => command.run(),
+            Command::Compare(command) => command.run(),
             Command::Doctor(command) => command.run(),
         }
     }
@@ -67,7 +72,7 @@ pub fn run() -> ExitCode {
 }
 
 /// An error and its causes. Most errors here say their cause themselves: it isn't said twice.
-fn paragraph(error: &anyhow::Error) -> String {
+pub(crate) fn paragraph(error: &anyhow::Error) -> String {
     let mut said = error.to_string();
     for cause in error.chain().skip(1).map(ToString::to_string) {
         if !said.contains(&cause) {

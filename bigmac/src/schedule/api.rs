@@ -8,7 +8,7 @@ use super::budget::Limits;
 use super::costs::WorkloadError;
 use super::simulate::{SimulateError, simulate};
 use super::slots;
-use super::table::{Op, Table};
+use super::table::{Module, Op, Table};
 use super::workload::Workload;
 
 /// A way to order a whole step: encoder, LLM and generator.
@@ -150,10 +150,19 @@ fn nearest_hint(nearest: &Option<&'static str>) -> String {
 pub fn ideal_time(workload: &Workload, options: &Options) -> Result<f64, ScheduleError> {
     let llm = workload.llm_only();
     let table = options.llm_table(&llm, 0)?;
-    let simulation = simulate(&table, &llm);
-    let simulation =
-        simulation.map_err(|source| ScheduleError::Llm { schedule: options.llm.name(), source })?;
-    Ok(simulation.time() + slots::total_cost(workload, options.group.unwrap_or(workload.len())))
+    let time = ideal_over(&table, workload, options.group);
+    time.map_err(|source| ScheduleError::Llm { schedule: options.llm.name(), source })
+}
+
+/// [`ideal_time`] over the LLM's ops in the order that they have in this table, whatever else it holds.
+///
+/// # Errors
+/// Where the LLM's ops alone cannot run to their end.
+pub fn ideal_over(table: &Table, workload: &Workload, group: Option<usize>) -> Result<f64, SimulateError> {
+    let is_llm = |op: &&Op| matches!(op, Op::Compute { module: Module::Llm(_), .. });
+    let ranks = table.ranks.iter().map(|ops| ops.iter().filter(is_llm).cloned().collect());
+    let simulation = simulate(&Table { ranks: ranks.collect() }, &workload.llm_only())?;
+    Ok(simulation.time() + slots::total_cost(workload, group.unwrap_or(workload.len())))
 }
 
 /// Ends every rank with the optimizer step.

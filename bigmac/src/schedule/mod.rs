@@ -3,7 +3,8 @@
 //! A schedule is a [`Table`]: for every rank a list of [`Op`]s. Who waits for whom follows from the values that ops
 //! consume and produce ([`dataflow`]), given the shape of the step, a [`Workload`]. Everything else is a function of
 //! the two: [`validate`](validate::validate), [`simulate`](simulate::simulate), [`lower`](lower::lower) (adds the
-//! communication), [`memory`] (activation buffers), [`text`] (round trip), [`torch_csv`] (exchange), [`render`].
+//! communication), [`memory`] (activation buffers), [`text`] (round trip), [`torch_csv`] (exchange), [`mod@file`]
+//! (either, by name), [`render`].
 //!
 //! ```
 //! use bigmac::schedule::{Options, UniformCosts, Workload, registry, simulate::simulate};
@@ -25,6 +26,7 @@ mod cut;
 pub mod dataflow;
 mod disaggregated;
 mod gaps;
+pub mod file;
 mod llm;
 mod llm_only;
 pub mod lower;
@@ -49,7 +51,7 @@ pub mod torch_csv;
 pub mod validate;
 pub mod workload;
 
-pub use api::{LlmOptions, LlmSchedule, Options, Schedule, ScheduleError, ideal_time};
+pub use api::{LlmOptions, LlmSchedule, Options, Schedule, ScheduleError, ideal_over, ideal_time};
 pub use budget::{Budget, Limits};
 pub use costs::{ChunkCost, ItemCost, Learns, Load, UniformCosts, WorkloadError};
 pub use memory::PerModule;

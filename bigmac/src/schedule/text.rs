@@ -18,7 +18,19 @@ use thiserror::Error;
 
 use super::table::{Chunk, Item, Microbatch, Module, Op, Phase, Piece, Rank, Table, Unit, Value, Work};
 
-/// Text that is no table.
+/// Text that is no table, and where.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[error("line {line}, column {column}: {source}")]
+pub struct TextError {
+    /// From 1.
+    pub line: usize,
+    /// The character at which the word starts, from 1.
+    pub column: usize,
+    /// What is wrong there.
+    pub source: ParseError,
+}
+
+/// What is wrong with a word of a table's text.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum ParseError {
     /// A word that is no op.
@@ -270,32 +282,39 @@ fn compute(word: &str) -> Option<Op> {
 }
 
 impl FromStr for Table {
-    type Err = ParseError;
+    type Err = TextError;
 
-    fn from_str(text: &str) -> Result<Table, ParseError> {
+    fn from_str(text: &str) -> Result<Table, TextError> {
         let mut table = Table::default();
-        for line in text.lines() {
-            let line = line.split('#').next().unwrap_or_default().trim();
+        for (index, full) in text.lines().enumerate() {
+            let at = |part: &str, source| TextError { line: index + 1, column: column(full, part), source };
+            let line = full.split('#').next().unwrap_or_default().trim();
             let head = line.strip_prefix("rank ").and_then(|rest| rest.split_once(':'));
             let words = match head.and_then(|(rank, words)| Some((number(rank)?, words))) {
                 None => line,
                 Some((found, words)) => {
                     let wanted = table.ranks.len();
                     if found != wanted {
-                        return Err(ParseError::Rank { line: line.to_owned(), found, wanted });
+                        return Err(at(line, ParseError::Rank { line: line.to_owned(), found, wanted }));
                     }
                     table.ranks.push(Vec::new());
                     words
                 }
             };
             for word in words.split_whitespace() {
-                let ops =
-                    table.ranks.last_mut().ok_or_else(|| ParseError::NoRank { word: word.to_owned() })?;
-                ops.push(word.parse()?);
+                let ops = table.ranks.last_mut();
+                let ops = ops.ok_or_else(|| at(word, ParseError::NoRank { word: word.to_owned() }))?;
+                ops.push(word.parse().map_err(|error| at(word, error))?);
             }
         }
         Ok(table)
     }
+}
+
+/// The character, from 1, at which a part of a line starts.
+pub(super) fn column(line: &str, part: &str) -> usize {
+    let bytes = (part.as_ptr() as usize).saturating_sub(line.as_ptr() as usize);
+    line.get(..bytes).map_or(1, |before| before.chars().count() + 1)
 }
 
 /// Decimal digits and nothing else: `parse` alone would take a leading `+`.

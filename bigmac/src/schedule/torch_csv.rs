@@ -1,9 +1,20 @@
-//! Tables of the LLM alone in the CSV of torch.distributed.pipelining (`_load_csv` of a schedule, compute only): a row
-//! per rank, an action such as `2F0` (stage 2, forward, microbatch 0) per cell, with F, B (whole backward), I, W.
+//! Tables of the LLM alone in the CSV of torch.distributed.pipelining (what a schedule's `_dump_csv` writes and its
+//! `_load_csv` reads): a row per rank, an action such as `2F0` per cell, for stage 2, forward, microbatch 0. A stage is
+//! a chunk: with v chunks per rank, rank r holds stages r, r + p, and so on. Actions are F, B (the whole backward), I
+//! (input gradient) and W (weight gradient); an empty cell is an idle slot.
+//!
+//! Torch's other form (`compute_comms`) also has cells for communication (`2SEND_F0`, `2RECV_B0`, `2UNSHARD`, ...).
+//! Reading leaves them out: who sends what to whom follows from the compute actions, and
+//! [`lower`](super::lower::lower) adds it. Writing gives the compute actions alone (`compute_only`).
 
 use thiserror::Error;
 
 use super::table::{Chunk, Microbatch, Module, Op, Phase, Table, Work};
+use super::text::column;
+
+/// Torch's actions that move activations, parameters or gradients.
+const COMMUNICATION: [&str; 7] =
+    ["SEND_F", "RECV_F", "SEND_B", "RECV_B", "UNSHARD", "RESHARD", "REDUCE_GRAD"];
 
 /// A table that the CSV cannot say, or a CSV that is no table.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
@@ -18,16 +29,19 @@ pub enum CsvError {
     },
     /// A cell that is no action.
     #[error(
-        "cell {cell} of row {row}, `{text}`, is no action: wanted STAGE, one of F B I W, MICROBATCH, as in 2F0"
+        "line {line}, column {column}: `{text}` is no action: wanted STAGE, one of F B I W, MICROBATCH, as in 2F0"
     )]
     Cell {
         /// From 1.
-        row: usize,
-        /// From 1.
-        cell: usize,
+        line: usize,
+        /// The character at which the cell's text starts, from 1.
+        column: usize,
         /// What it says.
         text: String,
     },
+    /// No rows at all.
+    #[error("the CSV is empty: wanted a row of actions per rank")]
+    Empty,
 }
 
 /// The table as CSV; optimizer steps, which the CSV leaves to its reader, are left out.
@@ -56,26 +70,49 @@ fn action(op: &Op) -> Result<String, CsvError> {
     }
 }
 
-/// A CSV as a table, empty cells (torch's idle slots) left out and a step added to every rank.
+/// A CSV as a table: empty cells and communication left out, a step added to every rank. Empty lines at the end are no
+/// ranks.
 ///
 /// # Errors
-/// Where a cell is no compute action.
+/// Where there is no row, or a cell is no action; with line and column.
 pub fn read(text: &str) -> Result<Table, CsvError> {
-    let rows = text.lines().enumerate().map(|(row, line)| {
-        let cells = line.split(',').enumerate().filter(|(_, cell)| !cell.trim().is_empty());
-        let ops = cells.map(|(cell, text)| {
-            let text = text.trim();
-            parse(text).ok_or_else(|| CsvError::Cell { row: row + 1, cell: cell + 1, text: text.to_owned() })
+    let text = text.trim_end();
+    if text.is_empty() {
+        return Err(CsvError::Empty);
+    }
+    let ranks = text.lines().enumerate().map(|(index, line)| {
+        let cells = line.split(',').map(str::trim).filter(|cell| !cell.is_empty());
+        let ops = cells.filter_map(|cell| match parse(cell) {
+            Some(Cell::Compute(op)) => Some(Ok(op)),
+            Some(Cell::Communication) => None,
+            None => Some(Err(CsvError::Cell {
+                line: index + 1,
+                column: column(line, cell),
+                text: cell.to_owned(),
+            })),
         });
         ops.chain([Ok(Op::Step)]).collect()
     });
-    Ok(Table { ranks: rows.collect::<Result<_, _>>()? })
+    Ok(Table { ranks: ranks.collect::<Result<_, _>>()? })
 }
 
-fn parse(text: &str) -> Option<Op> {
-    let at = text.find(|c: char| c.is_ascii_alphabetic())?;
-    let (stage, rest) = text.split_at(at);
-    let mut letters = rest.chars();
-    let phase = Phase::from_letter(letters.next()?).filter(|phase| *phase != Phase::Recompute)?;
-    Some(Op::llm(Chunk(stage.parse().ok()?), phase, Microbatch(letters.as_str().parse().ok()?)))
+enum Cell {
+    Compute(Op),
+    Communication,
+}
+
+fn parse(text: &str) -> Option<Cell> {
+    let digits_end = |text: &str| text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let (stage, rest) = text.split_at(digits_end(text));
+    let (name, microbatch) = rest.split_at(rest.find(|c: char| c.is_ascii_digit()).unwrap_or(rest.len()));
+    let stage: usize = stage.parse().ok()?;
+    // Of all actions, only those on parameters go without a microbatch.
+    let number = microbatch.parse::<usize>().ok();
+    if COMMUNICATION.contains(&name) && (number.is_some() || microbatch.is_empty()) {
+        return Some(Cell::Communication);
+    }
+    let mut letters = name.chars();
+    let phase = letters.next().and_then(Phase::from_letter).filter(|phase| *phase != Phase::Recompute)?;
+    let whole = letters.as_str().is_empty();
+    whole.then_some(Cell::Compute(Op::llm(Chunk(stage), phase, Microbatch(number?))))
 }

@@ -158,35 +158,6 @@ fn memory_over_time_peaks_where_the_order_says() {
 }
 
 #[test]
-fn text_reads_as_documented() {
-    let w = workload(2, 1, [1.0, 1.0, 1.0], [2.0, 4.0], [2.0, 4.0], 0.0);
-    let table = lower(&build("monolithic", &w, &Options::default()), &w).unwrap();
-    let text = "rank 0: E0F[0.0,0.1] L0F0 send:hidden(0,1)>1 recv:hidden_grad(0,0)<1 L0B0 E0B[0.0,0.1] step\n\
-                rank 1: recv:hidden(0,1)<0 L1F0 G0F[0.0,0.1] G0B[0.0,0.1] L1B0 send:hidden_grad(0,0)>0 step\n";
-    assert_eq!(table.to_string(), text);
-    assert_eq!(text.parse::<Table>().unwrap(), table);
-    let commented = format!("# a note\n{}", text.replace(" L0F0", "\n  L0F0 # first\n "));
-    assert_eq!(commented.parse::<Table>().unwrap(), table);
-}
-
-#[test]
-fn text_that_is_no_table_is_refused() {
-    for text in [
-        "rank 1: step",
-        "step",
-        "rank 0: X0F1",
-        "rank 0: L0F",
-        "rank 0: L0Q1",
-        "rank 0: E0F[]",
-        "rank 0: L0F+1",
-    ] {
-        assert!(text.parse::<Table>().is_err(), "{text}");
-    }
-    let message = "rank 0: send:hiden(0,1)>1".parse::<Table>().unwrap_err().to_string();
-    assert!(message.contains("hiden(0,1)") && message.contains("hidden_grad"), "{message}");
-}
-
-#[test]
 fn unknown_names_bring_the_nearest_and_all() {
     let message = schedule("nestd").unwrap_err().to_string();
     assert!(message.contains("did you mean `nested`") && message.contains("phased"), "{message}");

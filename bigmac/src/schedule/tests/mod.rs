@@ -3,6 +3,7 @@
 mod baselines;
 mod dataflow;
 mod faults;
+mod files;
 mod known;
 mod orders;
 mod pictures;

@@ -3,7 +3,7 @@
 use super::{build, workload};
 use crate::schedule::render::{Format, Timeline, perfetto, svg};
 use crate::schedule::simulate::simulate;
-use crate::schedule::{Op, Options, Table, Workload, torch_csv};
+use crate::schedule::{Op, Options, Table, Workload};
 
 fn shape() -> Workload {
     workload(3, 4, [1.0; 3], [3.0, 6.0], [3.0, 3.0], 0.0)
@@ -83,17 +83,4 @@ fn the_trace_has_an_event_per_op_and_names() {
     assert_eq!(last.fold(0.0, f64::max), end * 1e3);
     assert!(events.iter().any(|event| event["name"] == "thread_name" && event["args"]["name"] == "rank 2"));
     assert!(events.iter().any(|event| event["ph"] == "C" && event["args"]["encoder"].as_f64() > Some(0.0)));
-}
-
-#[test]
-fn llm_tables_go_through_torchs_csv() {
-    let w = shape().llm_only();
-    let table = build("llm", &w, &Options::default());
-    let csv = torch_csv::write(&table).unwrap();
-    assert_eq!(csv.lines().next(), Some("0F0,0F1,0F2,0B0,0F3,0B1,0B2,0B3"));
-    assert_eq!(torch_csv::read(&csv).unwrap(), table);
-    let idle = torch_csv::read("0F0,,0I0, 0W0\n,1F0,1B0\n").unwrap();
-    assert_eq!(idle.to_string(), "rank 0: L0F0 L0I0 L0W0 step\nrank 1: L1F0 L1B0 step\n");
-    assert!(torch_csv::write(&timeline("nested").0).unwrap_err().to_string().contains("E0F[0.0]"));
-    assert!(torch_csv::read("0F0\n0X1").unwrap_err().to_string().contains("cell 1 of row 2, `0X1`"));
 }

@@ -1,0 +1,97 @@
+//! What a schedule does to a step: built, validated, on the clock.
+
+use std::path::Path;
+
+use anyhow::Context;
+use bigmac::schedule::memory::peak_microbatches;
+use bigmac::schedule::render::{Format, Timeline};
+use bigmac::schedule::simulate::{Simulation, simulate};
+use bigmac::schedule::slots::work_bound;
+use bigmac::schedule::validate::validate;
+use bigmac::schedule::{ModuleKind, Options, PerModule, Schedule, Table, Workload, ideal_time};
+use serde_json::{Value, json};
+
+/// A schedule and what it does.
+pub(super) struct Outcome {
+    pub name: &'static str,
+    /// The order of the LLM's chunks under it.
+    pub llm: &'static str,
+    /// The step as the schedule runs it, which may be on more ranks.
+    pub workload: Workload,
+    pub table: Table,
+    pub simulation: Simulation,
+    pub ideal: f64,
+    pub bound: f64,
+    /// Per rank, in microbatches.
+    pub peaks: Vec<PerModule<f64>>,
+}
+
+impl Outcome {
+    /// Runs a step through a schedule on the clock.
+    ///
+    /// # Errors
+    /// Where the schedule does not exist for the step or goes over a budget.
+    pub(super) fn of(
+        schedule: &'static dyn Schedule,
+        shape: &Workload,
+        options: &Options,
+    ) -> anyhow::Result<Outcome> {
+        let name = schedule.name();
+        let workload = schedule.workload(shape);
+        let table = schedule.build(&workload, options)?;
+        validate(&table, &workload, &options.limits).with_context(|| format!("schedule `{name}`"))?;
+        let simulation = simulate(&table, &workload)?;
+        // A chain's ideal is that of the same step on the ranks that were asked for.
+        let ideal = ideal_time(if schedule.is_whole() { shape } else { &workload }, options)?;
+        let bound = work_bound(&workload);
+        let peaks = peak_microbatches(&table, &workload);
+        Ok(Outcome { name, llm: options.llm.name(), workload, table, simulation, ideal, bound, peaks })
+    }
+
+    pub(super) fn timeline(&self, title: &str) -> Timeline {
+        Timeline::simulated(title, &self.table, &self.workload, &self.simulation)
+    }
+
+    /// The largest peak over all ranks, in microbatches.
+    pub(super) fn peak(&self, kind: ModuleKind) -> f64 {
+        self.peaks.iter().map(|peak| peak[kind]).fold(0.0, f64::max)
+    }
+
+    /// What `simulate --json` says of it.
+    pub(super) fn json(&self) -> Value {
+        let ranks: Vec<Value> = self
+            .simulation
+            .busy
+            .iter()
+            .zip(&self.peaks)
+            .map(|(busy, peak)| {
+                json!({ "busy": busy,
+                    "peak": { "encoder": peak.encoder, "llm": peak.llm, "generator": peak.generator } })
+            })
+            .collect();
+        json!({
+            "schedule": self.name,
+            "llm": self.llm,
+            "time": self.simulation.time(),
+            "ideal": self.ideal,
+            "bound": self.bound,
+            "bubble_rate": self.simulation.bubble_rate(),
+            "ranks": ranks,
+        })
+    }
+}
+
+/// Draws timelines into a file, in the format that its name says.
+pub(super) fn draw(path: &Path, format: Format, timelines: &[Timeline]) -> anyhow::Result<()> {
+    write(path, &format.draw(timelines))
+}
+
+pub(super) fn write(path: &Path, text: &str) -> anyhow::Result<()> {
+    std::fs::write(path, text).with_context(|| format!("could not write {}", path.display()))
+}
+
+/// At most three decimals, without trailing zeros.
+pub(super) fn short(value: f64) -> String {
+    let text = format!("{value:.3}");
+    text.trim_end_matches('0').trim_end_matches('.').to_owned()
+}

@@ -1,0 +1,222 @@
+//! The shape of a step as `simulate` and `compare` take it: typed costs, a file, or uneven microbatches.
+
+use std::path::PathBuf;
+
+use anyhow::bail;
+use bigmac::schedule::registry;
+use bigmac::schedule::{Budget, Learns, Limits, LlmSchedule, ModuleKind, Options, UniformCosts, Workload};
+use bigmac::workloads::{Uneven, read_workload, uneven};
+use clap::{Args, ValueEnum};
+
+/// The most LLM chunks and items of a step: some gigabytes of tables.
+const MOST_UNITS: usize = 10_000_000;
+/// The largest mean number of items that can be drawn.
+const MOST_MEAN: f64 = 10_000.0;
+
+/// Shape and costs of a step, and what its activations may take.
+#[derive(Debug, Args)]
+pub(super) struct Shape {
+    /// Ranks, which are the LLM's pipeline stages
+    #[arg(long, value_name = "P", default_value_t = 4)]
+    ranks: usize,
+
+    /// Microbatches of the step
+    #[arg(long, value_name = "N", default_value_t = 16)]
+    microbatches: usize,
+
+    /// LLM forward F, input gradient B, weight gradient W; encoder forward Ef, backward Eb; generator Gf, Gb (the
+    /// last four may be left out)
+    #[arg(long, value_name = "F=..,B=..,...", default_value = "F=1,B=1,W=1", value_parser = parse_costs)]
+    cost: UniformCosts,
+
+    /// Time that a value takes between two ranks
+    #[arg(long, value_name = "TIME", default_value_t = 0.0, allow_negative_numbers = true)]
+    p2p: f64,
+
+    /// LLM chunks per rank
+    #[arg(long, value_name = "V", default_value_t = 1)]
+    chunks: usize,
+
+    /// Equal encoder (generator) items that a microbatch consists of [default: the number of ranks]
+    #[arg(long, value_name = "K")]
+    items: Option<usize>,
+
+    /// Unequal numbers of items: a third of the microbatches are text only, the others have numbers of items from a
+    /// heavy-tailed (Pareto) distribution with that mean over all [default: --items]; the step's work stays the same
+    #[arg(long, value_name = "SEED[,MEAN]", value_parser = parse_uneven)]
+    uneven: Option<(u64, Option<f64>)>,
+
+    /// Take ranks, microbatches, items and their costs from a TOML file (docs/compare-schedules.md)
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["ranks", "microbatches", "cost", "p2p", "chunks", "items", "uneven"])]
+    workload: Option<PathBuf>,
+
+    /// Microbatches that share an encoder or generator slot [default: the schedule chooses]
+    #[arg(long, value_name = "G")]
+    group: Option<usize>,
+
+    /// Microbatches that a rank runs through one chunk before its next, where the LLM schedule interleaves chunks
+    /// [default: the number of ranks]
+    #[arg(long, value_name = "G")]
+    llm_group: Option<usize>,
+
+    /// Modules that do not learn, comma-separated
+    #[arg(long, value_name = "MODULE,...", value_delimiter = ',')]
+    freeze: Vec<ModuleName>,
+
+    /// How many times slower than its costs each rank is, comma-separated [default: 1 each]
+    #[arg(long, value_name = "FACTOR,...", value_delimiter = ',')]
+    slowdown: Vec<f64>,
+
+    /// The most activations that a module may keep on a rank, in microbatches or bytes, as in encoder=2mb,llm=4GiB;
+    /// going over it is an error
+    #[arg(long, value_name = "MODULE=SIZE,...", value_delimiter = ',', value_parser = parse_budget)]
+    budget: Vec<(ModuleKind, Budget)>,
+
+    /// Bytes that one microbatch's activations of a module take, as in encoder=300MiB, for budgets in bytes
+    #[arg(long, value_name = "MODULE=BYTES,...", value_delimiter = ',', value_parser = parse_bytes)]
+    saved: Vec<(ModuleKind, u64)>,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum ModuleName {
+    Encoder,
+    Llm,
+    Generator,
+}
+
+impl Shape {
+    /// What a schedule on this order of the LLM's chunks is built with.
+    pub(super) fn options(&self, llm: &'static dyn LlmSchedule) -> Options {
+        Options { llm, llm_group: self.llm_group, group: self.group, limits: self.limits() }
+    }
+
+    fn limits(&self) -> Limits {
+        let mut limits = Limits::default();
+        for (kind, budget) in &self.budget {
+            limits.budget[*kind] = Some(*budget);
+        }
+        for (kind, bytes) in &self.saved {
+            limits.microbatch_bytes[*kind] = Some(*bytes);
+        }
+        limits
+    }
+
+    /// The step.
+    pub(super) fn workload(&self) -> anyhow::Result<Workload> {
+        let workload = match &self.workload {
+            Some(path) => read_workload(path)?,
+            None => self.typed()?,
+        };
+        let mut learns = workload.learns();
+        for module in &self.freeze {
+            match module {
+                ModuleName::Encoder => learns.encoder = false,
+                ModuleName::Llm => learns.llm = false,
+                ModuleName::Generator => learns.generator = false,
+            }
+        }
+        let workload = workload.with_learns(learns);
+        if self.slowdown.is_empty() {
+            Ok(workload)
+        } else {
+            Ok(workload.with_slowdown(self.slowdown.clone())?)
+        }
+    }
+
+    fn typed(&self) -> anyhow::Result<Workload> {
+        let items = self.items.unwrap_or(self.ranks);
+        if items == 0 && self.ranks > 0 {
+            bail!(
+                "--items 0 leaves encoder and generator nothing to do: leave Ef, Eb, Gf, Gb out of --cost instead"
+            );
+        }
+        let parts = self.ranks.saturating_mul(self.chunks).saturating_add(items.saturating_mul(2));
+        if parts.saturating_mul(self.microbatches) > MOST_UNITS {
+            bail!(
+                "{} microbatches of {} LLM chunks and {items} items are too many for one table: ask for at most \
+                 {MOST_UNITS} chunks and items in a step",
+                self.microbatches,
+                self.ranks.saturating_mul(self.chunks)
+            );
+        }
+        let workload =
+            Workload::uniform(self.ranks, self.chunks, self.microbatches, items, self.cost, self.p2p)?;
+        let Some((seed, mean)) = self.uneven else { return Ok(workload) };
+        let mut loads = workload.loads().to_vec();
+        uneven(&mut loads, Uneven { seed, mean: mean.unwrap_or(items as f64) });
+        Ok(Workload::new(self.ranks, self.chunks, loads, Learns::default(), self.p2p)?)
+    }
+}
+
+/// What `--llm` may be.
+pub(super) fn llm_help() -> String {
+    let schedules = registry::LLM_SCHEDULES.iter();
+    let lines = schedules.map(|schedule| format!("\n  {:<12} {}", schedule.name(), schedule.summary()));
+    format!("Order of the LLM's chunks:{}", lines.collect::<String>())
+}
+
+fn parse_costs(text: &str) -> Result<UniformCosts, String> {
+    let mut given: [(&str, Option<f64>); 7] =
+        ["F", "B", "W", "Ef", "Eb", "Gf", "Gb"].map(|name| (name, None));
+    for part in text.split(',') {
+        let (name, value) = part.split_once('=').ok_or_else(|| format!("`{part}` is no NAME=TIME"))?;
+        let name = name.trim();
+        let slot = given.iter_mut().find(|(known, _)| *known == name);
+        let slot =
+            slot.ok_or_else(|| format!("there is no cost `{name}`; there are F, B, W, Ef, Eb, Gf, Gb"))?;
+        let time = value.trim().parse::<f64>().ok().filter(|time| time.is_finite() && *time >= 0.0);
+        let time =
+            time.ok_or_else(|| format!("{name} is `{value}`, but a time is a number that is not negative"))?;
+        if slot.1.replace(time).is_some() {
+            return Err(format!("{name} is given twice"));
+        }
+    }
+    let [f, b, w, ef, eb, gf, gb] = given;
+    let needed = |(name, value): (&str, Option<f64>)| value.ok_or_else(|| format!("{name} is missing"));
+    let or_none = |(_, value): (&str, Option<f64>)| value.unwrap_or(0.0);
+    Ok(UniformCosts {
+        forward: needed(f)?,
+        backward_input: needed(b)?,
+        backward_weight: needed(w)?,
+        encoder_forward: or_none(ef),
+        encoder_backward: or_none(eb),
+        generator_forward: or_none(gf),
+        generator_backward: or_none(gb),
+    })
+}
+
+fn parse_budget(text: &str) -> Result<(ModuleKind, Budget), String> {
+    let (kind, size) = parse_module(text)?;
+    Ok((kind, size.parse::<Budget>().map_err(|error| error.to_string())?))
+}
+
+fn parse_bytes(text: &str) -> Result<(ModuleKind, u64), String> {
+    match parse_budget(text)? {
+        (kind, Budget::Bytes(bytes)) => Ok((kind, bytes)),
+        (_, Budget::Microbatches(_)) => {
+            Err(format!("`{text}` is not in bytes: write it as in encoder=300MiB"))
+        }
+    }
+}
+
+fn parse_module(text: &str) -> Result<(ModuleKind, &str), String> {
+    let (name, size) = text.split_once('=').ok_or_else(|| format!("`{text}` is no MODULE=SIZE"))?;
+    let kind = ModuleKind::ALL.into_iter().find(|kind| kind.name() == name.trim());
+    let kind =
+        kind.ok_or_else(|| format!("there is no module `{name}`; there are encoder, llm, generator"))?;
+    Ok((kind, size.trim()))
+}
+
+fn parse_uneven(text: &str) -> Result<(u64, Option<f64>), String> {
+    let (seed, mean) = match text.split_once(',') {
+        Some((seed, mean)) => (seed, Some(mean)),
+        None => (text, None),
+    };
+    let seed = seed.trim().parse().map_err(|_| format!("`{seed}` is no seed: give a whole number from 0"))?;
+    let mean = mean.map(|mean| {
+        let number = mean.trim().parse::<f64>().ok().filter(|mean| *mean > 0.0 && *mean <= MOST_MEAN);
+        number
+            .ok_or_else(|| format!("`{mean}` is no mean number of items: give one over 0, up to {MOST_MEAN}"))
+    });
+    Ok((seed, mean.transpose()?))
+}

@@ -1,0 +1,234 @@
+//! Workloads from TOML files: any shape of a step, microbatch by microbatch.
+
+use std::ops::Range;
+use std::path::Path;
+
+use serde::Deserialize;
+use toml::Spanned;
+
+use crate::schedule::{ChunkCost, ItemCost, Learns, Load, Workload};
+use crate::toml_file::{TomlError, TomlFile};
+
+/// The most ops that a file may ask for: some gigabytes of tables.
+const MOST_UNITS: usize = 10_000_000;
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct File {
+    ranks: Spanned<usize>,
+    #[serde(default = "one")]
+    chunks: Spanned<usize>,
+    #[serde(default = "zero")]
+    p2p: Spanned<f64>,
+    #[serde(default)]
+    frozen: Vec<Frozen>,
+    microbatch: Spanned<Vec<Spanned<Entry>>>,
+}
+
+#[derive(Clone, Copy, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Frozen {
+    Encoder,
+    Llm,
+    Generator,
+}
+
+/// A list of costs: of items `[forward, backward]`, of LLM chunks `[F, B, W]`.
+type Costs = Vec<Spanned<Vec<Spanned<f64>>>>;
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Entry {
+    #[serde(default = "one")]
+    repeat: Spanned<usize>,
+    #[serde(default)]
+    encoder: Costs,
+    #[serde(default)]
+    generator: Costs,
+    llm: Spanned<Costs>,
+}
+
+fn one() -> Spanned<usize> {
+    Spanned::new(0..0, 1)
+}
+
+fn zero() -> Spanned<f64> {
+    Spanned::new(0..0, 0.0)
+}
+
+/// Reads a workload. The file says `ranks`, where wanted `chunks` (LLM chunks per rank), `p2p` (time of a value between
+/// ranks) and `frozen` (modules that do not learn), and holds a `[[microbatch]]` table per microbatch (or per `repeat`
+/// equal ones): `encoder` and `generator` are lists of items as `[forward, backward]`, `llm` is a list of one
+/// `[F, B, W]` per chunk, in the order of the layers. Times are in any unit, the same everywhere.
+///
+/// ```toml
+/// ranks = 2
+/// [[microbatch]]
+/// encoder = [[1.0, 2.0], [0.5, 1.0]]
+/// llm = [[1, 1, 1], [1, 1, 1]]
+/// [[microbatch]]  # text only
+/// repeat = 3
+/// llm = [[1, 1, 1], [1, 1, 1]]
+/// ```
+///
+/// # Errors
+/// [`TomlError`] with line and column: no TOML, an unknown key, another type, a time that is negative or not finite,
+/// not one cost per chunk, no microbatch.
+pub fn read_workload(path: &Path) -> Result<Workload, TomlError> {
+    let toml = TomlFile::read(path)?;
+    let file: File = toml.parse()?;
+    let (ranks, chunks) = (at_least_one(&toml, &file.ranks)?, at_least_one(&toml, &file.chunks)?);
+    let p2p = time(&toml, &file.p2p)?;
+    let mut loads: Vec<Load> = Vec::new();
+    for entry in file.microbatch.get_ref() {
+        let (span, entry) = (entry.span(), entry.get_ref());
+        let repeat = at_least_one(&toml, &entry.repeat)?;
+        let load = load(&toml, entry, ranks, chunks)?;
+        let units = load.llm.len() + load.encoder.len() + load.generator.len();
+        // Microbatches of earlier entries may be smaller, so this counts too many rather than too few.
+        if loads.len().saturating_add(repeat).saturating_mul(units) > MOST_UNITS {
+            let message = format!(
+                "these are more than {MOST_UNITS} items and LLM chunks in one step: repeat the microbatch less"
+            );
+            return Err(toml.wrong(span, message));
+        }
+        loads.extend(std::iter::repeat_n(load, repeat));
+    }
+    let whole: Range<usize> = file.microbatch.span();
+    let workload = Workload::new(ranks, chunks, loads, learns(&file.frozen), p2p);
+    workload.map_err(|error| toml.wrong(whole, error.to_string()))
+}
+
+fn learns(frozen: &[Frozen]) -> Learns {
+    let mut learns = Learns::default();
+    for module in frozen {
+        match module {
+            Frozen::Encoder => learns.encoder = false,
+            Frozen::Llm => learns.llm = false,
+            Frozen::Generator => learns.generator = false,
+        }
+    }
+    learns
+}
+
+fn load(toml: &TomlFile, entry: &Entry, ranks: usize, chunks: usize) -> Result<Load, TomlError> {
+    let given = entry.llm.get_ref();
+    if given.len() != ranks.saturating_mul(chunks) {
+        let message = format!(
+            "{} LLM chunk costs where {ranks} ranks x {chunks} chunks per rank need {}: give one [F, B, W] per chunk",
+            given.len(),
+            ranks.saturating_mul(chunks)
+        );
+        return Err(toml.wrong(entry.llm.span(), message));
+    }
+    let chunk = |costs| -> Result<ChunkCost, TomlError> {
+        let [forward, backward_input, backward_weight] = times(toml, costs, "[F, B, W] of an LLM chunk")?;
+        Ok(ChunkCost { forward, backward_input, backward_weight })
+    };
+    Ok(Load {
+        encoder: items(toml, &entry.encoder)?,
+        generator: items(toml, &entry.generator)?,
+        llm: given.iter().map(chunk).collect::<Result<_, _>>()?,
+    })
+}
+
+fn items(toml: &TomlFile, costs: &Costs) -> Result<Vec<ItemCost>, TomlError> {
+    let item = |costs| -> Result<ItemCost, TomlError> {
+        let [forward, backward] = times(toml, costs, "[forward, backward] of an item")?;
+        Ok(ItemCost { forward, backward })
+    };
+    costs.iter().map(item).collect()
+}
+
+fn times<const N: usize>(
+    toml: &TomlFile,
+    costs: &Spanned<Vec<Spanned<f64>>>,
+    what: &str,
+) -> Result<[f64; N], TomlError> {
+    let given = costs.get_ref();
+    if given.len() != N {
+        let message = format!("{} times where {what} are {N}", given.len());
+        return Err(toml.wrong(costs.span(), message));
+    }
+    let mut times = [0.0; N];
+    for (slot, cost) in times.iter_mut().zip(given) {
+        *slot = time(toml, cost)?;
+    }
+    Ok(times)
+}
+
+fn time(toml: &TomlFile, value: &Spanned<f64>) -> Result<f64, TomlError> {
+    let time = *value.get_ref();
+    if time.is_finite() && time >= 0.0 {
+        return Ok(time);
+    }
+    Err(toml.wrong(value.span(), format!("{time} is no time: it has to be finite and not negative")))
+}
+
+fn at_least_one(toml: &TomlFile, value: &Spanned<usize>) -> Result<usize, TomlError> {
+    match *value.get_ref() {
+        0 => Err(toml.wrong(value.span(), "0 is too few: give at least 1")),
+        count => Ok(count),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::schedule::{Microbatch, ModuleKind};
+
+    fn read(text: &str) -> Result<Workload, String> {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), text).unwrap();
+        read_workload(file.path()).map_err(|error| {
+            let text = error.to_string();
+            text.replace(&*file.path().to_string_lossy(), "FILE")
+        })
+    }
+
+    #[test]
+    fn a_file_gives_every_microbatch_its_items() {
+        let workload = read(
+            "ranks = 2\nchunks = 1\np2p = 0.25\nfrozen = ['encoder']\n\
+             [[microbatch]]\nencoder = [[1, 2.5], [0.5, 1]]\nllm = [[1, 2, 3], [4, 5, 6]]\n\
+             [[microbatch]]\nrepeat = 2\ngenerator = [[3, 7]]\nllm = [[1, 1, 1], [1, 1, 1]]\n",
+        )
+        .unwrap();
+        assert_eq!((workload.ranks(), workload.len()), (2, 3));
+        assert!(!workload.learns().encoder && workload.learns().llm);
+        let loads = workload.loads();
+        assert_eq!(loads[0].encoder[0], ItemCost { forward: 1.0, backward: 2.5 });
+        assert_eq!(loads[0].llm[1], ChunkCost { forward: 4.0, backward_input: 5.0, backward_weight: 6.0 });
+        assert_eq!(loads[1], loads[2]);
+        assert_eq!(workload.items(ModuleKind::Generator, Microbatch(2)).count(), 1);
+    }
+
+    #[test]
+    fn what_is_wrong_is_said_with_its_place() {
+        let llm = "llm = [[1, 1, 1]]";
+        for (text, wanted) in [
+            ("ranks = 1\nranks = ".to_owned(), "FILE:2:"),
+            (format!("ranks = 0\n[[microbatch]]\n{llm}"), "FILE:1:9: 0 is too few"),
+            (format!("ranks = 1\n[[microbatch]]\n{llm}\nencoder = [[1, -2]]"), "FILE:4:16: -2 is no time"),
+            (format!("ranks = 1\n[[microbatch]]\n{llm}\nencoder = [[nan, 2]]"), "FILE:4:13: NaN is no time"),
+            (
+                format!("ranks = 1\n[[microbatch]]\n{llm}\nencoder = [[1, 2, 3]]"),
+                "FILE:4:12: 3 times where [forward, backward] of an item are 2",
+            ),
+            (format!("ranks = 1\n[[microbatch]]\n{llm}\nencodr = []"), "FILE:4:1: unknown field `encodr`"),
+            (format!("ranks = 2\n[[microbatch]]\n{llm}"), "FILE:3:7: 1 LLM chunk costs where 2 ranks"),
+            ("ranks = 1\nmicrobatch = []".to_owned(), "FILE:2:14: a workload needs at least one microbatch"),
+            (format!("ranks = 1\np2p = inf\n[[microbatch]]\n{llm}"), "FILE:2:7: inf is no time"),
+            (format!("ranks = 1\nfrozen = ['llama']\n[[microbatch]]\n{llm}"), "FILE:2:11: unknown variant"),
+            (
+                format!("ranks = 1\n[[microbatch]]\nrepeat = 99999999999\n{llm}"),
+                "FILE:2:1: these are more than",
+            ),
+        ] {
+            let error = read(&text).unwrap_err();
+            assert!(error.starts_with(wanted), "{text}\n{error}");
+        }
+        let missing = read_workload(Path::new("no/such.toml")).unwrap_err().to_string();
+        assert!(missing.starts_with("could not read no/such.toml"), "{missing}");
+    }
+}
