@@ -65,6 +65,53 @@ fn files_are_written_in_the_format_of_their_name() {
 }
 
 #[test]
+fn a_table_from_a_file_runs_as_the_schedule_that_wrote_it() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = |name: &str| directory.path().join(name).display().to_string();
+    let (text, csv) = (file("nested.txt"), file("zb.csv"));
+    let nested = json(&format!("--schedule nested {SHAPE} --table {text} --lowered"));
+    let zb = json(&format!("--llm zb-h1 {SHAPE} --table {csv}"));
+    for (path, written, shape) in [(&text, nested, SHAPE), (&csv, zb, &SHAPE.replace(",Ef=2,Eb=4", ""))] {
+        let read = json(&format!("--from {path} {shape}"));
+        assert_eq!((&read["schedule"], &read["llm"]), (&Value::from(path.as_str()), &Value::Null));
+        for what in ["time", "ideal", "bubble_rate", "ranks"] {
+            assert_eq!(read[what], written[what], "{what} of {path}");
+        }
+    }
+    // Anybody's table: two ranks, nothing but compute.
+    let torch = file("torch.csv");
+    std::fs::write(&torch, "0F0,0F1,,0I0,0W0,0B1\r\n,1F0,1I0,1F1,1B1,1W0\r\n").unwrap();
+    let read = json(&format!("--from {torch} --ranks 2 --microbatches 2 --cost F=1,B=1,W=1"));
+    assert_eq!(read["time"], 8.0);
+}
+
+#[test]
+fn a_file_that_does_not_fit_is_told_why() {
+    let directory = tempfile::tempdir().unwrap();
+    let from = |name: &str, content: &str, arguments: &str| {
+        let path = directory.path().join(name);
+        std::fs::write(&path, content).unwrap();
+        let message = error(&format!("--from {} --ranks 2 {arguments}", path.display()));
+        message.split_whitespace().collect::<Vec<_>>().join(" ")
+    };
+    let one = "--microbatches 1";
+    let good = "rank 0: L0F0 L0B0\nrank 1: L1F0 L1B0\n";
+    assert!(from("a.csv", "0F0,0B0\n1F0,0Z0", one).contains("line 2, column 5: `0Z0` is no action"));
+    assert!(from("a.txt", &good.replace("L1F0", "L1X0"), one).contains("line 2, column 9: `L1X0` is no op"));
+    let misfit = from("a.txt", good, "--microbatches 4");
+    assert!(misfit.contains(
+        "for 2 ranks, 2 LLM chunks and 1 microbatches, but the step has 2 ranks, 2 LLM chunks and 4"
+    ));
+    assert!(from("a.txt", &good.replace("L1F0 L1B0", "L1B0 L1F0"), one).contains("needs L1F0"));
+    assert!(
+        from("a.txt", good, &format!("{one} --cost F=1,B=1,W=1,Ef=1"))
+            .contains("E0 on item 0.0 has no forward")
+    );
+    assert!(from("a.txt", good, "--schedule nested").contains("cannot be used with"));
+    assert!(error("--from nowhere.txt").contains("could not read nowhere.txt"));
+}
+
+#[test]
 fn errors_say_what_to_do() {
     assert!(error("--schedule nestd").contains("did you mean `nested`?); there are: llm, monolithic, "));
     assert!(error("--llm zb").contains("there is no LLM schedule `zb`"));

@@ -3,19 +3,21 @@
 use std::path::Path;
 
 use anyhow::Context;
+use bigmac::schedule::file::{Form, fits};
 use bigmac::schedule::memory::peak_microbatches;
 use bigmac::schedule::render::{Format, Timeline};
 use bigmac::schedule::simulate::{Simulation, simulate};
 use bigmac::schedule::slots::work_bound;
 use bigmac::schedule::validate::validate;
-use bigmac::schedule::{ModuleKind, Options, PerModule, Schedule, Table, Workload, ideal_time};
+use bigmac::schedule::{ModuleKind, Options, PerModule, Schedule, Table, Workload, ideal_over, ideal_time};
 use serde_json::{Value, json};
 
 /// A schedule and what it does.
 pub(super) struct Outcome {
-    pub name: &'static str,
-    /// The order of the LLM's chunks under it.
-    pub llm: &'static str,
+    /// The schedule's, or the file's.
+    pub name: String,
+    /// The order of the LLM's chunks under it; none for a table from a file.
+    pub llm: Option<&'static str>,
     /// The step as the schedule runs it, which may be on more ranks.
     pub workload: Workload,
     pub table: Table,
@@ -40,12 +42,36 @@ impl Outcome {
         let workload = schedule.workload(shape);
         let table = schedule.build(&workload, options)?;
         validate(&table, &workload, &options.limits).with_context(|| format!("schedule `{name}`"))?;
-        let simulation = simulate(&table, &workload)?;
         // A chain's ideal is that of the same step on the ranks that were asked for.
         let ideal = ideal_time(if schedule.is_whole() { shape } else { &workload }, options)?;
+        Outcome::new(name.to_owned(), Some(options.llm.name()), workload, table, ideal)
+    }
+
+    /// Runs the table that a file holds on the clock. Its ideal is that of the order that it has the LLM's ops in.
+    ///
+    /// # Errors
+    /// Where the file holds no table, or none for this step, or goes over a budget.
+    pub(super) fn read(path: &Path, workload: Workload, options: &Options) -> anyhow::Result<Outcome> {
+        let name = path.display().to_string();
+        let content = std::fs::read_to_string(path).with_context(|| format!("could not read {name}"))?;
+        let table = Form::of(path).read(&content).with_context(|| format!("{name} holds no schedule"))?;
+        fits(&table, &workload).with_context(|| format!("{name} is for another step"))?;
+        validate(&table, &workload, &options.limits).with_context(|| format!("the schedule of {name}"))?;
+        let ideal = ideal_over(&table, &workload, options.group)?;
+        Outcome::new(name, None, workload, table, ideal)
+    }
+
+    fn new(
+        name: String,
+        llm: Option<&'static str>,
+        workload: Workload,
+        table: Table,
+        ideal: f64,
+    ) -> anyhow::Result<Outcome> {
+        let simulation = simulate(&table, &workload)?;
         let bound = work_bound(&workload);
         let peaks = peak_microbatches(&table, &workload);
-        Ok(Outcome { name, llm: options.llm.name(), workload, table, simulation, ideal, bound, peaks })
+        Ok(Outcome { name, llm, workload, table, simulation, ideal, bound, peaks })
     }
 
     pub(super) fn timeline(&self, title: &str) -> Timeline {

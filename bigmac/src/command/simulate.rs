@@ -4,11 +4,11 @@ use std::fmt::Write;
 use std::path::{Path, PathBuf};
 
 use anyhow::bail;
+use bigmac::schedule::ModuleKind;
+use bigmac::schedule::file::Form;
 use bigmac::schedule::lower::lower;
 use bigmac::schedule::registry;
 use bigmac::schedule::render::{Format, Timeline};
-use bigmac::schedule::torch_csv;
-use bigmac::schedule::{ModuleKind, Options};
 use clap::Args;
 use serde_json::Value;
 
@@ -33,6 +33,12 @@ schedule (a list for several): time, ideal, bound, bubble_rate, ranks: [{busy, p
 pub(super) struct Simulate {
     #[arg(long, value_name = "NAME,...", value_delimiter = ',', help = schedule_help())]
     schedule: Vec<String>,
+
+    /// Simulate the ops of this file instead of a schedule by name: in the form that --table writes, or as
+    /// torch.distributed.pipelining's CSV where it ends in .csv. Ranks, chunks and microbatches have to be given as
+    /// the file has them
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["schedule", "llm", "llm_group"])]
+    from: Option<PathBuf>,
 
     #[arg(long, value_name = "NAME", default_value = "1f1b", help = llm_help())]
     llm: String,
@@ -72,29 +78,31 @@ impl Simulate {
                 names.len()
             );
         }
-        let outcomes: Vec<Outcome> = names
-            .iter()
-            .map(|name| Outcome::of(registry::schedule(name)?, &workload, &options))
-            .collect::<anyhow::Result<_>>()?;
+        let outcomes: Vec<Outcome> = match &self.from {
+            Some(path) => vec![Outcome::read(path, workload, &options)?],
+            None => names
+                .iter()
+                .map(|name| Outcome::of(registry::schedule(name)?, &workload, &options))
+                .collect::<anyhow::Result<_>>()?,
+        };
         if let (Some(path), Some(format)) = (&self.timeline, format) {
-            let timelines: Vec<Timeline> = outcomes.iter().map(|one| one.timeline(one.name)).collect();
+            let timelines: Vec<Timeline> = outcomes.iter().map(|one| one.timeline(&one.name)).collect();
             draw(path, format, &timelines)?;
         }
         if let (Some(path), [outcome]) = (&self.table, &outcomes[..]) {
             write(path, &self.ops(path, outcome)?)?;
         }
-        let text = if self.json { json(&outcomes) } else { report(&outcomes, &options) };
+        let text = if self.json { json(&outcomes) } else { report(&outcomes) };
         print(&text)
     }
 
     /// The ops as text, or as the CSV of torch.distributed.pipelining for a file that is called so.
     fn ops(&self, path: &Path, outcome: &Outcome) -> anyhow::Result<String> {
-        if path.extension().is_some_and(|extension| extension == "csv") {
-            return Ok(torch_csv::write(&outcome.table)?);
+        let form = Form::of(path);
+        if self.lowered && form == Form::Text {
+            return Ok(form.write(&lower(&outcome.table, &outcome.workload)?)?);
         }
-        let table =
-            if self.lowered { lower(&outcome.table, &outcome.workload)? } else { outcome.table.clone() };
-        Ok(table.to_string())
+        Ok(form.write(&outcome.table)?)
     }
 }
 
@@ -105,13 +113,13 @@ fn json(outcomes: &[Outcome]) -> String {
 }
 
 /// What a person reads: a line per schedule, and for a single one a line per rank.
-fn report(outcomes: &[Outcome], options: &Options) -> String {
+fn report(outcomes: &[Outcome]) -> String {
     let Some(first) = outcomes.first() else { return String::new() };
     let mut text = format!(
         "{} ranks, {} microbatches, LLM schedule {}; activation peaks in microbatches\n\n",
         first.workload.ranks(),
         first.workload.len(),
-        options.llm.name()
+        first.llm.unwrap_or("of the file")
     );
     // Writing to a String cannot fail, so the results of writeln! carry nothing.
     let _ = writeln!(

@@ -38,12 +38,12 @@ impl Compare {
         let workload = self.shape.workload()?;
         let comparison = self.comparison(&schedules, &llms, &workload)?;
         if let (Some(path), Some(format)) = (&self.timeline, format) {
-            let done = comparison.rows.iter().filter_map(|row| row.outcome.as_ref().ok());
-            let title = |one: &Outcome| match llms.len() {
-                1 => one.name.to_owned(),
-                _ => format!("{} on {}", one.name, one.llm),
+            let title = |row: &Row| match llms.len() {
+                1 => row.schedule.to_owned(),
+                _ => format!("{} on {}", row.schedule, row.llm),
             };
-            let timelines: Vec<Timeline> = done.map(|one| one.timeline(&title(one))).collect();
+            let timeline = |row: &Row| row.outcome.as_ref().ok().map(|one| one.timeline(&title(row)));
+            let timelines: Vec<Timeline> = comparison.rows.iter().filter_map(timeline).collect();
             draw(path, format, &timelines)?;
         }
         let text =

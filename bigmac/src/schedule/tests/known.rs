@@ -2,12 +2,11 @@
 
 use super::{build, close, run, workload};
 use crate::schedule::ideal_time;
-use crate::schedule::lower::lower;
 use crate::schedule::memory::{peak_bytes, peak_microbatches, plan_buffers};
 use crate::schedule::registry::{llm_schedule, schedule};
 use crate::schedule::simulate::simulate;
 use crate::schedule::slots::work_bound;
-use crate::schedule::{Budget, ChunkCost, ItemCost, Learns, Load, ModuleKind, Options, Table, Workload};
+use crate::schedule::{Budget, ChunkCost, ItemCost, Learns, Load, ModuleKind, Options, Workload};
 
 const NONE: [f64; 2] = [0.0, 0.0];
 
