@@ -4,11 +4,11 @@ use std::fmt::Debug;
 
 use thiserror::Error;
 
-use super::budget::Limits;
+use super::budget::{Budget, Limits};
 use super::costs::WorkloadError;
 use super::simulate::{SimulateError, simulate};
 use super::slots;
-use super::table::{Module, Op, Table};
+use super::table::{Module, ModuleKind, Op, Table};
 use super::workload::Workload;
 
 /// A way to order a whole step: encoder, LLM and generator.
@@ -122,6 +122,32 @@ pub enum ScheduleError {
     /// A step that no order can be taken from.
     #[error(transparent)]
     Workload(#[from] WorkloadError),
+    /// Less memory than any order of this kind needs.
+    #[error(
+        "`{schedule}` cannot keep the {module}'s activations within {asked} per rank: it needs at least {minimum} \
+         for this step"
+    )]
+    Budget {
+        /// Its name.
+        schedule: &'static str,
+        /// Whose activations.
+        module: ModuleKind,
+        /// What they may take.
+        asked: Budget,
+        /// What they take at least, in the same unit.
+        minimum: Budget,
+    },
+    /// A budget in bytes of a module whose size is not known.
+    #[error(
+        "the {module} budget of {budget} is in bytes, but what a microbatch of the {module} saves is not known: give \
+         the budget in microbatches (as in `2mb`), or the bytes of a microbatch"
+    )]
+    BudgetSize {
+        /// Whose activations.
+        module: ModuleKind,
+        /// What they may take.
+        budget: Budget,
+    },
     /// Groups of no microbatch.
     #[error("groups of 0 microbatches were asked for: a slot needs at least 1")]
     Group,

@@ -34,6 +34,7 @@ pub mod memory;
 mod monolithic;
 mod monolithic_balanced;
 mod nested;
+mod nested_fill;
 mod numbering;
 mod phased;
 pub mod placement;

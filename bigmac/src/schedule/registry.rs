@@ -4,7 +4,8 @@
 use super::api::{LlmSchedule, Options, Schedule, ScheduleError};
 use super::budget::Limits;
 use super::{
-    bubble_fill, disaggregated, llm, llm_only, monolithic, monolithic_balanced, nested, phased, recompute,
+    bubble_fill, disaggregated, llm, llm_only, monolithic, monolithic_balanced, nested, nested_fill, phased,
+    recompute,
 };
 
 /// Every schedule of a whole step.
@@ -17,6 +18,7 @@ pub const SCHEDULES: &[&dyn Schedule] = &[
     &recompute::Recompute,
     &bubble_fill::BubbleFill,
     &nested::Nested,
+    &nested_fill::NestedFill,
 ];
 
 /// Every order of the LLM's chunks.

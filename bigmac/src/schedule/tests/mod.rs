@@ -4,6 +4,7 @@ mod baselines;
 mod dataflow;
 mod faults;
 mod files;
+mod fill;
 mod known;
 mod orders;
 mod pictures;

@@ -13,7 +13,7 @@ use crate::schedule::validate::validate;
 use crate::schedule::{ChunkCost, ItemCost, Learns, Limits, Load, Options, Table, Workload};
 
 /// A time that may be 0, is often like others, and is a whole number of quarters.
-fn time() -> impl Strategy<Value = f64> {
+pub(super) fn time() -> impl Strategy<Value = f64> {
     (0u32..24).prop_map(|quarters| f64::from(quarters) / 4.0)
 }
 
@@ -30,16 +30,21 @@ fn chunk() -> impl Strategy<Value = ChunkCost> {
     })
 }
 
+/// Some microbatches with any items, and costs for that many LLM chunks.
+pub(super) fn any_loads(chunks: usize) -> impl Strategy<Value = Vec<Load>> {
+    let items = || prop::collection::vec(item(), 0..5);
+    let load = (items(), items(), prop::collection::vec(chunk(), chunks));
+    let load = load.prop_map(|(encoder, generator, llm)| Load { encoder, generator, llm });
+    prop::collection::vec(load, 1..10)
+}
+
 /// Any shape: microbatches without images, without drawings, with neither; N below, above and not a multiple of p;
 /// anything frozen; costs of 0; communication that is not free; ranks of unequal speed.
-fn any_workload() -> impl Strategy<Value = Workload> {
+pub(super) fn any_workload() -> impl Strategy<Value = Workload> {
     let speeds = |p| prop::collection::vec((1u32..5).prop_map(|half| f64::from(half) / 2.0), p);
     (1usize..6).prop_flat_map(move |p| {
-        let items = || prop::collection::vec(item(), 0..5);
-        let load = (items(), items(), prop::collection::vec(chunk(), p));
-        let load = load.prop_map(|(encoder, generator, llm)| Load { encoder, generator, llm });
         let learns = any::<(bool, bool, bool)>();
-        (prop::collection::vec(load, 1..10), learns, time(), speeds(p)).prop_map(
+        (any_loads(p), learns, time(), speeds(p)).prop_map(
             move |(loads, (encoder, llm, generator), p2p, speeds)| {
                 let learns = Learns { encoder, llm, generator };
                 Workload::new(p, 1, loads, learns, p2p).unwrap().with_slowdown(speeds).unwrap()

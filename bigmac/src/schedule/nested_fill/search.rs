@@ -1,0 +1,189 @@
+//! Looks for a plan that reaches the bound: several rules of what is urgent, each improved by turning time round.
+
+use super::capacity::Capacity;
+use super::limits::even_shares;
+use super::planner::{Plan, Policy, plan};
+use super::tasks::{ANY, CLASSES, Class, Graph, Task};
+use crate::schedule::table::Piece;
+use crate::schedule::workload::Workload;
+
+/// How many tasks may be placed in all: what keeps the time of planning in proportion to the step.
+const EFFORT: usize = 5_000_000;
+/// How often time is turned round to improve a plan.
+const TURNS: usize = 8;
+/// How often in a row that may be without success.
+const VAIN_TURNS: usize = 2;
+
+/// A rule of what is urgent.
+#[derive(Clone, Copy, Debug)]
+struct Rule {
+    /// Plan from the end of the step to its start.
+    backward: bool,
+    /// How much more than its share of the items a rank may take, as a factor of it.
+    more: f64,
+    /// All classes, most urgent first.
+    order: [Class; CLASSES],
+}
+
+use Class::{Backward as B, Draw as G, Encode as E, EncodeBackward as D, Forward as F, Weight as W};
+
+/// On random shapes, the rules that most often reached the bound come first. Shares are loose for steps with so few items
+/// that bubbles are left anyway.
+const RULES: [Rule; 16] = [
+    Rule { backward: false, more: 0.0, order: [G, B, F, W, E, D] },
+    Rule { backward: false, more: 0.0, order: [G, B, F, D, W, E] },
+    Rule { backward: false, more: 0.0, order: [B, G, F, W, E, D] },
+    Rule { backward: false, more: 0.0, order: [B, G, F, D, W, E] },
+    Rule { backward: true, more: 0.0, order: [G, B, F, E, W, D] },
+    Rule { backward: false, more: 0.15, order: [G, B, F, W, E, D] },
+    Rule { backward: false, more: 0.15, order: [F, B, G, W, E, D] },
+    Rule { backward: false, more: 0.0, order: [F, B, G, W, E, D] },
+    Rule { backward: false, more: 0.0, order: [G, B, F, E, W, D] },
+    Rule { backward: false, more: 0.0, order: [B, F, G, D, W, E] },
+    Rule { backward: true, more: 0.15, order: [G, B, F, E, W, D] },
+    Rule { backward: true, more: 0.0, order: [B, F, G, E, W, D] },
+    Rule { backward: false, more: f64::INFINITY, order: [B, G, F, W, E, D] },
+    Rule { backward: false, more: 0.15, order: [B, G, F, E, W, D] },
+    Rule { backward: true, more: 0.0, order: [G, B, F, W, D, E] },
+    Rule { backward: true, more: 0.15, order: [F, B, G, E, W, D] },
+];
+
+/// The fastest plan found, with ranks' orders as time runs forward.
+pub(super) fn search(graph: &Graph, workload: &Workload, capacity: &Capacity) -> Plan {
+    let reversed = graph.reversed();
+    let mut search = Search { graphs: [graph, &reversed], best: None, left: EFFORT, bound: capacity.bound };
+    let anywhere: Vec<u32> = graph.tasks.iter().map(|task| task.rank).collect();
+    for rule in &RULES {
+        search.try_rule(rule, &anywhere, &capacity.loosened(rule.more));
+        if search.is_over() {
+            break;
+        }
+    }
+    if search.best.is_none() {
+        // Tight budgets can make free ranks take items that block each other. With each microbatch's items shared out
+        // beforehand and taken in the order of the microbatches, the earliest one can go on.
+        search.try_rule(&RULES[0], &fixed_ranks(graph, workload), capacity);
+    }
+    search.best.unwrap_or_else(|| serial(graph, workload))
+}
+
+struct Search<'a> {
+    /// As time runs, and reversed.
+    graphs: [&'a Graph; 2],
+    best: Option<Plan>,
+    /// Tasks that may still be placed.
+    left: usize,
+    bound: f64,
+}
+
+impl Search<'_> {
+    fn is_over(&self) -> bool {
+        let reached = |plan: &Plan| plan.time <= self.bound * (1.0 + 1e-9);
+        self.left == 0 || self.best.as_ref().is_some_and(reached)
+    }
+
+    fn try_rule(&mut self, rule: &Rule, ranks: &[u32], capacity: &Capacity) {
+        let count = self.graphs[0].tasks.len() as u32;
+        let mut urgency = [0; CLASSES];
+        for (place, class) in rule.order.iter().enumerate() {
+            urgency[*class as usize] = place as u8;
+        }
+        // A drawing that nobody waits for fills bubbles.
+        if !self.graphs[0].draws_matter {
+            urgency[Class::Draw as usize] = CLASSES as u8;
+        }
+        let place = if rule.backward { (0..count).rev().collect() } else { (0..count).collect() };
+        let Some(mut last) = self.plan(rule.backward, ranks, &Policy { urgency, place }, capacity) else {
+            return;
+        };
+        let (mut backward, mut time, mut vain) = (rule.backward, last.time, 0);
+        for _ in 0..TURNS {
+            if self.is_over() || vain == VAIN_TURNS {
+                break;
+            }
+            backward = !backward;
+            let policy = Policy { urgency: [0; CLASSES], place: latest_first(&last) };
+            let ranks = std::mem::take(&mut last.ranks);
+            let Some(turned) = self.plan(backward, &ranks, &policy, capacity) else { break };
+            if turned.time < time {
+                vain = 0
+            } else {
+                vain += 1
+            };
+            time = time.min(turned.time);
+            last = turned;
+        }
+    }
+
+    /// Plans, and keeps the plan where it is the best so far.
+    fn plan(&mut self, backward: bool, ranks: &[u32], policy: &Policy, capacity: &Capacity) -> Option<Plan> {
+        let graph = self.graphs[usize::from(backward)];
+        self.left = self.left.saturating_sub(graph.tasks.len());
+        let plan = plan(graph, capacity, ranks, policy)?;
+        if self.best.as_ref().is_none_or(|best| plan.time < best.time) {
+            let mut order = plan.order.clone();
+            if backward {
+                order.iter_mut().for_each(|tasks| tasks.reverse());
+            }
+            self.best = Some(Plan { order, ..plan.clone() });
+        }
+        Some(plan)
+    }
+}
+
+/// Places for a plan in the other direction of time: what ended last comes first. With ranks and urgency taken from the
+/// last plan, every task moves towards the other end as far as what it waits for allows, which closes gaps
+/// (forward-backward improvement; Li and Willis, 1992, for project scheduling).
+fn latest_first(plan: &Plan) -> Vec<u32> {
+    let mut tasks: Vec<u32> = (0..plan.ends.len() as u32).collect();
+    tasks.sort_unstable_by(|a, b| {
+        let (a, b) = (*a as usize, *b as usize);
+        plan.ends[b].total_cmp(&plan.ends[a]).then(plan.numbers[b].cmp(&plan.numbers[a]))
+    });
+    let mut places = vec![0; tasks.len()];
+    for (place, task) in tasks.iter().enumerate() {
+        places[*task as usize] = place as u32;
+    }
+    places
+}
+
+/// Every task's rank where each microbatch's encoder items are shared evenly; drawings go where there is time.
+fn fixed_ranks(graph: &Graph, workload: &Workload) -> Vec<u32> {
+    let mut shares = Vec::new();
+    let mut work = vec![0.0; workload.ranks()];
+    for microbatch in workload.microbatches() {
+        shares.extend(even_shares(workload, microbatch, &mut work));
+    }
+    shares.sort_unstable();
+    let rank = |task: &Task| match (task.class, task.unit.piece) {
+        (Class::Encode | Class::EncodeBackward, Piece::Item(item)) => {
+            let found = shares.binary_search_by(|(other, _)| other.cmp(&item));
+            found.map_or(ANY, |index| shares[index].1 as u32)
+        }
+        _ => task.rank,
+    };
+    graph.tasks.iter().map(rank).collect()
+}
+
+/// One microbatch after the other, which any budget that is enough for one allows.
+fn serial(graph: &Graph, workload: &Workload) -> Plan {
+    let mut ranks = fixed_ranks(graph, workload);
+    for (index, rank) in ranks.iter_mut().enumerate().filter(|(_, rank)| **rank == ANY) {
+        *rank = (index % workload.ranks()) as u32;
+    }
+    let stage = |task: &Task| match task.class {
+        Class::Encode => 0,
+        Class::Forward => 1,
+        Class::Draw => 2,
+        Class::Backward | Class::Weight => 3,
+        Class::EncodeBackward => 4,
+    };
+    let mut numbers: Vec<u32> = (0..graph.tasks.len() as u32).collect();
+    numbers.sort_by_key(|task| {
+        let task = &graph.tasks[*task as usize];
+        (task.unit.microbatch(), stage(task))
+    });
+    let mut order = vec![Vec::new(); workload.ranks()];
+    numbers.iter().for_each(|task| order[ranks[*task as usize] as usize].push(*task));
+    Plan { order, ends: Vec::new(), numbers, ranks, time: f64::INFINITY }
+}
