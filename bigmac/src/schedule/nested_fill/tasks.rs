@@ -245,7 +245,7 @@ impl Builder<'_> {
             self.edge(forwards[chunk], backward, 0.0);
             if let Some(above) = backwards.get(chunk + 1).copied() {
                 let value = Value::HiddenGrad { microbatch, chunk: Chunk(chunk) };
-                self.edge(above, backward, transfer(self.workload, value));
+                self.edge(above, backward, self.workload.transfer_time(value));
             }
             let mut last = backward;
             if self.workload.has_weight_gradient(ModuleKind::Llm) {

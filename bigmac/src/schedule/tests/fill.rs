@@ -223,7 +223,7 @@ fn unequal_items_and_ranks_are_balanced() {
 }
 
 fn uneven_load(p: usize) -> impl Strategy<Value = Load> {
-    let item = (1u32..9).prop_map(|cost| f64::from(cost));
+    let item = (1u32..9).prop_map(f64::from);
     let items = prop::collection::vec(item, 0..8);
     items.prop_map(move |costs| {
         let encoder =
