@@ -124,7 +124,7 @@ fn errors_say_what_to_do() {
     assert!(
         error(&format!("--schedule phased {SHAPE} --budget encoder=2mb")).contains("peak at 4mb on rank 0")
     );
-    assert!(error(&format!("--schedule nested {SHAPE} --budget encoder=1GiB")).contains("are not known"));
+    assert!(error(&format!("--schedule nested {SHAPE} --budget encoder=1GiB")).contains("is not known"));
     assert!(error(&format!("--schedule nested {SHAPE} --group 0")).contains("at least 1"));
     json(&format!("--schedule nested {SHAPE} --budget encoder=1GiB --saved encoder=512MiB"));
 }

@@ -27,6 +27,7 @@ pub mod dataflow;
 mod disaggregated;
 pub mod file;
 mod gaps;
+mod insertion;
 mod llm;
 mod llm_only;
 pub mod lower;

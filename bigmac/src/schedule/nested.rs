@@ -5,20 +5,33 @@
 //! later op by exactly d, and no op waits that did not wait before. So slots go into any LLM schedule without adding a
 //! bubble; only their own dependencies have to be met, which decides where each is cut in.
 
-use super::api::{Options, Schedule, ScheduleError, with_step};
-use super::phased::drawings;
-use super::simulate::{Simulation, simulate};
-use super::slots::{Slot, slots};
-use super::table::{Chunk, Item, Microbatch, Module, ModuleKind, Op, Phase, Table, Value, Work};
+use super::api::{Options, Schedule, ScheduleError, ideal_time, with_step};
+use super::budget::Budget;
+use super::insertion::with_slots;
+use super::memory::{PerModule, peak_bytes_together, peak_microbatches};
+use super::simulate::{SimulateError, Simulation, simulate};
+use super::slots::{self, slots};
+use super::table::{Module, ModuleKind, Table};
 use super::workload::Workload;
 
 /// Per group of microbatches one encoder slot right before its first LLM forward, one generator slot after its last
-/// LLM forward, one encoder backward slot after the first stage's backward. Time is at most T_ideal; encoder
-/// activations at most 2 microbatches per rank, the generator's at most 1, whatever the batch and the depth. Where
-/// anything is drawn, the LLM runs `group` more microbatches ahead, which hides that a rank in the middle of an op
-/// starts its share of the slot when that op ends.
+/// LLM forward, one encoder backward slot after the first stage's backward. Where anything is drawn, the LLM runs `group`
+/// more microbatches ahead, which hides that a rank in the middle of an op starts its share of the slot when that op ends.
+///
+/// The group (unless one is given), more warm-up and a head start of the encoder's slots are chosen by simulation: of all that
+/// reach T_ideal the one that keeps the fewest activations, and where none does, as when communication is not hidden or
+/// items are uneven, the fewest of those within a thousandth of the best time. With free communication, a microbatch of p
+/// equal items and 1F1B, no more than one microbatch to a slot is ever needed: encoder activations are at most 2 microbatches
+/// per rank, the generator's at most 1, whatever the batch and the depth.
 #[derive(Debug)]
 pub struct Nested;
+
+/// Groups that gain less than this share of the slots' time over smaller ones aren't tried: they cost memory.
+const LEAST_GAIN: f64 = 1e-3;
+/// Largest group that is tried: activations are to stay independent of the batch.
+const LARGEST_GROUP: usize = 16;
+/// Times this near to each other, relatively, are one where memory is at stake.
+const AS_FAST: f64 = 1e-3;
 
 impl Schedule for Nested {
     fn name(&self) -> &'static str {
@@ -30,229 +43,173 @@ impl Schedule for Nested {
     }
 
     fn build(&self, workload: &Workload, options: &Options) -> Result<Table, ScheduleError> {
-        let group = options.group.unwrap_or(1);
-        if group == 0 {
+        if options.group == Some(0) {
             return Err(ScheduleError::Group);
         }
+        let mut search = Search::new(workload, options)?;
         let draws = workload.has_items(ModuleKind::Generator);
-        let alone = workload.llm_only();
-        let llm = options.llm_table(&alone, if draws { group } else { 0 })?;
-        let simulation = simulate(&llm, &alone);
-        let simulation =
-            simulation.map_err(|source| ScheduleError::Llm { schedule: options.llm.name(), source })?;
-        let clock = Clock::new(&llm, &simulation, workload);
-        let mut insertions = clock.encoder_insertions(&slots(workload, Module::ENCODER, group));
-        insertions.extend(clock.generator_insertions(&slots(workload, Module::GENERATOR, group)));
-        // Of slots at one moment, those that free memory come first.
-        insertions.sort_by(|a, b| a.cut.compare(&b.cut).then(a.kind.cmp(&b.kind)));
-        Ok(with_step(insert(llm, &simulation, insertions)))
+        for group in search.groups() {
+            // With a generator, a group's last forward and first backward need the group's time between them.
+            let usual = if draws { group } else { 0 };
+            for warmup in usual..=usual + 2 {
+                if search.attempt(group, warmup)? {
+                    return Ok(search.best());
+                }
+            }
+        }
+        if search.found.is_empty() && search.over.is_none() {
+            // All forwards first: a slot fits between whatever the group.
+            search.attempt(options.group.unwrap_or(1), workload.len() * workload.chunks_per_rank())?;
+        }
+        if search.found.is_empty() {
+            // Slower, but with fewer microbatches under way.
+            for warmup in 0..usize::from(draws) {
+                search.attempt(options.group.unwrap_or(1), warmup)?;
+            }
+        }
+        match search.over.take() {
+            Some(error) if search.found.is_empty() => Err(error),
+            _ => Ok(search.best()),
+        }
     }
 }
 
-/// Divides the LLM's ops into those before and those after a slot.
-#[derive(Clone, Copy, Debug)]
-struct Cut {
-    /// Ops that start earlier come before the slot.
+/// A table with its time and what it keeps.
+struct Candidate {
+    table: Table,
     time: f64,
-    /// So do ops that start at this very time with a number in the simulation's sequence below this one.
-    sequence: usize,
+    /// Activations at their peaks, all ranks together: bytes where they are known, else microbatches.
+    memory: f64,
 }
 
-impl Cut {
-    fn before(time: f64) -> Cut {
-        Cut { time, sequence: 0 }
-    }
-
-    fn compare(&self, other: &Cut) -> std::cmp::Ordering {
-        self.time.total_cmp(&other.time).then(self.sequence.cmp(&other.sequence))
-    }
-
-    fn is_behind(&self, start: f64, sequence: usize) -> bool {
-        start < self.time || (start == self.time && sequence < self.sequence)
-    }
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum SlotKind {
-    EncoderBackward,
-    Generator,
-    EncoderForward,
-}
-
-struct Insertion {
-    cut: Cut,
-    kind: SlotKind,
-    /// Per rank.
-    ops: Vec<Vec<Op>>,
-}
-
-/// An LLM op on the clock.
-#[derive(Clone, Copy)]
-struct Timed {
-    start: f64,
-    end: f64,
-    sequence: usize,
-}
-
-/// What slots are placed by: when the LLM's ops run by themselves.
-struct Clock<'a> {
+struct Search<'a> {
     workload: &'a Workload,
-    /// Times nearer than this are one.
-    tolerance: f64,
-    /// By microbatch: the first chunk's forward.
-    first_forward: Vec<Option<Timed>>,
-    /// By microbatch: the first chunk's input gradients.
-    first_backward: Vec<Option<Timed>>,
-    /// By microbatch: the last chunk's forward.
-    last_forward: Vec<Option<Timed>>,
-    /// By microbatch: the last chunk's input gradients.
-    last_backward: Vec<Option<Timed>>,
-    /// All ops as (end, earliest start of all that end at or after it), by end.
-    running: Vec<(f64, f64)>,
+    options: &'a Options,
+    alone: Workload,
+    ideal: f64,
+    found: Vec<Candidate>,
+    /// The budget that is not kept, with the least that any attempt has needed.
+    over: Option<ScheduleError>,
 }
 
-impl<'a> Clock<'a> {
-    fn new(llm: &Table, simulation: &Simulation, workload: &'a Workload) -> Self {
-        let none = vec![None; workload.len()];
-        let mut clock = Clock {
-            workload,
-            tolerance: simulation.time() * 1e-12,
-            first_forward: none.clone(),
-            first_backward: none.clone(),
-            last_forward: none.clone(),
-            last_backward: none,
-            running: Vec::with_capacity(llm.len()),
-        };
-        for ((ops, spans), sequence) in llm.ranks.iter().zip(&simulation.spans).zip(&simulation.sequence) {
-            for ((op, span), sequence) in ops.iter().zip(spans).zip(sequence) {
-                clock.running.push((span.end, span.start));
-                clock.note(op, Timed { start: span.start, end: span.end, sequence: *sequence });
+impl<'a> Search<'a> {
+    fn new(workload: &'a Workload, options: &'a Options) -> Result<Self, ScheduleError> {
+        let ideal = ideal_time(workload, options)?;
+        Ok(Search { workload, options, alone: workload.llm_only(), ideal, found: Vec::new(), over: None })
+    }
+
+    /// Group sizes in the order of the memory that they take.
+    fn groups(&self) -> Vec<usize> {
+        if let Some(group) = self.options.group {
+            return vec![group];
+        }
+        let most = self.workload.len().min(LARGEST_GROUP);
+        let mut groups = vec![1];
+        let mut cost = slots::total_cost(self.workload, 1);
+        for group in 2..=most {
+            let next = slots::total_cost(self.workload, group);
+            if next < cost * (1.0 - LEAST_GAIN) {
+                groups.push(group);
+                cost = next;
             }
         }
-        clock.running.sort_by(|a, b| a.0.total_cmp(&b.0));
-        let mut earliest = f64::INFINITY;
-        for (_, start) in clock.running.iter_mut().rev() {
-            earliest = earliest.min(*start);
-            *start = earliest;
-        }
-        clock
+        groups
     }
 
-    fn note(&mut self, op: &Op, timed: Timed) {
-        let Op::Compute { module: Module::Llm(chunk), phase, work: Work::Microbatch(microbatch) } = op else {
-            return;
-        };
-        let (first, last) = (*chunk == Chunk(0), *chunk == self.workload.last_chunk());
-        let (at_first, at_last) = match phase {
-            Phase::Forward => (&mut self.first_forward, &mut self.last_forward),
-            Phase::Backward | Phase::BackwardInput => (&mut self.first_backward, &mut self.last_backward),
-            Phase::BackwardWeight | Phase::Recompute => return,
-        };
-        if first {
-            at_first[microbatch.0] = Some(timed);
-        }
-        if last {
-            at_last[microbatch.0] = Some(timed);
-        }
-    }
-
-    /// The latest moment at which a slot can be cut in so that every rank has ended its op in progress, and a value
-    /// has crossed in `transfer`, by `time`: then the shares are done by the time the slot is.
-    fn cut_for(&self, time: f64, transfer: f64) -> Cut {
-        let deadline = time - transfer + self.tolerance;
-        let later = self.running.partition_point(|(end, _)| *end <= deadline);
-        let start = self.running.get(later).map_or(time, |(_, start)| start.min(time));
-        Cut::before(start)
-    }
-
-    /// The earliest moment at which the values that the latest of these ops makes are on every rank, `transfer` later.
-    fn cut_after(&self, ops: impl Iterator<Item = Timed>, transfer: f64) -> Option<Cut> {
-        let cuts = ops.map(|op| {
-            let time = op.end + transfer - self.tolerance;
-            // An op that takes no time starts at the cut: its number puts it before the slot all the same.
-            if op.start < time {
-                Cut::before(time)
-            } else {
-                Cut { time: op.start, sequence: op.sequence + 1 }
+    /// Builds with a group and so much extra warm-up; whether T_ideal is reached within the budget.
+    fn attempt(&mut self, group: usize, warmup: usize) -> Result<bool, ScheduleError> {
+        let stuck = |source: SimulateError| ScheduleError::Llm { schedule: self.options.llm.name(), source };
+        let llm = self.options.llm_table(&self.alone, warmup)?;
+        let simulation = simulate(&llm, &self.alone).map_err(stuck)?;
+        let encoder = slots(self.workload, Module::ENCODER, group);
+        let generator = slots(self.workload, Module::GENERATOR, group);
+        for early in [0.0, mean_op(&simulation)] {
+            let table = with_slots(self.workload, &llm, &simulation, (&encoder, &generator), early);
+            // A group's first backward on the last chunk may come before its last forward: then it has no slot between.
+            let Ok(simulation) = simulate(&table, self.workload) else { continue };
+            let time = simulation.time();
+            if let Err(error) = self.within_budget(&table) {
+                self.over = Some(lesser(self.over.take(), error));
+                continue;
             }
-        });
-        cuts.max_by(Cut::compare)
+            let memory = self.memory(&table);
+            self.found.push(Candidate { table, time, memory });
+            if time <= self.ideal * (1.0 + 1e-9) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
-    /// The longest time that a value of one of the slot's items takes between two ranks.
-    fn longest_transfer(&self, slot: &Slot, value: fn(Item) -> Value) -> f64 {
-        let items = slot.shares.iter().flatten();
-        items.map(|item| self.workload.transfer_time(value(*item))).fold(0.0, f64::max)
+    fn memory(&self, table: &Table) -> f64 {
+        let bytes = |unit| self.workload.saved(unit).unwrap_or(0);
+        let bytes = peak_bytes_together(table, self.workload, bytes).into_iter().sum::<u64>();
+        if bytes > 0 {
+            return bytes as f64;
+        }
+        let peaks = peak_microbatches(table, self.workload);
+        peaks.iter().map(|peak| peak.encoder + peak.llm + peak.generator).sum()
     }
 
-    fn encoder_insertions(&self, slots: &[Slot]) -> Vec<Insertion> {
-        let mut insertions = Vec::with_capacity(2 * slots.len());
-        let ranks = self.workload.ranks();
-        for slot in slots {
-            let share = |phase: Phase, items: Vec<_>| {
-                if items.is_empty() { Vec::new() } else { vec![Op::encoder(phase, items)] }
+    fn within_budget(&self, table: &Table) -> Result<(), ScheduleError> {
+        let limits = &self.options.limits;
+        if ModuleKind::ALL.iter().all(|kind| limits.budget[*kind].is_none()) {
+            return Ok(());
+        }
+        let mut most = PerModule::<f64>::default();
+        for peak in peak_microbatches(table, self.workload) {
+            ModuleKind::ALL.iter().for_each(|kind| most[*kind] = most[*kind].max(peak[*kind]));
+        }
+        for module in ModuleKind::ALL {
+            let Some(asked) = limits.budget[module] else { continue };
+            let (minimum, over) = match asked {
+                Budget::Microbatches(count) => {
+                    (Budget::Microbatches(most[module]), most[module] > count + 1e-9)
+                }
+                Budget::Bytes(count) => {
+                    let size = limits.microbatch_bytes[module]
+                        .ok_or(ScheduleError::BudgetSize { module, budget: asked })?;
+                    let bytes = (most[module] * size as f64).round() as u64;
+                    (Budget::Bytes(bytes), bytes > count)
+                }
             };
-            let transfer = |value| self.longest_transfer(slot, value);
-            let needed =
-                at(&self.first_forward, &slot.microbatches).map(|op| op.start).fold(f64::INFINITY, f64::min);
-            if needed.is_finite() {
-                let ops = slot.shares.iter().map(|items| share(Phase::Forward, items.clone())).collect();
-                insertions.push(Insertion {
-                    cut: self.cut_for(needed, transfer(Value::Embeds)),
-                    kind: SlotKind::EncoderForward,
-                    ops,
-                });
-            }
-            let ops: Vec<Vec<Op>> = (0..ranks)
-                .map(|rank| {
-                    share(Phase::Backward, slot.backward_share(self.workload, ModuleKind::Encoder, rank))
-                })
-                .collect();
-            if let Some(cut) =
-                self.cut_after(at(&self.first_backward, &slot.microbatches), transfer(Value::EmbedGrad))
-            {
-                insertions.push(Insertion { cut, kind: SlotKind::EncoderBackward, ops });
+            if over {
+                return Err(ScheduleError::Budget { schedule: Nested.name(), module, asked, minimum });
             }
         }
-        insertions
+        Ok(())
     }
 
-    fn generator_insertions(&self, slots: &[Slot]) -> Vec<Insertion> {
-        let placed = slots.iter().filter_map(|slot| {
-            let transfer = self.longest_transfer(slot, Value::Cond);
-            let ready = self.cut_after(at(&self.last_forward, &slot.microbatches), transfer)?;
-            // Where values take time to cross, the last rank's backward could start before they have: it waits.
-            let reads = at(&self.last_backward, &slot.microbatches);
-            let reads = reads.map(|op| Cut { time: op.start, sequence: op.sequence });
-            let cut = reads.chain([ready]).min_by(Cut::compare)?;
-            let ops = (0..self.workload.ranks()).map(|rank| drawings(self.workload, slot, rank)).collect();
-            Some(Insertion { cut, kind: SlotKind::Generator, ops })
-        });
-        placed.collect()
+    /// Of what reaches T_ideal, or else of what is nearly as fast as the fastest, what keeps least.
+    fn best(&mut self) -> Table {
+        let fastest = self.found.iter().map(|found| found.time).fold(f64::INFINITY, f64::min);
+        let ideal = self.ideal * (1.0 + 1e-9);
+        let enough = if fastest <= ideal { ideal } else { fastest * (1.0 + AS_FAST) };
+        let candidates = self.found.drain(..).filter(|found| found.time <= enough);
+        let by_memory =
+            |a: &Candidate, b: &Candidate| a.memory.total_cmp(&b.memory).then(a.time.total_cmp(&b.time));
+        candidates.min_by(by_memory).map(|found| with_step(found.table)).unwrap_or_default()
     }
 }
 
-fn at<'a>(times: &'a [Option<Timed>], microbatches: &'a [Microbatch]) -> impl Iterator<Item = Timed> + 'a {
-    microbatches.iter().filter_map(|microbatch| times[microbatch.0])
+/// The mean time of an LLM op.
+fn mean_op(simulation: &Simulation) -> f64 {
+    let ops: usize = simulation.spans.iter().map(Vec::len).sum();
+    simulation.busy.iter().sum::<f64>() / ops.max(1) as f64
 }
 
-fn insert(llm: Table, simulation: &Simulation, mut insertions: Vec<Insertion>) -> Table {
-    let mut table = Table::empty(llm.ranks.len());
-    for (rank, ops) in llm.ranks.into_iter().enumerate() {
-        let mut next = 0;
-        let timed = simulation.spans[rank].iter().zip(&simulation.sequence[rank]);
-        for (op, (span, sequence)) in ops.into_iter().zip(timed) {
-            while let Some(slot) =
-                insertions.get_mut(next).filter(|slot| !slot.cut.is_behind(span.start, *sequence))
-            {
-                table.ranks[rank].append(&mut slot.ops[rank]);
-                next += 1;
-            }
-            table.ranks[rank].push(op);
-        }
-        for slot in &mut insertions[next..] {
-            table.ranks[rank].append(&mut slot.ops[rank]);
-        }
+/// Of two budgets that are not kept the one that is less far from it, if both are the same module's.
+fn lesser(before: Option<ScheduleError>, now: ScheduleError) -> ScheduleError {
+    let least = |error: &ScheduleError| match error {
+        ScheduleError::Budget { module, minimum: Budget::Microbatches(count), .. } => Some((*module, *count)),
+        ScheduleError::Budget { module, minimum: Budget::Bytes(count), .. } => Some((*module, *count as f64)),
+        _ => None,
+    };
+    match before {
+        Some(before) => match (least(&before), least(&now)) {
+            (Some((one, count)), Some((other, next))) if one != other || count <= next => before,
+            _ => now,
+        },
+        None => now,
     }
-    table
 }

@@ -1,6 +1,7 @@
 //! Tests of schedules: known numbers, properties over random shapes, and broken tables.
 
 mod baselines;
+mod choice;
 mod dataflow;
 mod faults;
 mod files;
