@@ -28,17 +28,29 @@ impl Spread {
     /// assert!(bigmac_benches::spread::Spread::of([]).is_none());
     /// ```
     pub fn of(values: impl IntoIterator<Item = f64>) -> Option<Spread> {
-        let mut sorted: Vec<f64> = values.into_iter().collect();
-        sorted.sort_by(f64::total_cmp);
-        let last = sorted.len().checked_sub(1)?;
-        let at = |share: f64| {
-            let place = share * last as f64;
-            let (below, above) = (sorted[place.floor() as usize], sorted[place.ceil() as usize]);
-            below + (above - below) * place.fract()
-        };
-        let (least, most) = (sorted[0], sorted[last]);
-        Some(Spread { median: at(0.5), lower: at(0.25), upper: at(0.75), least, most })
+        let [least, lower, median, upper, most] = quantiles(values, [0.0, 0.25, 0.5, 0.75, 1.0])?;
+        Some(Spread { median, lower, upper, least, most })
     }
+}
+
+/// The values below which these shares (from 0 to 1) of the measurements are; none without measurements. Between two
+/// measurements it is interpolated, as `numpy.quantile` does.
+///
+/// ```
+/// assert_eq!(bigmac_benches::spread::quantiles([3.0, 1.0, 2.0], [0.0, 0.75, 1.0]), Some([1.0, 2.5, 3.0]));
+/// ```
+pub fn quantiles<const K: usize>(
+    values: impl IntoIterator<Item = f64>,
+    shares: [f64; K],
+) -> Option<[f64; K]> {
+    let mut sorted: Vec<f64> = values.into_iter().collect();
+    sorted.sort_by(f64::total_cmp);
+    let last = sorted.len().checked_sub(1)?;
+    Some(shares.map(|share| {
+        let place = share.clamp(0.0, 1.0) * last as f64;
+        let (below, above) = (sorted[place.floor() as usize], sorted[place.ceil() as usize]);
+        below + (above - below) * place.fract()
+    }))
 }
 
 impl fmt::Display for Spread {

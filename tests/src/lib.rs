@@ -3,6 +3,7 @@
 pub mod dataset;
 pub mod llm;
 pub mod parity;
+pub mod random_steps;
 pub mod reference;
 pub mod steps;
 pub mod tiny;

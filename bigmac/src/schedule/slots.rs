@@ -38,7 +38,7 @@ impl Slot {
 }
 
 /// Shares the items of every group of `group` consecutive microbatches over the ranks, longest first, each to the rank
-/// that would finish it first; among equals to the rank with the least from earlier groups. Groups without items have
+/// that would finish it first; among equals to the one with the fewest items, then with the least from earlier groups. Groups without items have
 /// no slot.
 pub fn slots(workload: &Workload, module: Module, group: usize) -> Vec<Slot> {
     let microbatches: Vec<Microbatch> = workload.microbatches().collect();
@@ -95,7 +95,7 @@ fn share_out(
         return None;
     }
     costed.sort_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1)));
-    let mut loads = PerRank { now: vec![0.0; totals.len()], before: totals };
+    let mut loads = PerRank { now: vec![0.0; totals.len()], items: vec![0; totals.len()], before: totals };
     let mut shares = vec![Vec::new(); workload.ranks()];
     for (cost, item) in costed {
         shares[loads.place(workload, cost)].push(item);
@@ -109,6 +109,7 @@ fn share_out(
 
 struct PerRank<'a> {
     now: Vec<f64>,
+    items: Vec<usize>,
     before: &'a mut [f64],
 }
 
@@ -117,11 +118,14 @@ impl PerRank<'_> {
     fn place(&mut self, workload: &Workload, cost: f64) -> usize {
         let done = |rank: usize| self.now[rank] + cost * workload.slowdown(Rank(rank));
         let earlier = |a: &usize, b: &usize| {
-            done(*a).total_cmp(&done(*b)).then(self.before[*a].total_cmp(&self.before[*b])).then(a.cmp(b))
+            // Items that take no time take memory all the same.
+            let ties = self.items[*a].cmp(&self.items[*b]).then(self.before[*a].total_cmp(&self.before[*b]));
+            done(*a).total_cmp(&done(*b)).then(ties).then(a.cmp(b))
         };
         let rank = (0..self.now.len()).min_by(earlier).unwrap_or(0);
         let time = cost * workload.slowdown(Rank(rank));
         self.now[rank] += time;
+        self.items[rank] += 1;
         self.before[rank] += time;
         rank
     }

@@ -1,0 +1,29 @@
+//! Every schedule over every order of the LLM's chunks, on random steps. The benchmark `properties` runs more of them.
+
+use bigmac_tests::random_steps::{Failure, any, claims, each, even, hold};
+
+const SEED: u64 = 1;
+
+fn none(failures: Vec<Failure>) {
+    let count = failures.len();
+    let first: Vec<String> =
+        failures.iter().take(5).map(|one| format!("{}: {}", one.number, one.what)).collect();
+    assert!(failures.is_empty(), "{count} cases fail, the first of seed {SEED}:\n{}", first.join("\n"));
+}
+
+#[test]
+fn every_schedule_holds_on_random_steps() {
+    let (found, failures) = each(0..2000, 2, |number| any(SEED, number).and_then(|case| hold(&case, number)));
+    none(failures);
+    // Every combination of the registries turns up.
+    let pairs: std::collections::BTreeSet<_> = found.iter().map(|one| (one.schedule, one.llm)).collect();
+    let (schedules, llms) =
+        (bigmac::schedule::registry::SCHEDULES.len(), bigmac::schedule::registry::LLM_SCHEDULES.len());
+    assert_eq!(pairs.len(), schedules * llms);
+}
+
+#[test]
+fn nested_keeps_its_claims_on_even_steps() {
+    let (_, failures) = each(0..1000, 2, |number| even(SEED, number).and_then(|case| claims(&case)));
+    none(failures);
+}
