@@ -2,8 +2,8 @@
 
 use super::phased::drawings;
 use super::simulate::Simulation;
-use super::slots::Slot;
-use super::table::{Chunk, Item, Microbatch, Module, ModuleKind, Op, Phase, Table, Value, Work};
+use super::slots::{Slot, Slots};
+use super::table::{Chunk, Item, Microbatch, Module, Op, Phase, Table, Value, Work};
 use super::workload::Workload;
 
 /// The LLM's ops with all slots in their places. Encoder forwards are ready `early` before they have to be.
@@ -11,12 +11,13 @@ pub(super) fn with_slots(
     workload: &Workload,
     llm: &Table,
     simulation: &Simulation,
-    slots: (&[Slot], &[Slot]),
+    slots: &Slots,
     early: f64,
 ) -> Table {
     let clock = Clock::new(llm, simulation, workload, early);
-    let mut insertions = clock.encoder_insertions(slots.0);
-    insertions.extend(clock.generator_insertions(slots.1));
+    let mut insertions = clock.encoder_forwards(&slots.encoder_forward);
+    insertions.extend(clock.encoder_backwards(&slots.encoder_backward));
+    insertions.extend(clock.generator_insertions(&slots.generator));
     // Of slots at one moment, those that free memory come first.
     insertions.sort_by(|a, b| a.cut.compare(&b.cut).then(a.kind.cmp(&b.kind)));
     insert(llm, simulation, insertions)
@@ -161,36 +162,25 @@ impl<'a> Clock<'a> {
         items.map(|item| self.workload.transfer_time(value(*item))).fold(0.0, f64::max)
     }
 
-    fn encoder_insertions(&self, slots: &[Slot]) -> Vec<Insertion> {
-        let mut insertions = Vec::with_capacity(2 * slots.len());
-        let ranks = self.workload.ranks();
-        for slot in slots {
-            let share = |phase: Phase, items: Vec<_>| {
-                if items.is_empty() { Vec::new() } else { vec![Op::encoder(phase, items)] }
-            };
-            let transfer = |value| self.longest_transfer(slot, value);
-            let needed =
-                at(&self.first_forward, &slot.microbatches).map(|op| op.start).fold(f64::INFINITY, f64::min);
-            if needed.is_finite() {
-                let ops = slot.shares.iter().map(|items| share(Phase::Forward, items.clone())).collect();
-                insertions.push(Insertion {
-                    cut: self.cut_for(needed, transfer(Value::Embeds)),
-                    kind: SlotKind::EncoderForward,
-                    ops,
-                });
-            }
-            let ops: Vec<Vec<Op>> = (0..ranks)
-                .map(|rank| {
-                    share(Phase::Backward, slot.backward_share(self.workload, ModuleKind::Encoder, rank))
-                })
-                .collect();
-            if let Some(cut) =
-                self.cut_after(at(&self.first_backward, &slot.microbatches), transfer(Value::EmbedGrad))
-            {
-                insertions.push(Insertion { cut, kind: SlotKind::EncoderBackward, ops });
-            }
-        }
-        insertions
+    fn encoder_forwards(&self, slots: &[Slot]) -> Vec<Insertion> {
+        let placed = slots.iter().filter_map(|slot| {
+            let needed = at(&self.first_forward, &slot.microbatches).map(|op| op.start);
+            let needed = needed.min_by(f64::total_cmp)?;
+            let cut = self.cut_for(needed, self.longest_transfer(slot, Value::Embeds));
+            let ops = slot.shares.iter().map(|items| encoder_ops(Phase::Forward, items)).collect();
+            Some(Insertion { cut, kind: SlotKind::EncoderForward, ops })
+        });
+        placed.collect()
+    }
+
+    fn encoder_backwards(&self, slots: &[Slot]) -> Vec<Insertion> {
+        let placed = slots.iter().filter_map(|slot| {
+            let transfer = self.longest_transfer(slot, Value::EmbedGrad);
+            let cut = self.cut_after(at(&self.first_backward, &slot.microbatches), transfer)?;
+            let ops = slot.shares.iter().map(|items| encoder_ops(Phase::Backward, items)).collect();
+            Some(Insertion { cut, kind: SlotKind::EncoderBackward, ops })
+        });
+        placed.collect()
     }
 
     fn generator_insertions(&self, slots: &[Slot]) -> Vec<Insertion> {
@@ -206,6 +196,10 @@ impl<'a> Clock<'a> {
         });
         placed.collect()
     }
+}
+
+fn encoder_ops(phase: Phase, items: &[Item]) -> Vec<Op> {
+    if items.is_empty() { Vec::new() } else { vec![Op::encoder(phase, items.to_vec())] }
 }
 
 fn at<'a>(times: &'a [Option<Timed>], microbatches: &'a [Microbatch]) -> impl Iterator<Item = Timed> + 'a {

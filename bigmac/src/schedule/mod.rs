@@ -26,6 +26,7 @@ mod cut;
 pub mod dataflow;
 mod disaggregated;
 pub mod file;
+mod flow;
 mod gaps;
 mod insertion;
 mod llm;

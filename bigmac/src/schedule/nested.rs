@@ -7,31 +7,35 @@
 
 use super::api::{Options, Schedule, ScheduleError, ideal_time, with_step};
 use super::budget::Budget;
+use super::flow::flow;
 use super::insertion::with_slots;
 use super::memory::{PerModule, peak_bytes_together, peak_microbatches};
 use super::simulate::{SimulateError, Simulation, simulate};
-use super::slots::{self, slots};
-use super::table::{Module, ModuleKind, Table};
+use super::slots::{self, Slots};
+use super::table::{ModuleKind, Table};
 use super::workload::Workload;
 
-/// Per group of microbatches one encoder slot right before its first LLM forward, one generator slot after its last
+/// Per microbatch (or group of them) one encoder slot right before its first LLM forward, one generator slot after its last
 /// LLM forward, one encoder backward slot after the first stage's backward. Where anything is drawn, the LLM runs `group`
 /// more microbatches ahead, which hides that a rank in the middle of an op starts its share of the slot when that op ends.
 ///
-/// The group (unless one is given), more warm-up and a head start of the encoder's slots are chosen by simulation: of all that
+/// How items are shared out over slots (unless a group is given), more warm-up and a head start of the encoder's slots are
+/// chosen by simulation: of all that
 /// reach T_ideal the one that keeps the fewest activations, and where none does, as when communication is not hidden or
-/// items are uneven, the fewest of those within a thousandth of the best time. With free communication, a microbatch of p
+/// items are uneven, the fewest of those within half a per cent of the best time. With free communication, a microbatch of p
 /// equal items and 1F1B, no more than one microbatch to a slot is ever needed: encoder activations are at most 2 microbatches
 /// per rank, the generator's at most 1, whatever the batch and the depth.
 #[derive(Debug)]
 pub struct Nested;
 
-/// Groups that gain less than this share of the slots' time over smaller ones aren't tried: they cost memory.
+/// Slots of one microbatch each that waste no more than this share of their time are good enough: others cost memory.
 const LEAST_GAIN: f64 = 1e-3;
-/// Largest group that is tried: activations are to stay independent of the batch.
-const LARGEST_GROUP: usize = 16;
+/// Groups that are tried where one microbatch's items don't fill a slot: few, so that activations don't grow with the batch.
+const GROUPS: &[usize] = &[2, 4, 8];
+/// How many microbatches late drawings may be where they flow.
+const LAGS: &[usize] = &[1, 2, 4];
 /// Times this near to each other, relatively, are one where memory is at stake.
-const AS_FAST: f64 = 1e-3;
+const AS_FAST: f64 = 5e-3;
 
 impl Schedule for Nested {
     fn name(&self) -> &'static str {
@@ -48,28 +52,46 @@ impl Schedule for Nested {
         }
         let mut search = Search::new(workload, options)?;
         let draws = workload.has_items(ModuleKind::Generator);
-        for group in search.groups() {
+        for sharing in search.sharings() {
             // With a generator, a group's last forward and first backward need the group's time between them.
-            let usual = if draws { group } else { 0 };
+            let usual = if draws { sharing.lag() } else { 0 };
             for warmup in usual..=usual + 2 {
-                if search.attempt(group, warmup)? {
+                if search.attempt(sharing, warmup)? {
                     return Ok(search.best());
                 }
             }
         }
+        let narrow = Sharing::Grouped(options.group.unwrap_or(1));
         if search.found.is_empty() && search.over.is_none() {
             // All forwards first: a slot fits between whatever the group.
-            search.attempt(options.group.unwrap_or(1), workload.len() * workload.chunks_per_rank())?;
+            search.attempt(narrow, workload.len() * workload.chunks_per_rank())?;
         }
         if search.found.is_empty() {
             // Slower, but with fewer microbatches under way.
             for warmup in 0..usize::from(draws) {
-                search.attempt(options.group.unwrap_or(1), warmup)?;
+                search.attempt(narrow, warmup)?;
             }
         }
         match search.over.take() {
             Some(error) if search.found.is_empty() => Err(error),
             _ => Ok(search.best()),
+        }
+    }
+}
+
+/// How items are shared out over slots.
+#[derive(Clone, Copy)]
+enum Sharing {
+    /// A slot for every so many microbatches.
+    Grouped(usize),
+    /// Items in order, with drawings so many microbatches late.
+    Flow(usize),
+}
+
+impl Sharing {
+    fn lag(self) -> usize {
+        match self {
+            Sharing::Grouped(lag) | Sharing::Flow(lag) => lag,
         }
     }
 }
@@ -98,33 +120,33 @@ impl<'a> Search<'a> {
         Ok(Search { workload, options, alone: workload.llm_only(), ideal, found: Vec::new(), over: None })
     }
 
-    /// Group sizes in the order of the memory that they take.
-    fn groups(&self) -> Vec<usize> {
+    /// Ways to share items out, roughly in the order of the memory that they take.
+    fn sharings(&self) -> Vec<Sharing> {
         if let Some(group) = self.options.group {
-            return vec![group];
+            return vec![Sharing::Grouped(group)];
         }
-        let most = self.workload.len().min(LARGEST_GROUP);
-        let mut groups = vec![1];
-        let mut cost = slots::total_cost(self.workload, 1);
-        for group in 2..=most {
-            let next = slots::total_cost(self.workload, group);
-            if next < cost * (1.0 - LEAST_GAIN) {
-                groups.push(group);
-                cost = next;
-            }
+        let mut sharings = vec![Sharing::Grouped(1)];
+        let even = slots::total_cost(self.workload, self.workload.len());
+        if slots::total_cost(self.workload, 1) > even * (1.0 + LEAST_GAIN) {
+            let draws = self.workload.has_items(ModuleKind::Generator);
+            let lags = if draws { LAGS } else { &LAGS[..1] };
+            sharings.extend(lags.iter().map(|lag| Sharing::Flow(*lag)));
+            sharings.extend(GROUPS.iter().map(|group| Sharing::Grouped(*group)));
         }
-        groups
+        sharings
     }
 
-    /// Builds with a group and so much extra warm-up; whether T_ideal is reached within the budget.
-    fn attempt(&mut self, group: usize, warmup: usize) -> Result<bool, ScheduleError> {
+    /// Builds with so much extra warm-up; whether T_ideal is reached within the budget.
+    fn attempt(&mut self, sharing: Sharing, warmup: usize) -> Result<bool, ScheduleError> {
         let stuck = |source: SimulateError| ScheduleError::Llm { schedule: self.options.llm.name(), source };
         let llm = self.options.llm_table(&self.alone, warmup)?;
         let simulation = simulate(&llm, &self.alone).map_err(stuck)?;
-        let encoder = slots(self.workload, Module::ENCODER, group);
-        let generator = slots(self.workload, Module::GENERATOR, group);
+        let slots = match sharing {
+            Sharing::Grouped(group) => Slots::grouped(self.workload, group),
+            Sharing::Flow(lag) => flow(self.workload, lag),
+        };
         for early in [0.0, mean_op(&simulation)] {
-            let table = with_slots(self.workload, &llm, &simulation, (&encoder, &generator), early);
+            let table = with_slots(self.workload, &llm, &simulation, &slots, early);
             // A group's first backward on the last chunk may come before its last forward: then it has no slot between.
             let Ok(simulation) = simulate(&table, self.workload) else { continue };
             let time = simulation.time();

@@ -8,13 +8,21 @@ use super::workload::Workload;
 /// module's weights, so any rank can run any item; its backward runs where its forward did.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Slot {
-    /// The microbatches of the group that have items.
+    /// The microbatches that have items in it.
     pub microbatches: Vec<Microbatch>,
     /// `shares[r]` is what rank `r` runs, in the order of the microbatches.
     pub shares: Vec<Vec<Item>>,
 }
 
 impl Slot {
+    /// A slot of these shares; `None` without any items.
+    pub(super) fn of(shares: Vec<Vec<Item>>) -> Option<Slot> {
+        let mut microbatches: Vec<Microbatch> = shares.iter().flatten().map(|item| item.microbatch).collect();
+        microbatches.sort_unstable();
+        microbatches.dedup();
+        (!microbatches.is_empty()).then_some(Slot { microbatches, shares })
+    }
+
     /// Time of the largest share in this phase, which is what the slot costs when it runs on all ranks at once.
     /// Items without a backward count only forward.
     pub fn cost(&self, workload: &Workload, module: Module, phase: Phase) -> f64 {
@@ -34,6 +42,32 @@ impl Slot {
     pub fn backward_share(&self, workload: &Workload, kind: ModuleKind, rank: usize) -> Vec<Item> {
         let share = self.shares.get(rank).map_or(&[][..], |share| share);
         share.iter().copied().filter(|item| workload.has_backward(kind, item.microbatch)).collect()
+    }
+}
+
+/// All slots of a step.
+pub(super) struct Slots {
+    /// The encoder's forwards.
+    pub encoder_forward: Vec<Slot>,
+    /// The encoder's backwards.
+    pub encoder_backward: Vec<Slot>,
+    /// The generator's, each item's forward followed by its backward.
+    pub generator: Vec<Slot>,
+}
+
+impl Slots {
+    /// Slots of `group` consecutive microbatches each.
+    pub(super) fn grouped(workload: &Workload, group: usize) -> Slots {
+        let encoder_forward = slots(workload, Module::ENCODER, group);
+        let backward = |slot: &Slot| {
+            let ranks = 0..slot.shares.len();
+            Slot::of(ranks.map(|rank| slot.backward_share(workload, ModuleKind::Encoder, rank)).collect())
+        };
+        Slots {
+            encoder_backward: encoder_forward.iter().filter_map(backward).collect(),
+            encoder_forward,
+            generator: slots(workload, Module::GENERATOR, group),
+        }
     }
 }
 
@@ -101,10 +135,7 @@ fn share_out(
         shares[loads.place(workload, cost)].push(item);
     }
     shares.iter_mut().for_each(|share| share.sort_unstable());
-    let mut microbatches: Vec<Microbatch> = shares.iter().flatten().map(|item| item.microbatch).collect();
-    microbatches.sort_unstable();
-    microbatches.dedup();
-    Some(Slot { microbatches, shares })
+    Slot::of(shares)
 }
 
 struct PerRank<'a> {
@@ -136,7 +167,7 @@ fn cost(workload: &Workload, module: Module, item: Item, phase: Phase) -> f64 {
 }
 
 /// Forward and, where there is one, backward of an item.
-fn both(workload: &Workload, module: Module, item: Item) -> f64 {
+pub(super) fn both(workload: &Workload, module: Module, item: Item) -> f64 {
     let backward = workload.has_backward(module.kind(), item.microbatch);
     let backward = if backward { cost(workload, module, item, Phase::Backward) } else { 0.0 };
     cost(workload, module, item, Phase::Forward) + backward
