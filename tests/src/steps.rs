@@ -133,9 +133,9 @@ fn run_rank(
     prepare: &Prepare<'_>,
 ) -> Result<(Totals, Vec<Gradient>, RankResult), TrainError> {
     let ctx = Context::cpu(comm.rank(), threads)?;
-    let dtype = session.shape.dtype;
+    let (dtype, chunks) = (session.shape.dtype, program.workload.chunks_per_rank());
     let mut modules =
-        RankModules::new(&ctx, &session.shape, comm.rank(), comm.size(), 1, &|ctx, _, specs| {
+        RankModules::new(&ctx, &session.shape, comm.rank(), comm.size(), chunks, &|ctx, _, specs| {
             lively_weights(ctx, specs, dtype)
         })?;
     prepare(&ctx, &mut modules)?;

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use anyhow::bail;
+use bigmac::schedule::budget::module_budget;
 use bigmac::schedule::registry;
 use bigmac::schedule::{Budget, Learns, Limits, LlmSchedule, ModuleKind, Options, UniformCosts, Workload};
 use bigmac::workloads::{Uneven, read_workload, uneven};
@@ -69,7 +70,7 @@ pub(super) struct Shape {
 
     /// The most activations that a module may keep on a rank, in microbatches or bytes, as in encoder=2mb,llm=4GiB;
     /// going over it is an error
-    #[arg(long, value_name = "MODULE=SIZE,...", value_delimiter = ',', value_parser = parse_budget)]
+    #[arg(long, value_name = "MODULE=SIZE,...", value_delimiter = ',', value_parser = module_budget)]
     budget: Vec<(ModuleKind, Budget)>,
 
     /// Bytes that one microbatch's activations of a module take, as in encoder=300MiB, for budgets in bytes
@@ -185,26 +186,13 @@ fn parse_costs(text: &str) -> Result<UniformCosts, String> {
     })
 }
 
-fn parse_budget(text: &str) -> Result<(ModuleKind, Budget), String> {
-    let (kind, size) = parse_module(text)?;
-    Ok((kind, size.parse::<Budget>().map_err(|error| error.to_string())?))
-}
-
 fn parse_bytes(text: &str) -> Result<(ModuleKind, u64), String> {
-    match parse_budget(text)? {
+    match module_budget(text).map_err(|error| error.to_string())? {
         (kind, Budget::Bytes(bytes)) => Ok((kind, bytes)),
         (_, Budget::Microbatches(_)) => {
             Err(format!("`{text}` is not in bytes: write it as in encoder=300MiB"))
         }
     }
-}
-
-fn parse_module(text: &str) -> Result<(ModuleKind, &str), String> {
-    let (name, size) = text.split_once('=').ok_or_else(|| format!("`{text}` is no MODULE=SIZE"))?;
-    let kind = ModuleKind::ALL.into_iter().find(|kind| kind.name() == name.trim());
-    let kind =
-        kind.ok_or_else(|| format!("there is no module `{name}`; there are encoder, llm, generator"))?;
-    Ok((kind, size.trim()))
 }
 
 fn parse_uneven(text: &str) -> Result<(u64, Option<f64>), String> {

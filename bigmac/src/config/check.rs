@@ -1,6 +1,7 @@
 //! What has to hold between the values of a configuration.
 
 use super::{Config, ConfigError};
+use crate::schedule::budget::module_budgets;
 
 impl Config {
     /// Checks what types alone don't: counts that have to be at least one, widths that have to agree.
@@ -34,7 +35,7 @@ impl Config {
             ("train.tokens_per_microbatch", t.tokens_per_microbatch),
             ("pipeline.ranks", p.ranks),
             ("pipeline.threads", p.threads),
-            ("pipeline.group", p.group),
+            ("pipeline.chunks", p.chunks),
             ("output.keep", self.output.keep),
             ("data.max_tiles", self.data.max_tiles),
         ] {
@@ -91,6 +92,26 @@ impl Config {
             g.frozen,
             "false where encoder and LLM are frozen too: something has to learn",
         )?;
+        require(
+            p.chunks == 1 || l.layers / p.chunks >= p.ranks,
+            "pipeline.chunks",
+            p.chunks,
+            format!(
+                "at most {}, since model.llm.layers = {} are cut into pipeline.ranks = {} times as many chunks of \
+                 at least one layer each",
+                (l.layers / p.ranks).max(1),
+                l.layers,
+                p.ranks
+            ),
+        )?;
+        if let Err(error) = module_budgets(&p.budget) {
+            require(
+                false,
+                "pipeline.budget",
+                format!("'{}'", p.budget),
+                format!("sizes of modules: {error}"),
+            )?;
+        }
         for (key, value, fits, wanted) in [
             ("train.lr", t.lr, t.lr > 0.0, "a positive number"),
             ("train.final_lr", t.final_lr, (0.0..=1.0).contains(&t.final_lr), "a share from 0 to 1"),
@@ -120,7 +141,7 @@ fn require(
     fits: bool,
     key: &'static str,
     given: impl std::fmt::Display,
-    wanted: &'static str,
+    wanted: impl Into<String>,
 ) -> Result<(), ConfigError> {
     if fits {
         Ok(())

@@ -261,16 +261,22 @@ impl Default for Train {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Pipeline {
-    /// Schedule: `monolithic`, `phased` or `nested`.
+    /// Schedule of a step: `bigmac simulate --help` lists them.
     pub schedule: String,
-    /// LLM schedule under it.
+    /// Order of the LLM's chunks under it.
     pub llm: String,
     /// Ranks: threads of this process that each hold one stage of the LLM.
     pub ranks: usize,
+    /// LLM chunks on each rank; more than 1 where the order of chunks interleaves them.
+    pub chunks: usize,
     /// Threads of each rank.
     pub threads: usize,
-    /// Microbatches that share a slot of `nested`.
+    /// Microbatches that share a slot; 0: the schedule chooses.
     pub group: usize,
+    /// Microbatches that a rank runs through one chunk before its next; 0: as many as there are ranks.
+    pub llm_group: usize,
+    /// The most activations that a module may keep on a rank, as in `encoder=2mb,llm=512MiB`; empty: no limit.
+    pub budget: String,
     /// Seconds that a rank waits for another before it gives up.
     pub timeout: f64,
 }
@@ -281,8 +287,11 @@ impl Default for Pipeline {
             schedule: "nested".into(),
             llm: "1f1b".into(),
             ranks: 2,
+            chunks: 1,
             threads: 1,
-            group: 1,
+            group: 0,
+            llm_group: 0,
+            budget: String::new(),
             timeout: 120.0,
         }
     }

@@ -8,6 +8,7 @@ pub use paint::{description, paint, read};
 pub use report::{write_captions, write_drawings};
 pub use speak::{answer, encode, prompt};
 
+use crate::config::Pipeline;
 use crate::data::shapes::{Detector, Reading, Scene};
 use crate::data::{Dataset, PictureRef, pack};
 use crate::execute::{CostModel, run};
@@ -187,7 +188,7 @@ fn losses(
     let mut costs: CostModel = session.costs.clone();
     (costs.encoder.frozen, costs.llm.frozen, costs.generator.frozen) = (true, true, true);
     let plan = pack(dataset, samples, samples.len().div_ceil(32))?;
-    let pipeline = crate::config::Pipeline { ranks: 1, group: 1, ..session.config.pipeline.clone() };
+    let pipeline = Pipeline { schedule: "monolithic".into(), ranks: 1, ..Pipeline::default() };
     let program = program(&plan, &costs, &pipeline)?;
     let task = step_task(session, &plan, u64::from(EVALUATION_STEP));
     let ctx = Context::cpu(0, session.config.pipeline.threads)?;

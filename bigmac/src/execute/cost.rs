@@ -1,12 +1,14 @@
-//! The shape of a step as schedules see it: items, and costs estimated by counting floating-point operations.
+//! The shape of a step as schedules see it: items, and costs from counted floating-point operations.
 //!
-//! Estimates, not measurements, so that every rank, and a resumed run, computes the same table from the same step.
+//! Times are these counts at given rates, never what a step has just taken, so that every rank, and a resumed run, computes
+//! the same table from the same step.
 
 use super::error::ExecuteError;
+use super::rates::Rates;
 use crate::config::{Encoder, Generator, Llm};
 use crate::data::{PackedMicrobatch, StepPlan};
 use crate::model::split_layers;
-use crate::schedule::{ChunkCost, ItemCost, Learns, Load, Workload};
+use crate::schedule::{ChunkCost, ItemCost, Learns, Load, ModuleKind, Workload};
 
 /// What costs depend on.
 #[derive(Clone, Debug)]
@@ -19,6 +21,10 @@ pub struct CostModel {
     pub generator: Generator,
     /// Entries of the vocabulary.
     pub vocabulary: usize,
+    /// Bytes of an element of the values that cross ranks.
+    pub element: usize,
+    /// How fast operations and transfers go.
+    pub rates: Rates,
 }
 
 /// Billions of operations: numbers of a size that reads well.
@@ -74,6 +80,12 @@ impl CostModel {
         UNIT * (g.layers as f64 * block + ends)
     }
 
+    /// Bytes of a microbatch's hidden states, on average: what crosses ranks most.
+    fn hidden_bytes(&self, plan: &StepPlan) -> f64 {
+        let tokens: usize = plan.microbatches.iter().map(|load| load.tokens.len()).sum();
+        (tokens * self.llm.width * self.element) as f64 / plan.microbatches.len().max(1) as f64
+    }
+
     /// The workload of a step on `ranks` ranks with `chunks` LLM chunks each.
     ///
     /// # Errors
@@ -82,24 +94,29 @@ impl CostModel {
         let all = (ranks * chunks).max(1);
         let layers = split_layers(self.llm.layers, all)?;
         let last = all - 1;
-        let item = |forward: f64, frozen: bool| ItemCost {
-            forward,
-            backward: if frozen { forward } else { 2.0 * forward },
+        // Gradients of inputs, and those of weights, each take as many operations as the forward.
+        let item = |kind: ModuleKind, gop: f64, frozen: bool| {
+            let rates = self.rates.of(kind, 0);
+            let weight = if frozen { 0.0 } else { rates.backward_weight.time(gop) };
+            ItemCost { forward: rates.forward.time(gop), backward: rates.backward_input.time(gop) + weight }
         };
+        let image = item(ModuleKind::Encoder, self.encoder_item(), self.encoder.frozen);
+        let drawing = |text| item(ModuleKind::Generator, self.generator_item(text), self.generator.frozen);
         let loads = plan.microbatches.iter().map(|load| {
             let layer = self.llm_layer(load);
             let chunk = |(c, range): (usize, &std::ops::Range<usize>)| {
                 let head = if c == last { self.head(load) } else { 0.0 };
-                let forward = layer * range.len() as f64 + head;
-                ChunkCost { forward, backward_input: forward, backward_weight: forward }
+                let gop = layer * range.len() as f64 + head;
+                let rates = self.rates.of(ModuleKind::Llm, c);
+                ChunkCost {
+                    forward: rates.forward.time(gop),
+                    backward_input: rates.backward_input.time(gop),
+                    backward_weight: rates.backward_weight.time(gop),
+                }
             };
             Load {
-                encoder: load.images.iter().map(|_| item(self.encoder_item(), self.encoder.frozen)).collect(),
-                generator: load
-                    .draws
-                    .iter()
-                    .map(|d| item(self.generator_item(d.cond_rows.len()), self.generator.frozen))
-                    .collect(),
+                encoder: load.images.iter().map(|_| image).collect(),
+                generator: load.draws.iter().map(|d| drawing(d.cond_rows.len())).collect(),
                 llm: layers.iter().enumerate().map(chunk).collect(),
             }
         });
@@ -108,6 +125,7 @@ impl CostModel {
             llm: !self.llm.frozen,
             generator: !self.generator.frozen,
         };
-        Ok(Workload::new(ranks, chunks, loads.collect(), learns, 0.0)?)
+        let p2p = self.rates.transfer(self.hidden_bytes(plan));
+        Ok(Workload::new(ranks, chunks, loads.collect(), learns, p2p)?)
     }
 }

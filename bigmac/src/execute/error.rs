@@ -56,14 +56,6 @@ pub enum ExecuteError {
         /// The value or the unit's saved activations.
         what: String,
     },
-    /// A phase that this executor can't run yet.
-    #[error("the executor runs no {phase} of {unit:?}; choose a schedule without it")]
-    Phase {
-        /// The phase.
-        phase: String,
-        /// The unit.
-        unit: Unit,
-    },
 }
 
 impl ExecuteError {

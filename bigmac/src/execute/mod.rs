@@ -3,6 +3,7 @@
 mod buffers;
 mod cost;
 mod error;
+mod rates;
 mod run;
 mod task;
 mod unit;
@@ -10,6 +11,7 @@ mod unit;
 pub use buffers::ActivationBuffers;
 pub use cost::CostModel;
 pub use error::ExecuteError;
+pub use rates::{Rate, Rates, UnitRates};
 pub use run::{Measured, Program, activation_scope, run};
 pub use task::StepTask;
 pub use unit::LossPart;

@@ -3,11 +3,11 @@
 use super::buffers::{ActivationBuffers, Activations};
 use super::error::ExecuteError;
 use super::task::StepTask;
-use super::unit::LossPart;
+use super::unit::{Forwarded, LossPart, Recorded};
 use crate::model::RankModules;
 use crate::schedule::{
     ModuleKind, Op, PerModule, Phase, Piece, Rank, Table, Unit, Value, Work, Workload,
-    memory::{BufferPlan, plan_buffers},
+    memory::{BufferPlan, plan_buffers, recomputed},
 };
 use bigmac_autograd::Mode;
 use bigmac_comm::{Communicator, Tag};
@@ -71,6 +71,10 @@ struct Run<'a> {
     /// Values whose receive was posted: waited for by the op that reads them.
     posted: HashMap<Value, Rank>,
     buffers: ActivationBuffers,
+    /// Units whose forward saves nothing, sorted.
+    recomputed: Vec<Unit>,
+    /// What their forwards read, for their recomputation; counted as messages until then.
+    inputs: HashMap<Unit, HashMap<Value, Tensor>>,
     measured: Measured,
 }
 
@@ -86,6 +90,7 @@ pub fn run(
     modules: &mut RankModules,
 ) -> Result<Measured, ExecuteError> {
     let rank = Rank(comm.rank());
+    let ops = program.table.ranks.get(rank.0).map_or(&[][..], Vec::as_slice);
     modules.begin_step();
     let mut run = Run {
         rank,
@@ -97,9 +102,10 @@ pub fn run(
         values: HashMap::new(),
         posted: HashMap::new(),
         buffers: ActivationBuffers::new(rank, &program.buffers),
+        recomputed: recomputed(ops),
+        inputs: HashMap::new(),
         measured: Measured::default(),
     };
-    let ops = program.table.ranks.get(rank.0).map_or(&[][..], Vec::as_slice);
     let start = Instant::now();
     for op in ops {
         let begun = start.elapsed().as_secs_f64();
@@ -125,7 +131,7 @@ impl Run<'_> {
                 Phase::Backward => self.backward(unit, Mode::Full),
                 Phase::BackwardInput => self.backward(unit, Mode::Split),
                 Phase::BackwardWeight => self.backward_weight(unit),
-                Phase::Recompute => Err(ExecuteError::Phase { phase: format!("{phase:?}"), unit }),
+                Phase::Recompute => self.recompute(unit),
             }),
             Op::Send { value, to } => {
                 let tensor = self.take(*value)?;
@@ -152,13 +158,8 @@ impl Run<'_> {
         Ok(self.comm.recv(&ctx, from.0, self.tag(value), &self.task.value_spec(value)?)?)
     }
 
-    /// Everything that `unit` reads in a phase, here and counted under `ctx`'s scope.
-    fn inputs(
-        &mut self,
-        ctx: &Context,
-        unit: Unit,
-        phase: Phase,
-    ) -> Result<HashMap<Value, Tensor>, ExecuteError> {
+    /// Everything that `unit` reads in a phase, here.
+    fn inputs(&mut self, unit: Unit, phase: Phase) -> Result<HashMap<Value, Tensor>, ExecuteError> {
         let work = match unit.piece {
             Piece::Microbatch(microbatch) => Work::Microbatch(microbatch),
             Piece::Item(item) => Work::Items(vec![item]),
@@ -166,9 +167,7 @@ impl Run<'_> {
         let op = Op::Compute { module: unit.module, phase, work };
         let mut inputs = HashMap::new();
         for value in op.consumes(&self.program.workload) {
-            let tensor = self.take(value)?;
-            tensor.move_to_scope(ctx.scope())?;
-            inputs.insert(value, tensor);
+            inputs.insert(value, self.take(value)?);
         }
         Ok(inputs)
     }
@@ -183,12 +182,12 @@ impl Run<'_> {
     }
 
     fn forward(&mut self, unit: Unit) -> Result<(), ExecuteError> {
-        let kind = unit.module.kind();
-        let ctx = self.ctx.in_scope(activation_scope(kind));
-        let mut inputs = self.inputs(&ctx, unit, Phase::Forward)?;
-        let rank = self.rank;
-        let mut take = |value| inputs.remove(&value).ok_or_else(|| ExecuteError::missing_value(rank, value));
-        let forwarded = self.task.forward(&ctx, self.modules, &self.program.workload, unit, &mut take)?;
+        let inputs = self.inputs(unit, Phase::Forward)?;
+        let again = self.recomputed.binary_search(&unit).is_ok();
+        if again {
+            self.inputs.insert(unit, inputs.clone());
+        }
+        let forwarded = self.compute(unit, inputs, !again)?;
         for (part, loss) in &forwarded.losses {
             self.count_loss(unit, *part, loss)?;
         }
@@ -196,11 +195,38 @@ impl Run<'_> {
         for (value, tensor) in forwarded.outputs {
             self.keep(value, tensor)?;
         }
-        if let Some(recorded) = forwarded.recorded {
-            let (plan, workload) = (&self.program.buffers, &self.program.workload);
-            self.buffers.put(unit, Activations::Recorded(recorded), plan, workload)?;
+        self.save(unit, forwarded.recorded)
+    }
+
+    /// The forward once more, recorded this time. Its outputs have been read and its losses counted before.
+    fn recompute(&mut self, unit: Unit) -> Result<(), ExecuteError> {
+        let missing = || ExecuteError::Missing { rank: self.rank, what: format!("what {unit:?} read") };
+        let inputs = self.inputs.remove(&unit).ok_or_else(missing)?;
+        let recorded = self.compute(unit, inputs, true)?.recorded;
+        self.save(unit, recorded)
+    }
+
+    /// The forward of a unit that read `inputs`, on a tape where it `records` and has a backward.
+    fn compute(
+        &self,
+        unit: Unit,
+        mut inputs: HashMap<Value, Tensor>,
+        records: bool,
+    ) -> Result<Forwarded, ExecuteError> {
+        let ctx = self.ctx.in_scope(activation_scope(unit.module.kind()));
+        if records {
+            // From here on the tape holds them, or nobody.
+            inputs.values().try_for_each(|tensor| tensor.move_to_scope(ctx.scope()))?;
         }
-        Ok(())
+        let rank = self.rank;
+        let mut take = |value| inputs.remove(&value).ok_or_else(|| ExecuteError::missing_value(rank, value));
+        self.task.forward(&ctx, self.modules, &self.program.workload, unit, records, &mut take)
+    }
+
+    fn save(&mut self, unit: Unit, recorded: Option<Recorded>) -> Result<(), ExecuteError> {
+        let Some(recorded) = recorded else { return Ok(()) };
+        let (plan, workload) = (&self.program.buffers, &self.program.workload);
+        self.buffers.put(unit, Activations::Recorded(recorded), plan, workload)
     }
 
     fn count_loss(&mut self, unit: Unit, part: LossPart, loss: &Tensor) -> Result<(), ExecuteError> {
@@ -226,8 +252,9 @@ impl Run<'_> {
         let Activations::Recorded(recorded) = self.buffers.take(unit)? else {
             return Err(ExecuteError::Missing { rank: self.rank, what: format!("the tape of {unit:?}") });
         };
-        let ctx = self.ctx.clone();
-        let mut inputs = self.inputs(&ctx, unit, Phase::Backward)?;
+        let mut inputs = self.inputs(unit, Phase::Backward)?;
+        // Gradients are the backward's own work, not messages any more.
+        inputs.values().try_for_each(|tensor| tensor.move_to_scope(self.ctx.scope()))?;
         let rank = self.rank;
         let take = |value| inputs.remove(&value).ok_or_else(|| ExecuteError::missing_value(rank, value));
         let (params, gradients) = self.modules.of(unit.module)?;

@@ -44,14 +44,17 @@ trait Inputs {
     fn image(&mut self, item: &ImageItem, spec: &Spec) -> Result<Tensor, ExecuteError>;
     /// Noised latents, the velocity to be learned, [patches, channels] both, and features of the time.
     fn drawing(&mut self, item: &DrawItem, latents: &Spec) -> Result<[Tensor; 3], ExecuteError>;
-    /// A graph for a unit that has a backward, or has none.
-    fn graph<'g>(&self, ctx: &'g Context, params: &'g Parameters, backward: bool) -> Graph<'g>;
+    /// Whether the unit is recorded for a backward, where it has one.
+    fn records(&self) -> bool;
+    /// A graph for a unit that is recorded, or isn't.
+    fn graph<'g>(&self, ctx: &'g Context, params: &'g Parameters, recorded: bool) -> Graph<'g>;
 }
 
 /// Inputs of a unit that runs.
 struct Live<'a, 't> {
     task: &'a StepTask<'t>,
     ctx: &'a Context,
+    records: bool,
     take: &'a mut dyn FnMut(Value) -> Result<Tensor, ExecuteError>,
 }
 
@@ -74,8 +77,12 @@ impl Inputs for Live<'_, '_> {
         Ok([noised.latents, noised.target, time_features(self.ctx, noised.time, latents.dtype)?])
     }
 
-    fn graph<'g>(&self, ctx: &'g Context, params: &'g Parameters, backward: bool) -> Graph<'g> {
-        if backward { Graph::recording(ctx, params) } else { Graph::inference(ctx, params) }
+    fn records(&self) -> bool {
+        self.records
+    }
+
+    fn graph<'g>(&self, ctx: &'g Context, params: &'g Parameters, recorded: bool) -> Graph<'g> {
+        if recorded { Graph::recording(ctx, params) } else { Graph::inference(ctx, params) }
     }
 }
 
@@ -96,7 +103,11 @@ impl Inputs for Planned {
         Ok([latents, latents, &time].map(Tensor::shape_only))
     }
 
-    fn graph<'g>(&self, ctx: &'g Context, params: &'g Parameters, _backward: bool) -> Graph<'g> {
+    fn records(&self) -> bool {
+        true
+    }
+
+    fn graph<'g>(&self, ctx: &'g Context, params: &'g Parameters, _recorded: bool) -> Graph<'g> {
         Graph::planning(ctx, params)
     }
 }
@@ -148,17 +159,18 @@ impl StepTask<'_> {
         Ok(Spec::new(&[rows, self.width], self.dtype))
     }
 
-    /// Runs the forward of a unit in `ctx`, whose scope its activations are counted under. `take` hands over the values
-    /// that other ops made.
+    /// Runs the forward of a unit in `ctx`, whose scope its activations are counted under; it is recorded where it
+    /// `records` and has a backward. `take` hands over the values that other ops made.
     pub(super) fn forward(
         &self,
         ctx: &Context,
         modules: &RankModules,
         workload: &Workload,
         unit: Unit,
+        records: bool,
         take: &mut dyn FnMut(Value) -> Result<Tensor, ExecuteError>,
     ) -> Result<Forwarded, ExecuteError> {
-        self.unit(ctx, modules, workload, unit, &mut Live { task: self, ctx, take })
+        self.unit(ctx, modules, workload, unit, &mut Live { task: self, ctx, records, take })
     }
 
     /// The bytes that the forward of a unit will save for its backward, exactly, without computing it.
@@ -187,7 +199,7 @@ impl StepTask<'_> {
         unit: Unit,
         inputs: &mut impl Inputs,
     ) -> Result<Forwarded, ExecuteError> {
-        let learns = workload.has_backward(unit.module.kind(), unit.microbatch());
+        let learns = inputs.records() && workload.has_backward(unit.module.kind(), unit.microbatch());
         let below = workload.has_backward(ModuleKind::Llm, unit.microbatch());
         match (unit.module, unit.piece) {
             (Module::Encoder(_), Piece::Item(item)) => self.encode(ctx, modules, item, learns, inputs),

@@ -6,6 +6,7 @@ use std::str::FromStr;
 use thiserror::Error;
 
 use super::memory::PerModule;
+use super::table::ModuleKind;
 
 /// The most activations that a module may hold on a rank.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -18,12 +19,60 @@ pub enum Budget {
 
 /// Text that is no budget.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
-#[error(
-    "`{given}` is no budget: write a number and its unit, microbatches as in `2mb` or bytes as in `512MiB` (B, KiB, MiB, GiB)"
-)]
-pub struct BudgetError {
-    /// What was given.
-    pub given: String,
+pub enum BudgetError {
+    /// No size.
+    #[error(
+        "`{given}` is no budget: write a number and its unit, microbatches as in `2mb` or bytes as in `512MiB` (B, KiB, MiB, GiB)"
+    )]
+    Size {
+        /// What was given.
+        given: String,
+    },
+    /// A size of nothing.
+    #[error("`{given}` is no MODULE=SIZE, such as encoder=2mb or llm=512MiB")]
+    NoModule {
+        /// What was given.
+        given: String,
+    },
+    /// A module that there isn't.
+    #[error("there is no module `{given}`; there are encoder, llm, generator")]
+    UnknownModule {
+        /// What was given.
+        given: String,
+    },
+    /// Two sizes for one module.
+    #[error("{module} is given twice")]
+    Twice {
+        /// Which.
+        module: ModuleKind,
+    },
+}
+
+/// A module's budget, written as in `encoder=2mb`.
+///
+/// # Errors
+/// Where it is written otherwise.
+pub fn module_budget(text: &str) -> Result<(ModuleKind, Budget), BudgetError> {
+    let missing = || BudgetError::NoModule { given: text.to_owned() };
+    let (name, size) = text.split_once('=').ok_or_else(missing)?;
+    let kind = ModuleKind::ALL.into_iter().find(|kind| kind.name() == name.trim());
+    let kind = kind.ok_or_else(|| BudgetError::UnknownModule { given: name.trim().to_owned() })?;
+    Ok((kind, size.trim().parse()?))
+}
+
+/// Budgets of several modules, written as in `encoder=2mb,llm=512MiB`; none where the text is empty.
+///
+/// # Errors
+/// Where one is written otherwise, or a module has two.
+pub fn module_budgets(text: &str) -> Result<PerModule<Option<Budget>>, BudgetError> {
+    let mut budgets = PerModule::<Option<Budget>>::default();
+    for part in text.split(',').filter(|_| !text.trim().is_empty()) {
+        let (module, budget) = module_budget(part)?;
+        if budgets[module].replace(budget).is_some() {
+            return Err(BudgetError::Twice { module });
+        }
+    }
+    Ok(budgets)
 }
 
 const BYTES: [(&str, f64); 4] = [("GiB", 1073741824.0), ("MiB", 1048576.0), ("KiB", 1024.0), ("B", 1.0)];
@@ -32,7 +81,7 @@ impl FromStr for Budget {
     type Err = BudgetError;
 
     fn from_str(text: &str) -> Result<Budget, BudgetError> {
-        let wrong = || BudgetError { given: text.to_owned() };
+        let wrong = || BudgetError::Size { given: text.to_owned() };
         let number = |digits: &str| {
             let number = digits.trim().parse::<f64>().ok();
             number.filter(|number| number.is_finite() && *number >= 0.0).ok_or_else(wrong)

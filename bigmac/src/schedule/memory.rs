@@ -75,7 +75,8 @@ pub fn walk(ops: &[Op], workload: &Workload, mut visit: impl FnMut(usize, Unit, 
     }
 }
 
-fn recomputed(ops: &[Op]) -> Vec<Unit> {
+/// The units that a rank recomputes before their backward, sorted: their forward saves nothing.
+pub fn recomputed(ops: &[Op]) -> Vec<Unit> {
     let again = ops.iter().filter(|op| matches!(op, Op::Compute { phase: Phase::Recompute, .. }));
     let mut units: Vec<Unit> = again.flat_map(Op::units).collect();
     units.sort_unstable();

@@ -4,6 +4,7 @@ use crate::config::ConfigError;
 use crate::data::DataError;
 use crate::execute::ExecuteError;
 use crate::schedule::ScheduleError;
+use crate::schedule::budget::BudgetError;
 use crate::schedule::validate::ValidateError;
 use bigmac_comm::CommError;
 use std::path::PathBuf;
@@ -29,6 +30,9 @@ pub enum TrainError {
     /// No such schedule, or it doesn't fit.
     #[error(transparent)]
     Schedule(#[from] ScheduleError),
+    /// A limit on activations that is none.
+    #[error("pipeline.budget: {0}")]
+    Budget(#[from] BudgetError),
     /// A schedule without encoder and generator.
     #[error(
         "the schedule `{schedule}` leaves encoder and generator out: simulate it, or train with another, such as `nested`"
@@ -38,7 +42,7 @@ pub enum TrainError {
         schedule: &'static str,
     },
     /// A table that can't run.
-    #[error("the schedule's table is wrong: {0}")]
+    #[error("the schedule's table can't run: {0}")]
     Table(Box<ValidateError>),
     /// A rank that ended without an error of its own.
     #[error("rank {rank} {message}")]

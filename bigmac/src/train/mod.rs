@@ -15,7 +15,7 @@ pub use checkpoint::{Checkpoint, State, save};
 pub use error::TrainError;
 pub use metrics::{MetricsFile, StepReport};
 pub use optimizer::{Optimizer, STATE_PARTS};
-pub use program::program;
+pub use program::{options, program};
 pub use rank::step_task;
 pub use reduce::{Totals, reduce};
 pub use schedule::learning_rate;

@@ -101,9 +101,10 @@ impl<'a> Runner<'a> {
     fn new(shared: &'a Shared<'a>, ctx: Context, comm: &'a dyn Communicator) -> Result<Self, TrainError> {
         let session = shared.session;
         let (rank, ranks, shape) = (comm.rank(), comm.size(), &session.shape);
+        let chunks = session.config.pipeline.chunks;
         let modules = match shared.weights {
-            None => RankModules::random(&ctx, shape, rank, ranks, 1, session.config.run.seed)?,
-            Some(checkpoint) => RankModules::new(&ctx, shape, rank, ranks, 1, &|ctx, kind, specs| {
+            None => RankModules::random(&ctx, shape, rank, ranks, chunks, session.config.run.seed)?,
+            Some(checkpoint) => RankModules::new(&ctx, shape, rank, ranks, chunks, &|ctx, kind, specs| {
                 checkpoint.parameters(ctx, kind, specs, shape.dtype)
             })?,
         };
@@ -222,7 +223,9 @@ impl<'a> Runner<'a> {
 
     fn gather(&self, with_optimizer: bool) -> Result<Option<Snapshot>, TrainError> {
         let optimizers = with_optimizer.then_some(&self.optimizers[..]);
-        Snapshot::gather(&self.ctx, self.comm, &self.modules, optimizers, &self.shared.session.shape, 1)
+        let session = self.shared.session;
+        let chunks = session.config.pipeline.chunks;
+        Snapshot::gather(&self.ctx, self.comm, &self.modules, optimizers, &session.shape, chunks)
     }
 
     /// Waits, however long it takes, until rank 0 has done what it does alone (files, samples). The time limit is for peers

@@ -2,11 +2,12 @@
 
 use crate::execute::{ExecuteError, Measured};
 use crate::model::{RankModules, Replica};
+use crate::schedule::Chunk;
 use bigmac_autograd::{Gradients, ParamId};
 use bigmac_comm::{Communicator, Reduce, Tag};
 use bigmac_kernels::{add, norm};
 use bigmac_models::qwen3::Qwen3;
-use bigmac_runtime::{Context, Spec, Tensor};
+use bigmac_runtime::{Context, Tensor};
 
 /// Sums over all ranks, the same on every rank.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -40,8 +41,8 @@ pub fn reduce(
         for gradients in [&mut modules.encoder.gradients, &mut modules.generator.gradients] {
             comm.all_reduce(ctx, gradients.flat_mut(), Reduce::Sum)?;
         }
-        reduce_tied(ctx, comm, modules)?;
     }
+    reduce_tied(ctx, comm, modules)?;
     // Replicas are equal now, so rank 0 counts them; each rank counts its own stages, copies left out.
     let mut squares = 0.0;
     if comm.rank() == 0 {
@@ -73,26 +74,41 @@ fn reduce_tied(
     modules: &mut RankModules,
 ) -> Result<(), ExecuteError> {
     let (first, last) = (0, comm.size() - 1);
-    let copy = modules.llm.iter().find_map(|(c, s)| Some((*c, tied_copy(s)?)));
-    let original =
-        modules.llm.iter().find_map(|(c, s)| Some((*c, s.net.tied().filter(|_| s.net.stage().first)?)));
-    if let Some((chunk, id)) = copy {
-        let stage = modules.stage_mut(chunk)?;
-        let grad = stage.gradients.view(id)?.copy(ctx)?;
-        let spec = grad.spec();
-        comm.send(ctx, grad, first, TIED_UP)?;
-        let sum = comm.recv(ctx, first, TIED_DOWN, &spec)?;
-        write(&mut stage.gradients, id, &sum)?;
-    } else if let Some((chunk, id)) = original {
-        let stage = modules.stage_mut(chunk)?;
-        let grad = stage.gradients.view(id)?.copy(ctx)?;
-        let spec: Spec = grad.spec();
-        let other = comm.recv(ctx, last, TIED_UP, &spec)?;
-        let sum = add::accumulate(ctx, grad, &other)?;
-        write(&mut stage.gradients, id, &sum)?;
-        comm.send(ctx, sum, last, TIED_DOWN)?;
+    let ends = |which: fn(&Replica<Qwen3>) -> Option<ParamId>| {
+        modules.llm.iter().find_map(|(chunk, stage)| Some((*chunk, which(stage)?)))
+    };
+    let (original, copy) = (ends(tied_original), ends(tied_copy));
+    let grad = |modules: &RankModules, (chunk, id): (Chunk, ParamId)| {
+        modules.stage(chunk)?.gradients.view(id)?.copy(ctx)
+    };
+    let sum = match (original, copy) {
+        (None, None) => return Ok(()),
+        (Some(original), Some(copy)) => {
+            add::accumulate(ctx, grad(modules, original)?, &grad(modules, copy)?)?
+        }
+        (Some(original), None) => {
+            let mine = grad(modules, original)?;
+            let other = comm.recv(ctx, last, TIED_UP, &mine.spec())?;
+            let sum = add::accumulate(ctx, mine, &other)?;
+            comm.send(ctx, sum.clone(), last, TIED_DOWN)?;
+            sum
+        }
+        (None, Some(copy)) => {
+            let mine = grad(modules, copy)?;
+            let spec = mine.spec();
+            comm.send(ctx, mine, first, TIED_UP)?;
+            comm.recv(ctx, first, TIED_DOWN, &spec)?
+        }
+    };
+    for (chunk, id) in original.into_iter().chain(copy) {
+        write(&mut modules.stage_mut(chunk)?.gradients, id, &sum)?;
     }
     Ok(())
+}
+
+/// The first stage's embedding, where the last stage has a copy of it.
+fn tied_original(stage: &Replica<Qwen3>) -> Option<ParamId> {
+    stage.net.tied().filter(|_| stage.net.stage().first)
 }
 
 /// The last stage's copy of the tied embedding.

@@ -1,12 +1,13 @@
 //! What a run is made of before its first step: data sets, tokenizer, model shape, planner.
 
 use super::TrainError;
-use crate::config::Config;
+use super::program::options;
+use crate::config::{Config, Pipeline};
 use crate::data::shapes::{ShapesSpec, write_shapes};
 use crate::data::{DataError, Dataset, Planner, SpecialNames, StepShape, Tokenizer, find_dataset_file};
-use crate::execute::CostModel;
+use crate::execute::{CostModel, ExecuteError, Rates};
 use crate::model::ModelShape;
-use crate::schedule::registry;
+use crate::schedule::{UniformCosts, Workload, registry};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -40,7 +41,7 @@ impl Session {
         if !schedule.is_whole() {
             return Err(TrainError::LlmOnly { schedule: schedule.name() });
         }
-        registry::llm_schedule(&config.pipeline.llm)?;
+        check_order(&config.pipeline)?;
         let tokenizer = tokenizer(config)?;
         let shape = ModelShape::new(&config.model, &tokenizer)?;
         let layout = shape.layout(config.train.tokens_per_microbatch, config.data.max_tiles);
@@ -59,9 +60,20 @@ impl Session {
             llm: config.model.llm.clone(),
             generator: config.model.generator.clone(),
             vocabulary: tokenizer.vocab_size(),
+            element: shape.dtype.size(),
+            rates: Rates::default(),
         };
         Ok(Session { config: config.clone(), shape, costs, planner: Planner::new(train, step)?, heldout })
     }
+}
+
+/// Checks that there is such an order of the LLM's chunks, and that it takes as many chunks as the pipeline has.
+fn check_order(pipeline: &Pipeline) -> Result<(), TrainError> {
+    let one = UniformCosts { forward: 1.0, ..UniformCosts::default() };
+    let workload = Workload::uniform(pipeline.ranks, pipeline.chunks, 1, 1, one, 0.0);
+    let workload = workload.map_err(ExecuteError::from)?;
+    options(pipeline)?.llm_table(&workload, 0)?;
+    Ok(())
 }
 
 /// The tokenizer that the configuration names.
