@@ -2,6 +2,7 @@
 
 use crate::params::{Gradients, ParamId, Parameters};
 use bigmac_kernels::{Backward, InputGrads, Need, Operator, Saved, add};
+use bigmac_runtime::memory::MemoryScope;
 use bigmac_runtime::{Context, Error, Result, Tensor};
 use smallvec::SmallVec;
 use std::collections::HashSet;
@@ -135,10 +136,22 @@ impl Deferred {
         self.nodes.append(&mut other.nodes);
     }
 
+    /// Everything that is held.
+    fn tensors(&self) -> impl Iterator<Item = &Tensor> {
+        self.nodes.iter().flat_map(|n| n.saved.iter().chain(n.grads.iter().flatten()))
+    }
+
     /// Bytes of the storages held, each counted once.
     pub fn held_bytes(&self) -> usize {
-        let tensors = self.nodes.iter().flat_map(|n| n.saved.iter().chain(n.grads.iter().flatten()));
-        unique_bytes(tensors)
+        unique_bytes(self.tensors())
+    }
+
+    /// Counts everything that is held under `scope`.
+    ///
+    /// # Errors
+    /// [`Error::Budget`] when that is more than the scope may hold.
+    pub fn move_to_scope(&self, scope: &MemoryScope) -> Result<()> {
+        self.tensors().try_for_each(|tensor| tensor.move_to_scope(scope))
     }
 
     /// Computes the weight gradients, in the order in which a full backward would have.

@@ -6,4 +6,5 @@ pub mod parity;
 pub mod random_steps;
 pub mod reference;
 pub mod steps;
+pub mod tables;
 pub mod tiny;

@@ -1,19 +1,20 @@
 //! Activation memory: what is measured is what was foretold, to the byte, after every op; and it is flat under `nested`.
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
 use bigmac::config::{Config, Dtype, Pipeline};
 use bigmac::data::StepPlan;
-use bigmac::execute::activation_scope;
-use bigmac::schedule::{ModuleKind, PerModule};
-use bigmac::train::Session;
+use bigmac::execute::{Program, activation_scope};
+use bigmac::schedule::{ModuleKind, Op, PerModule, Phase, Unit};
+use bigmac::train::{Session, program};
 use bigmac_runtime::memory::scopes;
 use bigmac_tests::dataset::SmallSet;
-use bigmac_tests::steps::{StepResult, run_step};
+use bigmac_tests::steps::{StepResult, run_program};
+use bigmac_tests::tables::{fitting, layouts, recomputed, rewritten, schedules, split};
 use bigmac_tests::tiny::{
     ANSWER, CAPTION, DRAWING, EDIT, LINES, SEVERAL, SHORT_DRAWING, SHORT_TEXT, TEXT, config, pipeline,
 };
+use std::collections::BTreeSet;
 
-const SCHEDULES: [&str; 3] = ["monolithic", "phased", "nested"];
 const MIXED: [&[usize]; 7] = [
     &[CAPTION, DRAWING],
     &[SEVERAL, TEXT],
@@ -24,27 +25,53 @@ const MIXED: [&[usize]; 7] = [
     &[TEXT, ANSWER],
 ];
 
-/// Runs a step, and checks that every rank held after every op what was foretold, and nothing in the end.
+/// Runs a step, and checks that every rank held after every op what was foretold, and nothing in the end. Of a unit between
+/// its input gradient and its weight gradients, it may be less.
 fn exact(session: &Session, plan: &StepPlan, pipeline: &Pipeline) -> Result<StepResult> {
-    let step = run_step(session, plan, pipeline)?;
+    held_exactly(session, plan, pipeline, &program(plan, &session.costs, pipeline)?)
+}
+
+fn held_exactly(
+    session: &Session,
+    plan: &StepPlan,
+    pipeline: &Pipeline,
+    program: &Program,
+) -> Result<StepResult> {
+    let step = run_program(session, plan, program, pipeline, &|_, _| Ok(()))?;
     for (rank, result) in step.ranks.iter().enumerate() {
         let ops = &step.program.table.ranks[rank];
+        let mut halfway = BTreeSet::new();
+        let mut ever = BTreeSet::new();
         ensure!(result.held.len() == ops.len() && result.measured.held.len() == ops.len());
         for (op, (foretold, measured)) in ops.iter().zip(result.held.iter().zip(&result.measured.held)) {
+            for unit in op.units() {
+                match op {
+                    Op::Compute { module, phase: Phase::BackwardInput, .. }
+                        if program.workload.has_weight_gradient(module.kind()) =>
+                    {
+                        halfway.insert(unit)
+                    }
+                    _ => halfway.remove(&unit),
+                };
+            }
             for kind in ModuleKind::ALL {
+                let (foretold, measured) = (foretold[kind], measured[kind] as u64);
+                let less = halfway.iter().any(|unit: &Unit| unit.module.kind() == kind);
+                ever.extend(less.then_some(kind));
                 ensure!(
-                    foretold[kind] == measured[kind] as u64,
+                    foretold == measured || less && foretold > measured,
                     "{} on rank {rank}: the {kind} holds {} bytes after {op:?}, foretold {}",
                     pipeline.schedule,
-                    measured[kind],
-                    foretold[kind]
+                    measured,
+                    foretold
                 );
             }
         }
         for kind in ModuleKind::ALL {
+            let (foretold, measured) = (result.peak[kind], result.measured.saved[kind] as u64);
             ensure!(
-                result.peak[kind] == result.measured.saved[kind] as u64,
-                "rank {rank}: the {kind}'s peak"
+                foretold == measured || ever.contains(&kind) && foretold > measured,
+                "rank {rank}: the {kind}'s peak is {measured}, foretold {foretold}"
             );
             ensure!(result.left[activation_scope(kind)] == 0, "rank {rank}: {kind} activations are left");
         }
@@ -58,8 +85,54 @@ fn everywhere(config: &Config, microbatches: &[&[usize]]) -> Result<()> {
     let set = SmallSet::new(&LINES, config)?;
     let plan = set.plan(microbatches)?;
     for ranks in 1..=4 {
-        for schedule in SCHEDULES {
-            exact(&set.session, &plan, &pipeline(schedule, ranks))?;
+        for schedule in schedules() {
+            let pipeline = pipeline(schedule, ranks);
+            if let Some(program) = fitting(&set.session, &plan, &pipeline)? {
+                held_exactly(&set.session, &plan, &pipeline, &program)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn also_under_every_order_of_chunks() -> Result<()> {
+    let mut config = config();
+    config.model.llm.layers = 5;
+    let set = SmallSet::new(&LINES, &config)?;
+    let plan = set.plan(&MIXED)?;
+    for ranks in [1, 2, 3] {
+        for pipeline in layouts(&pipeline("nested", ranks)) {
+            if let Some(program) = fitting(&set.session, &plan, &pipeline)? {
+                held_exactly(&set.session, &plan, &pipeline, &program)
+                    .with_context(|| format!("{} over {}", pipeline.schedule, pipeline.llm))?;
+            }
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn at_most_of_backwards_in_two_parts() -> Result<()> {
+    let set = SmallSet::new(&LINES, &config())?;
+    let plan = set.plan(&MIXED)?;
+    for ranks in [1, 3] {
+        let pipeline = pipeline("nested", ranks);
+        let program = rewritten(&set.session, &plan, &pipeline, |w, ops| split(w, ops, 3))?;
+        held_exactly(&set.session, &plan, &pipeline, &program)?;
+    }
+    Ok(())
+}
+
+#[test]
+fn also_of_units_that_are_computed_again() -> Result<()> {
+    let set = SmallSet::new(&LINES, &config())?;
+    let plan = set.plan(&MIXED)?;
+    for schedule in ["monolithic", "phased", "nested"] {
+        for ranks in [1, 3] {
+            let pipeline = pipeline(schedule, ranks);
+            let program = rewritten(&set.session, &plan, &pipeline, recomputed)?;
+            held_exactly(&set.session, &plan, &pipeline, &program)?;
         }
     }
     Ok(())
@@ -149,7 +222,7 @@ fn phased_grows_with_the_batch() -> Result<()> {
 #[test]
 fn nested_holds_less_of_the_encoder_than_any_other() -> Result<()> {
     let held = |schedule| small_and_large(schedule, &[CAPTION, CAPTION]).map(|[_, large]| large.encoder);
-    let [monolithic, phased, nested] = SCHEDULES.map(held);
+    let [monolithic, phased, nested] = ["monolithic", "phased", "nested"].map(held);
     let nested = nested?;
     assert!(nested < monolithic? && nested * 4 < phased?);
     Ok(())

@@ -3,15 +3,19 @@
 
 use anyhow::{Context as _, Result, ensure};
 use bigmac::config::{Config, Dtype, Pipeline};
-use bigmac::schedule::ModuleKind;
+use bigmac::data::StepPlan;
+use bigmac::schedule::{ModuleKind, Op, Workload, registry};
 use bigmac_tests::dataset::SmallSet;
 use bigmac_tests::reference::{Reference, reference};
-use bigmac_tests::steps::{GradientMap, StepResult, close_gradients, run_step, whole_norm};
+use bigmac_tests::steps::{GradientMap, StepResult, close_gradients, run_program, run_step, whole_norm};
+use bigmac_tests::tables::{fitting, layouts, recomputed, rewritten, schedules, split};
 use bigmac_tests::tiny::{
     ANSWER, CAPTION, DRAWING, EDIT, LINES, SEVERAL, SHORT_DRAWING, SHORT_TEXT, TEXT, config, pipeline,
 };
+use std::collections::BTreeMap;
 
-const SCHEDULES: [&str; 3] = ["monolithic", "phased", "nested"];
+/// Schedules that leave the order of the LLM's backwards as it is, so that its gradients are added up alike.
+const ALIKE: [&str; 5] = ["monolithic", "phased", "recompute", "bubble-fill", "nested"];
 const TOLERANCE: f64 = 1e-5;
 
 /// Eight microbatches of every kind, in an order in which no two neighbours have the same items.
@@ -70,18 +74,38 @@ fn check(
     let plan = set.plan(microbatches)?;
     let wanted = reference(&set.session, &plan)?;
     for ranks in 1..=4 {
-        let mut first: Option<GradientMap> = None;
-        for schedule in SCHEDULES {
-            let what = || format!("{schedule} on {ranks} ranks");
-            let step =
-                run_step(&set.session, &plan, &change(pipeline(schedule, ranks))).with_context(what)?;
-            check_step(&step, &wanted).with_context(what)?;
-            let llm = of_llm(&step.gradients);
-            let first = first.get_or_insert_with(|| llm.clone());
-            ensure!(*first == llm, "{}: the LLM's gradients aren't those of {}", what(), SCHEDULES[0]);
-        }
+        let pipelines = schedules().map(|schedule| change(pipeline(schedule, ranks)));
+        agree(&set, &plan, &wanted, pipelines)?;
     }
     Ok(wanted)
+}
+
+/// Runs a step as each of the pipelines says, those that fit, and returns how many there were.
+fn agree(
+    set: &SmallSet,
+    plan: &StepPlan,
+    wanted: &Reference,
+    pipelines: impl Iterator<Item = Pipeline>,
+) -> Result<usize> {
+    let mut count = 0;
+    // By order and chunks, since another order adds gradients up in another order.
+    let mut first = BTreeMap::<(String, usize), GradientMap>::new();
+    for pipeline in pipelines {
+        let what = || {
+            let Pipeline { schedule, llm, chunks, ranks, .. } = &pipeline;
+            format!("{schedule} over {llm} with {chunks} chunks on each of {ranks} ranks")
+        };
+        let Some(program) = fitting(&set.session, plan, &pipeline).with_context(what)? else { continue };
+        count += 1;
+        let step = run_program(&set.session, plan, &program, &pipeline, &|_, _| Ok(())).with_context(what)?;
+        check_step(&step, wanted).with_context(what)?;
+        if ALIKE.contains(&pipeline.schedule.as_str()) {
+            let llm = of_llm(&step.gradients);
+            let first = first.entry((pipeline.llm.clone(), pipeline.chunks)).or_insert_with(|| llm.clone());
+            ensure!(*first == llm, "{}: the LLM's gradients aren't those of other schedules", what());
+        }
+    }
+    Ok(count)
 }
 
 fn norm_of(gradients: &GradientMap, kind: ModuleKind) -> f64 {
@@ -103,6 +127,46 @@ fn microbatches_of_every_kind() -> Result<()> {
     for ((kind, name), gradient) in &reference.gradients {
         let unread = UNREAD.iter().any(|part| name.contains(part));
         assert_eq!(gradient.iter().all(|g| *g == 0.0), unread, "{kind} {name}");
+    }
+    Ok(())
+}
+
+/// Enough layers for two chunks on each of two ranks.
+fn deeper() -> Config {
+    let mut config = config();
+    config.model.llm.layers = 5;
+    config
+}
+
+#[test]
+fn every_order_of_chunks_under_every_schedule() -> Result<()> {
+    let set = SmallSet::new(&LINES, &deeper())?;
+    let plan = set.plan(&MIXED)?;
+    let wanted = reference(&set.session, &plan)?;
+    for ranks in 1..=4 {
+        let count = agree(&set, &plan, &wanted, layouts(&pipeline("nested", ranks)))?;
+        let orders = registry::LLM_SCHEDULES.len();
+        assert!(count > orders * schedules().count(), "only {count} layouts fit on {ranks} ranks");
+    }
+    Ok(())
+}
+
+#[test]
+fn units_that_are_computed_again_or_go_backward_in_two_parts() -> Result<()> {
+    let set = SmallSet::new(&LINES, &deeper())?;
+    let plan = set.plan(&MIXED)?;
+    let wanted = reference(&set.session, &plan)?;
+    let split = |w: &Workload, ops: Vec<Op>| split(w, ops, 3);
+    let both = |w: &Workload, ops: Vec<Op>| recomputed(w, split(w, ops));
+    for schedule in ["monolithic", "phased", "nested"] {
+        for (llm, chunks, ranks) in [("1f1b", 1, 1), ("1f1b", 1, 3), ("interleaved", 2, 2)] {
+            let pipeline = Pipeline { llm: llm.into(), chunks, ..pipeline(schedule, ranks) };
+            for rewrite in [&recomputed as &dyn Fn(&Workload, Vec<Op>) -> Vec<Op>, &split, &both] {
+                let program = rewritten(&set.session, &plan, &pipeline, rewrite)?;
+                let step = run_program(&set.session, &plan, &program, &pipeline, &|_, _| Ok(()))?;
+                check_step(&step, &wanted).with_context(|| format!("{schedule}, {llm}, {ranks} ranks"))?;
+            }
+        }
     }
     Ok(())
 }
@@ -175,7 +239,7 @@ fn an_output_matrix_of_its_own() -> Result<()> {
 fn threads_change_no_bit() -> Result<()> {
     let set = SmallSet::new(&LINES, &config())?;
     let plan = set.plan(&MIXED)?;
-    for schedule in SCHEDULES {
+    for schedule in ALIKE {
         let [one, two] = [1, 2]
             .map(|threads| run_step(&set.session, &plan, &Pipeline { threads, ..pipeline(schedule, 2) }));
         let (one, two) = (one?, two?);
@@ -195,7 +259,7 @@ fn half_precision_rounds_alike_under_every_schedule() -> Result<()> {
     let plan = set.plan(&MIXED)?;
     for ranks in 1..=3 {
         let mut first: Option<StepResult> = None;
-        for schedule in SCHEDULES {
+        for schedule in ALIKE {
             let step = run_step(&set.session, &plan, &pipeline(schedule, ranks))?;
             // A bfloat16 holds 8 bits: the losses of a few layers are within one of the last of them.
             for (given, wanted) in

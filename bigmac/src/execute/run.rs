@@ -264,6 +264,10 @@ impl Run<'_> {
         }
         if mode == Mode::Split && self.program.workload.has_weight_gradient(unit.module.kind()) {
             let (plan, workload) = (&self.program.buffers, &self.program.workload);
+            // Gradients of outputs were the backward's own work; from now on they wait with the inputs.
+            propagated
+                .deferred
+                .move_to_scope(&self.ctx.memory().scope(activation_scope(unit.module.kind())))?;
             self.buffers.put(unit, Activations::Deferred(propagated.deferred), plan, workload)?;
         }
         Ok(())

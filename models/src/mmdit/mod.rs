@@ -18,13 +18,13 @@ pub use time::time_features;
 
 use crate::init::{ParameterSpec, find};
 use crate::layers::Dense;
+use crate::stage::{Stage, at_end};
 use crate::weights::{Format, TRANSFORMERS};
 use bigmac_autograd::{Graph, ParamId, Parameters, Var};
-use bigmac_kernels::{MeanSquaredError, RmsNorm, Silu};
+use bigmac_kernels::{Concat, MeanSquaredError, Narrow, Reshape, RmsNorm, Silu};
 use bigmac_runtime::{Error, Result};
 use block::Block;
 use modulation::{final_norm, zero_dense};
-use std::ops::Range;
 
 const OP: &str = "mmdit";
 
@@ -46,7 +46,7 @@ const TIME_OUT: &str = "time_text_embed.timestep_embedder.linear_2";
 const FINAL_MODULATION: &str = "norm_out.linear";
 const IMAGE_OUT: &str = "proj_out";
 
-/// The residual streams between two blocks, and what modulates every block: what a stage hands to the next.
+/// The residual streams between two blocks, and what modulates every block.
 #[derive(Clone, Debug)]
 pub struct Streams {
     /// [patches, D].
@@ -57,33 +57,88 @@ pub struct Streams {
     pub time: Var,
 }
 
-/// `QwenImageTransformer2DModel`: the numbers of its parameters in a [`Parameters`].
+impl Streams {
+    /// What a stage hands to the next, [tokens + patches + 1, D]: text, image, time. So the embedding of the time is computed,
+    /// and learned, by the first stage alone.
+    ///
+    /// # Errors
+    /// Those of the operators.
+    pub fn pack(&self, g: &mut Graph<'_>) -> Result<Var> {
+        let row = Reshape::new(self.time.shape(), &[1, self.time.shape()[0]]);
+        let time = g.apply(row, &[&self.time], &[])?;
+        g.apply(Concat { dim: 0 }, &[&self.text, &self.image, &time], &[])
+    }
+
+    /// The streams in what the stage before has packed, where the text has `tokens` tokens.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] for fewer rows than text, time and one patch have; those of the operators.
+    pub fn unpack(g: &mut Graph<'_>, packed: &Var, tokens: usize) -> Result<Streams> {
+        let patches = match *packed.shape() {
+            [rows, _] if rows > tokens + 1 => rows - tokens - 1,
+            _ => {
+                let wanted = format!("[{tokens} tokens + patches + 1, width], at least one patch");
+                return Err(Error::shape(OP, packed.shape(), wanted));
+            }
+        };
+        let mut rows = |start, count| g.apply(Narrow::new(packed.shape(), 0, start, count), &[packed], &[]);
+        let (text, image) = (rows(0, tokens)?, rows(tokens, patches)?);
+        let time = rows(tokens + patches, 1)?;
+        let vector = Reshape::new(time.shape(), &[time.shape()[1]]);
+        Ok(Streams { image, text, time: g.apply(vector, &[&time], &[])? })
+    }
+}
+
+/// What only the first stage has.
+#[derive(Clone, Copy, Debug)]
+struct Embedder {
+    image: Dense,
+    text_norm: ParamId,
+    text: Dense,
+    time_in: Dense,
+    time_out: Dense,
+}
+
+/// What only the last stage has.
+#[derive(Clone, Copy, Debug)]
+struct Head {
+    modulation: Dense,
+    image: Dense,
+}
+
+/// `QwenImageTransformer2DModel`, or one stage of it: the numbers of its parameters in a [`Parameters`].
 #[derive(Clone, Debug)]
 pub struct Mmdit {
     config: MmditConfig,
-    image_in: Dense,
-    text_norm: ParamId,
-    text_in: Dense,
-    time_in: Dense,
-    time_out: Dense,
+    stage: Stage,
+    embedder: Option<Embedder>,
     blocks: Vec<Block>,
-    final_modulation: Dense,
-    image_out: Dense,
+    head: Option<Head>,
 }
 
 impl Mmdit {
     /// The parameters of a model of that configuration, under diffusers' names. Modulations and the last layer start at zero.
     pub fn parameters(config: &MmditConfig) -> Vec<ParameterSpec> {
+        Self::stage_parameters(config, &Stage::whole(config.num_layers))
+    }
+
+    /// Those of a stage.
+    pub fn stage_parameters(config: &MmditConfig, stage: &Stage) -> Vec<ParameterSpec> {
         let (dim, cond) = (config.inner_dim(), config.joint_attention_dim);
         let dense = |prefix: &str, outputs, inputs| Dense::parameters(prefix, outputs, inputs, true);
-        let mut specs = dense(IMAGE_IN, dim, config.in_channels);
-        specs.push(ParameterSpec::ones(TEXT_NORM, &[cond]));
-        specs.extend(dense(TEXT_IN, dim, cond));
-        specs.extend(dense(TIME_IN, dim, MmditConfig::TIME_FEATURES));
-        specs.extend(dense(TIME_OUT, dim, dim));
-        specs.extend((0..config.num_layers).flat_map(|i| Block::parameters(config, i)));
-        specs.extend(zero_dense(FINAL_MODULATION, 2 * dim, dim));
-        specs.extend(zero_dense(IMAGE_OUT, config.prediction_dim(), dim));
+        let mut specs = Vec::new();
+        if stage.first {
+            specs.extend(dense(IMAGE_IN, dim, config.in_channels));
+            specs.push(ParameterSpec::ones(TEXT_NORM, &[cond]));
+            specs.extend(dense(TEXT_IN, dim, cond));
+            specs.extend(dense(TIME_IN, dim, MmditConfig::TIME_FEATURES));
+            specs.extend(dense(TIME_OUT, dim, dim));
+        }
+        specs.extend(stage.layers.clone().flat_map(|i| Block::parameters(config, i)));
+        if stage.last {
+            specs.extend(zero_dense(FINAL_MODULATION, 2 * dim, dim));
+            specs.extend(zero_dense(IMAGE_OUT, config.prediction_dim(), dim));
+        }
         specs
     }
 
@@ -93,8 +148,16 @@ impl Mmdit {
     /// [`Error::Argument`] when the configuration doesn't fit or a parameter is missing, [`Error::Shape`] when one has another
     /// shape than the configuration says.
     pub fn new(config: &MmditConfig, parameters: &Parameters) -> Result<Self> {
+        Self::of_stage(config, Stage::whole(config.num_layers), parameters)
+    }
+
+    /// One stage, over parameters that hold at least those of [`Mmdit::stage_parameters`].
+    ///
+    /// # Errors
+    /// As [`Mmdit::new`].
+    pub fn of_stage(config: &MmditConfig, stage: Stage, parameters: &Parameters) -> Result<Self> {
         config.validate()?;
-        for spec in Self::parameters(config) {
+        for spec in Self::stage_parameters(config, &stage) {
             let given = parameters.get(find(parameters, &spec.name)?).shape();
             if given != spec.shape {
                 let wanted = format!("{:?} for '{}' by the configuration", spec.shape, spec.name);
@@ -102,19 +165,31 @@ impl Mmdit {
             }
         }
         let dense = |prefix: &str| Dense::find(parameters, prefix, true);
+        let embedder = || -> Result<Embedder> {
+            Ok(Embedder {
+                image: dense(IMAGE_IN)?,
+                text_norm: find(parameters, TEXT_NORM)?,
+                text: dense(TEXT_IN)?,
+                time_in: dense(TIME_IN)?,
+                time_out: dense(TIME_OUT)?,
+            })
+        };
+        let head = || -> Result<Head> {
+            Ok(Head { modulation: dense(FINAL_MODULATION)?, image: dense(IMAGE_OUT)? })
+        };
+        let blocks = stage.layers.clone();
         Ok(Mmdit {
-            image_in: dense(IMAGE_IN)?,
-            text_norm: find(parameters, TEXT_NORM)?,
-            text_in: dense(TEXT_IN)?,
-            time_in: dense(TIME_IN)?,
-            time_out: dense(TIME_OUT)?,
-            blocks: (0..config.num_layers)
-                .map(|i| Block::new(config, i, parameters))
-                .collect::<Result<_>>()?,
-            final_modulation: dense(FINAL_MODULATION)?,
-            image_out: dense(IMAGE_OUT)?,
+            embedder: stage.first.then(embedder).transpose()?,
+            blocks: blocks.map(|i| Block::new(config, i, parameters)).collect::<Result<_>>()?,
+            head: stage.last.then(head).transpose()?,
             config: config.clone(),
+            stage,
         })
+    }
+
+    /// The part of the model that this is.
+    pub fn stage(&self) -> &Stage {
+        &self.stage
     }
 
     /// The configuration.
@@ -138,14 +213,14 @@ impl Mmdit {
         rotations: &Rotations,
     ) -> Result<Var> {
         let streams = self.embed(g, latents, time, cond)?;
-        let streams = self.run_blocks(g, 0..self.blocks.len(), streams, rotations)?;
+        let streams = self.run_blocks(g, streams, rotations)?;
         self.predict(g, &streams)
     }
 
-    /// What comes before the blocks.
+    /// What comes before the blocks (first stage).
     ///
     /// # Errors
-    /// As [`Mmdit::forward`].
+    /// As [`Mmdit::forward`]; [`Error::Argument`] on another stage.
     pub fn embed(&self, g: &mut Graph<'_>, latents: &Var, time: &Var, cond: &Var) -> Result<Streams> {
         let rows = |v: &Var, width: usize| matches!(*v.shape(), [n, w] if n > 0 && w == width);
         let (channels, width) = (self.config.in_channels, self.config.joint_attention_dim);
@@ -158,45 +233,35 @@ impl Mmdit {
                 ),
             ));
         }
-        let text = g.apply(RmsNorm { eps: MmditConfig::EPS }, &[cond], &[self.text_norm])?;
-        let mut time = self.time_in.forward(g, time)?;
+        let embedder = at_end(self.embedder, OP, "first", &self.stage)?;
+        let text = g.apply(RmsNorm { eps: MmditConfig::EPS }, &[cond], &[embedder.text_norm])?;
+        let mut time = embedder.time_in.forward(g, time)?;
         time = g.apply(Silu, &[&time], &[])?;
-        time = self.time_out.forward(g, &time)?;
+        time = embedder.time_out.forward(g, &time)?;
         Ok(Streams {
-            image: self.image_in.forward(g, latents)?,
-            text: self.text_in.forward(g, &text)?,
+            image: embedder.image.forward(g, latents)?,
+            text: embedder.text.forward(g, &text)?,
             time: g.apply(Silu, &[&time], &[])?,
         })
     }
 
-    /// The blocks of that range, in order.
-    ///
-    /// # Errors
-    /// [`Error::Argument`] for a range beyond the model; else as [`Mmdit::forward`].
-    pub fn run_blocks(
-        &self,
-        g: &mut Graph<'_>,
-        range: Range<usize>,
-        streams: Streams,
-        rotations: &Rotations,
-    ) -> Result<Streams> {
-        let blocks = self.blocks.get(range.clone()).ok_or_else(|| {
-            Error::argument(
-                OP,
-                format!("got blocks {range:?}, wanted a range within 0..{}", self.blocks.len()),
-            )
-        })?;
-        blocks.iter().try_fold(streams, |streams, block| block.forward(g, &streams, rotations))
-    }
-
-    /// What comes after the blocks.
+    /// The stage's blocks, in order.
     ///
     /// # Errors
     /// As [`Mmdit::forward`].
+    pub fn run_blocks(&self, g: &mut Graph<'_>, streams: Streams, rotations: &Rotations) -> Result<Streams> {
+        self.blocks.iter().try_fold(streams, |streams, block| block.forward(g, &streams, rotations))
+    }
+
+    /// What comes after the blocks (last stage).
+    ///
+    /// # Errors
+    /// As [`Mmdit::forward`]; [`Error::Argument`] on another stage.
     pub fn predict(&self, g: &mut Graph<'_>, streams: &Streams) -> Result<Var> {
-        let modulation = self.final_modulation.forward(g, &streams.time)?;
+        let head = at_end(self.head, OP, "last", &self.stage)?;
+        let modulation = head.modulation.forward(g, &streams.time)?;
         let image = final_norm(g, &streams.image, &modulation)?;
-        self.image_out.forward(g, &image)
+        head.image.forward(g, &image)
     }
 
     /// `scale` x the sum of squared differences between `prediction` and `target`, `[1]` in the accumulator type.

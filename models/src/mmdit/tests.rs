@@ -1,4 +1,5 @@
 use super::*;
+use crate::check_stages::{self, Part};
 use crate::init;
 use bigmac_autograd::gradcheck::gradcheck;
 use bigmac_autograd::{Gradients, Mode};
@@ -97,23 +98,90 @@ fn a_plan_foretells_every_byte_that_is_saved() {
     }
 }
 
+/// The stages of a model with `trained` parameters, each with its own.
+fn stages(
+    ctx: &Context,
+    whole: &Parameters,
+    config: &MmditConfig,
+    cuts: &[usize],
+) -> Vec<(Mmdit, Parameters)> {
+    let bounds: Vec<usize> = [0].iter().chain(cuts).chain(&[config.num_layers]).copied().collect();
+    let stage = |(i, range): (usize, &[usize])| {
+        let (first, last) = (i == 0, i == cuts.len());
+        let stage = Stage { layers: range[0]..range[1], first, last };
+        let mut parameters = Parameters::new();
+        for spec in Mmdit::stage_parameters(config, &stage) {
+            let value = whole.get(whole.find(&spec.name).unwrap()).copy(ctx).unwrap();
+            parameters.add(spec.name, value, true).unwrap();
+        }
+        (Mmdit::of_stage(config, stage, &parameters).unwrap(), parameters)
+    };
+    bounds.windows(2).enumerate().map(stage).collect()
+}
+
 #[test]
-fn stages_cut_between_blocks_give_what_the_whole_gives() {
+fn stages_give_the_outputs_and_gradients_of_the_whole() {
     let ctx = Context::cpu(0, 1).unwrap();
     let config = config(3);
+    let tokens = 2;
     let (model, parameters) = trained(&ctx, &config, DType::F32);
-    let whole = predict(&ctx, &model, &parameters, GRID, 2);
-    let mut g = Graph::inference(&ctx, &parameters);
-    let [latents, time, cond] = item(&ctx, &config, GRID, 2, DType::F32).map(|t| g.constant(t));
-    let rotations = RopeTables::new(&ctx, &config, GRID, 2, DType::F32).unwrap().constants(&g);
-    let mut streams = model.embed(&mut g, &latents, &time, &cond).unwrap();
-    for range in [0..1, 1..1, 1..3] {
-        streams = model.run_blocks(&mut g, range, streams, &rotations).unwrap();
+    let rope = RopeTables::new(&ctx, &config, GRID, tokens, DType::F32).unwrap();
+    let run = |stages: &[(Mmdit, Parameters)]| {
+        let parts: Vec<Part<'_>> = stages
+            .iter()
+            .map(|(model, parameters)| {
+                let (ctx, config, rope) = (&ctx, &config, &rope);
+                let forward = move |g: &mut Graph<'_>, packed: Option<Var>| {
+                    let rotations = rope.constants(g);
+                    let streams = match packed {
+                        Some(packed) => Streams::unpack(g, &packed, tokens)?,
+                        None => {
+                            let item = item(ctx, config, GRID, tokens, DType::F32);
+                            let [latents, time, cond] = item.map(|t| g.constant(t));
+                            model.embed(g, &latents, &time, &cond)?
+                        }
+                    };
+                    let streams = model.run_blocks(g, streams, &rotations)?;
+                    if model.stage().last { model.predict(g, &streams) } else { streams.pack(g) }
+                };
+                Part { parameters, forward: Box::new(forward) }
+            })
+            .collect();
+        let seed = |shape: &[usize]| float_tensor(&ctx, &random(shape, 77), shape, DType::F32).unwrap();
+        check_stages::run(&ctx, &parts, seed).unwrap()
+    };
+    let (output, gradients) = run(&[(model, parameters.clone())]);
+    assert_eq!(
+        output.as_bytes().unwrap(),
+        predict(&ctx, &Mmdit::new(&config, &parameters).unwrap(), &parameters, GRID, tokens)
+            .as_bytes()
+            .unwrap()
+    );
+    // Also stages without blocks, at either end and in between.
+    for cuts in [&[1][..], &[2], &[0, 3], &[1, 1, 2], &[0, 0, 1, 2, 3]] {
+        let (cut, own) = run(&stages(&ctx, &parameters, &config, cuts));
+        assert_eq!(cut.as_bytes().unwrap(), output.as_bytes().unwrap(), "cut at {cuts:?}");
+        assert_eq!(own, gradients, "cut at {cuts:?}");
     }
-    let cut = model.predict(&mut g, &streams).unwrap();
-    assert_eq!(cut.tensor().as_bytes().unwrap(), whole.as_bytes().unwrap());
-    let error = model.run_blocks(&mut g, 2..4, streams, &rotations).unwrap_err().to_string();
-    assert!(error.contains("2..4") && error.contains("0..3"), "{error}");
+}
+
+#[test]
+fn only_the_ends_embed_and_predict() {
+    let ctx = Context::cpu(0, 1).unwrap();
+    let config = config(2);
+    let (_, parameters) = trained(&ctx, &config, DType::F32);
+    let stages = stages(&ctx, &parameters, &config, &[1]);
+    let mut g = Graph::inference(&ctx, &stages[0].1);
+    let [latents, time, cond] = item(&ctx, &config, GRID, 2, DType::F32).map(|t| g.constant(t));
+    let streams = stages[0].0.embed(&mut g, &latents, &time, &cond).unwrap();
+    let error = stages[0].0.predict(&mut g, &streams).unwrap_err().to_string();
+    assert!(error.contains("last stage") && error.contains("0..1"), "{error}");
+    let error = stages[1].0.embed(&mut g, &latents, &time, &cond).unwrap_err().to_string();
+    assert!(error.contains("first stage") && error.contains("1..2"), "{error}");
+    let packed = streams.pack(&mut g).unwrap();
+    assert_eq!(packed.shape(), [2 + GRID.patches() + 1, config.inner_dim()]);
+    let error = Streams::unpack(&mut g, &packed, GRID.patches() + 2).unwrap_err().to_string();
+    assert!(error.contains("at least one patch"), "{error}");
 }
 
 #[test]

@@ -8,14 +8,14 @@
 mod cache;
 mod config;
 mod layer;
-mod stage;
 
+pub use crate::stage::{Stage, split_layers};
 pub use cache::KvCache;
 pub use config::Qwen3Config;
-pub use stage::{Stage, split_layers};
 
 use crate::init::{Init, ParameterSpec, find};
 use crate::names::LLM;
+use crate::stage::at_end;
 use crate::weights::Checkpoint;
 use bigmac_autograd::{Graph, ParamId, Parameters, Var};
 use bigmac_kernels::{
@@ -119,11 +119,7 @@ impl Qwen3 {
     }
 
     fn part(&self, part: Option<ParamId>, end: &'static str) -> Result<ParamId> {
-        part.ok_or_else(|| {
-            let message =
-                format!("only the {end} stage has this part; this one holds layers {:?}", self.stage.layers);
-            Error::argument("LLM stage", message)
-        })
+        at_end(part, "LLM stage", end, &self.stage)
     }
 
     /// Embeds tokens I32 `[T]` into hidden states `[T, width]` (first stage).

@@ -1,16 +1,16 @@
-//! Cutting the LLM at layer boundaries.
+//! Cutting a model at layer boundaries.
 
 use bigmac_runtime::{Error, Result};
 use std::ops::Range;
 
-/// The part of the LLM that one pipeline stage (or chunk of one) holds.
+/// The part of a model that one pipeline stage (or chunk of one) holds.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Stage {
     /// Its layers; may be empty.
     pub layers: Range<usize>,
-    /// It embeds the tokens.
+    /// It has what comes before the layers: embeddings.
     pub first: bool,
-    /// It has the final norm and the output matrix.
+    /// It has what comes behind the layers: final norm, output matrix, projector.
     pub last: bool,
 }
 
@@ -18,6 +18,11 @@ impl Stage {
     /// The uncut model.
     pub fn whole(layers: usize) -> Self {
         Stage { layers: 0..layers, first: true, last: true }
+    }
+
+    /// True when this is the uncut model.
+    pub fn is_whole(&self) -> bool {
+        self.first && self.last
     }
 
     /// All stages of a model of `layers` layers cut in `stages` by [`split_layers`].
@@ -32,7 +37,7 @@ impl Stage {
 
 /// Cuts `layers` layers into `stages` consecutive ranges that differ by at most one layer.
 ///
-/// The earlier ranges get the extra layers, since the last stage also computes the output matrix and the loss. With more
+/// The earlier ranges get the extra layers, since an LLM's last stage also computes the output matrix and the loss. With more
 /// stages than layers the last ranges are empty: such a stage passes its input on, and the last one still has the loss.
 ///
 /// # Errors
@@ -44,6 +49,17 @@ pub fn split_layers(layers: usize, stages: usize) -> Result<Vec<Range<usize>>> {
     let (each, extra) = (layers / stages, layers % stages);
     let start = |stage: usize| stage * each + stage.min(extra);
     Ok((0..stages).map(|stage| start(stage)..start(stage + 1)).collect())
+}
+
+/// A part that only the stage at one end of a model has.
+///
+/// # Errors
+/// [`Error::Argument`] on any other stage.
+pub(crate) fn at_end<T>(part: Option<T>, what: &'static str, end: &str, stage: &Stage) -> Result<T> {
+    part.ok_or_else(|| {
+        let message = format!("only the {end} stage has this part; this one holds layers {:?}", stage.layers);
+        Error::argument(what, message)
+    })
 }
 
 #[cfg(test)]
