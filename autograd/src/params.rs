@@ -1,7 +1,7 @@
 //! A module's parameters and the flat buffer of their gradients.
 
 use bigmac_kernels::WeightGrad;
-use bigmac_runtime::{Context, DType, Error, Result, Tensor};
+use bigmac_runtime::{Context, DType, Error, Result, Spec, Tensor};
 use std::collections::HashMap;
 use std::ops::Range;
 
@@ -147,15 +147,20 @@ pub struct Gradients {
 }
 
 impl Gradients {
-    /// A buffer for `parameters`, allocated in the context's scope.
+    /// A buffer for `parameters`, allocated in the context's scope; without values where they have none.
     ///
     /// # Errors
     /// Those of allocation.
     pub fn new(ctx: &Context, parameters: &Parameters) -> Result<Self> {
         let f64s = parameters.iter().any(|(_, p)| p.tensor.dtype() == DType::F64);
-        let dtype = if f64s { DType::F64 } else { DType::F32 };
+        let spec = Spec::new(&[parameters.elements()], if f64s { DType::F64 } else { DType::F32 });
+        let planned = parameters.iter().any(|(_, p)| p.tensor.is_shape_only());
         Ok(Gradients {
-            flat: Tensor::zeros(ctx, &[parameters.elements()], dtype)?,
+            flat: if planned {
+                Tensor::shape_only(&spec)
+            } else {
+                Tensor::zeros(ctx, &spec.shape, spec.dtype)?
+            },
             ranges: parameters.iter().map(|(_, p)| p.range()).collect(),
             written: vec![false; parameters.len()],
         })

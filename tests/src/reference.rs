@@ -9,7 +9,6 @@ use bigmac::schedule::ModuleKind;
 use bigmac::train::Session;
 use bigmac_autograd::{Gradients, Graph, Mode, Parameters, Var};
 use bigmac_kernels::{Add, GatherRows};
-use bigmac_models::init::ParameterSpec;
 use bigmac_models::llava::VisionEncoder;
 use bigmac_models::mmdit::codec::Codec;
 use bigmac_models::mmdit::flow::{FlowMatching, SampleKey};
@@ -40,14 +39,9 @@ struct Whole<'a> {
 
 /// The module that each parameter belongs to, and the parameters of all modules in one list.
 fn parameters(ctx: &Context, shape: &ModelShape) -> Result<(Vec<ModuleKind>, Parameters)> {
-    let llm = Qwen3::parameters(&shape.llava.text, &Stage::whole(shape.llava.text.num_hidden_layers));
-    let modules: [(ModuleKind, Vec<ParameterSpec>, bool); 3] = [
-        (ModuleKind::Encoder, shape.encoder_specs()?, shape.frozen.encoder),
-        (ModuleKind::Llm, llm, shape.frozen.llm),
-        (ModuleKind::Generator, Mmdit::parameters(&shape.generator), shape.frozen.generator),
-    ];
     let (mut kinds, mut all) = (Vec::new(), Parameters::new());
-    for (kind, specs, frozen) in modules {
+    for kind in ModuleKind::ALL {
+        let (specs, frozen) = (shape.specs(kind, &Stage::whole(shape.layers(kind)))?, shape.frozen.is(kind));
         for (_, p) in lively_weights(ctx, &specs, shape.dtype)?.iter() {
             all.add(p.name(), p.tensor().clone(), p.trainable() && !frozen)?;
             kinds.push(kind);

@@ -5,7 +5,7 @@ use anyhow::{Context as _, Result, ensure};
 use bigmac::config::Pipeline;
 use bigmac::data::StepPlan;
 use bigmac::execute::{ExecuteError, Measured, Program, StepTask, run};
-use bigmac::model::RankModules;
+use bigmac::model::{Placement, RankModules};
 use bigmac::schedule::memory::{Change, peak_bytes, walk};
 use bigmac::schedule::{ModuleKind, PerModule, Unit};
 use bigmac::train::{Session, Totals, TrainError, program, reduce, step_task};
@@ -88,7 +88,7 @@ pub fn run_prepared(
     run_program(session, plan, &program(plan, &session.costs, pipeline)?, pipeline, prepare)
 }
 
-/// As [`run_prepared`] with a program that is given, on as many ranks as `pipeline` says.
+/// As [`run_prepared`] with a program that is given, on as many ranks as it is for.
 ///
 /// # Errors
 /// As [`run_prepared`].
@@ -100,7 +100,7 @@ pub fn run_program(
     prepare: &Prepare<'_>,
 ) -> Result<StepResult> {
     let timeout = Duration::from_secs_f64(pipeline.timeout);
-    let left = run_ranks(pipeline.ranks, timeout, |comm| {
+    let left = run_ranks(program.workload.ranks(), timeout, |comm| {
         run_rank(session, plan, program, pipeline.threads, &comm, prepare)
     })?;
     let totals = left.first().context("a pipeline has a rank")?.0;
@@ -133,11 +133,11 @@ fn run_rank(
     prepare: &Prepare<'_>,
 ) -> Result<(Totals, Vec<Gradient>, RankResult), TrainError> {
     let ctx = Context::cpu(comm.rank(), threads)?;
-    let (dtype, chunks) = (session.shape.dtype, program.workload.chunks_per_rank());
-    let mut modules =
-        RankModules::new(&ctx, &session.shape, comm.rank(), comm.size(), chunks, &|ctx, _, specs| {
-            lively_weights(ctx, specs, dtype)
-        })?;
+    let (shape, dtype) = (&session.shape, session.shape.dtype);
+    let placement = Placement::of(shape, &program.workload)?;
+    let mut modules = RankModules::new(&ctx, shape, &placement, comm.rank(), &|ctx, _, specs| {
+        lively_weights(ctx, specs, dtype)
+    })?;
     prepare(&ctx, &mut modules)?;
     let task = step_task(session, plan, STEP);
     let measured = run(&ctx, comm, program, &task, &mut modules)?;

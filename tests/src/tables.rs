@@ -5,7 +5,7 @@ use bigmac::config::Pipeline;
 use bigmac::data::StepPlan;
 use bigmac::execute::Program;
 use bigmac::schedule::{
-    Op, Phase, ScheduleError, Table, Workload, lower::lower, registry, validate::validate,
+    ModuleKind, Op, Phase, ScheduleError, Table, Workload, lower::lower, registry, validate::validate,
 };
 use bigmac::train::{Session, TrainError, options, program};
 
@@ -15,7 +15,7 @@ use bigmac::train::{Session, TrainError, options, program};
 /// As [`program`].
 pub fn fitting(session: &Session, plan: &StepPlan, pipeline: &Pipeline) -> Result<Option<Program>> {
     match program(plan, &session.costs, pipeline) {
-        Err(TrainError::Schedule(ScheduleError::Chunks { .. } | ScheduleError::NoChain { .. })) => Ok(None),
+        Err(TrainError::Schedule(ScheduleError::Chunks { .. })) => Ok(None),
         other => Ok(Some(other?)),
     }
 }
@@ -70,13 +70,13 @@ pub fn recomputed(_: &Workload, ops: Vec<Op>) -> Vec<Op> {
     ops.into_iter().flat_map(again).collect()
 }
 
-/// Every backward split, weight gradients as late as `lag` other ops allow.
-pub fn split(workload: &Workload, ops: Vec<Op>, lag: usize) -> Vec<Op> {
+/// Every backward of these modules split, weight gradients as late as `lag` other ops allow.
+pub fn split(workload: &Workload, ops: Vec<Op>, kinds: &[ModuleKind], lag: usize) -> Vec<Op> {
     let mut out = Vec::new();
     let mut late = std::collections::VecDeque::new();
     for op in ops {
         match op {
-            Op::Compute { module, phase: Phase::Backward, work } => {
+            Op::Compute { module, phase: Phase::Backward, work } if kinds.contains(&module.kind()) => {
                 out.push(Op::Compute { module, phase: Phase::BackwardInput, work: work.clone() });
                 if workload.has_weight_gradient(module.kind()) {
                     late.push_back(Op::Compute { module, phase: Phase::BackwardWeight, work });

@@ -84,8 +84,8 @@ fn poison(
             return Ok(());
         }
         let params = match kind {
-            ModuleKind::Encoder => &mut modules.encoder.params,
-            ModuleKind::Generator => &mut modules.generator.params,
+            ModuleKind::Encoder => &mut modules.encoder[0].1.params,
+            ModuleKind::Generator => &mut modules.generator[0].1.params,
             ModuleKind::Llm => &mut modules.llm[0].1.params,
         };
         if let Some(id) = params.iter().map(|(id, _)| id).last() {

@@ -118,7 +118,8 @@ fn at_most_of_backwards_in_two_parts() -> Result<()> {
     let plan = set.plan(&MIXED)?;
     for ranks in [1, 3] {
         let pipeline = pipeline("nested", ranks);
-        let program = rewritten(&set.session, &plan, &pipeline, |w, ops| split(w, ops, 3))?;
+        let program =
+            rewritten(&set.session, &plan, &pipeline, |w, ops| split(w, ops, &[ModuleKind::Llm], 3))?;
         held_exactly(&set.session, &plan, &pipeline, &program)?;
     }
     Ok(())

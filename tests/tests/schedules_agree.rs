@@ -156,7 +156,7 @@ fn units_that_are_computed_again_or_go_backward_in_two_parts() -> Result<()> {
     let set = SmallSet::new(&LINES, &deeper())?;
     let plan = set.plan(&MIXED)?;
     let wanted = reference(&set.session, &plan)?;
-    let split = |w: &Workload, ops: Vec<Op>| split(w, ops, 3);
+    let split = |w: &Workload, ops: Vec<Op>| split(w, ops, &ModuleKind::ALL, 3);
     let both = |w: &Workload, ops: Vec<Op>| recomputed(w, split(w, ops));
     for schedule in ["monolithic", "phased", "nested"] {
         for (llm, chunks, ranks) in [("1f1b", 1, 1), ("1f1b", 1, 3), ("interleaved", 2, 2)] {

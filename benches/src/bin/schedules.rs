@@ -4,7 +4,7 @@ use anyhow::{Context as _, Result};
 use bigmac::config::{Config, Encoder, Llm, Model, Pipeline};
 use bigmac::data::StepPlan;
 use bigmac::execute::{ExecuteError, Program, run};
-use bigmac::model::RankModules;
+use bigmac::model::{Placement, RankModules};
 use bigmac::schedule::simulate::simulate;
 use bigmac::schedule::{Microbatch, ModuleKind, Op, Phase};
 use bigmac::train::{Session, program, reduce, step_task};
@@ -88,7 +88,8 @@ fn measure(args: &Args, session: &Session, plan: &StepPlan, programs: &[Program]
     let timeout = Duration::from_secs(120);
     let mut seconds = run_ranks(args.ranks, timeout, |comm| -> Result<Vec<Vec<f64>>, ExecuteError> {
         let ctx = Context::cpu(comm.rank(), args.threads)?;
-        let mut modules = RankModules::random(&ctx, &session.shape, comm.rank(), args.ranks, 1, 1)?;
+        let placement = Placement::replicated(&session.shape, args.ranks, 1)?;
+        let mut modules = RankModules::random(&ctx, &session.shape, &placement, comm.rank(), 1)?;
         let mut seconds = vec![Vec::new(); programs.len()];
         for round in 0..args.warmup + args.rounds {
             for turn in 0..programs.len() {

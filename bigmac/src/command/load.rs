@@ -2,7 +2,7 @@
 
 use anyhow::Context as _;
 use bigmac::data::Tokenizer;
-use bigmac::model::{ModelShape, RankModules};
+use bigmac::model::{ModelShape, Placement, RankModules};
 use bigmac::train::{Checkpoint, Session, tokenizer};
 use bigmac_runtime::Context;
 use clap::Args;
@@ -38,7 +38,7 @@ impl Loaded {
         let shape = ModelShape::new(&config.model, &tokenizer)?;
         checkpoint.check_vocabulary(&shape)?;
         let ctx = Context::cpu(0, threads())?;
-        let modules = RankModules::new(&ctx, &shape, 0, 1, 1, &|ctx, kind, specs| {
+        let modules = RankModules::new(&ctx, &shape, &Placement::whole(&shape)?, 0, &|ctx, kind, specs| {
             checkpoint.parameters(ctx, kind, specs, shape.dtype)
         })?;
         Ok(Loaded { checkpoint, modules, shape, tokenizer, ctx })

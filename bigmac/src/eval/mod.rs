@@ -12,7 +12,7 @@ use crate::config::Pipeline;
 use crate::data::shapes::{Detector, Reading, Scene};
 use crate::data::{Dataset, PictureRef, pack};
 use crate::execute::{CostModel, run};
-use crate::model::{ModelShape, RankModules};
+use crate::model::{Frozen, ModelShape, RankModules};
 use crate::train::{Session, TrainError, program, step_task};
 use bigmac_comm::LocalCommunicator;
 use bigmac_models::mmdit::flow::SampleKey;
@@ -186,7 +186,7 @@ fn losses(
     samples: &[usize],
 ) -> Result<(f64, f64), TrainError> {
     let mut costs: CostModel = session.costs.clone();
-    (costs.encoder.frozen, costs.llm.frozen, costs.generator.frozen) = (true, true, true);
+    costs.shape.frozen = Frozen { encoder: true, llm: true, generator: true };
     let plan = pack(dataset, samples, samples.len().div_ceil(32))?;
     let pipeline = Pipeline { schedule: "monolithic".into(), ranks: 1, ..Pipeline::default() };
     let program = program(&plan, &costs, &pipeline)?;

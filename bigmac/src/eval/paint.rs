@@ -57,7 +57,7 @@ pub fn paint(
 ) -> Result<Vec<f32>, TrainError> {
     let cond = read(ctx, modules, shape, tokens)?;
     let sampler = EulerSampler { steps, ..EulerSampler::default() };
-    let generator = &modules.generator;
+    let generator = modules.whole_generator()?;
     let grid = shape.draw_grid()?;
     let latents = sampler.draw(ctx, &generator.net, &generator.params, &cond, grid, key)?;
     let picture = shape.codec.decode(ctx, &latents, grid)?;

@@ -22,9 +22,10 @@ pub fn encode(
     item: &ImageItem,
 ) -> Result<Tensor, TrainError> {
     let pixels = Tensor::from_slice(ctx, &load_image_item(item)?, &[3, item.size, item.size])?;
-    let mut graph = Graph::inference(ctx, &modules.encoder.params);
+    let encoder = modules.whole_encoder()?;
+    let mut graph = Graph::inference(ctx, &encoder.params);
     let pixels = graph.constant(cast(ctx, &pixels, shape.dtype)?);
-    Ok(modules.encoder.net.forward(&mut graph, &pixels)?.into_tensor())
+    Ok(encoder.net.forward(&mut graph, &pixels)?.into_tensor())
 }
 
 /// A sample's beginning, up to the first token that is learned, and the learned tokens that follow.

@@ -5,24 +5,15 @@
 
 use super::error::ExecuteError;
 use super::rates::Rates;
-use crate::config::{Encoder, Generator, Llm};
 use crate::data::{PackedMicrobatch, StepPlan};
-use crate::model::split_layers;
-use crate::schedule::{ChunkCost, ItemCost, Learns, Load, ModuleKind, Workload};
+use crate::model::{ModelShape, split_layers};
+use crate::schedule::{ChunkCost, ItemCost, Layers, Learns, Link, Load, ModuleKind, Workload};
 
 /// What costs depend on.
 #[derive(Clone, Debug)]
 pub struct CostModel {
-    /// The encoder.
-    pub encoder: Encoder,
-    /// The LLM.
-    pub llm: Llm,
-    /// The generator.
-    pub generator: Generator,
-    /// Entries of the vocabulary.
-    pub vocabulary: usize,
-    /// Bytes of an element of the values that cross ranks.
-    pub element: usize,
+    /// The model, and what of it learns.
+    pub shape: ModelShape,
     /// How fast operations and transfers go.
     pub rates: Rates,
 }
@@ -38,74 +29,70 @@ fn product(rows: usize, inner: usize, columns: usize) -> f64 {
 impl CostModel {
     /// Forward of one encoder item, projector included.
     fn encoder_item(&self) -> f64 {
-        let e = &self.encoder;
-        let tokens = (e.image_size / e.patch).pow(2);
-        let layer = 4.0 * product(tokens, e.width, e.width)
-            + 2.0 * product(tokens, e.width, e.mlp)
-            + 2.0 * product(tokens, tokens, e.width);
-        let ends = product(tokens, 3 * e.patch * e.patch, e.width)
-            + product(tokens, e.width, self.llm.width)
-            + product(tokens, self.llm.width, self.llm.width);
-        UNIT * (e.layers as f64 * layer + ends)
+        let (e, text) = (&self.shape.llava.vision, self.shape.width());
+        let (tokens, width) = (e.tokens(), e.hidden_size);
+        let layer = 4.0 * product(tokens, width, width)
+            + 2.0 * product(tokens, width, e.intermediate_size)
+            + 2.0 * product(tokens, tokens, width);
+        let ends = product(tokens, e.num_channels * e.patch_size * e.patch_size, width)
+            + product(tokens, width, text)
+            + product(tokens, text, text);
+        UNIT * (e.num_hidden_layers as f64 * layer + ends)
     }
 
     /// Forward of one LLM layer.
     fn llm_layer(&self, load: &PackedMicrobatch) -> f64 {
-        let l = &self.llm;
-        let tokens = load.tokens.len();
-        let (queries, keys) = (l.heads * l.head_dim, l.kv_heads * l.head_dim);
+        let l = &self.shape.llava.text;
+        let (tokens, width) = (load.tokens.len(), l.hidden_size);
+        let (queries, keys) = (l.num_attention_heads * l.head_dim, l.num_key_value_heads * l.head_dim);
         let pairs: f64 = load.bounds.windows(2).map(|w| ((w[1] - w[0]) as f64).powi(2) / 2.0).sum();
-        UNIT * (2.0 * product(tokens, l.width, queries)
-            + 2.0 * product(tokens, l.width, keys)
-            + 3.0 * product(tokens, l.width, l.mlp)
+        UNIT * (2.0 * product(tokens, width, queries)
+            + 2.0 * product(tokens, width, keys)
+            + 3.0 * product(tokens, width, l.intermediate_size)
             + 4.0 * pairs * queries as f64)
     }
 
     /// Forward of the output projection and the loss.
     fn head(&self, load: &PackedMicrobatch) -> f64 {
         let targets = load.targets.iter().filter(|t| **t >= 0).count();
-        UNIT * product(targets, self.llm.width, self.vocabulary)
+        UNIT * product(targets, self.shape.width(), self.shape.llava.text.vocab_size)
     }
 
-    /// Forward of one generator item with `text` tokens.
-    fn generator_item(&self, text: usize) -> f64 {
-        let g = &self.generator;
-        let (width, patches) = (g.heads * g.head_dim, (g.image_size / g.patch).pow(2));
+    /// Forward of one generator item, a square of `size` pixels from `text` tokens.
+    fn generator_item(&self, size: usize, text: usize) -> f64 {
+        let g = &self.shape.generator;
+        let (width, patches) = (g.inner_dim(), (size / self.shape.codec.patch.max(1)).pow(2));
         let tokens = patches + text;
         let block = 12.0 * product(tokens, width, width)
             + 2.0 * product(tokens, tokens, width)
             + 2.0 * product(1, width, 6 * width);
-        let ends =
-            2.0 * product(patches, 3 * g.patch * g.patch, width) + product(text, self.llm.width, width);
-        UNIT * (g.layers as f64 * block + ends)
+        let ends = 2.0 * product(patches, g.in_channels, width) + product(text, self.shape.width(), width);
+        UNIT * (g.num_layers as f64 * block + ends)
     }
 
-    /// Bytes of a microbatch's hidden states, on average: what crosses ranks most.
-    fn hidden_bytes(&self, plan: &StepPlan) -> f64 {
-        let tokens: usize = plan.microbatches.iter().map(|load| load.tokens.len()).sum();
-        (tokens * self.llm.width * self.element) as f64 / plan.microbatches.len().max(1) as f64
-    }
-
-    /// The workload of a step on `ranks` ranks with `chunks` LLM chunks each.
+    /// The workload of a step on `ranks` ranks with `chunks` LLM chunks each. Sizes are not in it: see
+    /// [`CostModel::with_sizes`].
     ///
     /// # Errors
     /// [`ExecuteError::Workload`] for a step without microbatches.
     pub fn workload(&self, plan: &StepPlan, ranks: usize, chunks: usize) -> Result<Workload, ExecuteError> {
-        let all = (ranks * chunks).max(1);
-        let layers = split_layers(self.llm.layers, all)?;
-        let last = all - 1;
-        // Gradients of inputs, and those of weights, each take as many operations as the forward.
-        let item = |kind: ModuleKind, gop: f64, frozen: bool| {
-            let rates = self.rates.of(kind, 0);
-            let weight = if frozen { 0.0 } else { rates.backward_weight.time(gop) };
-            ItemCost { forward: rates.forward.time(gop), backward: rates.backward_input.time(gop) + weight }
-        };
-        let image = item(ModuleKind::Encoder, self.encoder_item(), self.encoder.frozen);
-        let drawing = |text| item(ModuleKind::Generator, self.generator_item(text), self.generator.frozen);
+        let loads = self.loads(plan, (ranks * chunks).max(1))?;
+        let frozen = self.shape.frozen;
+        let learns = Learns { encoder: !frozen.encoder, llm: !frozen.llm, generator: !frozen.generator };
+        let link =
+            Link { latency: self.rates.latency, seconds_per_byte: self.rates.per_byte, overlapped: true };
+        let workload = Workload::new(ranks, chunks, loads, learns, 0.0)?;
+        Ok(workload.with_link(link)?.with_layers(self.layers(plan))?)
+    }
+
+    fn loads(&self, plan: &StepPlan, chunks: usize) -> Result<Vec<Load>, ExecuteError> {
+        let layers = split_layers(self.shape.layers(ModuleKind::Llm), chunks)?;
+        let image = self.item(ModuleKind::Encoder, self.encoder_item());
+        let drawing = |size, text| self.item(ModuleKind::Generator, self.generator_item(size, text));
         let loads = plan.microbatches.iter().map(|load| {
             let layer = self.llm_layer(load);
             let chunk = |(c, range): (usize, &std::ops::Range<usize>)| {
-                let head = if c == last { self.head(load) } else { 0.0 };
+                let head = if c + 1 == chunks { self.head(load) } else { 0.0 };
                 let gop = layer * range.len() as f64 + head;
                 let rates = self.rates.of(ModuleKind::Llm, c);
                 ChunkCost {
@@ -116,16 +103,28 @@ impl CostModel {
             };
             Load {
                 encoder: load.images.iter().map(|_| image).collect(),
-                generator: load.draws.iter().map(|d| drawing(d.cond_rows.len())).collect(),
+                generator: load.draws.iter().map(|d| drawing(d.size, d.cond_rows.len())).collect(),
                 llm: layers.iter().enumerate().map(chunk).collect(),
             }
         });
-        let learns = Learns {
-            encoder: !self.encoder.frozen,
-            llm: !self.llm.frozen,
-            generator: !self.generator.frozen,
-        };
-        let p2p = self.rates.transfer(self.hidden_bytes(plan));
-        Ok(Workload::new(ranks, chunks, loads.collect(), learns, p2p)?)
+        Ok(loads.collect())
+    }
+
+    /// Gradients of inputs, and those of weights, each take as many operations as the forward.
+    fn item(&self, kind: ModuleKind, gop: f64) -> ItemCost {
+        let rates = self.rates.of(kind, 0);
+        let weight = if self.shape.frozen.is(kind) { 0.0 } else { rates.backward_weight.time(gop) };
+        ItemCost { forward: rates.forward.time(gop), backward: rates.backward_input.time(gop) + weight }
+    }
+
+    fn layers(&self, plan: &StepPlan) -> Layers {
+        let sum = |of: &dyn Fn(&PackedMicrobatch) -> f64| plan.microbatches.iter().map(of).sum::<f64>();
+        let (head, layer) = (sum(&|load| self.head(load)), sum(&|load| self.llm_layer(load)));
+        Layers {
+            encoder: self.shape.layers(ModuleKind::Encoder),
+            llm: self.shape.layers(ModuleKind::Llm),
+            generator: self.shape.layers(ModuleKind::Generator),
+            head: if layer > 0.0 { head / layer } else { 0.0 },
+        }
     }
 }

@@ -2,9 +2,14 @@
 
 mod buffers;
 mod cost;
+mod encoder;
 mod error;
+mod generator;
+mod inputs;
+mod llm;
 mod rates;
 mod run;
+mod sizes;
 mod task;
 mod unit;
 

@@ -62,11 +62,6 @@ impl Rates {
         let nearest = self.units.range((kind, 0)..=(kind, chunk)).next_back();
         nearest.map(|(_, rates)| *rates).unwrap_or_default()
     }
-
-    /// Seconds that a value takes between two ranks.
-    pub fn transfer(&self, bytes: f64) -> f64 {
-        self.latency + self.per_byte * bytes
-    }
 }
 
 #[cfg(test)]

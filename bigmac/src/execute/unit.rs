@@ -70,12 +70,6 @@ pub(super) struct Start {
     value: Value,
 }
 
-impl Recorded {
-    pub fn new(tape: Tape) -> Self {
-        Recorded { tape, ends: Vec::new(), starts: Vec::new() }
-    }
-}
-
 impl End {
     /// A part of the loss; nothing when no gradient flows through it.
     pub fn loss(var: &Var) -> Option<End> {

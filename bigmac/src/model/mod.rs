@@ -1,16 +1,19 @@
-//! What a rank holds of the model: a replica of the encoder, its chunks of the LLM, a replica of the generator.
+//! What a rank holds of the model: its chunks of encoder, LLM and generator, or copies of what every rank holds.
 
+mod placement;
 mod shape;
 
-pub use bigmac_models::qwen3::split_layers;
-pub use shape::ModelShape;
+pub use bigmac_models::stage::split_layers;
+pub use placement::{Placed, Placement};
+pub use shape::{Frozen, ModelShape};
 
-use crate::schedule::{Chunk, Module, ModuleKind};
+use crate::schedule::{Chunk, Module, ModuleKind, Rank};
 use bigmac_autograd::{Gradients, Parameters};
 use bigmac_models::init::{self, ParameterSpec};
 use bigmac_models::llava::VisionEncoder;
 use bigmac_models::mmdit::Mmdit;
 use bigmac_models::qwen3::Qwen3;
+use bigmac_models::stage::Stage;
 use bigmac_runtime::memory::scopes;
 use bigmac_runtime::{Context, Error, Result};
 
@@ -27,80 +30,87 @@ pub struct Replica<N> {
     pub gradients: Gradients,
 }
 
-impl<N> Replica<N> {
-    fn new(
-        ctx: &Context,
-        kind: ModuleKind,
-        specs: Vec<ParameterSpec>,
-        frozen: bool,
-        values: &Values<'_>,
-        net: impl FnOnce(&Parameters) -> Result<N>,
-    ) -> Result<Self> {
-        let mut params = values(&ctx.in_scope(scopes::PARAMETERS), kind, &specs)?;
-        if frozen {
-            params.set_trainable(false);
-        }
-        let gradients = Gradients::new(&ctx.in_scope(scopes::GRADIENTS), &params)?;
-        Ok(Replica { net: net(&params)?, specs, params, gradients })
-    }
-}
-
 /// Where parameters come from: random numbers, a checkpoint, another layout of the same model.
 pub type Values<'a> = dyn Fn(&Context, ModuleKind, &[ParameterSpec]) -> Result<Parameters> + 'a;
 
 /// Everything that one rank holds. On one rank alone this is the whole model.
 #[derive(Debug)]
 pub struct RankModules {
-    /// Encoder and projector.
-    pub encoder: Replica<VisionEncoder>,
-    /// The LLM chunks that live here, in order.
+    /// Chunks of encoder and projector, in order.
+    pub encoder: Vec<(Chunk, Replica<VisionEncoder>)>,
+    /// Chunks of the LLM.
     pub llm: Vec<(Chunk, Replica<Qwen3>)>,
-    /// Generator.
-    pub generator: Replica<Mmdit>,
+    /// Chunks of the generator.
+    pub generator: Vec<(Chunk, Replica<Mmdit>)>,
+    placement: Placement,
+}
+
+/// Which chunks to make, of what.
+struct Maker<'a> {
+    ctx: &'a Context,
+    shape: &'a ModelShape,
+    placement: &'a Placement,
+    /// `None`: the chunks of all ranks.
+    rank: Option<Rank>,
+    values: &'a Values<'a>,
+}
+
+impl Maker<'_> {
+    fn chunks<N>(
+        &self,
+        kind: ModuleKind,
+        net: impl Fn(Stage, &Parameters) -> Result<N>,
+    ) -> Result<Vec<(Chunk, Replica<N>)>> {
+        let here =
+            |placed: &&Placed| self.rank.is_none() || placed.home.is_none_or(|home| Some(home) == self.rank);
+        let placed = self.placement.chunks(kind).iter().filter(here);
+        placed.map(|placed| Ok((placed.chunk, self.replica(kind, &placed.stage, &net)?))).collect()
+    }
+
+    fn replica<N>(
+        &self,
+        kind: ModuleKind,
+        stage: &Stage,
+        net: impl Fn(Stage, &Parameters) -> Result<N>,
+    ) -> Result<Replica<N>> {
+        let specs = self.shape.specs(kind, stage)?;
+        let mut params = (self.values)(&self.ctx.in_scope(scopes::PARAMETERS), kind, &specs)?;
+        if self.shape.frozen.is(kind) {
+            params.set_trainable(false);
+        }
+        let gradients = Gradients::new(&self.ctx.in_scope(scopes::GRADIENTS), &params)?;
+        Ok(Replica { net: net(stage.clone(), &params)?, specs, params, gradients })
+    }
+
+    fn make(&self) -> Result<RankModules> {
+        let shape = self.shape;
+        Ok(RankModules {
+            encoder: self.chunks(ModuleKind::Encoder, |stage, params| {
+                VisionEncoder::of_stage(&shape.llava, stage, params)
+            })?,
+            llm: self
+                .chunks(ModuleKind::Llm, |stage, params| Qwen3::new(&shape.llava.text, stage, params))?,
+            generator: self.chunks(ModuleKind::Generator, |stage, params| {
+                Mmdit::of_stage(&shape.generator, stage, params)
+            })?,
+            placement: self.placement.clone(),
+        })
+    }
 }
 
 impl RankModules {
-    /// The modules of `rank` among `ranks` with `chunks` LLM chunks each.
+    /// What `rank` holds under `placement`.
     ///
     /// # Errors
     /// Those of `values`, of allocation, and [`Error::Argument`] for a shape that doesn't fit.
     pub fn new(
         ctx: &Context,
         shape: &ModelShape,
+        placement: &Placement,
         rank: usize,
-        ranks: usize,
-        chunks: usize,
         values: &Values<'_>,
     ) -> Result<Self> {
-        let frozen = shape.frozen;
-        let encoder = Replica::new(
-            ctx,
-            ModuleKind::Encoder,
-            shape.encoder_specs()?,
-            frozen.encoder,
-            values,
-            |params| VisionEncoder::new(&shape.llava, params),
-        )?;
-        let llm = shape
-            .stages(rank, ranks, chunks)?
-            .into_iter()
-            .map(|(chunk, stage)| {
-                let specs = Qwen3::parameters(&shape.llava.text, &stage);
-                let replica = Replica::new(ctx, ModuleKind::Llm, specs, frozen.llm, values, |params| {
-                    Qwen3::new(&shape.llava.text, stage, params)
-                })?;
-                Ok((chunk, replica))
-            })
-            .collect::<Result<Vec<_>>>()?;
-        let generator = Replica::new(
-            ctx,
-            ModuleKind::Generator,
-            Mmdit::parameters(&shape.generator),
-            frozen.generator,
-            values,
-            |params| Mmdit::new(&shape.generator, params),
-        )?;
-        Ok(RankModules { encoder, llm, generator })
+        Maker { ctx, shape, placement, rank: Some(Rank(rank)), values }.make()
     }
 
     /// As [`RankModules::new`] with random values, which depend on `seed` and the parameter's name alone.
@@ -110,13 +120,33 @@ impl RankModules {
     pub fn random(
         ctx: &Context,
         shape: &ModelShape,
+        placement: &Placement,
         rank: usize,
-        ranks: usize,
-        chunks: usize,
         seed: u64,
     ) -> Result<Self> {
-        let dtype = shape.dtype;
-        Self::new(ctx, shape, rank, ranks, chunks, &|ctx, _, specs| init::random(ctx, specs, dtype, seed))
+        Self::new(ctx, shape, placement, rank, &|ctx, _, specs| init::random(ctx, specs, shape.dtype, seed))
+    }
+
+    /// What all ranks hold together, without values: for foretelling what units save.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] for a shape that doesn't fit.
+    pub fn planned(ctx: &Context, shape: &ModelShape, placement: &Placement) -> Result<Self> {
+        let values = |_: &Context, _, specs: &[ParameterSpec]| init::shape_only(specs, shape.dtype);
+        Maker { ctx, shape, placement, rank: None, values: &values }.make()
+    }
+
+    /// Where all chunks live.
+    pub fn placement(&self) -> &Placement {
+        &self.placement
+    }
+
+    /// The encoder chunk of that number.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] when it lives elsewhere.
+    pub fn encoder(&self, chunk: Chunk) -> Result<&Replica<VisionEncoder>> {
+        find(&self.encoder, chunk, ModuleKind::Encoder)
     }
 
     /// The LLM chunk of that number.
@@ -124,7 +154,7 @@ impl RankModules {
     /// # Errors
     /// [`Error::Argument`] when it lives elsewhere.
     pub fn stage(&self, chunk: Chunk) -> Result<&Replica<Qwen3>> {
-        self.llm.iter().find(|(c, _)| *c == chunk).map(|(_, s)| s).ok_or_else(|| elsewhere(chunk))
+        find(&self.llm, chunk, ModuleKind::Llm)
     }
 
     /// As [`RankModules::stage`], to be changed.
@@ -132,7 +162,23 @@ impl RankModules {
     /// # Errors
     /// [`Error::Argument`] when it lives elsewhere.
     pub fn stage_mut(&mut self, chunk: Chunk) -> Result<&mut Replica<Qwen3>> {
-        self.llm.iter_mut().find(|(c, _)| *c == chunk).map(|(_, s)| s).ok_or_else(|| elsewhere(chunk))
+        find_mut(&mut self.llm, chunk, ModuleKind::Llm)
+    }
+
+    /// The generator chunk of that number.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] when it lives elsewhere.
+    pub fn generator(&self, chunk: Chunk) -> Result<&Replica<Mmdit>> {
+        find(&self.generator, chunk, ModuleKind::Generator)
+    }
+
+    /// The uncut encoder.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] on a rank that holds a part of it only.
+    pub fn whole_encoder(&self) -> Result<&Replica<VisionEncoder>> {
+        whole(&self.encoder, ModuleKind::Encoder, |net| net.stage())
     }
 
     /// The uncut LLM.
@@ -140,45 +186,59 @@ impl RankModules {
     /// # Errors
     /// [`Error::Argument`] on a rank that holds a part of it only.
     pub fn whole_llm(&self) -> Result<&Replica<Qwen3>> {
-        match &self.llm[..] {
-            [(_, llm)] if llm.net.stage().first && llm.net.stage().last => Ok(llm),
-            _ => Err(Error::argument(
-                "model",
-                "this rank holds a part of the LLM; bring the whole model together first",
-            )),
-        }
+        whole(&self.llm, ModuleKind::Llm, |net| net.stage())
     }
 
-    /// Parameters and gradients of a module.
+    /// The uncut generator.
     ///
     /// # Errors
-    /// [`Error::Argument`] for an LLM chunk that lives elsewhere.
+    /// [`Error::Argument`] on a rank that holds a part of it only.
+    pub fn whole_generator(&self) -> Result<&Replica<Mmdit>> {
+        whole(&self.generator, ModuleKind::Generator, |net| net.stage())
+    }
+
+    /// Parameters and gradients of a chunk.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] for one that lives elsewhere.
     pub fn of(&mut self, module: Module) -> Result<(&Parameters, &mut Gradients)> {
+        let kind = module.kind();
         match module {
-            Module::Encoder(_) => Ok((&self.encoder.params, &mut self.encoder.gradients)),
-            Module::Generator(_) => Ok((&self.generator.params, &mut self.generator.gradients)),
-            Module::Llm(chunk) => self.stage_mut(chunk).map(|s| (&s.params, &mut s.gradients)),
+            Module::Encoder(chunk) => find_mut(&mut self.encoder, chunk, kind).map(Replica::split),
+            Module::Llm(chunk) => find_mut(&mut self.llm, chunk, kind).map(Replica::split),
+            Module::Generator(chunk) => find_mut(&mut self.generator, chunk, kind).map(Replica::split),
         }
     }
 
-    /// Every module with its kind: specs, parameters, gradients.
+    /// Every chunk with its kind: specs, parameters, gradients. Encoder, LLM, generator, each in the order of its layers.
     pub fn parts(&self) -> impl Iterator<Item = (ModuleKind, &[ParameterSpec], &Parameters, &Gradients)> {
-        let (e, g) = (&self.encoder, &self.generator);
-        std::iter::once((ModuleKind::Encoder, &e.specs[..], &e.params, &e.gradients))
-            .chain(self.llm.iter().map(|(_, s)| (ModuleKind::Llm, &s.specs[..], &s.params, &s.gradients)))
-            .chain(std::iter::once((ModuleKind::Generator, &g.specs[..], &g.params, &g.gradients)))
+        fn view<N>(
+            kind: ModuleKind,
+            list: &[(Chunk, Replica<N>)],
+        ) -> impl Iterator<Item = (ModuleKind, &[ParameterSpec], &Parameters, &Gradients)> {
+            list.iter().map(move |(_, r)| (kind, &r.specs[..], &r.params, &r.gradients))
+        }
+        view(ModuleKind::Encoder, &self.encoder)
+            .chain(view(ModuleKind::Llm, &self.llm))
+            .chain(view(ModuleKind::Generator, &self.generator))
     }
 
-    /// The same, in the same order, with parameters to be changed.
-    pub fn parts_mut(&mut self) -> impl Iterator<Item = (&mut Parameters, &mut Gradients)> {
-        std::iter::once((&mut self.encoder.params, &mut self.encoder.gradients))
-            .chain(self.llm.iter_mut().map(|(_, s)| (&mut s.params, &mut s.gradients)))
-            .chain(std::iter::once((&mut self.generator.params, &mut self.generator.gradients)))
+    /// The same, in the same order, to be changed.
+    pub fn parts_mut(&mut self) -> impl Iterator<Item = (ModuleKind, &mut Parameters, &mut Gradients)> {
+        fn view<N>(
+            kind: ModuleKind,
+            list: &mut [(Chunk, Replica<N>)],
+        ) -> impl Iterator<Item = (ModuleKind, &mut Parameters, &mut Gradients)> {
+            list.iter_mut().map(move |(_, r)| (kind, &mut r.params, &mut r.gradients))
+        }
+        view(ModuleKind::Encoder, &mut self.encoder)
+            .chain(view(ModuleKind::Llm, &mut self.llm))
+            .chain(view(ModuleKind::Generator, &mut self.generator))
     }
 
     /// Starts a step: gradients will be overwritten.
     pub fn begin_step(&mut self) {
-        self.parts_mut().for_each(|(_, gradients)| gradients.begin_step());
+        self.parts_mut().for_each(|(_, _, gradients)| gradients.begin_step());
     }
 
     /// Ends a step: gradients that nothing was written to become zero.
@@ -186,10 +246,40 @@ impl RankModules {
     /// # Errors
     /// [`Error::Shared`] when a buffer is still held.
     pub fn finish_step(&mut self) -> Result<()> {
-        self.parts_mut().try_for_each(|(_, gradients)| gradients.finish_step())
+        self.parts_mut().try_for_each(|(_, _, gradients)| gradients.finish_step())
     }
 }
 
-fn elsewhere(chunk: Chunk) -> Error {
-    Error::argument("model", format!("LLM chunk {} doesn't live on this rank", chunk.0))
+impl<N> Replica<N> {
+    fn split(&mut self) -> (&Parameters, &mut Gradients) {
+        (&self.params, &mut self.gradients)
+    }
+}
+
+fn find<N>(list: &[(Chunk, Replica<N>)], chunk: Chunk, kind: ModuleKind) -> Result<&Replica<N>> {
+    let found = list.iter().find(|(c, _)| *c == chunk);
+    found.map(|(_, replica)| replica).ok_or_else(|| elsewhere(kind, chunk))
+}
+
+fn find_mut<N>(list: &mut [(Chunk, Replica<N>)], chunk: Chunk, kind: ModuleKind) -> Result<&mut Replica<N>> {
+    let found = list.iter_mut().find(|(c, _)| *c == chunk);
+    found.map(|(_, replica)| replica).ok_or_else(|| elsewhere(kind, chunk))
+}
+
+fn whole<N>(
+    list: &[(Chunk, Replica<N>)],
+    kind: ModuleKind,
+    stage: impl Fn(&N) -> &Stage,
+) -> Result<&Replica<N>> {
+    match list {
+        [(_, replica)] if stage(&replica.net).is_whole() => Ok(replica),
+        _ => Err(Error::argument(
+            "model",
+            format!("this rank holds a part of the {kind} only; bring the whole model together first"),
+        )),
+    }
+}
+
+fn elsewhere(kind: ModuleKind, chunk: Chunk) -> Error {
+    Error::argument("model", format!("{kind} chunk {} doesn't live on this rank", chunk.0))
 }

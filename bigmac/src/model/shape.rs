@@ -2,13 +2,14 @@
 
 use crate::config::{Dtype, Model};
 use crate::data::{Layout, Tokenizer};
-use crate::schedule::Chunk;
+use crate::schedule::ModuleKind;
 use bigmac_models::init::ParameterSpec;
 use bigmac_models::llava::{LlavaConfig, VisionEncoder};
 use bigmac_models::mmdit::codec::{Codec, PixelCodec};
-use bigmac_models::mmdit::{Grid, MmditConfig};
-use bigmac_models::qwen3::{Qwen3Config, Stage};
+use bigmac_models::mmdit::{Grid, Mmdit, MmditConfig};
+use bigmac_models::qwen3::{Qwen3, Qwen3Config};
 use bigmac_models::siglip::SiglipVisionConfig;
+use bigmac_models::stage::Stage;
 use bigmac_runtime::{DType, Result};
 
 /// Which modules keep their weights.
@@ -20,6 +21,17 @@ pub struct Frozen {
     pub llm: bool,
     /// Generator.
     pub generator: bool,
+}
+
+impl Frozen {
+    /// Whether modules of that kind keep their weights.
+    pub fn is(&self, kind: ModuleKind) -> bool {
+        match kind {
+            ModuleKind::Encoder => self.encoder,
+            ModuleKind::Llm => self.llm,
+            ModuleKind::Generator => self.generator,
+        }
+    }
 }
 
 /// Everything that defines the parameters of a model, and the type that is computed with.
@@ -107,22 +119,25 @@ impl ModelShape {
         }
     }
 
-    /// The parameters of encoder and projector.
+    /// How many layers a module has.
+    pub fn layers(&self, kind: ModuleKind) -> usize {
+        match kind {
+            ModuleKind::Encoder => self.llava.vision.num_hidden_layers,
+            ModuleKind::Llm => self.llava.text.num_hidden_layers,
+            ModuleKind::Generator => self.generator.num_layers,
+        }
+    }
+
+    /// The parameters of a stage of a module.
     ///
     /// # Errors
     /// None for a shape that was made by [`ModelShape::new`].
-    pub fn encoder_specs(&self) -> Result<Vec<ParameterSpec>> {
-        VisionEncoder::parameters(&self.llava)
-    }
-
-    /// The LLM chunks that live on `rank` of `ranks`, with `chunks` to each.
-    ///
-    /// # Errors
-    /// [`bigmac_runtime::Error::Argument`] for no ranks or chunks.
-    pub fn stages(&self, rank: usize, ranks: usize, chunks: usize) -> Result<Vec<(Chunk, Stage)>> {
-        let stages = Stage::split(self.llava.text.num_hidden_layers, ranks * chunks)?;
-        let here = stages.into_iter().enumerate().filter(|(chunk, _)| chunk % ranks == rank);
-        Ok(here.map(|(chunk, stage)| (Chunk(chunk), stage)).collect())
+    pub fn specs(&self, kind: ModuleKind, stage: &Stage) -> Result<Vec<ParameterSpec>> {
+        match kind {
+            ModuleKind::Encoder => VisionEncoder::stage_parameters(&self.llava, stage),
+            ModuleKind::Llm => Ok(Qwen3::parameters(&self.llava.text, stage)),
+            ModuleKind::Generator => Ok(Mmdit::stage_parameters(&self.generator, stage)),
+        }
     }
 
     /// Patches of a drawn picture.

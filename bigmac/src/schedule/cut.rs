@@ -169,8 +169,18 @@ fn lightest_cut(row: &[Layer], parts: usize) -> Vec<Range<usize>> {
     ranges
 }
 
+impl Workload {
+    /// The same with its modules on a chain that was cut before, such as for other steps of the same run. Costs and sizes of
+    /// encoder, LLM and generator as a whole are those of this workload.
+    pub fn with_chain(&self, chain: Chain) -> Workload {
+        let loads = loads_by_share(self, &chain.llm);
+        let sizes = sizes_by_share(&self.sizes, &chain.llm);
+        self.clone().on_chain(chain, loads, sizes)
+    }
+}
+
 /// The loads with the LLM's cost cut into parts by share.
-pub(super) fn loads_by_share(workload: &Workload, parts: &[Part]) -> Vec<Load> {
+fn loads_by_share(workload: &Workload, parts: &[Part]) -> Vec<Load> {
     let cut = |load: &Load| {
         let sum = |of: fn(&ChunkCost) -> f64| load.llm.iter().map(of).sum::<f64>();
         let (f, b, w) = (sum(|c| c.forward), sum(|c| c.backward_input), sum(|c| c.backward_weight));
@@ -185,7 +195,7 @@ pub(super) fn loads_by_share(workload: &Workload, parts: &[Part]) -> Vec<Load> {
 }
 
 /// The sizes with what the LLM saves cut into parts by share.
-pub(super) fn sizes_by_share(sizes: &[MicrobatchSizes], parts: &[Part]) -> Vec<MicrobatchSizes> {
+fn sizes_by_share(sizes: &[MicrobatchSizes], parts: &[Part]) -> Vec<MicrobatchSizes> {
     let cut = |sizes: &MicrobatchSizes| {
         let all = sizes.llm.iter().sum::<u64>() as f64;
         let llm = parts.iter().map(|part| (all * part.share).round() as u64);

@@ -3,7 +3,7 @@
 
 use super::api::{Options, Schedule, ScheduleError};
 use super::chain::{Stage, chain_table};
-use super::cut::{balanced_chain, loads_by_share, sizes_by_share};
+use super::cut::balanced_chain;
 use super::placement::Part;
 use super::table::{Chunk, Rank, Table};
 use super::workload::Workload;
@@ -27,10 +27,7 @@ impl Schedule for MonolithicBalanced {
         if workload.chunks_per_rank() != 1 || workload.chain().is_some() {
             return workload.clone();
         }
-        let chain = balanced_chain(workload);
-        let loads = loads_by_share(workload, &chain.llm);
-        let sizes = sizes_by_share(&workload.sizes, &chain.llm);
-        workload.clone().on_chain(chain, loads, sizes)
+        workload.with_chain(balanced_chain(workload))
     }
 
     fn build(&self, workload: &Workload, options: &Options) -> Result<Table, ScheduleError> {

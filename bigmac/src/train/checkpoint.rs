@@ -103,8 +103,9 @@ fn write_files(
     step: u64,
 ) -> Result<(), TrainError> {
     let stages: Vec<_> = whole.llm.iter().map(|(_, s)| (s.net.stage(), &s.params)).collect();
-    llava::save(aside, &shape.llava, &whole.encoder.params, &stages)?;
-    let generator = weights::Part { specs: &whole.generator.specs, parameters: &whole.generator.params };
+    llava::save(aside, &shape.llava, &whole.whole_encoder()?.params, &stages)?;
+    let generator = whole.whole_generator()?;
+    let generator = weights::Part { specs: &generator.specs, parameters: &generator.params };
     let all = Mmdit::parameters(&shape.generator);
     let folder = aside.join(GENERATOR);
     weights::write_directory(&folder, shape.generator.to_json(), DIFFUSERS, &[generator], &all)?;

@@ -2,6 +2,7 @@
 
 mod checkpoint;
 mod error;
+mod layout;
 mod metrics;
 mod optimizer;
 mod program;
@@ -13,9 +14,10 @@ mod snapshot;
 
 pub use checkpoint::{Checkpoint, State, save};
 pub use error::TrainError;
+pub use layout::Layout;
 pub use metrics::{MetricsFile, StepReport};
 pub use optimizer::{Optimizer, STATE_PARTS};
-pub use program::{options, program};
+pub use program::{options, program, program_on};
 pub use rank::step_task;
 pub use reduce::{Totals, reduce};
 pub use schedule::learning_rate;
@@ -99,14 +101,15 @@ pub fn train(
     write_atomically(&folder.join(CONFIG), |w| w.write_all(resolved.as_bytes()))?;
     let pipeline = &session.config.pipeline;
     let timeout = Duration::from_secs_f64(pipeline.timeout);
-    let shared = rank::Shared { session, resume, weights: resume.or(start.as_ref()), folder, stop, observer };
+    let layout = Layout::of(session)?;
+    let ranks = layout.placement.ranks();
+    let weights = resume.or(start.as_ref());
+    let shared = rank::Shared { session, layout, resume, weights, folder, stop, observer };
     let ended =
-        run_ranks(pipeline.ranks, timeout, |comm| rank::run_rank(&shared, &comm)).map_err(
-            |error| match error.cause {
-                RankFailure::Failed(cause) => cause,
-                other => TrainError::Rank { rank: error.rank, message: other.to_string() },
-            },
-        );
+        run_ranks(ranks, timeout, |comm| rank::run_rank(&shared, &comm)).map_err(|error| match error.cause {
+            RankFailure::Failed(cause) => cause,
+            other => TrainError::Rank { rank: error.rank, message: other.to_string() },
+        });
     let ended = ended.map_err(|cause| {
         // Where the folder can't be read any more, that is part of the cause.
         let newest = checkpoint::list(&folder.join(checkpoint::FOLDER)).ok().and_then(|mut all| all.pop());

@@ -5,19 +5,63 @@ use crate::config::Pipeline;
 use crate::data::StepPlan;
 use crate::execute::{CostModel, Program};
 use crate::schedule::budget::module_budgets;
-use crate::schedule::{Limits, Options, lower::lower, registry, validate::validate};
+use crate::schedule::{
+    Budget, Chain, Limits, Microbatch, ModuleKind, Options, PerModule, Rank, Workload, lower::lower,
+    registry, validate::validate,
+};
+use std::collections::BTreeMap;
 
 /// The program of a step under the configured schedule: built, lowered, validated. Every rank computes the same one.
+///
+/// A schedule that cuts all modules into a chain cuts it for this step; in a run, where weights have to stay where they are,
+/// see [`program_on`].
 ///
 /// # Errors
 /// For an unknown schedule, one that doesn't fit, or a table that wouldn't run or keep to its budget.
 pub fn program(plan: &StepPlan, costs: &CostModel, pipeline: &Pipeline) -> Result<Program, TrainError> {
+    program_on(plan, costs, pipeline, None)
+}
+
+/// As [`program`], with the modules where `chain` says, if the schedule runs on one.
+///
+/// # Errors
+/// As [`program`].
+pub fn program_on(
+    plan: &StepPlan,
+    costs: &CostModel,
+    pipeline: &Pipeline,
+    chain: Option<&Chain>,
+) -> Result<Program, TrainError> {
+    let mut options = options(pipeline)?;
+    let schedule = registry::schedule(&pipeline.schedule)?;
     let workload = costs.workload(plan, pipeline.ranks, pipeline.chunks)?;
-    let options = options(pipeline)?;
-    let table = registry::schedule(&pipeline.schedule)?.build(&workload, &options)?;
+    let in_bytes = |kind: &ModuleKind| matches!(options.limits.budget[*kind], Some(Budget::Bytes(_)));
+    let sized = ModuleKind::ALL.iter().any(in_bytes) || costs.rates.per_byte > 0.0;
+    let workload = if sized { costs.with_sizes(plan, workload)? } else { workload };
+    options.limits.microbatch_bytes = microbatch_bytes(&workload);
+    let workload = match chain {
+        Some(chain) => workload.with_chain(chain.clone()),
+        None => schedule.workload(&workload),
+    };
+    let table = schedule.build(&workload, &options)?;
     let table = lower(&table, &workload).map_err(|e| TrainError::Table(Box::new(e.into())))?;
     validate(&table, &workload, &options.limits).map_err(|e| TrainError::Table(Box::new(e)))?;
     Ok(Program::new(table, workload))
+}
+
+/// Per module, the most bytes that a microbatch saves on a rank, where sizes are known.
+fn microbatch_bytes(workload: &Workload) -> PerModule<Option<u64>> {
+    let mut sums = BTreeMap::<(Microbatch, ModuleKind, Option<Rank>), u64>::new();
+    for unit in workload.units() {
+        let Some(saved) = workload.saved(unit) else { return PerModule::default() };
+        let home = workload.home(unit.module);
+        *sums.entry((unit.microbatch(), unit.module.kind(), home)).or_default() += saved;
+    }
+    let mut most = PerModule::<Option<u64>>::default();
+    for ((_, kind, _), bytes) in sums {
+        most[kind] = most[kind].max(Some(bytes));
+    }
+    most
 }
 
 /// What the configured schedule is built with.

@@ -6,7 +6,7 @@ use super::optimizer::{Optimizer, STATE_PARTS};
 use super::reduce::reduce;
 use super::session::Session;
 use super::snapshot::Snapshot;
-use super::{Observer, TrainError, learning_rate, program};
+use super::{Layout, Observer, TrainError, learning_rate, program_on};
 use crate::data::StepPlan;
 use crate::execute::{Measured, Program, StepTask, run};
 use crate::model::RankModules;
@@ -25,6 +25,8 @@ const FIRST_IS_BACK: Tag = Tag(u64::MAX - 3);
 /// What all ranks of a run share.
 pub(super) struct Shared<'a> {
     pub session: &'a Session,
+    /// Where the modules live.
+    pub layout: Layout,
     /// Where the run goes on from.
     pub resume: Option<&'a Checkpoint>,
     /// Where weights come from that are not random.
@@ -54,16 +56,14 @@ struct Runner<'a> {
 }
 
 /// The task of a step: what its units compute.
-pub fn step_task<'a>(session: &Session, plan: &'a StepPlan, step: u64) -> StepTask<'a> {
+pub fn step_task<'a>(session: &'a Session, plan: &'a StepPlan, step: u64) -> StepTask<'a> {
     StepTask {
         plan,
+        shape: &session.shape,
         seed: session.config.run.seed,
         step,
         drawing_weight: session.config.train.drawing_weight,
         flow: FlowMatching { mean: session.config.train.noise_mean, ..FlowMatching::default() },
-        codec: session.shape.codec,
-        width: session.shape.width(),
-        dtype: session.shape.dtype,
     }
 }
 
@@ -100,11 +100,10 @@ pub(super) fn run_rank(shared: &Shared<'_>, comm: &dyn Communicator) -> Result<E
 impl<'a> Runner<'a> {
     fn new(shared: &'a Shared<'a>, ctx: Context, comm: &'a dyn Communicator) -> Result<Self, TrainError> {
         let session = shared.session;
-        let (rank, ranks, shape) = (comm.rank(), comm.size(), &session.shape);
-        let chunks = session.config.pipeline.chunks;
+        let (rank, shape, placement) = (comm.rank(), &session.shape, &shared.layout.placement);
         let modules = match shared.weights {
-            None => RankModules::random(&ctx, shape, rank, ranks, chunks, session.config.run.seed)?,
-            Some(checkpoint) => RankModules::new(&ctx, shape, rank, ranks, chunks, &|ctx, kind, specs| {
+            None => RankModules::random(&ctx, shape, placement, rank, session.config.run.seed)?,
+            Some(checkpoint) => RankModules::new(&ctx, shape, placement, rank, &|ctx, kind, specs| {
                 checkpoint.parameters(ctx, kind, specs, shape.dtype)
             })?,
         };
@@ -136,7 +135,8 @@ impl<'a> Runner<'a> {
         let config = &session.config;
         self.ctx.memory().all_scopes().iter().for_each(|s| s.reset_peak());
         let plan = session.planner.step(step);
-        let program = program(&plan, &session.costs, &config.pipeline)?;
+        let chain = self.shared.layout.chain.as_ref();
+        let program = program_on(&plan, &session.costs, &config.pipeline, chain)?;
         let task = step_task(session, &plan, step);
         let measured = run(&self.ctx, self.comm, &program, &task, &mut self.modules)?;
         // Only rank 0 listens for the wish to stop; the sum tells everybody.
@@ -148,7 +148,7 @@ impl<'a> Runner<'a> {
         let clip = config.train.clip;
         let scale = if clip > 0.0 && totals.grad_norm > clip { clip / totals.grad_norm } else { 1.0 };
         let lr = learning_rate(&config.train, step);
-        for (optimizer, (params, gradients)) in self.optimizers.iter_mut().zip(self.modules.parts_mut()) {
+        for (optimizer, (_, params, gradients)) in self.optimizers.iter_mut().zip(self.modules.parts_mut()) {
             optimizer.step(&self.ctx, params, gradients, &config.train, lr, step, scale)?;
         }
         let mut report = StepReport {
@@ -223,9 +223,7 @@ impl<'a> Runner<'a> {
 
     fn gather(&self, with_optimizer: bool) -> Result<Option<Snapshot>, TrainError> {
         let optimizers = with_optimizer.then_some(&self.optimizers[..]);
-        let session = self.shared.session;
-        let chunks = session.config.pipeline.chunks;
-        Snapshot::gather(&self.ctx, self.comm, &self.modules, optimizers, &session.shape, chunks)
+        Snapshot::gather(&self.ctx, self.comm, &self.modules, optimizers, &self.shared.session.shape)
     }
 
     /// Waits, however long it takes, until rank 0 has done what it does alone (files, samples). The time limit is for peers

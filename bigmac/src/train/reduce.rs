@@ -38,19 +38,20 @@ pub fn reduce(
     stop: bool,
 ) -> Result<Totals, ExecuteError> {
     if comm.size() > 1 {
-        for gradients in [&mut modules.encoder.gradients, &mut modules.generator.gradients] {
+        let placement = modules.placement().clone();
+        for (_, _, gradients) in modules.parts_mut().filter(|(kind, ..)| placement.is_replicated(*kind)) {
             comm.all_reduce(ctx, gradients.flat_mut(), Reduce::Sum)?;
         }
     }
     reduce_tied(ctx, comm, modules)?;
-    // Replicas are equal now, so rank 0 counts them; each rank counts its own stages, copies left out.
+    // Copies are equal now, so rank 0 counts those that every rank has; each rank counts what it alone holds.
     let mut squares = 0.0;
-    if comm.rank() == 0 {
-        squares += norm::sum_of_squares(ctx, modules.encoder.gradients.flat())?;
-        squares += norm::sum_of_squares(ctx, modules.generator.gradients.flat())?;
+    for (kind, _, _, gradients) in modules.parts() {
+        if comm.rank() == 0 || !modules.placement().is_replicated(kind) {
+            squares += norm::sum_of_squares(ctx, gradients.flat())?;
+        }
     }
     for (_, stage) in &modules.llm {
-        squares += norm::sum_of_squares(ctx, stage.gradients.flat())?;
         if let Some(copy) = tied_copy(stage) {
             squares -= norm::sum_of_squares(ctx, &stage.gradients.view(copy)?)?;
         }
@@ -73,7 +74,8 @@ fn reduce_tied(
     comm: &dyn Communicator,
     modules: &mut RankModules,
 ) -> Result<(), ExecuteError> {
-    let (first, last) = (0, comm.size() - 1);
+    let (first, last) = modules.placement().ends();
+    let (first, last) = (first.0, last.0);
     let ends = |which: fn(&Replica<Qwen3>) -> Option<ParamId>| {
         modules.llm.iter().find_map(|(chunk, stage)| Some((*chunk, which(stage)?)))
     };

@@ -7,7 +7,7 @@ use crate::data::shapes::{ShapesSpec, write_shapes};
 use crate::data::{DataError, Dataset, Planner, SpecialNames, StepShape, Tokenizer, find_dataset_file};
 use crate::execute::{CostModel, ExecuteError, Rates};
 use crate::model::ModelShape;
-use crate::schedule::{UniformCosts, Workload, registry};
+use crate::schedule::{Limits, Options, Schedule, UniformCosts, Workload, registry};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -41,7 +41,7 @@ impl Session {
         if !schedule.is_whole() {
             return Err(TrainError::LlmOnly { schedule: schedule.name() });
         }
-        check_order(&config.pipeline)?;
+        check_schedule(schedule, &config.pipeline)?;
         let tokenizer = tokenizer(config)?;
         let shape = ModelShape::new(&config.model, &tokenizer)?;
         let layout = shape.layout(config.train.tokens_per_microbatch, config.data.max_tiles);
@@ -55,24 +55,17 @@ impl Session {
             microbatches: config.train.microbatches,
             seed: config.run.seed,
         };
-        let costs = CostModel {
-            encoder: config.model.encoder.clone(),
-            llm: config.model.llm.clone(),
-            generator: config.model.generator.clone(),
-            vocabulary: tokenizer.vocab_size(),
-            element: shape.dtype.size(),
-            rates: Rates::default(),
-        };
+        let costs = CostModel { shape: shape.clone(), rates: Rates::default() };
         Ok(Session { config: config.clone(), shape, costs, planner: Planner::new(train, step)?, heldout })
     }
 }
 
-/// Checks that there is such an order of the LLM's chunks, and that it takes as many chunks as the pipeline has.
-fn check_order(pipeline: &Pipeline) -> Result<(), TrainError> {
+/// Checks that the schedule takes the pipeline's order and number of LLM chunks, by building it for a step of its own.
+fn check_schedule(schedule: &dyn Schedule, pipeline: &Pipeline) -> Result<(), TrainError> {
     let one = UniformCosts { forward: 1.0, ..UniformCosts::default() };
     let workload = Workload::uniform(pipeline.ranks, pipeline.chunks, 1, 1, one, 0.0);
-    let workload = workload.map_err(ExecuteError::from)?;
-    options(pipeline)?.llm_table(&workload, 0)?;
+    let workload = schedule.workload(&workload.map_err(ExecuteError::from)?);
+    schedule.build(&workload, &Options { limits: Limits::default(), ..options(pipeline)? })?;
     Ok(())
 }
 

@@ -2,13 +2,12 @@
 
 use super::TrainError;
 use super::optimizer::{Optimizer, STATE_PARTS};
-use crate::model::{ModelShape, RankModules};
-use crate::schedule::ModuleKind;
+use crate::model::{ModelShape, Placement, RankModules};
+use crate::schedule::Rank;
 use bigmac_autograd::Parameters;
 use bigmac_comm::{Communicator, Tag};
 use bigmac_kernels::norm;
 use bigmac_models::init::ParameterSpec;
-use bigmac_models::qwen3::Qwen3;
 use bigmac_runtime::{Context, DType, Error, Result, Spec, Tensor};
 use std::collections::BTreeMap;
 
@@ -42,13 +41,12 @@ impl Snapshot {
         modules: &RankModules,
         optimizers: Option<&[Optimizer]>,
         shape: &ModelShape,
-        chunks: usize,
     ) -> Result<Option<Snapshot>, TrainError> {
         let mut snapshot = Snapshot::default();
         let mut tag = FIRST_TAG;
         for (index, (kind, specs, params, _)) in modules.parts().enumerate() {
-            // Rank 0 has replicas of encoder and generator: of the others only their stages are news.
-            if comm.rank() != 0 && kind != ModuleKind::Llm {
+            // Rank 0 has what every rank has: of the others only what they alone hold is news.
+            if comm.rank() != 0 && modules.placement().is_replicated(kind) {
                 continue;
             }
             let optimizer = optimizers.and_then(|o| o.get(index));
@@ -68,8 +66,8 @@ impl Snapshot {
         }
         for rank in 1..comm.size() {
             let mut tag = FIRST_TAG;
-            for (_, stage) in shape.stages(rank, comm.size(), chunks)? {
-                for spec in Qwen3::parameters(&shape.llava.text, &stage).iter().filter(|s| !s.is_copy()) {
+            for (kind, stage) in modules.placement().held_by(Rank(rank)) {
+                for spec in shape.specs(kind, stage)?.iter().filter(|s| !s.is_copy()) {
                     for (part, wanted) in expected(spec, shape.dtype, optimizers.is_some()) {
                         let tensor = comm.recv(ctx, rank, Tag(tag), &wanted)?;
                         snapshot.put(part, spec, tensor);
@@ -106,7 +104,7 @@ impl Snapshot {
     /// # Errors
     /// [`Error::Argument`] when a parameter is missing; those of allocation.
     pub fn whole_model(&self, ctx: &Context, shape: &ModelShape) -> Result<RankModules> {
-        RankModules::new(ctx, shape, 0, 1, 1, &|_, _, specs| {
+        RankModules::new(ctx, shape, &Placement::whole(shape)?, 0, &|_, _, specs| {
             let mut params = Parameters::new();
             for spec in specs {
                 let found = self.weights.get(&spec.source).cloned();

@@ -35,6 +35,9 @@ fn a_value_that_no_run_could_have_is_named_by_its_key() {
         ("pipeline.timeout=1e300", "at most 1e9"),
         ("train.batch=1000000000000", "at most 1000000"),
         ("pipeline.ranks=100000", "at most 1024"),
+        ("pipeline.chunks=2", "at most 1, since model.llm.layers = 3"),
+        ("pipeline.budget=encoder=2", "write a number and its unit"),
+        ("pipeline.budget=decoder=2mb", "there is no module `decoder`"),
         ("train.epsilon=1e-60", "32-bit"),
         ("run.name=", "run.name"),
     ] {
@@ -50,6 +53,12 @@ fn an_unknown_schedule_names_the_nearest() {
     work.error("train tiny.toml --schedule nestd", &["`nestd`", "did you mean `nested`?", "phased"]);
     work.error("train tiny.toml --set pipeline.llm=1f1", &["LLM schedule", "did you mean `1f1b`?"]);
     work.error("train tiny.toml --schedule llm", &["`llm`", "simulate it"]);
+    let two = "--set pipeline.chunks=2 --ranks 1";
+    work.error(&format!("train tiny.toml {two}"), &["`1f1b` runs one chunk per rank"]);
+    work.error(
+        &format!("train tiny.toml {two} --schedule disaggregated"),
+        &["disaggregated", "one chunk per rank"],
+    );
     assert!(!work.path("runs").exists(), "nothing is begun that can't be run");
 }
 

@@ -63,8 +63,17 @@ fn bf16_goes_on_bit_for_bit_from_its_fp32_masters() {
     goes_on_bit_for_bit("bf16");
 }
 
+/// Layouts that put layers elsewhere than the one that a run began with.
+const LAYOUTS: [(&str, &str); 5] = [
+    ("one", "--ranks 1 --schedule phased"),
+    ("three", "--ranks 3 --schedule recompute"),
+    ("chunks", "--ranks 1 --schedule nested --set pipeline.llm=interleaved --set pipeline.chunks=2"),
+    ("balanced", "--ranks 2 --schedule monolithic-balanced"),
+    ("apart", "--ranks 2 --schedule disaggregated"),
+];
+
 #[test]
-fn other_numbers_of_ranks_go_on_with_the_same_losses() {
+fn other_layouts_go_on_with_the_same_losses() {
     let work = Work::new();
     for (dtype, allowed) in [("f32", 1e-4), ("bf16", 2e-2)] {
         let whole = format!("whole-{dtype}");
@@ -72,16 +81,27 @@ fn other_numbers_of_ranks_go_on_with_the_same_losses() {
             "train tiny.toml --steps 8 --set model.dtype={dtype} --set output.checkpoint_every=4 --out {whole}"
         ));
         let losses = work.losses(&whole);
-        for ranks in [1, 3] {
-            let run = format!("{whole}-{ranks}");
-            work.ok(&format!(
-                "train --resume {whole}/checkpoints/step-00000004 --ranks {ranks} --schedule phased --out {run}"
-            ));
-            let resumed = work.losses(&run);
-            assert_eq!(resumed.len(), 4);
-            for (a, b) in losses[4..].iter().zip(&resumed) {
-                assert!((a - b).abs() <= allowed * a.abs(), "{run}: {losses:?}, resumed {resumed:?}");
+        let close = |run: &str, wanted: &[f64], given: &[f64]| {
+            assert_eq!(wanted.len(), given.len(), "{run}");
+            for (a, b) in wanted.iter().zip(given) {
+                assert!((a - b).abs() <= allowed * a.abs(), "{run}: {given:?}, wanted {wanted:?}");
             }
+        };
+        for (name, layout) in LAYOUTS {
+            let run = format!("{whole}-{name}");
+            work.ok(&format!("train --resume {whole}/checkpoints/step-00000004 {layout} --out {run}"));
+            close(&run, &losses[4..], &work.losses(&run));
+        }
+        // And back, from checkpoints that other layouts wrote.
+        for (name, layout) in &LAYOUTS[2..] {
+            let (begun, run) = (format!("{dtype}-{name}-begun"), format!("{dtype}-{name}-back"));
+            work.ok(&format!("train tiny.toml --steps 4 --set model.dtype={dtype} {layout} --out {begun}"));
+            work.ok(&format!(
+                "train --resume {begun} --steps 8 --ranks 2 --schedule nested --set pipeline.llm=1f1b --set \
+                 pipeline.chunks=1 --out {run}"
+            ));
+            let both = [work.losses(&begun), work.losses(&run)].concat();
+            close(&run, &losses, &both);
         }
     }
 }

@@ -1,9 +1,9 @@
 //! Our side: a training run that pauses for the other side's turns.
 
 use bigmac::execute::Program;
+use bigmac::schedule::ModuleKind;
 use bigmac::train::{self, Observer, Session, Snapshot, StepReport, TrainError};
-use bigmac_models::mmdit::Mmdit;
-use bigmac_models::qwen3::{Qwen3, Stage};
+use bigmac_models::stage::Stage;
 use std::path::Path;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -45,11 +45,14 @@ impl Turns {
 /// # Errors
 /// None for a session that opened.
 pub fn trainable(session: &Session) -> anyhow::Result<usize> {
-    let (shape, text) = (&session.shape, &session.shape.llava.text);
-    let mut specs = shape.encoder_specs()?;
-    specs.extend(Qwen3::parameters(text, &Stage::whole(text.num_hidden_layers)));
-    specs.extend(Mmdit::parameters(&shape.generator));
-    Ok(specs.iter().filter(|spec| spec.trainable).map(|spec| spec.shape.iter().product::<usize>()).sum())
+    let shape = &session.shape;
+    let mut trainable = 0;
+    for kind in ModuleKind::ALL {
+        let specs = shape.specs(kind, &Stage::whole(shape.layers(kind)))?;
+        let learned = specs.iter().filter(|spec| spec.trainable);
+        trainable += learned.map(|spec| spec.shape.iter().product::<usize>()).sum::<usize>();
+    }
+    Ok(trainable)
 }
 
 struct State<F> {

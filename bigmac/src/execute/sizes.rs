@@ -1,0 +1,110 @@
+//! Bytes of a step: what units will save, and how big the values are that cross ranks.
+
+use super::cost::CostModel;
+use super::error::ExecuteError;
+use super::task::StepTask;
+use crate::data::StepPlan;
+use crate::model::{Placement, RankModules};
+use crate::schedule::{
+    Chunk, Item, ItemSize, Microbatch, MicrobatchSizes, Module, ModuleKind, Piece, Unit, Value, Workload,
+};
+use bigmac_models::mmdit::flow::FlowMatching;
+use bigmac_runtime::Context;
+use std::collections::HashMap;
+
+/// Foretells sizes without computing anything.
+struct Sizer<'a> {
+    ctx: Context,
+    task: StepTask<'a>,
+    modules: RankModules,
+    workload: &'a Workload,
+    /// Items that look alike save alike: by kind, side, rows, and whether anything below has a backward.
+    seen: HashMap<(ModuleKind, usize, usize, bool), u64>,
+}
+
+impl CostModel {
+    /// The workload that [`CostModel::workload`] gave for `plan`, with exact sizes.
+    ///
+    /// # Errors
+    /// Those of the operators' shape checks.
+    pub fn with_sizes(&self, plan: &StepPlan, workload: Workload) -> Result<Workload, ExecuteError> {
+        let ctx = Context::cpu(0, 1)?;
+        let placement = Placement::of(&self.shape, &workload)?;
+        let mut sizer = Sizer {
+            modules: RankModules::planned(&ctx, &self.shape, &placement)?,
+            task: StepTask {
+                plan,
+                shape: &self.shape,
+                seed: 0,
+                step: 0,
+                drawing_weight: 1.0,
+                flow: FlowMatching::default(),
+            },
+            workload: &workload,
+            seen: HashMap::new(),
+            ctx,
+        };
+        let sizes = workload.microbatches().map(|m| sizer.microbatch(m)).collect::<Result<Vec<_>, _>>()?;
+        Ok(workload.with_sizes(sizes)?)
+    }
+}
+
+impl Sizer<'_> {
+    fn microbatch(&mut self, microbatch: Microbatch) -> Result<MicrobatchSizes, ExecuteError> {
+        let items = |kind| self.workload.items(kind, microbatch).collect::<Vec<Item>>();
+        let (images, drawings) = (items(ModuleKind::Encoder), items(ModuleKind::Generator));
+        let llm = (0..self.workload.chunks())
+            .map(|chunk| self.saved(Module::Llm(Chunk(chunk)), Piece::Microbatch(microbatch)))
+            .collect::<Result<_, _>>()?;
+        Ok(MicrobatchSizes {
+            encoder: images.into_iter().map(|item| self.image(item)).collect::<Result<_, _>>()?,
+            generator: drawings.into_iter().map(|item| self.drawing(item)).collect::<Result<_, _>>()?,
+            llm,
+            hidden: self.bytes(Value::Hidden { microbatch, chunk: Chunk(1) })?,
+        })
+    }
+
+    fn image(&mut self, item: Item) -> Result<ItemSize, ExecuteError> {
+        let image = self.task.image(item)?;
+        let key = (ModuleKind::Encoder, image.size, image.rows.len(), false);
+        Ok(ItemSize {
+            saved: self.item(key, Module::ENCODER, item)?,
+            value: self.bytes(Value::Embeds(item))?,
+            hidden: self.bytes(Value::EncoderHidden { item, chunk: Chunk(1) })?,
+        })
+    }
+
+    fn drawing(&mut self, item: Item) -> Result<ItemSize, ExecuteError> {
+        let draw = self.task.draw(item)?;
+        let below = self.workload.has_backward(ModuleKind::Llm, item.microbatch);
+        let key = (ModuleKind::Generator, draw.size, draw.cond_rows.len(), below);
+        Ok(ItemSize {
+            saved: self.item(key, Module::GENERATOR, item)?,
+            value: self.bytes(Value::Cond(item))?,
+            hidden: self.bytes(Value::GeneratorHidden { item, chunk: Chunk(1) })?,
+        })
+    }
+
+    fn item(
+        &mut self,
+        key: (ModuleKind, usize, usize, bool),
+        module: Module,
+        item: Item,
+    ) -> Result<u64, ExecuteError> {
+        if let Some(saved) = self.seen.get(&key) {
+            return Ok(*saved);
+        }
+        let saved = self.saved(module, Piece::Item(item))?;
+        self.seen.insert(key, saved);
+        Ok(saved)
+    }
+
+    fn saved(&self, module: Module, piece: Piece) -> Result<u64, ExecuteError> {
+        let unit = Unit { module, piece };
+        Ok(self.task.saved_bytes(&self.ctx, &self.modules, self.workload, unit)? as u64)
+    }
+
+    fn bytes(&self, value: Value) -> Result<u64, ExecuteError> {
+        Ok(self.task.value_spec(value)?.bytes() as u64)
+    }
+}
