@@ -4,11 +4,12 @@ use anyhow::{Context as _, Result, ensure};
 use bigmac::config::{Config, Dtype, Pipeline};
 use bigmac::data::StepPlan;
 use bigmac::execute::{Program, activation_scope};
+use bigmac::schedule::memory::peak_bytes;
 use bigmac::schedule::{ModuleKind, Op, PerModule, Phase, Unit};
-use bigmac::train::{Session, program};
+use bigmac::train::{Session, TrainError, program, step_task};
 use bigmac_runtime::memory::scopes;
 use bigmac_tests::dataset::SmallSet;
-use bigmac_tests::steps::{StepResult, run_program};
+use bigmac_tests::steps::{STEP, StepResult, run_program};
 use bigmac_tests::tables::{fitting, layouts, recomputed, rewritten, schedules, split};
 use bigmac_tests::tiny::{
     ANSWER, CAPTION, DRAWING, EDIT, LINES, SEVERAL, SHORT_DRAWING, SHORT_TEXT, TEXT, config, pipeline,
@@ -108,6 +109,48 @@ fn also_under_every_order_of_chunks() -> Result<()> {
                     .with_context(|| format!("{} over {}", pipeline.schedule, pipeline.llm))?;
             }
         }
+    }
+    Ok(())
+}
+
+#[test]
+fn sizes_without_a_run_are_those_of_the_run() -> Result<()> {
+    let set = SmallSet::new(&LINES, &config())?;
+    let plan = set.plan(&MIXED)?;
+    let costs = &set.session.costs;
+    for (llm, ranks, chunks) in [("1f1b", 1, 1), ("1f1b", 3, 1), ("interleaved", 2, 2)] {
+        let pipeline = Pipeline { llm: llm.into(), chunks, ..pipeline("phased", ranks) };
+        let step = exact(&set.session, &plan, &pipeline)?;
+        let sized = costs.with_sizes(&plan, step.program.workload.clone())?;
+        let table = &step.program.table;
+        let peaks = peak_bytes(table, &sized, |unit| sized.saved(unit).unwrap_or(u64::MAX));
+        for (foretold, rank) in peaks.iter().zip(&step.ranks) {
+            for kind in ModuleKind::ALL {
+                assert_eq!(foretold[kind], rank.measured.saved[kind] as u64, "{llm} {ranks} {kind}");
+            }
+        }
+        for value in table.iter().flat_map(|(_, op)| op.produces(&sized)) {
+            let spec = step_task(&set.session, &plan, STEP).value_spec(value)?;
+            assert_eq!(sized.value_bytes(value), Some(spec.bytes() as u64), "{value}");
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn a_budget_in_bytes_is_kept_to_the_byte() -> Result<()> {
+    let set = SmallSet::new(&LINES, &config())?;
+    let plan = set.plan(&MIXED)?;
+    let within = |budget: String| {
+        let pipeline = Pipeline { budget, ..pipeline("phased", 2) };
+        program(&plan, &set.session.costs, &pipeline)
+    };
+    let step = exact(&set.session, &plan, &pipeline("phased", 2))?;
+    let most = peak(&step);
+    within(format!("encoder={}B,llm={}B,generator={}B", most.encoder, most.llm, most.generator))?;
+    for kind in ModuleKind::ALL {
+        let error = within(format!("{kind}={}B", most[kind] - 1)).map(drop).unwrap_err();
+        assert!(matches!(&error, TrainError::Table(_)) && error.to_string().contains(kind.name()), "{error}");
     }
     Ok(())
 }

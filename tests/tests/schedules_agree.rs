@@ -5,6 +5,7 @@ use anyhow::{Context as _, Result, ensure};
 use bigmac::config::{Config, Dtype, Pipeline};
 use bigmac::data::StepPlan;
 use bigmac::schedule::{ModuleKind, Op, Workload, registry};
+use bigmac::train::program;
 use bigmac_tests::dataset::SmallSet;
 use bigmac_tests::reference::{Reference, reference};
 use bigmac_tests::steps::{GradientMap, StepResult, close_gradients, run_program, run_step, whole_norm};
@@ -148,6 +149,36 @@ fn every_order_of_chunks_under_every_schedule() -> Result<()> {
         let orders = registry::LLM_SCHEDULES.len();
         assert!(count > orders * schedules().count(), "only {count} layouts fit on {ranks} ranks");
     }
+    Ok(())
+}
+
+#[test]
+fn chains_cut_every_module() -> Result<()> {
+    let set = SmallSet::new(&LINES, &deeper())?;
+    let plan = set.plan(&MIXED)?;
+    let wanted = reference(&set.session, &plan)?;
+    // An LLM so light that encoder and generator are what is cut.
+    let mut light = deeper();
+    (light.model.encoder.layers, light.model.llm.layers, light.model.generator.layers) = (5, 1, 6);
+    let lighter = SmallSet::new(&LINES, &light)?;
+    let other = lighter.plan(&MIXED)?;
+    let others = reference(&lighter.session, &other)?;
+    let mut cut = [false; 3];
+    for ranks in 2..=4 {
+        for schedule in ["monolithic-balanced", "disaggregated"] {
+            for (set, plan, wanted) in [(&set, &plan, &wanted), (&lighter, &other, &others)] {
+                for llm in ["1f1b", "gpipe", "zb-h1"] {
+                    let pipeline = Pipeline { llm: llm.into(), ..pipeline(schedule, ranks) };
+                    agree(set, plan, wanted, [pipeline.clone()].into_iter())?;
+                    let workload = program(plan, &set.session.costs, &pipeline)?.workload;
+                    cut[0] |= workload.encoder_chunks() > 1;
+                    cut[1] |= workload.chunks() < workload.ranks() && schedule == "monolithic-balanced";
+                    cut[2] |= workload.generator_chunks() > 1;
+                }
+            }
+        }
+    }
+    assert_eq!(cut, [true; 3], "encoder in chunks, ranks without the LLM, generator in chunks");
     Ok(())
 }
 
