@@ -5,10 +5,13 @@ use bigmac_kernels::check::to_f64;
 use bigmac_runtime::{Context, Result, Tensor};
 use std::collections::BTreeMap;
 
-/// A stage: its parameters, and its forward from what the stage before has made (none for the first).
+/// A stage's forward, from what the stage before has made (none for the first).
+pub(crate) type Forward<'a> = dyn Fn(&mut Graph<'_>, Option<Var>) -> Result<Var> + 'a;
+
+/// A stage.
 pub(crate) struct Part<'a> {
     pub parameters: &'a Parameters,
-    pub forward: Box<dyn Fn(&mut Graph<'_>, Option<Var>) -> Result<Var> + 'a>,
+    pub forward: Box<Forward<'a>>,
 }
 
 /// The last stage's output, and the gradient of every parameter by name, for the output's gradient `seed`.
