@@ -190,6 +190,7 @@ mod tests {
     use crate::qwen3::Qwen3Config;
     use crate::siglip::SiglipVisionConfig;
     use bigmac_kernels::check::{float_tensor, random};
+    use bigmac_runtime::Tensor;
 
     fn config(feature: i64) -> LlavaConfig {
         let vision = SiglipVisionConfig {
@@ -227,25 +228,21 @@ mod tests {
             let run = |cuts: &[usize]| {
                 let stages = stages(&ctx, &config, cuts);
                 let pixels = float_tensor(&ctx, &random(&[3, 6, 6], 5), &[3, 6, 6], DType::F32).unwrap();
-                let part = |(encoder, parameters): &'_ (VisionEncoder, Parameters)| {
-                    let (encoder, pixels) = (encoder.clone(), pixels.clone());
+                let part = |(encoder, parameters)| {
+                    let (encoder, pixels): (&VisionEncoder, _) = (encoder, &pixels);
                     let forward = move |g: &mut Graph<'_>, states: Option<Var>| {
                         let states = match states {
                             Some(states) => states,
                             None => {
-                                let pixels = g.constant(pixels.clone());
+                                let pixels = g.constant(Tensor::clone(pixels));
                                 encoder.embed(g, &pixels)?
                             }
                         };
                         encoder.layers(g, states)
                     };
-                    (parameters.clone(), forward)
+                    Part { parameters, forward: Box::new(forward) }
                 };
-                let own: Vec<_> = stages.iter().map(part).collect();
-                let parts: Vec<Part<'_>> = own
-                    .iter()
-                    .map(|(parameters, forward)| Part { parameters, forward: Box::new(forward) })
-                    .collect();
+                let parts: Vec<Part<'_>> = stages.iter().map(|(e, p)| (e, p)).map(part).collect();
                 let seed =
                     |shape: &[usize]| float_tensor(&ctx, &random(shape, 9), shape, DType::F32).unwrap();
                 check_stages::run(&ctx, &parts, seed).unwrap()
