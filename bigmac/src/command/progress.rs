@@ -3,8 +3,7 @@
 use bigmac::config::Config;
 use bigmac::eval::{evaluate, write_captions, write_drawings};
 use bigmac::execute::Program;
-use bigmac::schedule::Op;
-use bigmac::schedule::render::{Bar, TimeUnit, Timeline, html};
+use bigmac::schedule::render::{TimeUnit, Timeline, Trace, html};
 use bigmac::schedule::simulate::simulate;
 use bigmac::train::{Observer, Session, Snapshot, StepReport, TrainError};
 use bigmac_runtime::fs::write_atomically;
@@ -187,35 +186,18 @@ impl Observer for RunProgress {
         &self,
         folder: &Path,
         program: &Program,
-        spans: &[Vec<(f64, f64)>],
+        traces: &[Trace],
         step: u64,
     ) -> Result<(), TrainError> {
-        let bars = |(ops, spans): (&Vec<Op>, &Vec<(f64, f64)>)| {
-            let timed = ops.iter().zip(spans).filter(|(op, _)| matches!(op, Op::Compute { .. }));
-            timed.map(|(op, &(start, end))| Bar { op: op.clone(), start, end }).collect()
-        };
-        let measured = Timeline {
-            title: format!("step {step}, measured"),
-            unit: TimeUnit::Seconds,
-            ranks: program.table.ranks.iter().zip(spans).map(bars).collect(),
-            ..Timeline::default()
-        };
-        let mut timelines = vec![measured];
-        if let Ok(simulation) = simulate(&program.table, &program.workload) {
-            let (table, workload) = (&program.table, &program.workload);
-            let mut simulated = Timeline::simulated(
-                "the same step, simulated from estimated costs",
-                table,
-                workload,
-                &simulation,
-            );
+        let (table, workload) = (&program.table, &program.workload);
+        let title = format!("step {step}, measured");
+        let mut timelines = vec![Timeline::measured(&title, table, traces)];
+        if let Ok(simulation) = simulate(table, workload) {
+            let title = "the same step, simulated from estimated costs";
+            let simulated = Timeline::simulated(title, table, workload, &simulation);
             // Costs are counted in operations: on the measured step's axis only their proportions mean something.
             let scale = timelines[0].end() / simulated.end().max(f64::MIN_POSITIVE);
-            for bar in simulated.ranks.iter_mut().flatten() {
-                (bar.start, bar.end) = (bar.start * scale, bar.end * scale);
-            }
-            (simulated.unit, simulated.memory) = (TimeUnit::Seconds, Vec::new());
-            timelines.push(simulated);
+            timelines.push(simulated.scaled(scale, TimeUnit::Seconds));
         }
         let page = html(&timelines);
         Ok(write_atomically(&folder.join("timeline.html"), |w| w.write_all(page.as_bytes()))?)

@@ -7,11 +7,13 @@
 
 use std::ops::{Index, IndexMut};
 
+use serde::{Deserialize, Serialize};
+
 use super::table::{ModuleKind, Op, Phase, Piece, Table, Unit};
 use super::workload::Workload;
 
 /// One of something per module.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PerModule<T> {
     /// The encoder's.
     pub encoder: T,

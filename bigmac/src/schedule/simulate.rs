@@ -12,7 +12,7 @@ use thiserror::Error;
 
 use super::dataflow::readers;
 use super::memory::{self, PerModule};
-use super::table::{Op, Rank, Table, Value};
+use super::table::{Op, Rank, Table, Unit, Value};
 use super::workload::Workload;
 
 /// When an op runs.
@@ -60,6 +60,16 @@ impl Simulation {
     /// Memory over time: for each rank the moments at which live activations change, and how many microbatches of
     /// each module are live from then on (counted as in [`memory::peak_microbatches`]).
     pub fn memory(&self, table: &Table, workload: &Workload) -> Vec<Vec<(f64, PerModule<f64>)>> {
+        self.memory_in(table, workload, |unit| memory::share(workload, unit))
+    }
+
+    /// The same in any measure of what a unit saves.
+    pub fn memory_in(
+        &self,
+        table: &Table,
+        workload: &Workload,
+        saved: impl Fn(Unit) -> f64,
+    ) -> Vec<Vec<(f64, PerModule<f64>)>> {
         let spans = self.spans.iter();
         spans
             .zip(&table.ranks)
@@ -68,10 +78,10 @@ impl Simulation {
                 let mut points: Vec<(f64, PerModule<f64>)> = Vec::new();
                 memory::walk(ops, workload, |index, unit, change| {
                     let Some(span) = spans.get(index) else { return };
-                    let share = memory::share(workload, unit);
+                    let saved = saved(unit);
                     let (time, delta) = match change {
-                        memory::Change::Acquire => (span.start, share),
-                        memory::Change::Release => (span.end, -share),
+                        memory::Change::Acquire => (span.start, saved),
+                        memory::Change::Release => (span.end, -saved),
                     };
                     live[unit.module.kind()] += delta;
                     match points.last_mut().filter(|(last, _)| *last == time) {

@@ -26,6 +26,7 @@ pub use snapshot::{Snapshot, state_name};
 
 use crate::config;
 use crate::execute::Program;
+use crate::schedule::render::Trace;
 use bigmac_comm::{RankFailure, run_ranks};
 use bigmac_runtime::Error;
 use bigmac_runtime::fs::write_atomically;
@@ -50,7 +51,7 @@ pub trait Observer: Sync {
     /// Those of the model and of files.
     fn samples(&self, session: &Session, snapshot: &Snapshot, step: u64) -> Result<(), TrainError>;
 
-    /// A step was measured: start and end of every op of every rank, in seconds.
+    /// A step was measured: one trace per rank.
     ///
     /// # Errors
     /// Those of files.
@@ -58,7 +59,7 @@ pub trait Observer: Sync {
         &self,
         folder: &Path,
         program: &Program,
-        spans: &[Vec<(f64, f64)>],
+        traces: &[Trace],
         step: u64,
     ) -> Result<(), TrainError>;
 }

@@ -10,6 +10,7 @@ use super::{Layout, Observer, TrainError, learning_rate, program_on};
 use crate::data::StepPlan;
 use crate::execute::{Measured, Program, StepTask, run};
 use crate::model::RankModules;
+use crate::schedule::render::Trace;
 use crate::schedule::{ModuleKind, PerModule};
 use bigmac_comm::{CommError, Communicator, Tag};
 use bigmac_models::mmdit::flow::FlowMatching;
@@ -211,12 +212,14 @@ impl<'a> Runner<'a> {
         if step != MEASURED_STEP.min(last) {
             return Ok(());
         }
-        let text = serde_json::to_vec(&measured.spans).unwrap_or_default();
-        let spans = self.gather_bytes(&text)?;
-        if self.comm.rank() == 0 {
-            let spans: Vec<Vec<(f64, f64)>> =
-                spans.iter().map(|s| serde_json::from_slice(s).unwrap_or_default()).collect();
-            self.shared.observer.timeline(self.shared.folder, program, &spans, step)?;
+        let rank = self.comm.rank();
+        let failed = |error| TrainError::Rank { rank, message: format!("lost the measured step: {error}") };
+        let trace = Trace { spans: measured.spans.clone(), held: measured.held.clone() };
+        let traces = self.gather_bytes(&serde_json::to_vec(&trace).map_err(failed)?)?;
+        if rank == 0 {
+            let read = |bytes: &Vec<u8>| serde_json::from_slice(bytes).map_err(failed);
+            let traces: Vec<Trace> = traces.iter().map(read).collect::<Result<_, _>>()?;
+            self.shared.observer.timeline(self.shared.folder, program, &traces, step)?;
         }
         Ok(())
     }

@@ -44,7 +44,7 @@ fn commands_work_on_a_run_of_the_embedded_data_set() {
     ];
     let names = work.names("run");
     assert!(files.iter().all(|file| names.iter().any(|n| n == file)), "{names:?}");
-    assert!(work.read("run/timeline.html").contains("<svg"));
+    assert!(work.read("run/timeline.html").contains("measured"));
 
     let eval = work.json("eval run --samples 3");
     check_eval(&eval, 6);

@@ -4,18 +4,22 @@
 //! them share one time axis, so that schedules can be compared by eye.
 
 mod html;
+mod memory;
 mod palette;
 mod perfetto;
 mod svg;
+mod words;
 
 use std::path::Path;
 
+use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use super::memory::PerModule;
+use super::memory::{PerModule, walk};
 use super::simulate::Simulation;
-use super::table::{Module, ModuleKind, Op, Phase, Piece, Table};
+use super::table::{Op, Table, Unit};
 use super::workload::Workload;
+use words::number;
 
 pub use html::html;
 pub use perfetto::perfetto;
@@ -31,6 +35,16 @@ pub enum TimeUnit {
     Seconds,
 }
 
+/// What 1.0 of activations is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum MemoryUnit {
+    /// What a whole microbatch keeps on a rank.
+    #[default]
+    Microbatches,
+    /// A byte.
+    Bytes,
+}
+
 /// An op on the clock.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Bar {
@@ -40,6 +54,18 @@ pub struct Bar {
     pub start: f64,
     /// When it ended.
     pub end: f64,
+    /// Bytes of activations: those that a forward comes to hold, or those that a backward gives back. `None` where they
+    /// are not known.
+    pub bytes: Option<u64>,
+}
+
+/// What a rank measured while it ran its list of ops.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Trace {
+    /// Start and end of each op, in seconds.
+    pub spans: Vec<(f64, f64)>,
+    /// After each op, the bytes that each module's live activations held.
+    pub held: Vec<PerModule<usize>>,
 }
 
 /// What every rank ran when, and what it kept alive.
@@ -53,26 +79,97 @@ pub struct Timeline {
     pub unit: TimeUnit,
     /// Per rank, in order of time.
     pub ranks: Vec<Vec<Bar>>,
-    /// Per rank: the moments at which live activations change and how many microbatches of each module are live from
-    /// then on. May be empty: then no memory is drawn.
+    /// What activations are in.
+    pub memory_unit: MemoryUnit,
+    /// Per rank: the moments at which live activations change and how much of each module is live from then on. May be
+    /// empty: then no memory is drawn.
     pub memory: Vec<Vec<(f64, PerModule<f64>)>>,
 }
 
 impl Timeline {
-    /// The timeline of a simulated table.
+    /// The timeline of a simulated table: activations in bytes where the workload knows its sizes, else in microbatches.
     pub fn simulated(title: &str, table: &Table, workload: &Workload, simulation: &Simulation) -> Timeline {
+        let saved = |unit: Unit| workload.saved(unit);
+        let sized = table.iter().flat_map(|(_, op)| op.units()).all(|unit| saved(unit).is_some());
         let ranks = table.ranks.iter().zip(&simulation.spans).map(|(ops, spans)| {
-            let bars = ops.iter().zip(spans).filter(|(op, _)| matches!(op, Op::Compute { .. }));
-            bars.map(|(op, span)| Bar { op: op.clone(), start: span.start, end: span.end }).collect()
+            let mut moved = vec![0; ops.len()];
+            walk(ops, workload, |index, unit, _| moved[index] += saved(unit).unwrap_or(0));
+            let bars = ops.iter().zip(spans).zip(moved);
+            bars.filter(|((op, _), _)| matches!(op, Op::Compute { .. }))
+                .map(|((op, span), bytes)| Bar {
+                    op: op.clone(),
+                    start: span.start,
+                    end: span.end,
+                    bytes: sized.then_some(bytes),
+                })
+                .collect()
         });
-        let (time, busy) = (simulation.time(), 100.0 * simulation.utilization());
+        let (time, bubble) = (simulation.time(), 100.0 * simulation.bubble_rate());
+        let (memory_unit, memory) = match sized {
+            true => {
+                let bytes = |unit| saved(unit).unwrap_or(0) as f64;
+                (MemoryUnit::Bytes, simulation.memory_in(table, workload, bytes))
+            }
+            false => (MemoryUnit::Microbatches, simulation.memory(table, workload)),
+        };
         Timeline {
             title: title.to_owned(),
-            note: format!("time {} · ranks compute {busy:.0} % of it", number(time)),
+            note: format!(
+                "time {} · bubble {bubble:.1} % · ranks compute {:.0} % of the time",
+                number(time),
+                100.0 * simulation.utilization()
+            ),
             unit: TimeUnit::Cost,
             ranks: ranks.collect(),
-            memory: simulation.memory(table, workload),
+            memory_unit,
+            memory,
         }
+    }
+
+    /// The timeline of a measured step of a table; one of `traces` per rank. What an op moved is the change of its own
+    /// module's bytes.
+    pub fn measured(title: &str, table: &Table, traces: &[Trace]) -> Timeline {
+        let mut timeline = Timeline {
+            title: title.to_owned(),
+            unit: TimeUnit::Seconds,
+            memory_unit: MemoryUnit::Bytes,
+            ..Timeline::default()
+        };
+        for (ops, Trace { spans, held }) in table.ranks.iter().zip(traces) {
+            let (mut bars, mut points) = (Vec::new(), Vec::new());
+            let mut before = PerModule::<usize>::default();
+            for ((op, &(start, end)), &after) in ops.iter().zip(spans).zip(held) {
+                if let Op::Compute { module, .. } = op {
+                    let bytes = after[module.kind()].abs_diff(before[module.kind()]) as u64;
+                    bars.push(Bar { op: op.clone(), start, end, bytes: Some(bytes) });
+                }
+                if after != before {
+                    points.push((
+                        end,
+                        PerModule {
+                            encoder: after.encoder as f64,
+                            llm: after.llm as f64,
+                            generator: after.generator as f64,
+                        },
+                    ));
+                }
+                before = after;
+            }
+            timeline.ranks.push(bars);
+            timeline.memory.push(points);
+        }
+        timeline.note = format!("time {}", words::duration(timeline.end(), timeline.unit));
+        timeline
+    }
+
+    /// The same with every moment `factor` times as late, in another unit of time.
+    pub fn scaled(mut self, factor: f64, unit: TimeUnit) -> Timeline {
+        for bar in self.ranks.iter_mut().flatten() {
+            (bar.start, bar.end) = (bar.start * factor, bar.end * factor);
+        }
+        self.memory.iter_mut().flatten().for_each(|point| point.0 *= factor);
+        self.unit = unit;
+        self
     }
 
     /// When the last bar ends.
@@ -124,59 +221,4 @@ impl Format {
             Format::Perfetto => perfetto(timelines),
         }
     }
-}
-
-/// What an op does, in words: `LLM chunk 1 forward · microbatch 3`.
-fn describe(op: &Op) -> String {
-    let Op::Compute { module, phase, .. } = op else { return op.to_string() };
-    let module = match module {
-        Module::Encoder(_) => "encoder".to_owned(),
-        Module::Llm(chunk) => format!("LLM chunk {}", chunk.0),
-        Module::Generator(_) => "generator".to_owned(),
-    };
-    let mut items = Vec::new();
-    let mut microbatch = String::new();
-    for unit in op.units() {
-        match unit.piece {
-            Piece::Microbatch(whole) => microbatch = format!("microbatch {}", whole.0),
-            Piece::Item(item) => items.push(item.to_string()),
-        }
-    }
-    if !items.is_empty() {
-        microbatch = format!("item{} {}", if items.len() == 1 { "" } else { "s" }, items.join(", "));
-    }
-    format!("{module} {} · {microbatch}", phase_name(*phase))
-}
-
-fn phase_name(phase: Phase) -> &'static str {
-    match phase {
-        Phase::Forward => "forward",
-        Phase::Backward => "backward",
-        Phase::BackwardInput => "input gradient",
-        Phase::BackwardWeight => "weight gradient",
-        Phase::Recompute => "recomputation",
-    }
-}
-
-fn module_name(kind: ModuleKind) -> &'static str {
-    match kind {
-        ModuleKind::Encoder => "encoder",
-        ModuleKind::Llm => "LLM",
-        ModuleKind::Generator => "generator",
-    }
-}
-
-/// A time in words.
-fn duration(time: f64, unit: TimeUnit) -> String {
-    match unit {
-        TimeUnit::Cost => number(time),
-        TimeUnit::Seconds if time < 1.0 => format!("{} ms", number(time * 1e3)),
-        TimeUnit::Seconds => format!("{} s", number(time)),
-    }
-}
-
-/// A number with at most three decimals, without trailing zeros.
-fn number(value: f64) -> String {
-    let text = format!("{value:.3}");
-    text.trim_end_matches('0').trim_end_matches('.').to_owned()
 }

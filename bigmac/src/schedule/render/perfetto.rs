@@ -3,7 +3,8 @@
 
 use serde_json::{Value, json};
 
-use super::{TimeUnit, Timeline, describe};
+use super::words::describe;
+use super::{MemoryUnit, TimeUnit, Timeline};
 
 /// Draws timelines as processes of one trace.
 pub fn perfetto(timelines: &[Timeline]) -> String {
@@ -17,17 +18,25 @@ pub fn perfetto(timelines: &[Timeline]) -> String {
         for (rank, bars) in timeline.ranks.iter().enumerate() {
             events.push(name("thread_name", process, rank, &format!("rank {rank}")));
             events.extend(bars.iter().map(|bar| {
+                let mut args = json!({ "op": describe(&bar.op) });
+                if let Some(bytes) = bar.bytes {
+                    args["bytes"] = bytes.into();
+                }
                 json!({
                     "name": bar.op.to_string(), "ph": "X", "pid": process, "tid": rank,
                     "ts": bar.start * microseconds, "dur": (bar.end - bar.start) * microseconds,
-                    "args": { "op": describe(&bar.op) },
+                    "args": args,
                 })
             }));
         }
+        let unit = match timeline.memory_unit {
+            MemoryUnit::Microbatches => "microbatches",
+            MemoryUnit::Bytes => "bytes",
+        };
         for (rank, points) in timeline.memory.iter().enumerate() {
             events.extend(points.iter().map(|(time, live)| {
                 json!({
-                    "name": format!("live microbatches, rank {rank}"), "ph": "C", "pid": process,
+                    "name": format!("live {unit}, rank {rank}"), "ph": "C", "pid": process,
                     "ts": time * microseconds,
                     "args": { "encoder": live.encoder, "llm": live.llm, "generator": live.generator },
                 })

@@ -3,10 +3,11 @@
 
 use std::fmt::Write;
 
-use super::palette::{CSS, STYLES, Style, memory_class, style_of};
-use super::{Bar, Timeline, describe, duration, module_name, number, phase_name};
+use super::memory::{Peaks, STACK};
+use super::palette::{css, legend, memory_class, occurring, pattern, style_of};
+use super::words::{amount, describe, duration, microbatches, module_name, number};
+use super::{Bar, MemoryUnit, Timeline};
 use crate::schedule::memory::PerModule;
-use crate::schedule::table::{ModuleKind, Phase};
 
 const WIDTH: f64 = 1440.0;
 const LEFT: f64 = 72.0;
@@ -16,14 +17,13 @@ const STRIP: f64 = 18.0;
 const GAP: f64 = 7.0;
 const HEADING: f64 = 44.0;
 const AXIS: f64 = 34.0;
-const LEGEND: f64 = 40.0;
 
 /// Where things are on the picture.
 struct Layout {
     /// Pixels per unit of time.
     scale: f64,
-    /// Pixels per live microbatch in a memory strip.
-    memory: f64,
+    /// What a full memory strip is, in microbatches and in bytes.
+    peaks: Peaks,
     /// Distance of the axis ticks.
     tick: f64,
 }
@@ -31,17 +31,12 @@ struct Layout {
 /// Draws timelines under each other.
 pub fn svg(timelines: &[Timeline]) -> String {
     let end = timelines.iter().map(Timeline::end).fold(0.0, f64::max);
-    let peak =
-        timelines.iter().flat_map(|timeline| timeline.memory.iter().flatten()).map(|(_, live)| sum(live));
-    let peak = peak.fold(0.0, f64::max);
+    let peaks = Peaks::of(timelines);
     let plot = WIDTH - LEFT - RIGHT;
-    let layout = Layout {
-        scale: if end > 0.0 { plot / end } else { 0.0 },
-        memory: if peak > 0.0 { STRIP / peak } else { 0.0 },
-        tick: nice_step(end / 12.0),
-    };
+    let layout =
+        Layout { scale: if end > 0.0 { plot / end } else { 0.0 }, peaks, tick: nice_step(end / 12.0) };
     let mut body = String::new();
-    let mut y = LEGEND;
+    let mut y = draw_legend(&mut body, timelines, peaks);
     for timeline in timelines {
         y = draw(&mut body, timeline, &layout, y);
     }
@@ -51,10 +46,10 @@ pub fn svg(timelines: &[Timeline]) -> String {
     let _ = writeln!(
         out,
         "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH} {height}\" width=\"{WIDTH}\" \
-         height=\"{height}\" role=\"img\" aria-label=\"pipeline timeline\"><style>{CSS}</style>\
-         <rect class=\"bg\" width=\"100%\" height=\"100%\"/>"
+         height=\"{height}\" role=\"img\" aria-label=\"pipeline timeline\"><style>{}</style>\
+         <rect class=\"bg\" width=\"100%\" height=\"100%\"/>",
+        css()
     );
-    legend(&mut out, timelines, peak);
     out.push_str(&body);
     out.push_str("</svg>\n");
     out
@@ -88,7 +83,7 @@ fn draw(out: &mut String, timeline: &Timeline, layout: &Layout, y: f64) -> f64 {
         );
         bars.iter().for_each(|bar| draw_bar(out, bar, timeline, layout, at));
         if let Some(points) = timeline.memory.get(rank) {
-            draw_memory(out, points, end, layout, at + ROW + 2.0 + STRIP);
+            draw_memory(out, timeline, points, layout, at + ROW + 2.0 + STRIP);
         }
     }
     let x = number(LEFT + end * layout.scale);
@@ -123,9 +118,7 @@ fn draw_bar(out: &mut String, bar: &Bar, timeline: &Timeline, layout: &Layout, y
     let (x, width) = (LEFT + bar.start * layout.scale, (bar.end - bar.start) * layout.scale);
     // A hair of track between bars keeps neighbours of one colour apart.
     let drawn = if width > 3.0 { width - 0.8 } else { width };
-    let mut microbatches: Vec<usize> = bar.op.units().map(|unit| unit.microbatch().0).collect();
-    microbatches.dedup();
-    let names: Vec<String> = microbatches.iter().map(usize::to_string).collect();
+    let names: Vec<String> = microbatches(&bar.op).iter().map(usize::to_string).collect();
     let _ = write!(
         out,
         "<rect class=\"bar {}\" data-m=\"{}\" x=\"{x:.2}\" y=\"{}\" width=\"{drawn:.2}\" height=\"{ROW}\" rx=\"{}\">\
@@ -142,28 +135,33 @@ fn draw_bar(out: &mut String, bar: &Bar, timeline: &Timeline, layout: &Layout, y
     );
     let label = names.join(",");
     if width > 3.5 + 6.3 * label.len() as f64 {
-        let ink = if is_light(style) { "t" } else { "u" };
+        let ink = if style.is_light() { "t" } else { "u" };
         let (x, y) = (x + drawn / 2.0, number(y + ROW / 2.0 + 4.0));
         let _ = write!(out, "<text class=\"{ink}\" x=\"{x:.2}\" y=\"{y}\">{label}</text>");
     }
     out.push('\n');
 }
 
-fn is_light(style: &Style) -> bool {
-    matches!(style.phase, Phase::Forward | Phase::Recompute)
-}
-
 /// Stacked areas of the live activations, upwards from `base`.
-fn draw_memory(out: &mut String, points: &[(f64, PerModule<f64>)], end: f64, layout: &Layout, base: f64) {
+fn draw_memory(
+    out: &mut String,
+    timeline: &Timeline,
+    points: &[(f64, PerModule<f64>)],
+    layout: &Layout,
+    base: f64,
+) {
+    let (end, unit) = (timeline.end(), timeline.memory_unit);
+    let peak = layout.peaks.get(unit);
+    let scale = if peak > 0.0 { STRIP / peak } else { 0.0 };
     let mut below = vec![0.0; points.len()];
-    for kind in [ModuleKind::Llm, ModuleKind::Encoder, ModuleKind::Generator] {
+    for kind in STACK {
         if points.iter().all(|(_, live)| live[kind] <= 0.0) {
             continue;
         }
         let above: Vec<f64> =
             below.iter().zip(points).map(|(below, (_, live))| below + live[kind].max(0.0)).collect();
         let x = |index: usize| LEFT + points.get(index).map_or(end, |point| point.0) * layout.scale;
-        let y = |level: f64| base - level * layout.memory;
+        let y = |level: f64| base - level * scale;
         let mut path = format!("M{:.2} {:.2}", x(0), y(above[0]));
         for index in 0..points.len() {
             let next = above.get(index + 1).or(below.last()).copied().unwrap_or_default();
@@ -176,47 +174,57 @@ fn draw_memory(out: &mut String, points: &[(f64, PerModule<f64>)], end: f64, lay
         let highest = points.iter().map(|(_, live)| live[kind]).fold(0.0, f64::max);
         let _ = writeln!(
             out,
-            "<path class=\"{}\" d=\"{path}Z\"><title>{} activations on this rank: at most {} microbatches</title></path>",
+            "<path class=\"{}\" d=\"{path}Z\"><title>{} activations on this rank: at most {}</title></path>",
             memory_class(kind),
             module_name(kind),
-            number(highest)
+            amount(highest, unit)
         );
         below = above;
     }
 }
 
-fn legend(out: &mut String, timelines: &[Timeline], peak: f64) {
-    let bars = || timelines.iter().flat_map(|timeline| timeline.ranks.iter().flatten());
-    let mut x = LEFT;
-    for style in &STYLES {
-        if !bars().any(|bar| style_of(&bar.op).is_some_and(|of| of.class == style.class)) {
-            continue;
+/// Draws the legend, and returns where it ends.
+fn draw_legend(out: &mut String, timelines: &[Timeline], peaks: Peaks) -> f64 {
+    let (mut x, mut y) = (LEFT, 14.0);
+    let mut place = |width: f64| {
+        if x > LEFT && x + width > WIDTH - RIGHT {
+            (x, y) = (LEFT, y + 24.0);
         }
-        let label = format!("{} {}", module_name(style.kind), phase_name(style.phase));
+        x += width;
+        (x - width, y)
+    };
+    let styles = occurring(timelines);
+    for style in styles.iter().filter(|style| style.hatched()) {
+        let _ = write!(out, "<defs>{}</defs>", pattern(style));
+    }
+    for (style, label) in legend(&styles) {
+        let (x, y) = place(44.0 + 6.9 * label.len() as f64);
         let _ = write!(
             out,
-            "<rect class=\"{}\" x=\"{}\" y=\"14\" width=\"14\" height=\"14\" rx=\"2\"/>\
-             <text class=\"ink\" x=\"{}\" y=\"25.5\" font-size=\"12.5\">{label}</text>",
+            "<rect class=\"{}\" x=\"{}\" y=\"{}\" width=\"14\" height=\"14\" rx=\"2\"/>\
+             <text class=\"ink\" x=\"{}\" y=\"{}\" font-size=\"12.5\">{label}</text>",
             style.class,
             number(x),
-            number(x + 20.0)
+            number(y),
+            number(x + 20.0),
+            number(y + 11.5)
         );
-        x += 44.0 + 6.9 * label.len() as f64;
     }
-    if peak > 0.0 {
+    let full =
+        [MemoryUnit::Microbatches, MemoryUnit::Bytes].into_iter().filter(|unit| peaks.get(*unit) > 0.0);
+    let full: Vec<String> = full.map(|unit| amount(peaks.get(unit), unit)).collect();
+    if !full.is_empty() {
+        let note = format!("strips below the ranks: live activations, full height {}", full.join(" or "));
+        let (_, y) = place(6.6 * note.len() as f64);
         let _ = write!(
             out,
-            "<text class=\"dim\" x=\"{}\" y=\"25.5\" font-size=\"12.5\" text-anchor=\"end\">strips below the ranks: \
-             live activations, full height {} microbatches</text>",
+            "<text class=\"dim\" x=\"{}\" y=\"{}\" font-size=\"12.5\" text-anchor=\"end\">{note}</text>",
             WIDTH - RIGHT,
-            number(peak)
+            number(y + 11.5)
         );
     }
     out.push('\n');
-}
-
-fn sum(live: &PerModule<f64>) -> f64 {
-    live.encoder + live.llm + live.generator
+    y + 26.0
 }
 
 /// The smallest of 1, 2, 5 times a power of ten that is at least `step`.
