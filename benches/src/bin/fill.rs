@@ -8,7 +8,8 @@ use bigmac::schedule::registry::schedule;
 use bigmac::schedule::simulate::simulate;
 use bigmac::schedule::slots::work_bound;
 use bigmac::schedule::validate::validate;
-use bigmac::schedule::{Limits, Options, Table, UniformCosts, Workload, ideal_time};
+use bigmac::schedule::{Limits, Options, Table, UniformCosts, Workload, ideal_time, lower_bound};
+use bigmac_runtime::rng::{Philox, Purpose};
 use clap::Parser;
 use serde::Serialize;
 
@@ -17,7 +18,8 @@ use serde::Serialize;
 /// A random step has p from 2 to 8, N from 4p to 6p microbatches, whole F, B, W from 1 to 4, p equal items per microbatch,
 /// free communication, and with equal chance nothing to draw or drawings of p to 6p in all. Heavy encoders: E_f from p to
 /// 4p, E_b from p to 6p. Light ones: E_f from 1 to p, E_b from 1 to 2p. Every table is checked: valid, at most 4
-/// microbatches of encoder activations, p - s + 1 of the LLM's, 1 of the generator's, no slower than `nested` and T_ideal.
+/// microbatches of encoder activations, p - s + 1 of the LLM's, 1 of the generator's, no slower than `nested` and T_ideal, and no faster
+/// than a lower bound.
 ///
 /// Example: cargo run --release -p bigmac-benches --bin fill -- --steps 2000 --json
 #[derive(Parser, Debug)]
@@ -51,7 +53,9 @@ struct Step {
     costs: String,
     /// Time above the work bound, in per cent of it.
     over: f64,
-    /// The same of `nested`.
+    /// Time above the lower bound that memory and the chain of the stages give too, in per cent of it.
+    over_chain: f64,
+    /// Time of `nested` above the work bound.
     nested_over: f64,
     /// How long building the table took.
     plan_seconds: f64,
@@ -69,6 +73,8 @@ struct Spread {
     most: f64,
     /// Share of the steps that reach the bound.
     reached: f64,
+    /// Above the lower bound that memory and the chain of the stages give too: median, 95th percentile, most.
+    chain: [f64; 3],
     /// Median of `nested` on the same steps.
     nested_median: f64,
     worst: Vec<Step>,
@@ -80,44 +86,28 @@ struct Report {
     large: Vec<Step>,
 }
 
-/// Numbers that depend on the seed alone (SplitMix64).
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        z ^ (z >> 31)
-    }
-
-    /// A whole number from `least` to `most`.
-    fn whole(&mut self, least: usize, most: usize) -> usize {
-        least + (self.next() % (most - least + 1) as u64) as usize
-    }
-
-    fn cost(&mut self, least: usize, most: usize) -> f64 {
-        self.whole(least, most) as f64
-    }
+/// A whole number from `least` to `most`.
+fn whole(random: &mut Philox, least: usize, most: usize) -> usize {
+    least + random.below((most - least) as u32 + 1) as usize
 }
 
-fn random_step(random: &mut Random, light: bool) -> (usize, usize, UniformCosts) {
-    let p = random.whole(2, 8);
-    let microbatches = random.whole(4 * p, 6 * p);
+fn random_step(random: &mut Philox, light: bool) -> (usize, usize, UniformCosts) {
+    let p = whole(random, 2, 8);
+    let microbatches = whole(random, 4 * p, 6 * p);
+    let mut cost = |least, most| whole(random, least, most) as f64;
     let (least, most_forward, most_backward) = if light { (1, p, 2 * p) } else { (p, 4 * p, 6 * p) };
     let mut costs = UniformCosts {
-        forward: random.cost(1, 4),
-        backward_input: random.cost(1, 4),
-        backward_weight: random.cost(1, 4),
-        encoder_forward: random.cost(least, most_forward),
-        encoder_backward: random.cost(least, most_backward),
+        forward: cost(1, 4),
+        backward_input: cost(1, 4),
+        backward_weight: cost(1, 4),
+        encoder_forward: cost(least, most_forward),
+        encoder_backward: cost(least, most_backward),
         ..UniformCosts::default()
     };
-    if random.whole(0, 1) == 1 {
-        let total = random.whole(p, 6 * p);
-        costs.generator_forward = random.cost(0, total);
-        costs.generator_backward = total as f64 - costs.generator_forward;
+    if cost(0, 1) == 1.0 {
+        let total = cost(p, 6 * p);
+        costs.generator_forward = cost(0, total as usize);
+        costs.generator_backward = total - costs.generator_forward;
     }
     (p, microbatches, costs)
 }
@@ -152,14 +142,17 @@ fn measure(ranks: usize, microbatches: usize, costs: UniformCosts) -> Result<Ste
         let fits = peak.encoder <= 4.0 && peak.llm <= (ranks - stage + 1) as f64 && peak.generator <= 1.0;
         ensure!(fits, "{}: stage {stage} holds {peak:?}", context());
     }
+    let chain = lower_bound(&workload, &Limits::default())?;
+    ensure!(time >= chain * (1.0 - 1e-9), "{}: {time} is below the lower bound {chain}", context());
+    let over = |time: f64, bound: f64| (time / bound - 1.0).max(0.0) * 100.0;
     let bound = work_bound(&workload);
-    let over = |time: f64| (time / bound - 1.0).max(0.0) * 100.0;
     let ops = table.len();
     Ok(Step {
         ranks,
         microbatches,
-        over: over(time),
-        nested_over: over(nested),
+        over: over(time, bound),
+        over_chain: over(time, chain),
+        nested_over: over(nested, bound),
         plan_seconds,
         ops,
         costs: described,
@@ -167,11 +160,16 @@ fn measure(ranks: usize, microbatches: usize, costs: UniformCosts) -> Result<Ste
 }
 
 fn spread(kind: &'static str, mut steps: Vec<Step>, worst: usize) -> Result<Spread> {
-    let mut nested: Vec<f64> = steps.iter().map(|step| step.nested_over).collect();
-    nested.sort_by(f64::total_cmp);
+    let sorted = |of: fn(&Step) -> f64| {
+        let mut values: Vec<f64> = steps.iter().map(of).collect();
+        values.sort_by(f64::total_cmp);
+        values
+    };
+    let (nested, chain) = (sorted(|step| step.nested_over), sorted(|step| step.over_chain));
     steps.sort_by(|a, b| a.over.total_cmp(&b.over));
     let last = steps.len().checked_sub(1).context("--steps has to be at least 1")?;
-    let at = |part: f64| steps[(last as f64 * part).round() as usize].over;
+    let place = |part: f64| (last as f64 * part).round() as usize;
+    let at = |part: f64| steps[place(part)].over;
     let reached = steps.iter().filter(|step| step.over < 1e-6).count();
     Ok(Spread {
         kind,
@@ -181,7 +179,8 @@ fn spread(kind: &'static str, mut steps: Vec<Step>, worst: usize) -> Result<Spre
         p99: at(0.99),
         most: at(1.0),
         reached: reached as f64 / steps.len() as f64,
-        nested_median: nested[last / 2],
+        chain: [0.5, 0.95, 1.0].map(|part| chain[place(part)]),
+        nested_median: nested[place(0.5)],
         worst: steps.iter().rev().take(worst).cloned().collect(),
     })
 }
@@ -205,9 +204,10 @@ fn main() -> Result<()> {
     let args = Args::parse();
     let mut random = Vec::new();
     for (kind, light) in [("heavy", false), ("light", true)] {
-        let mut numbers = Random(args.seed);
-        let steps = (0..args.steps).map(|_| {
-            let (ranks, microbatches, costs) = random_step(&mut numbers, light);
+        let purpose = Purpose::new("bench.fill");
+        let steps = (0..args.steps).map(|step| {
+            let mut random = Philox::new(args.seed, purpose, u32::from(light), step as u32);
+            let (ranks, microbatches, costs) = random_step(&mut random, light);
             measure(ranks, microbatches, costs)
         });
         random.push(spread(kind, steps.collect::<Result<_>>()?, args.worst)?);
@@ -224,10 +224,12 @@ fn main() -> Result<()> {
 
 fn print(report: &Report) {
     println!("per cent above the work bound\n");
-    println!("encoders  steps  median     95%     99%    most  reached  nested's median");
+    println!(
+        "encoders  steps  median     95%     99%    most  reached  nested's median  above the chain's: median     95%    most"
+    );
     for spread in &report.random {
         println!(
-            "{:<8} {:>6} {:>7.3} {:>7.3} {:>7.3} {:>7.3}  {:>6.1}% {:>16.3}",
+            "{:<8} {:>6} {:>7.3} {:>7.3} {:>7.3} {:>7.3}  {:>6.1}% {:>16.3} {:>26.3} {:>7.3} {:>7.3}",
             spread.kind,
             spread.steps,
             spread.median,
@@ -235,7 +237,10 @@ fn print(report: &Report) {
             spread.p99,
             spread.most,
             spread.reached * 100.0,
-            spread.nested_median
+            spread.nested_median,
+            spread.chain[0],
+            spread.chain[1],
+            spread.chain[2]
         );
     }
     for spread in &report.random {
@@ -248,7 +253,14 @@ fn print(report: &Report) {
 
 fn print_step(step: &Step) {
     println!(
-        "{:>7.3} (nested {:>7.3})  p={} N={} {}  {} ops in {:.3} s",
-        step.over, step.nested_over, step.ranks, step.microbatches, step.costs, step.ops, step.plan_seconds
+        "{:>7.3} (above the chain's {:>7.3}, nested {:>7.3})  p={} N={} {}  {} ops in {:.3} s",
+        step.over,
+        step.over_chain,
+        step.nested_over,
+        step.ranks,
+        step.microbatches,
+        step.costs,
+        step.ops,
+        step.plan_seconds
     );
 }

@@ -58,6 +58,7 @@ pub use api::{LlmOptions, LlmSchedule, Options, Schedule, ScheduleError, ideal_o
 pub use budget::{Budget, Limits};
 pub use costs::{ChunkCost, ItemCost, Learns, Load, UniformCosts, WorkloadError};
 pub use memory::PerModule;
+pub use nested_fill::lower_bound;
 pub use placement::{Chain, Layers, Part};
 pub use sizes::{ItemSize, Link, MicrobatchSizes};
 pub use table::{

@@ -17,6 +17,8 @@ pub(in crate::schedule) struct Room {
     pub llm: Vec<u64>,
     /// Encoder activations of any rank.
     pub encoder: u64,
+    /// Generator activations of any rank; plans hold one item at a time.
+    pub generator: u64,
 }
 
 impl Room {
@@ -48,6 +50,7 @@ impl Room {
         Ok(Room {
             llm: llm.collect(),
             encoder: parts(given.encoder.unwrap_or_else(|| usual_encoder(workload))),
+            generator: parts(given.generator.unwrap_or(1.0)),
         })
     }
 }

@@ -7,6 +7,7 @@
 //! turned round: the same tasks are planned from the end, each as late as the last plan allows, then again from the
 //! start. Of several rules of what is urgent the fastest is kept, and none is tried once the bound is reached.
 
+mod bound;
 mod capacity;
 mod held;
 mod limits;
@@ -19,10 +20,10 @@ pub(super) use self::limits::Room;
 use self::planner::Plan;
 use self::tasks::{Class, Graph, MICROBATCH, Task};
 use super::api::{Options, Schedule, ScheduleError, with_step};
+use super::budget::Limits;
 use super::memory::peak_microbatches;
 use super::nested::Nested;
 use super::simulate::simulate;
-use super::slots::work_bound;
 use super::table::{ModuleKind, Op, Phase, Piece, Table, Work};
 use super::workload::Workload;
 
@@ -43,24 +44,41 @@ impl Schedule for NestedFill {
 
     fn build(&self, workload: &Workload, options: &Options) -> Result<Table, ScheduleError> {
         let room = Room::new(workload, &options.limits, self.name())?;
-        let (filled, _) = planned(workload, &room);
-        let reached = time(&filled, workload);
-        if reached <= work_bound(workload) * (1.0 + 1e-9) {
+        let Planned { table: filled, time: planned, bound } = planned(workload, &room);
+        if planned <= bound * (1.0 + 1e-9) {
             return Ok(filled);
         }
         // `nested` is one more candidate: it needs an LLM schedule that fits and has minima of its own, so there may be
         // none.
         let nested = Nested.build(workload, options).ok();
         let nested = nested.filter(|nested| fits(nested, workload, &room));
-        Ok(nested.filter(|nested| time(nested, workload) < reached).unwrap_or(filled))
+        Ok(nested.filter(|nested| time(nested, workload) < time(&filled, workload)).unwrap_or(filled))
     }
 }
 
-/// A table within a room, and the time that it was planned to take.
-pub(super) fn planned(workload: &Workload, room: &Room) -> (Table, f64) {
+/// A lower bound of the time of any order of the step that keeps to `limits`, or to what `nested-fill` holds where they
+/// say nothing: the work bound, or more where memory and the chain of the LLM's stages keep ranks waiting with too little
+/// to fill the wait.
+///
+/// # Errors
+/// Where a budget is below what any order needs, or is in bytes and a microbatch's bytes are not known.
+pub fn lower_bound(workload: &Workload, limits: &Limits) -> Result<f64, ScheduleError> {
+    Ok(bound::lower_bound(workload, &Room::new(workload, limits, NestedFill.name())?))
+}
+
+/// What was planned within a room.
+pub(super) struct Planned {
+    pub table: Table,
+    /// The time that it was planned to take.
+    pub time: f64,
+    /// A lower bound of that.
+    pub bound: f64,
+}
+
+pub(super) fn planned(workload: &Workload, room: &Room) -> Planned {
     let graph = Graph::new(workload);
-    let plan = search::search(&graph, workload, &Capacity::new(&graph, workload, room.clone()));
-    (with_step(write(&plan, &graph, workload)), plan.time)
+    let (plan, bound) = search::search(&graph, workload, &Capacity::new(&graph, workload, room.clone()));
+    Planned { table: with_step(write(&plan, &graph, workload)), time: plan.time, bound }
 }
 
 fn time(table: &Table, workload: &Workload) -> f64 {
@@ -71,7 +89,10 @@ fn time(table: &Table, workload: &Workload) -> f64 {
 fn fits(table: &Table, workload: &Workload, room: &Room) -> bool {
     let parts = |microbatches: f64| (microbatches * MICROBATCH) as u64;
     let mut ranks = peak_microbatches(table, workload).into_iter().zip(&room.llm);
-    ranks.all(|(peak, llm)| parts(peak.llm) <= *llm && parts(peak.encoder) <= room.encoder)
+    ranks.all(|(peak, llm)| {
+        let items = parts(peak.encoder) <= room.encoder && parts(peak.generator) <= room.generator;
+        items && parts(peak.llm) <= *llm
+    })
 }
 
 /// The ops of a plan.

@@ -5,7 +5,7 @@ use std::collections::BinaryHeap;
 
 use super::capacity::Capacity;
 use super::held::LlmHeld;
-use super::tasks::{ANY, CLASSES, Class, Graph, Hold, NONE};
+use super::tasks::{ANY, CLASSES, Class, Graph, Hold, NONE, Task};
 
 /// Which task a free rank takes.
 #[derive(Clone, Debug)]
@@ -35,6 +35,7 @@ pub(super) struct Plan {
 /// runs, with [`ANY`] where that is to be chosen.
 pub(super) fn plan(graph: &Graph, capacity: &Capacity, ranks: &[u32], policy: &Policy) -> Option<Plan> {
     let mut run = Run::new(graph, capacity, ranks, policy);
+    run.count_placed_items();
     for task in 0..graph.tasks.len() as u32 {
         if graph.waits[task as usize] == 0 {
             run.enqueue(task);
@@ -150,6 +151,18 @@ impl<'a> Run<'a> {
                 ranks: ranks.to_vec(),
                 time: 0.0,
             },
+        }
+    }
+
+    /// Items that have their rank beforehand are part of that rank's share.
+    fn count_placed_items(&mut self) {
+        for task in 0..self.graph.tasks.len() as u32 {
+            let Task { class, .. } = self.graph.tasks[task as usize];
+            let rank = self.plan.ranks[task as usize];
+            if matches!(class, Class::Encode | Class::Draw) && rank != ANY {
+                let (kind, time) = self.item(task);
+                self.taken[rank as usize][kind] += time;
+            }
         }
     }
 

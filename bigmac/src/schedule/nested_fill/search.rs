@@ -1,14 +1,18 @@
-//! Looks for a plan that reaches the bound: several rules of what is urgent, each improved by turning time round.
+//! Looks for a plan that reaches the bound: several rules of what is urgent, each improved by turning time round, and
+//! then changes of the best plan at random.
 
+use super::bound::lower_bound;
 use super::capacity::Capacity;
 use super::limits::even_shares;
 use super::planner::{Plan, Policy, plan};
-use super::tasks::{ANY, CLASSES, Class, Graph, Task};
+use super::tasks::{ANY, CLASSES, Class, Graph, NONE, Task};
 use crate::schedule::table::Piece;
 use crate::schedule::workload::Workload;
 
 /// How many tasks may be placed in all: what keeps the time of planning in proportion to the step.
 const EFFORT: usize = 5_000_000;
+/// How often the best plan is changed at random.
+const SHAKES: u32 = 50;
 /// How often time is turned round to improve a plan.
 const TURNS: usize = 8;
 /// How often in a row that may be without success.
@@ -48,15 +52,18 @@ const RULES: [Rule; 16] = [
     Rule { backward: true, more: 0.15, order: [F, B, G, E, W, D] },
 ];
 
-/// The fastest plan found, with ranks' orders as time runs forward.
-pub(super) fn search(graph: &Graph, workload: &Workload, capacity: &Capacity) -> Plan {
+/// The fastest plan found, with ranks' orders as time runs forward, and what no plan can be faster than.
+pub(super) fn search(graph: &Graph, workload: &Workload, capacity: &Capacity) -> (Plan, f64) {
     let reversed = graph.reversed();
-    let mut search = Search { graphs: [graph, &reversed], best: None, left: EFFORT, bound: capacity.bound };
     let anywhere: Vec<u32> = graph.tasks.iter().map(|task| task.rank).collect();
-    for rule in &RULES {
-        search.try_rule(rule, &anywhere, &capacity.loosened(rule.more));
-        if search.is_over() {
-            break;
+    let mut search = Search { graphs: [graph, &reversed], best: None, left: EFFORT, bound: capacity.bound };
+    search.try_rule(&RULES[0], &anywhere, capacity);
+    if !search.is_over() {
+        search.bound = lower_bound(workload, &capacity.room);
+    }
+    for rule in &RULES[1..] {
+        if !search.is_over() {
+            search.try_rule(rule, &anywhere, &capacity.loosened(rule.more));
         }
     }
     if search.best.is_none() {
@@ -64,13 +71,37 @@ pub(super) fn search(graph: &Graph, workload: &Workload, capacity: &Capacity) ->
         // beforehand and taken in the order of the microbatches, the earliest one can go on.
         search.try_rule(&RULES[0], &fixed_ranks(graph, workload), capacity);
     }
-    search.best.unwrap_or_else(|| serial(graph, workload))
+    let shares = [capacity.loosened(0.0), capacity.loosened(0.15)];
+    for round in 0..SHAKES {
+        if !search.is_over() {
+            search.shake(round, &anywhere, &shares[round as usize / 2 % 2]);
+        }
+    }
+    let plan = search.best.map_or_else(|| serial(graph, workload), Timed::forward);
+    (plan, search.bound)
+}
+
+/// A plan with the direction of time that it was made in.
+#[derive(Clone, Debug)]
+struct Timed {
+    plan: Plan,
+    backward: bool,
+}
+
+impl Timed {
+    fn forward(self) -> Plan {
+        let mut plan = self.plan;
+        if self.backward {
+            plan.order.iter_mut().for_each(|tasks| tasks.reverse());
+        }
+        plan
+    }
 }
 
 struct Search<'a> {
     /// As time runs, and reversed.
     graphs: [&'a Graph; 2],
-    best: Option<Plan>,
+    best: Option<Timed>,
     /// Tasks that may still be placed.
     left: usize,
     bound: f64,
@@ -78,7 +109,7 @@ struct Search<'a> {
 
 impl Search<'_> {
     fn is_over(&self) -> bool {
-        let reached = |plan: &Plan| plan.time <= self.bound * (1.0 + 1e-9);
+        let reached = |best: &Timed| best.plan.time <= self.bound * (1.0 + 1e-9);
         self.left == 0 || self.best.as_ref().is_some_and(reached)
     }
 
@@ -93,47 +124,72 @@ impl Search<'_> {
             urgency[Class::Draw as usize] = CLASSES as u8;
         }
         let place = if rule.backward { (0..count).rev().collect() } else { (0..count).collect() };
-        let Some(mut last) = self.plan(rule.backward, ranks, &Policy { urgency, place }, capacity) else {
-            return;
-        };
-        let (mut backward, mut time, mut vain) = (rule.backward, last.time, 0);
+        let first = self.plan(rule.backward, ranks, &Policy { urgency, place }, capacity);
+        let Some(mut last) = first else { return };
+        let (mut time, mut vain) = (last.plan.time, 0);
         for _ in 0..TURNS {
             if self.is_over() || vain == VAIN_TURNS {
                 break;
             }
-            backward = !backward;
-            let policy = Policy { urgency: [0; CLASSES], place: latest_first(&last) };
-            let ranks = std::mem::take(&mut last.ranks);
-            let Some(turned) = self.plan(backward, &ranks, &policy, capacity) else { break };
-            if turned.time < time {
+            let Some(turned) = self.turn(&last, &last.plan.ranks, capacity) else { break };
+            if turned.plan.time < time {
                 vain = 0
             } else {
                 vain += 1
-            };
-            time = time.min(turned.time);
+            }
+            time = time.min(turned.plan.time);
             last = turned;
         }
     }
 
+    /// Plans in the other direction of time: what ended last comes first. With ranks and urgency taken from the last plan,
+    /// every task moves towards the other end as far as what it waits for allows, which closes gaps (forward-backward
+    /// improvement; Li and Willis, 1992, for project scheduling).
+    fn turn(&mut self, last: &Timed, ranks: &[u32], capacity: &Capacity) -> Option<Timed> {
+        let policy = Policy { urgency: [0; CLASSES], place: latest_first(&last.plan) };
+        self.plan(!last.backward, ranks, &policy, capacity)
+    }
+
+    /// Moves the ends of the best plan's tasks about, frees some items from their ranks, and turns time round twice.
+    fn shake(&mut self, round: u32, anywhere: &[u32], capacity: &Capacity) {
+        let Some(best) = self.best.as_ref() else { return };
+        let mut shaken = best.clone();
+        let count = shaken.plan.ends.len();
+        let mean = self.bound * shaken.plan.order.len() as f64 / count as f64;
+        let width = noise(round, 0) * noise(round, 1) * 4.0 * mean;
+        for (task, end) in shaken.plan.ends.iter_mut().enumerate() {
+            *end += width * (noise(round, task as u32 + 2) - 0.5);
+        }
+        let mut ranks = shaken.plan.ranks.clone();
+        if round.is_multiple_of(2) {
+            let part = noise(round, count as u32 + 2);
+            for (index, task) in self.graphs[0].tasks.iter().enumerate() {
+                if anywhere[index] == ANY && noise(round, (count + index) as u32 + 3) < part {
+                    ranks[index] = ANY;
+                    if task.partner != NONE {
+                        ranks[task.partner as usize] = ANY;
+                    }
+                }
+            }
+        }
+        if let Some(turned) = self.turn(&shaken, &ranks, capacity) {
+            self.turn(&turned, &turned.plan.ranks, capacity);
+        }
+    }
+
     /// Plans, and keeps the plan where it is the best so far.
-    fn plan(&mut self, backward: bool, ranks: &[u32], policy: &Policy, capacity: &Capacity) -> Option<Plan> {
+    fn plan(&mut self, backward: bool, ranks: &[u32], policy: &Policy, capacity: &Capacity) -> Option<Timed> {
         let graph = self.graphs[usize::from(backward)];
         self.left = self.left.saturating_sub(graph.tasks.len());
-        let plan = plan(graph, capacity, ranks, policy)?;
-        if self.best.as_ref().is_none_or(|best| plan.time < best.time) {
-            let mut order = plan.order.clone();
-            if backward {
-                order.iter_mut().for_each(|tasks| tasks.reverse());
-            }
-            self.best = Some(Plan { order, ..plan.clone() });
+        let planned = Timed { plan: plan(graph, capacity, ranks, policy)?, backward };
+        if self.best.as_ref().is_none_or(|best| planned.plan.time < best.plan.time) {
+            self.best = Some(planned.clone());
         }
-        Some(plan)
+        Some(planned)
     }
 }
 
-/// Places for a plan in the other direction of time: what ended last comes first. With ranks and urgency taken from the
-/// last plan, every task moves towards the other end as far as what it waits for allows, which closes gaps
-/// (forward-backward improvement; Li and Willis, 1992, for project scheduling).
+/// Places by a plan's ends, the last first.
 fn latest_first(plan: &Plan) -> Vec<u32> {
     let mut tasks: Vec<u32> = (0..plan.ends.len() as u32).collect();
     tasks.sort_unstable_by(|a, b| {
@@ -145,6 +201,16 @@ fn latest_first(plan: &Plan) -> Vec<u32> {
         places[*task as usize] = place as u32;
     }
     places
+}
+
+/// A number from 0 to 1 that depends on nothing but these two, so that all ranks make the same plan (the finaliser of
+/// SplitMix64; Steele et al., 2014).
+fn noise(round: u32, index: u32) -> f64 {
+    let mut bits =
+        ((u64::from(round) << 32) | u64::from(index)).wrapping_add(1).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+    bits = (bits ^ (bits >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+    bits = (bits ^ (bits >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+    ((bits ^ (bits >> 31)) >> 11) as f64 / (1u64 << 53) as f64
 }
 
 /// Every task's rank where each microbatch's encoder items are shared evenly; drawings go where there is time.

@@ -8,13 +8,13 @@ use super::properties::{any_loads, any_workload, time};
 use super::{build, close, run, workload};
 use crate::schedule::lower::lower;
 use crate::schedule::memory::peak_microbatches;
-use crate::schedule::nested_fill::{NestedFill, Room, planned};
+use crate::schedule::nested_fill::{NestedFill, Planned, Room, planned};
 use crate::schedule::simulate::simulate;
 use crate::schedule::slots::work_bound;
 use crate::schedule::validate::validate;
 use crate::schedule::{
     Budget, Learns, Limits, Load, ModuleKind, Options, PerModule, Schedule as _, ScheduleError, Table,
-    Workload, ideal_time,
+    Workload, ideal_time, lower_bound,
 };
 
 fn limited(module: ModuleKind, budget: Budget) -> Options {
@@ -111,10 +111,14 @@ fn keeps_budgets(w: &Workload, more: PerModule<f64>) -> Result<(), TestCaseError
         };
         options.limits.budget[module] = Some(Budget::Microbatches(least + more[module]));
     }
-    let (table, time) = planned(w, &Room::new(w, &options.limits, "nested-fill").unwrap());
+    let room = Room::new(w, &options.limits, "nested-fill").unwrap();
+    let Planned { table, time, bound } = planned(w, &room);
+    prop_assert!(bound <= lower_bound(w, &options.limits).unwrap());
     prop_assert!(simulate(&table, w).unwrap().time() <= time * (1.0 + 1e-8));
     let table = build("nested-fill", w, &options);
     validate(&table, w, &options.limits).unwrap();
+    let least = lower_bound(w, &options.limits).unwrap() * (1.0 - 1e-9);
+    prop_assert!(simulate(&table, w).unwrap().time() >= least, "the bound {} is none", least);
     let lowered = lower(&table, w).unwrap();
     validate(&lowered, w, &options.limits).unwrap();
     prop_assert!(simulate(&lowered, w).unwrap().time() <= time * (1.0 + 1e-8));
@@ -129,7 +133,7 @@ fn more() -> impl Strategy<Value = PerModule<f64>> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 300, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 200, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn any_shape_keeps_its_budgets(w in any_workload(), more in more()) {
@@ -151,6 +155,39 @@ proptest! {
         };
         prop_assert!(filled <= nested || !room.iter().enumerate().all(fits), "{} > {}", filled, nested);
     }
+}
+
+/// No order is below the bound, whoever made it: those that keep to the memory of `nested-fill` are not below its own.
+#[test]
+fn no_order_within_the_memory_is_below_the_bound() {
+    let mut runner = TestRunner::deterministic();
+    let mut seen = 0;
+    for _ in 0..300 {
+        let w = any_workload().new_tree(&mut runner).unwrap().current();
+        for name in ["monolithic", "phased", "nested", "bubble-fill"] {
+            let table = build(name, &w, &Options::default());
+            let mut limits = Limits::default();
+            for module in ModuleKind::ALL {
+                let most = peak_microbatches(&table, &w).iter().map(|peak| peak[module]).fold(0.0, f64::max);
+                limits.budget[module] = Some(Budget::Microbatches(most));
+            }
+            let Ok(least) = lower_bound(&w, &limits) else { continue };
+            let time = simulate(&table, &w).unwrap().time();
+            assert!(time >= least * (1.0 - 1e-9), "{name}: {time} < {least}: {w:?}");
+            seen += 1;
+        }
+    }
+    assert!(seen > 1000, "{seen}");
+}
+
+/// With next to nothing to fill bubbles with, the chain is the bound: p - 1 forwards until the last stage starts, all its
+/// work but the 2 weight gradients that memory lets wait, p - 1 input gradients and stage 0's weight gradient.
+#[test]
+fn the_chain_bounds_light_encoders_and_is_reached() {
+    let w = workload(7, 33, [3.0; 3], [1.0, 1.0], [0.0; 2], 0.0);
+    let chain = 1.0 / 7.0 + 6.0 * 3.0 + (33.0 * 9.0 - 2.0 * 3.0) + 6.0 * 3.0 + 3.0;
+    close(lower_bound(&w, &Limits::default()).unwrap(), chain, 1e-9);
+    close(run("nested-fill", &w).time(), chain, 1e-6);
 }
 
 /// Half the memory takes longer, but no longer than it has to.
