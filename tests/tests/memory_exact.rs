@@ -5,7 +5,7 @@ use bigmac::config::{Config, Dtype, Pipeline};
 use bigmac::data::StepPlan;
 use bigmac::execute::{Program, activation_scope};
 use bigmac::schedule::memory::peak_bytes;
-use bigmac::schedule::{ModuleKind, Op, PerModule, Phase, Unit};
+use bigmac::schedule::{ModuleKind, Op, PerModule, Phase, Unit, Workload};
 use bigmac::train::{Session, TrainError, program, step_task};
 use bigmac_runtime::memory::scopes;
 use bigmac_tests::dataset::SmallSet;
@@ -157,13 +157,22 @@ fn a_budget_in_bytes_is_kept_to_the_byte() -> Result<()> {
 
 #[test]
 fn at_most_of_backwards_in_two_parts() -> Result<()> {
-    let set = SmallSet::new(&LINES, &config())?;
-    let plan = set.plan(&MIXED)?;
-    for ranks in [1, 3] {
-        let pipeline = pipeline("nested", ranks);
-        let program =
-            rewritten(&set.session, &plan, &pipeline, |w, ops| split(w, ops, &[ModuleKind::Llm], 3))?;
-        held_exactly(&set.session, &plan, &pipeline, &program)?;
+    let mut half = config();
+    half.model.dtype = Dtype::Bf16;
+    let mut plain = config();
+    (plain.model.llm.qk_norm, plain.model.llm.tied, plain.model.llm.kv_heads) = (false, false, 4);
+    let (mut wide, mut narrow) = (config(), config());
+    (wide.model.llm.mlp, narrow.model.llm.mlp) = (160, 8);
+    for config in [config(), half, plain, wide, narrow] {
+        let set = SmallSet::new(&LINES, &config)?;
+        let plan = set.plan(&MIXED)?;
+        for ranks in [1, 3] {
+            let pipeline = pipeline("nested", ranks);
+            let llm = |w: &Workload, ops| split(w, ops, &[ModuleKind::Llm], 3);
+            let program = rewritten(&set.session, &plan, &pipeline, llm)?;
+            held_exactly(&set.session, &plan, &pipeline, &program)
+                .with_context(|| format!("{:?}", config.model.llm))?;
+        }
     }
     Ok(())
 }

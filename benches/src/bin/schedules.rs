@@ -1,6 +1,6 @@
 //! Seconds per step of schedules against each other, on the same model, data and machine.
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 use bigmac::config::{Config, Encoder, Llm, Model, Pipeline};
 use bigmac::data::StepPlan;
 use bigmac::execute::{ExecuteError, Program, run};
@@ -88,8 +88,11 @@ fn measure(args: &Args, session: &Session, plan: &StepPlan, programs: &[Program]
     let timeout = Duration::from_secs(120);
     let mut seconds = run_ranks(args.ranks, timeout, |comm| -> Result<Vec<Vec<f64>>, ExecuteError> {
         let ctx = Context::cpu(comm.rank(), args.threads)?;
-        let placement = Placement::replicated(&session.shape, args.ranks, 1)?;
-        let mut modules = RankModules::random(&ctx, &session.shape, &placement, comm.rank(), 1)?;
+        let held = |program: &Program| {
+            let placement = Placement::of(&session.shape, &program.workload)?;
+            RankModules::random(&ctx, &session.shape, &placement, comm.rank(), 1)
+        };
+        let mut modules = programs.iter().map(held).collect::<Result<Vec<_>, _>>()?;
         let mut seconds = vec![Vec::new(); programs.len()];
         for round in 0..args.warmup + args.rounds {
             for turn in 0..programs.len() {
@@ -97,8 +100,8 @@ fn measure(args: &Args, session: &Session, plan: &StepPlan, programs: &[Program]
                 let task = step_task(session, plan, round as u64);
                 comm.barrier()?;
                 let began = Instant::now();
-                let measured = run(&ctx, &comm, &programs[which], &task, &mut modules)?;
-                reduce(&ctx, &comm, &mut modules, &measured, false)?;
+                let measured = run(&ctx, &comm, &programs[which], &task, &mut modules[which])?;
+                reduce(&ctx, &comm, &mut modules[which], &measured, false)?;
                 comm.barrier()?;
                 if round >= args.warmup {
                     seconds[which].push(began.elapsed().as_secs_f64());
@@ -131,7 +134,10 @@ fn main() -> Result<()> {
     let plan = set.plan(&vec![&[0, 0, 0, 0][..]; args.microbatches])?;
     let build = |schedule: &String| -> Result<Program> {
         let pipeline = Pipeline { schedule: schedule.clone(), ranks: args.ranks, ..Pipeline::default() };
-        Ok(program(&plan, &set.session.costs, &pipeline)?)
+        let program = program(&plan, &set.session.costs, &pipeline)?;
+        let ranks = program.workload.ranks();
+        ensure!(ranks == args.ranks, "{schedule} takes {ranks} ranks: it can't be run beside the others");
+        Ok(program)
     };
     let programs = args.schedules.iter().map(build).collect::<Result<Vec<_>>>()?;
     let seconds = measure(&args, &set.session, &plan, &programs)?;
