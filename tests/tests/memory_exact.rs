@@ -4,9 +4,11 @@ use anyhow::{Context as _, Result, ensure};
 use bigmac::config::{Config, Dtype, Pipeline};
 use bigmac::data::StepPlan;
 use bigmac::execute::{Program, activation_scope};
+use bigmac::model::{Placement, RankModules};
 use bigmac::schedule::memory::peak_bytes;
-use bigmac::schedule::{ModuleKind, Op, PerModule, Phase, Unit, Workload};
+use bigmac::schedule::{ModuleKind, Op, PerModule, Phase, Piece, Unit, Workload};
 use bigmac::train::{Session, TrainError, program, step_task};
+use bigmac_runtime::Context;
 use bigmac_runtime::memory::scopes;
 use bigmac_tests::dataset::SmallSet;
 use bigmac_tests::steps::{STEP, StepResult, run_program};
@@ -14,7 +16,7 @@ use bigmac_tests::tables::{fitting, layouts, recomputed, rewritten, schedules, s
 use bigmac_tests::tiny::{
     ANSWER, CAPTION, DRAWING, EDIT, LINES, SEVERAL, SHORT_DRAWING, SHORT_TEXT, TEXT, config, pipeline,
 };
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 const MIXED: [&[usize]; 7] = [
     &[CAPTION, DRAWING],
@@ -133,6 +135,31 @@ fn sizes_without_a_run_are_those_of_the_run() -> Result<()> {
             let spec = step_task(&set.session, &plan, STEP).value_spec(value)?;
             assert_eq!(sized.value_bytes(value), Some(spec.bytes() as u64), "{value}");
         }
+    }
+    Ok(())
+}
+
+#[test]
+fn sizes_of_a_chain_add_up_to_those_of_the_run() -> Result<()> {
+    let set = SmallSet::new(&LINES, &config())?;
+    let plan = set.plan(&MIXED)?;
+    let step = exact(&set.session, &plan, &pipeline("monolithic-balanced", 3))?;
+    let workload = step.program.workload;
+    let sized = set.session.costs.with_sizes(&plan, workload.clone())?;
+    let ctx = Context::cpu(0, 1)?;
+    let placement = Placement::of(&set.session.shape, &workload)?;
+    let modules = RankModules::planned(&ctx, &set.session.shape, &placement)?;
+    let task = step_task(&set.session, &plan, STEP);
+    let mut sums = BTreeMap::<(ModuleKind, Piece), [i64; 2]>::new();
+    for unit in workload.units() {
+        let saved = task.saved_bytes(&ctx, &modules, &workload, unit)?;
+        let sum = sums.entry((unit.module.kind(), unit.piece)).or_default();
+        let given = sized.saved(unit).context("every unit has a size")?;
+        *sum = [sum[0] + given as i64, sum[1] + saved as i64];
+    }
+    for (what, [given, saved]) in sums {
+        // Each chunk's share is rounded to a byte.
+        assert!((given - saved).abs() <= 2, "{what:?}: {given}, saved {saved}");
     }
     Ok(())
 }

@@ -23,7 +23,8 @@ struct Sizer<'a> {
 }
 
 impl CostModel {
-    /// The workload that [`CostModel::workload`] gave for `plan`, with exact sizes.
+    /// A workload of `plan` with its sizes. They are exact, except that a chunk of an encoder or a generator that is cut
+    /// counts for its share of what the whole module saves.
     ///
     /// # Errors
     /// Those of the operators' shape checks.
@@ -68,7 +69,7 @@ impl Sizer<'_> {
         let image = self.task.image(item)?;
         let key = (ModuleKind::Encoder, image.size, image.rows.len(), false);
         Ok(ItemSize {
-            saved: self.item(key, Module::ENCODER, item)?,
+            saved: self.item(key, Module::Encoder, self.workload.encoder_chunks(), item)?,
             value: self.bytes(Value::Embeds(item))?,
             hidden: self.bytes(Value::EncoderHidden { item, chunk: Chunk(1) })?,
         })
@@ -79,7 +80,7 @@ impl Sizer<'_> {
         let below = self.workload.has_backward(ModuleKind::Llm, item.microbatch);
         let key = (ModuleKind::Generator, draw.size, draw.cond_rows.len(), below);
         Ok(ItemSize {
-            saved: self.item(key, Module::GENERATOR, item)?,
+            saved: self.item(key, Module::Generator, self.workload.generator_chunks(), item)?,
             value: self.bytes(Value::Cond(item))?,
             hidden: self.bytes(Value::GeneratorHidden { item, chunk: Chunk(1) })?,
         })
@@ -88,13 +89,15 @@ impl Sizer<'_> {
     fn item(
         &mut self,
         key: (ModuleKind, usize, usize, bool),
-        module: Module,
+        module: fn(Chunk) -> Module,
+        chunks: usize,
         item: Item,
     ) -> Result<u64, ExecuteError> {
         if let Some(saved) = self.seen.get(&key) {
             return Ok(*saved);
         }
-        let saved = self.saved(module, Piece::Item(item))?;
+        let all = (0..chunks).map(|chunk| self.saved(module(Chunk(chunk)), Piece::Item(item)));
+        let saved = all.sum::<Result<u64, _>>()?;
         self.seen.insert(key, saved);
         Ok(saved)
     }

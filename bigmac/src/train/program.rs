@@ -37,12 +37,12 @@ pub fn program_on(
     let workload = costs.workload(plan, pipeline.ranks, pipeline.chunks)?;
     let in_bytes = |kind: &ModuleKind| matches!(options.limits.budget[*kind], Some(Budget::Bytes(_)));
     let sized = ModuleKind::ALL.iter().any(in_bytes) || costs.rates.per_byte > 0.0;
-    let workload = if sized { costs.with_sizes(plan, workload)? } else { workload };
-    options.limits.microbatch_bytes = microbatch_bytes(&workload);
     let workload = match chain {
         Some(chain) => workload.with_chain(chain.clone()),
         None => schedule.workload(&workload),
     };
+    let workload = if sized { costs.with_sizes(plan, workload)? } else { workload };
+    options.limits.microbatch_bytes = microbatch_bytes(&workload);
     let table = schedule.build(&workload, &options)?;
     let table = lower(&table, &workload).map_err(|e| TrainError::Table(Box::new(e.into())))?;
     validate(&table, &workload, &options.limits).map_err(|e| TrainError::Table(Box::new(e)))?;

@@ -162,7 +162,7 @@ impl<'a> Runner<'a> {
             ..counts(&plan)
         };
         self.collect_memory(&measured, &mut report)?;
-        self.collect_timeline(step, &program, &measured)?;
+        self.collect_timeline(step, &plan, program, &measured)?;
         report.seconds = began.elapsed().as_secs_f64();
         report.tokens_per_second = report.tokens as f64 / report.seconds;
         report.images_per_second = report.images as f64 / report.seconds;
@@ -206,7 +206,13 @@ impl<'a> Runner<'a> {
     }
 
     /// Draws the measured step beside its simulation, once the first steps' noise is over.
-    fn collect_timeline(&self, step: u64, program: &Program, measured: &Measured) -> Result<(), TrainError> {
+    fn collect_timeline(
+        &self,
+        step: u64,
+        plan: &StepPlan,
+        mut program: Program,
+        measured: &Measured,
+    ) -> Result<(), TrainError> {
         const MEASURED_STEP: u64 = 20;
         let last = self.shared.session.config.train.steps.saturating_sub(1);
         if step != MEASURED_STEP.min(last) {
@@ -219,7 +225,8 @@ impl<'a> Runner<'a> {
         if rank == 0 {
             let read = |bytes: &Vec<u8>| serde_json::from_slice(bytes).map_err(failed);
             let traces: Vec<Trace> = traces.iter().map(read).collect::<Result<_, _>>()?;
-            self.shared.observer.timeline(self.shared.folder, program, &traces, step)?;
+            program.workload = self.shared.session.costs.with_sizes(plan, program.workload)?;
+            self.shared.observer.timeline(self.shared.folder, &program, &traces, step)?;
         }
         Ok(())
     }
