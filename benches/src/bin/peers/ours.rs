@@ -2,6 +2,7 @@
 
 use bigmac::execute::Program;
 use bigmac::schedule::ModuleKind;
+use bigmac::schedule::render::Trace;
 use bigmac::train::{self, Observer, Session, Snapshot, StepReport, TrainError};
 use bigmac_models::stage::Stage;
 use std::path::Path;
@@ -101,7 +102,7 @@ impl<F: FnMut(u64) -> anyhow::Result<Option<Vec<f64>>> + Send> Observer for Paus
         &self,
         _folder: &Path,
         _program: &Program,
-        _spans: &[Vec<(f64, f64)>],
+        _traces: &[Trace],
         _step: u64,
     ) -> Result<(), TrainError> {
         Ok(())
