@@ -1,3 +1,1 @@
-//! What benchmark binaries share.
-
-pub mod spread;
+//! Benchmark binaries; what they share is in `bigmac::measure`.

@@ -3,11 +3,12 @@
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
-use serde::de::DeserializeOwned;
-use thiserror::Error;
+use serde::de::{DeserializeOwned, Error};
+use serde::{Deserialize, Deserializer};
+use thiserror::Error as ThisError;
 
 /// Why a TOML file can't be used.
-#[derive(Debug, Error)]
+#[derive(Debug, ThisError)]
 pub enum TomlError {
     /// The file can't be read.
     #[error("could not read {}: {source}", path.display())]
@@ -69,4 +70,16 @@ impl TomlFile {
             message: message.into(),
         }
     }
+}
+
+/// Reads a number that is finite and not negative, such as a time.
+///
+/// # Errors
+/// Any other number, NaN included.
+pub fn not_negative<'de, D: Deserializer<'de>>(deserializer: D) -> Result<f64, D::Error> {
+    let value = f64::deserialize(deserializer)?;
+    if value.is_finite() && value >= 0.0 {
+        return Ok(value);
+    }
+    Err(D::Error::custom(format!("{value} is given, but the number has to be finite and not negative")))
 }

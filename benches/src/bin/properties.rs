@@ -6,10 +6,10 @@ use std::ops::Range;
 use std::time::Instant;
 
 use anyhow::{Result, bail};
+use bigmac::measure::quantiles;
 use bigmac::schedule::registry::schedule;
 use bigmac::schedule::simulate::simulate;
 use bigmac::schedule::{Options, UniformCosts, Workload};
-use bigmac_benches::spread::quantiles;
 use bigmac_tests::random_steps::{Evenness, Failure, Found, any, claims, each, even, hold};
 use clap::Parser;
 use serde::Serialize;

@@ -8,6 +8,7 @@ mod eval;
 mod imagine;
 mod load;
 mod outcome;
+mod profile;
 mod progress;
 mod shape;
 mod simulate;
@@ -41,6 +42,7 @@ enum Command {
     Data(data::DataArgs),
     Simulate(Box<simulate::Simulate>),
     Compare(Box<compare::Compare>),
+    Profile(profile::ProfileArgs),
     Doctor(doctor::Doctor),
 }
 
@@ -54,6 +56,7 @@ impl Command {
             Command::Data(args) => data::run(args),
             Command::Simulate(command) => command.run(),
             Command::Compare(command) => command.run(),
+            Command::Profile(args) => profile::run(args),
             Command::Doctor(command) => command.run(),
         }
     }

@@ -58,6 +58,8 @@ pub struct Measured {
     pub held: Vec<PerModule<usize>>,
     /// Start and end of each op of this rank's list, in seconds since the step's start.
     pub spans: Vec<(f64, f64)>,
+    /// Of each op of this rank's list, the part of its span in which it waited for values of other ranks, in seconds.
+    pub waits: Vec<f64>,
 }
 
 struct Run<'a> {
@@ -109,6 +111,7 @@ pub fn run(
     let start = Instant::now();
     for op in ops {
         let begun = start.elapsed().as_secs_f64();
+        run.measured.waits.push(0.0);
         run.op(op)?;
         run.measured.spans.push((begun, start.elapsed().as_secs_f64()));
         let mut held = PerModule::default();
@@ -155,7 +158,12 @@ impl Run<'_> {
         }
         let from = self.posted.remove(&value).ok_or_else(|| ExecuteError::missing_value(self.rank, value))?;
         let ctx = self.ctx.in_scope(scopes::MESSAGES);
-        Ok(self.comm.recv(&ctx, from.0, self.tag(value), &self.task.value_spec(value)?)?)
+        let began = Instant::now();
+        let tensor = self.comm.recv(&ctx, from.0, self.tag(value), &self.task.value_spec(value)?)?;
+        if let Some(waited) = self.measured.waits.last_mut() {
+            *waited += began.elapsed().as_secs_f64();
+        }
+        Ok(tensor)
     }
 
     /// Everything that `unit` reads in a phase, here.

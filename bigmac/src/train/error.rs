@@ -6,7 +6,7 @@ use crate::execute::ExecuteError;
 use crate::schedule::ScheduleError;
 use crate::schedule::budget::BudgetError;
 use crate::schedule::validate::ValidateError;
-use bigmac_comm::CommError;
+use bigmac_comm::{CommError, RankError, RankFailure};
 use std::path::PathBuf;
 
 /// Why a run ended, or never began.
@@ -143,6 +143,16 @@ pub enum TrainError {
         /// Entries of the model.
         model: usize,
     },
+}
+
+impl From<RankError<TrainError>> for TrainError {
+    /// The rank's own error where it has one.
+    fn from(error: RankError<TrainError>) -> Self {
+        match error.cause {
+            RankFailure::Failed(cause) => cause,
+            other => TrainError::Rank { rank: error.rank, message: other.to_string() },
+        }
+    }
 }
 
 fn go_on(newest: &Option<PathBuf>) -> String {

@@ -27,7 +27,7 @@ pub use snapshot::{Snapshot, state_name};
 use crate::config;
 use crate::execute::Program;
 use crate::schedule::render::Trace;
-use bigmac_comm::{RankFailure, run_ranks};
+use bigmac_comm::run_ranks;
 use bigmac_runtime::Error;
 use bigmac_runtime::fs::write_atomically;
 use std::path::Path;
@@ -106,15 +106,11 @@ pub fn train(
     let ranks = layout.placement.ranks();
     let weights = resume.or(start.as_ref());
     let shared = rank::Shared { session, layout, resume, weights, folder, stop, observer };
-    let ended =
-        run_ranks(ranks, timeout, |comm| rank::run_rank(&shared, &comm)).map_err(|error| match error.cause {
-            RankFailure::Failed(cause) => cause,
-            other => TrainError::Rank { rank: error.rank, message: other.to_string() },
-        });
+    let ended = run_ranks(ranks, timeout, |comm| rank::run_rank(&shared, &comm));
     let ended = ended.map_err(|cause| {
         // Where the folder can't be read any more, that is part of the cause.
         let newest = checkpoint::list(&folder.join(checkpoint::FOLDER)).ok().and_then(|mut all| all.pop());
-        TrainError::Ended { cause: Box::new(cause), newest }
+        TrainError::Ended { cause: Box::new(cause.into()), newest }
     })?;
     let mut ended = ended.into_iter();
     let first = ended.next();

@@ -12,7 +12,9 @@ use crate::command::outcome::{Outcome, draw, short};
 use crate::command::{paragraph, print};
 
 /// What everything is compared with.
-const REFERENCE: &str = "nested";
+pub(super) const REFERENCE: &str = "nested";
+/// The order of the LLM's chunks where none is asked for.
+const DEFAULT_LLM: &str = "1f1b";
 
 /// A line of the comparison.
 struct Row {
@@ -34,7 +36,7 @@ impl Compare {
     /// Compares on the costs of the command line or of a file.
     pub(super) fn typed(&self) -> anyhow::Result<()> {
         let format = self.timeline.as_deref().map(Format::of).transpose()?;
-        let (schedules, llms) = (self.schedules()?, self.llms()?);
+        let (schedules, llms) = (self.schedules()?, self.llms(DEFAULT_LLM)?);
         let workload = self.shape.workload()?;
         let comparison = self.comparison(&schedules, &llms, &workload)?;
         if let (Some(path), Some(format)) = (&self.timeline, format) {

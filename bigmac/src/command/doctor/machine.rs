@@ -1,6 +1,7 @@
 //! Processor, memory and disk.
 
 use anyhow::Context;
+use bigmac::profile::processor;
 use serde::Serialize;
 use std::path::{Path, PathBuf};
 
@@ -32,7 +33,7 @@ impl Machine {
         let memory = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
         let (extensions, built_for) = extensions();
         Ok(Machine {
-            processor: std::fs::read_to_string("/proc/cpuinfo").ok().and_then(|text| processor(&text)),
+            processor: processor(),
             threads: threads.get(),
             extensions,
             built_for,
@@ -42,12 +43,6 @@ impl Machine {
             directory,
         })
     }
-}
-
-/// The model in the text of `/proc/cpuinfo`.
-fn processor(cpuinfo: &str) -> Option<String> {
-    let line = cpuinfo.lines().find(|line| line.starts_with("model name"))?;
-    Some(line.split_once(':')?.1.trim().to_owned())
 }
 
 /// A value in the text of `/proc/meminfo`, in bytes.
@@ -101,9 +96,6 @@ mod tests {
         assert_eq!(meminfo(text, "MemTotal"), Some(24_683_656 * 1024));
         assert_eq!(meminfo(text, "MemAvailable"), Some(23_148_564 * 1024));
         assert_eq!(meminfo(text, "Mem"), None);
-        let text = "processor\t: 0\nmodel name\t: Some Processor: 3 GHz\nprocessor\t: 1\n";
-        assert_eq!(processor(text).as_deref(), Some("Some Processor: 3 GHz"));
-        assert_eq!(processor(""), None);
     }
 
     #[test]

@@ -1,20 +1,27 @@
 //! Repeated measurements as a median and how far they spread.
 
-use serde::Serialize;
+use crate::toml_file::not_negative;
+use serde::{Deserialize, Serialize};
 use std::fmt;
 
 /// The median of several measurements, with the quartiles, the least and the largest.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Spread {
     /// Median.
+    #[serde(deserialize_with = "not_negative")]
     pub median: f64,
     /// A quarter of the measurements are below.
+    #[serde(deserialize_with = "not_negative")]
     pub lower: f64,
     /// A quarter of the measurements are above.
+    #[serde(deserialize_with = "not_negative")]
     pub upper: f64,
     /// Smallest.
+    #[serde(deserialize_with = "not_negative")]
     pub least: f64,
     /// Largest.
+    #[serde(deserialize_with = "not_negative")]
     pub most: f64,
 }
 
@@ -22,10 +29,10 @@ impl Spread {
     /// Of at least one measurement. Between two measurements it is interpolated, as `numpy.quantile` does.
     ///
     /// ```
-    /// let spread = bigmac_benches::spread::Spread::of([3.0, 1.0, 2.0, 10.0]).unwrap();
+    /// let spread = bigmac::measure::Spread::of([3.0, 1.0, 2.0, 10.0]).unwrap();
     /// assert_eq!((spread.median, spread.least, spread.most), (2.5, 1.0, 10.0));
     /// assert_eq!((spread.lower, spread.upper), (1.75, 4.75));
-    /// assert!(bigmac_benches::spread::Spread::of([]).is_none());
+    /// assert!(bigmac::measure::Spread::of([]).is_none());
     /// ```
     pub fn of(values: impl IntoIterator<Item = f64>) -> Option<Spread> {
         let [least, lower, median, upper, most] = quantiles(values, [0.0, 0.25, 0.5, 0.75, 1.0])?;
@@ -37,7 +44,7 @@ impl Spread {
 /// measurements it is interpolated, as `numpy.quantile` does.
 ///
 /// ```
-/// assert_eq!(bigmac_benches::spread::quantiles([3.0, 1.0, 2.0], [0.0, 0.75, 1.0]), Some([1.0, 2.5, 3.0]));
+/// assert_eq!(bigmac::measure::quantiles([3.0, 1.0, 2.0], [0.0, 0.75, 1.0]), Some([1.0, 2.5, 3.0]));
 /// ```
 pub fn quantiles<const K: usize>(
     values: impl IntoIterator<Item = f64>,

@@ -1,0 +1,115 @@
+//! What is no op of a pipeline: a value's way between two ranks, and what follows the last op of a step.
+
+use std::time::{Duration, Instant};
+
+use bigmac_comm::{Communicator, Tag, run_ranks};
+use bigmac_runtime::{Context, DType, Tensor};
+use serde::{Deserialize, Serialize};
+
+use super::Spread;
+use super::turns::Rounds;
+use crate::data::StepPlan;
+use crate::execute::{Program, run};
+use crate::model::{Placement, RankModules};
+use crate::train::{Optimizer, Session, TrainError, reduce, step_task};
+
+/// Seconds, as medians with their spread.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Around {
+    /// From the send of a value of 4 bytes until its receiver, which waited for it, has it; none on one rank.
+    pub latency: Option<Spread>,
+    /// The same for a microbatch's hidden states.
+    pub hidden: Option<Spread>,
+    /// Bytes of these hidden states.
+    pub hidden_bytes: usize,
+    /// Reduction of gradients, on the slowest rank.
+    pub reduce: Spread,
+    /// The optimizer's step, on the slowest rank.
+    pub optimizer: Spread,
+}
+
+/// Ping-pongs per measurement of a transfer.
+const PINGS: usize = 16;
+/// Tag of ping-pongs: no value of a step has it, as none is under way.
+const PING: Tag = Tag(0);
+
+/// Measures transfers and what follows the pipeline, under one program. The optimizer runs at a learning rate of 0.
+///
+/// # Errors
+/// Those of a step, of the rank where it began.
+pub fn around(
+    session: &Session,
+    plan: &StepPlan,
+    program: &Program,
+    rounds: Rounds,
+) -> Result<Around, TrainError> {
+    let pipeline = &session.config.pipeline;
+    let timeout = Duration::from_secs_f64(pipeline.timeout);
+    let tokens = plan.microbatches.iter().map(|load| load.tokens.len()).max().unwrap_or(0);
+    let hidden = (tokens * session.shape.width() * session.shape.dtype.size()).max(4);
+    let ranks = run_ranks(pipeline.ranks, timeout, |comm| {
+        let ctx = Context::cpu(comm.rank(), pipeline.threads)?;
+        let mut times = [Vec::new(), Vec::new(), Vec::new(), Vec::new()];
+        let placement = Placement::of(&session.shape, &program.workload)?;
+        let seed = session.config.run.seed;
+        let mut modules = RankModules::random(&ctx, &session.shape, &placement, comm.rank(), seed)?;
+        let parts = modules.parts().map(|(_, _, params, _)| Optimizer::new(&ctx, params));
+        let mut optimizers = parts.collect::<Result<Vec<_>, _>>()?;
+        let task = step_task(session, plan, 0);
+        for round in 0..rounds.warmup + rounds.kept {
+            let measured = run(&ctx, &comm, program, &task, &mut modules)?;
+            let ping = [ping_pong(&ctx, &comm, 4)?, ping_pong(&ctx, &comm, hidden)?];
+            comm.barrier()?;
+            let began = Instant::now();
+            reduce(&ctx, &comm, &mut modules, &measured, false)?;
+            let reduced = began.elapsed().as_secs_f64();
+            let began = Instant::now();
+            for (optimizer, (_, params, gradients)) in optimizers.iter_mut().zip(modules.parts_mut()) {
+                optimizer.step(&ctx, params, gradients, &session.config.train, 0.0, round as u64, 1.0)?;
+            }
+            let stepped = began.elapsed().as_secs_f64();
+            if round >= rounds.warmup {
+                let all = [ping[0], ping[1], reduced, stepped];
+                times.iter_mut().zip(all).for_each(|(times, time)| times.push(time));
+            }
+        }
+        Ok::<_, TrainError>(times)
+    })?;
+    // Round by round, the slowest rank's; only the first two ranks play ping-pong.
+    let slowest = |which: usize| {
+        let rounds = (0..rounds.kept).map(|round| ranks.iter().map(move |rank| rank[which][round]));
+        Spread::of(rounds.map(|times| times.fold(0.0, f64::max)))
+    };
+    let none = Spread { median: 0.0, lower: 0.0, upper: 0.0, least: 0.0, most: 0.0 };
+    let transfer = |which| slowest(which).filter(|_| pipeline.ranks > 1);
+    Ok(Around {
+        latency: transfer(0),
+        hidden: transfer(1),
+        hidden_bytes: hidden,
+        reduce: slowest(2).unwrap_or(none),
+        optimizer: slowest(3).unwrap_or(none),
+    })
+}
+
+/// Seconds of one way between the first two ranks, each waiting for the other; 0 on others.
+fn ping_pong(ctx: &Context, comm: &dyn Communicator, bytes: usize) -> Result<f64, TrainError> {
+    comm.barrier()?;
+    if comm.rank() > 1 || comm.size() == 1 {
+        return Ok(0.0);
+    }
+    let peer = 1 - comm.rank();
+    let mut ball = Tensor::zeros(ctx, &[bytes], DType::U8)?;
+    let spec = ball.spec();
+    let began = Instant::now();
+    for _ in 0..PINGS {
+        if comm.rank() == 0 {
+            comm.send(ctx, ball, peer, PING)?;
+            ball = comm.recv(ctx, peer, PING, &spec)?;
+        } else {
+            let ball = comm.recv(ctx, peer, PING, &spec)?;
+            comm.send(ctx, ball, peer, PING)?;
+        }
+    }
+    Ok(began.elapsed().as_secs_f64() / (2 * PINGS) as f64)
+}

@@ -1,0 +1,150 @@
+//! Steps in turns.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use bigmac_comm::{Communicator, run_ranks};
+use bigmac_runtime::Context;
+
+use crate::data::StepPlan;
+use crate::execute::{ExecuteError, Measured, Program, StepTask, run};
+use crate::model::{Placement, RankModules};
+use crate::schedule::memory::{Change, peak_bytes, walk};
+use crate::schedule::{PerModule, Table};
+use crate::train::{Session, TrainError, step_task};
+
+/// How often every program runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rounds {
+    /// Rounds that are dropped, as caches and allocators are still cold.
+    pub warmup: usize,
+    /// Rounds that are kept.
+    pub kept: usize,
+}
+
+/// One step.
+#[derive(Clone, Debug)]
+pub struct Turn {
+    /// From the barrier before the step until the last rank's last op ended. Reduction of gradients and optimizer are
+    /// not in it.
+    pub seconds: f64,
+    /// What every rank measured.
+    pub ranks: Vec<Measured>,
+}
+
+/// What every program did.
+#[derive(Clone, Debug)]
+pub struct Contest {
+    /// `turns[p][r]` is program `p` in round `r` of those kept.
+    pub turns: Vec<Vec<Turn>>,
+    /// `foretold[p][rank]`: the most bytes that live activations would hold, by the table's own analysis.
+    pub foretold: Vec<Vec<PerModule<u64>>>,
+}
+
+/// Runs a step under every program in turns, each round beginning with another one, on as many threads as the
+/// configuration says. Weights are random and stay as they are. Programs whose modules live on the same
+/// ranks share theirs, so that all find them in the caches alike. `progress` is told each round as it ends.
+///
+/// # Errors
+/// Those of a step, of the rank where it began.
+pub fn take_turns(
+    session: &Session,
+    plan: &StepPlan,
+    programs: &[&Program],
+    rounds: Rounds,
+    progress: &(dyn Fn() + Sync),
+) -> Result<Contest, TrainError> {
+    let pipeline = &session.config.pipeline;
+    let timeout = Duration::from_secs_f64(pipeline.timeout);
+    let ranks = run_ranks(pipeline.ranks, timeout, |comm| {
+        run_rank(&Place { session, plan, rounds, comm: &comm }, programs, progress)
+    })?;
+    let mut contest =
+        Contest { turns: vec![Vec::new(); programs.len()], foretold: vec![Vec::new(); programs.len()] };
+    for (measured, foretold) in ranks {
+        for (which, (rounds, peak)) in measured.into_iter().zip(foretold).enumerate() {
+            contest.foretold[which].push(peak);
+            let turns = &mut contest.turns[which];
+            turns.resize(rounds.len(), Turn { seconds: 0.0, ranks: Vec::new() });
+            for (turn, measured) in turns.iter_mut().zip(rounds) {
+                let end = measured.spans.last().map_or(0.0, |span| span.1);
+                turn.seconds = turn.seconds.max(end);
+                turn.ranks.push(measured);
+            }
+        }
+    }
+    Ok(contest)
+}
+
+struct Place<'a> {
+    session: &'a Session,
+    plan: &'a StepPlan,
+    rounds: Rounds,
+    comm: &'a dyn Communicator,
+}
+
+/// By program: what the rank measured in every round, and the peaks foretold.
+type RankTurns = (Vec<Vec<Measured>>, Vec<PerModule<u64>>);
+
+fn run_rank(
+    place: &Place<'_>,
+    programs: &[&Program],
+    progress: &(dyn Fn() + Sync),
+) -> Result<RankTurns, TrainError> {
+    let Place { session, plan, rounds, comm } = *place;
+    let ctx = Context::cpu(comm.rank(), session.config.pipeline.threads)?;
+    let mut layouts: Vec<RankModules> = Vec::new();
+    let mut layout_of = Vec::with_capacity(programs.len());
+    for program in programs {
+        let placement = Placement::of(&session.shape, &program.workload)?;
+        let known = layouts.iter().position(|modules| *modules.placement() == placement);
+        if known.is_none() {
+            let (shape, seed) = (&session.shape, session.config.run.seed);
+            layouts.push(RankModules::random(&ctx, shape, &placement, comm.rank(), seed)?);
+        }
+        layout_of.push(known.unwrap_or(layouts.len() - 1));
+    }
+    let task = step_task(session, plan, 0);
+    let mut measured = vec![Vec::with_capacity(rounds.kept); programs.len()];
+    for round in 0..rounds.warmup + rounds.kept {
+        for turn in 0..programs.len() {
+            let which = (round + turn) % programs.len();
+            let modules = &mut layouts[layout_of[which]];
+            comm.barrier()?;
+            let one = run(&ctx, comm, programs[which], &task, modules)?;
+            if round >= rounds.warmup {
+                measured[which].push(one);
+            }
+        }
+        if comm.rank() == 0 {
+            progress();
+        }
+    }
+    let foretold = programs.iter().zip(&layout_of);
+    let foretold = foretold
+        .map(|(program, layout)| foretell(&ctx, &task, &layouts[*layout], program, comm.rank()))
+        .collect::<Result<_, _>>()?;
+    Ok((measured, foretold))
+}
+
+/// The most bytes of live activations on a rank.
+fn foretell(
+    ctx: &Context,
+    task: &StepTask<'_>,
+    modules: &RankModules,
+    program: &Program,
+    rank: usize,
+) -> Result<PerModule<u64>, ExecuteError> {
+    let (table, workload) = (&program.table, &program.workload);
+    let mut own = Table::empty(table.ranks.len());
+    own.ranks[rank].clone_from(&table.ranks[rank]);
+    let mut units = Vec::new();
+    walk(&own.ranks[rank], workload, |_, unit, change| {
+        if change == Change::Acquire {
+            units.push(unit);
+        }
+    });
+    let bytes = |unit| Ok((unit, task.saved_bytes(ctx, modules, workload, unit)? as u64));
+    let saved = units.into_iter().map(bytes).collect::<Result<HashMap<_, _>, ExecuteError>>()?;
+    Ok(peak_bytes(&own, workload, |unit| saved.get(&unit).copied().unwrap_or(0))[rank])
+}

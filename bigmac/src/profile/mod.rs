@@ -1,0 +1,260 @@
+//! What a machine takes for the ops of a configuration: measured once, kept as TOML, and the costs of simulations since.
+
+mod fit;
+mod take;
+
+pub use fit::UnitTimes;
+pub use take::take;
+
+use std::path::Path;
+
+use bigmac_runtime::fs::write_atomically;
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+use crate::config::{Config, Model};
+use crate::data::StepPlan;
+use crate::execute::{Rate, Rates, UnitRates};
+use crate::measure::{Around, NotRun};
+use crate::schedule::ModuleKind;
+use crate::toml_file::{TomlError, TomlFile};
+use crate::train::TrainError;
+
+/// Measured times of a configuration's ops.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Profile {
+    /// How it was taken.
+    pub taken: Taken,
+    /// Transfers and what follows the pipeline.
+    pub around: Around,
+    /// The model that was measured.
+    pub model: Model,
+    /// A line per module, chunk and phase.
+    pub unit: Vec<UnitTimes>,
+}
+
+/// Where, when and how a profile was taken.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Taken {
+    /// Date and time, UTC.
+    pub date: String,
+    /// Version of this program.
+    pub version: String,
+    /// The processor, as the system calls it.
+    pub processor: String,
+    /// Processors that the process could use.
+    pub processors: usize,
+    /// Ranks, all busy.
+    pub ranks: usize,
+    /// Threads of each rank.
+    pub threads: usize,
+    /// LLM chunks on each rank.
+    pub chunks: usize,
+    /// What was run in turns.
+    pub schedules: Vec<String>,
+    /// Different steps of the data.
+    pub steps: u64,
+    /// How often each ran under each schedule, cold rounds left out.
+    pub rounds: usize,
+}
+
+/// Why a profile can't be taken or used.
+#[derive(Debug, Error)]
+pub enum ProfileError {
+    /// The file.
+    #[error(transparent)]
+    Toml(#[from] TomlError),
+    /// Writing it.
+    #[error(transparent)]
+    Runtime(#[from] bigmac_runtime::Error),
+    /// A run.
+    #[error(transparent)]
+    Train(Box<TrainError>),
+    /// No schedule to measure under.
+    #[error("there is nothing to measure under: {0}")]
+    NotRun(Box<NotRun>),
+    /// It is of something else.
+    #[error(
+        "the profile was taken with {what} = {here}, but the configuration has {wanted}: take it anew with `bigmac profile`"
+    )]
+    Other {
+        /// The key.
+        what: &'static str,
+        /// Its value in the profile.
+        here: String,
+        /// Its value in the configuration.
+        wanted: String,
+    },
+    /// A module was not measured.
+    #[error(
+        "the profile has no times of the {module}'s {phase}: the steps that it was taken on had none; take it on more \
+         with --steps"
+    )]
+    Missing {
+        /// The module.
+        module: ModuleKind,
+        /// The phase.
+        phase: &'static str,
+    },
+    /// Nothing was measured.
+    #[error("a profile needs at least one {what}, but 0 were asked for")]
+    Nothing {
+        /// Of what there was none.
+        what: &'static str,
+    },
+}
+
+impl From<TrainError> for ProfileError {
+    fn from(error: TrainError) -> Self {
+        ProfileError::Train(Box::new(error))
+    }
+}
+
+impl Profile {
+    /// Reads a profile.
+    ///
+    /// # Errors
+    /// [`ProfileError::Toml`] with line and column: no TOML, an unknown or missing key, another type, a time that is
+    /// negative or not finite.
+    pub fn read(path: &Path) -> Result<Profile, ProfileError> {
+        Ok(TomlFile::read(path)?.parse()?)
+    }
+
+    /// Writes it: aside, synced, renamed.
+    ///
+    /// # Errors
+    /// [`ProfileError::Runtime`] of the file system.
+    pub fn write(&self, path: &Path) -> Result<(), ProfileError> {
+        let text = self.to_toml();
+        Ok(write_atomically(path, |file| file.write_all(text.as_bytes()))?)
+    }
+
+    fn to_toml(&self) -> String {
+        // A profile is made of tables, strings and numbers, all of which TOML has.
+        toml::to_string_pretty(self).unwrap_or_default()
+    }
+
+    /// Checks that it was taken with this configuration's model and layout.
+    ///
+    /// # Errors
+    /// [`ProfileError::Other`], naming what differs.
+    pub fn check(&self, config: &Config) -> Result<(), ProfileError> {
+        let (taken, pipeline) = (&self.taken, &config.pipeline);
+        let differs = |what, here: &dyn std::fmt::Display, wanted: &dyn std::fmt::Display| {
+            Err(ProfileError::Other { what, here: here.to_string(), wanted: wanted.to_string() })
+        };
+        for (what, here, wanted) in [
+            ("pipeline.ranks", taken.ranks, pipeline.ranks),
+            ("pipeline.threads", taken.threads, pipeline.threads),
+            ("pipeline.chunks", taken.chunks, pipeline.chunks),
+        ] {
+            if here != wanted {
+                return differs(what, &here, &wanted);
+            }
+        }
+        // Where weights start from takes no time.
+        let mut model = config.model.clone();
+        model.from.clone_from(&self.model.from);
+        for (what, same) in [
+            ("model.encoder", self.model.encoder == model.encoder),
+            ("model.llm", self.model.llm == model.llm),
+            ("model.generator", self.model.generator == model.generator),
+            ("model.dtype", self.model.dtype == model.dtype),
+        ] {
+            if !same {
+                return differs(what, &"other values", &"its own");
+            }
+        }
+        Ok(())
+    }
+
+    /// How fast work goes. With `split`, LLM backwards are those of input and weight gradients measured apart; otherwise
+    /// the whole backward, in halves. Encoder and generator backwards are always whole.
+    ///
+    /// # Errors
+    /// [`ProfileError::Missing`] for what `plan` needs and the profile lacks.
+    pub fn rates(&self, plan: &StepPlan, split: bool) -> Result<Rates, ProfileError> {
+        let mut rates = Rates::default();
+        let seconds = |spread: Option<crate::measure::Spread>| spread.map_or(0.0, |spread| spread.median);
+        let (empty, hidden) = (seconds(self.around.latency), seconds(self.around.hidden));
+        rates.latency = empty;
+        rates.per_byte = (hidden - empty).max(0.0) / self.around.hidden_bytes.max(1) as f64;
+        let loads = || plan.microbatches.iter();
+        for (module, chunks, wanted) in [
+            (ModuleKind::Encoder, 1, loads().any(|load| !load.images.is_empty())),
+            (ModuleKind::Llm, self.taken.ranks * self.taken.chunks, true),
+            (ModuleKind::Generator, 1, loads().any(|load| !load.draws.is_empty())),
+        ] {
+            if !wanted {
+                continue;
+            }
+            for chunk in 0..chunks {
+                let unit = self.unit_rates(module, chunk, split && module == ModuleKind::Llm)?;
+                rates.units.insert((module, chunk), unit);
+            }
+        }
+        Ok(rates)
+    }
+
+    fn unit_rates(&self, module: ModuleKind, chunk: usize, split: bool) -> Result<UnitRates, ProfileError> {
+        let rate = |phase: fit::Phase| {
+            let of = |unit: &&UnitTimes| unit.key() == (module, chunk, phase);
+            self.unit.iter().find(of).map(|unit| Rate { fixed: unit.fixed, per_gop: unit.per_gop })
+        };
+        let missing = |phase: fit::Phase| ProfileError::Missing { module, phase: phase.name() };
+        let none = Rate { fixed: 0.0, per_gop: 0.0 };
+        let (frozen, idle) = self.frozen(module);
+        let forward = rate(fit::Phase::Forward).ok_or(missing(fit::Phase::Forward))?;
+        if idle {
+            return Ok(UnitRates { forward, backward_input: none, backward_weight: none });
+        }
+        if split && let Some(backward_input) = rate(fit::Phase::BackwardInput) {
+            let weight = fit::Phase::BackwardWeight;
+            let backward_weight = if frozen { none } else { rate(weight).ok_or(missing(weight))? };
+            return Ok(UnitRates { forward, backward_input, backward_weight });
+        }
+        let whole = rate(fit::Phase::Backward).ok_or(missing(fit::Phase::Backward))?;
+        if frozen {
+            return Ok(UnitRates { forward, backward_input: whole, backward_weight: none });
+        }
+        let half = Rate { fixed: whole.fixed / 2.0, per_gop: whole.per_gop / 2.0 };
+        Ok(UnitRates { forward, backward_input: half, backward_weight: half })
+    }
+
+    /// Whether a module has no weight gradients, and whether it may have no backward at all.
+    fn frozen(&self, module: ModuleKind) -> (bool, bool) {
+        let (encoder, llm) = (self.model.encoder.frozen, self.model.llm.frozen);
+        match module {
+            ModuleKind::Encoder => (encoder, encoder),
+            ModuleKind::Llm => (llm, llm && encoder),
+            ModuleKind::Generator => {
+                (self.model.generator.frozen, self.model.generator.frozen && llm && encoder)
+            }
+        }
+    }
+}
+
+/// The processor as the system calls it; `None` where it doesn't say.
+pub fn processor() -> Option<String> {
+    processor_in(&std::fs::read_to_string("/proc/cpuinfo").ok()?)
+}
+
+/// The model in the text of `/proc/cpuinfo`.
+fn processor_in(cpuinfo: &str) -> Option<String> {
+    let line = cpuinfo.lines().find(|line| line.starts_with("model name"))?;
+    Some(line.split_once(':')?.1.trim().to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_processor_is_named() {
+        let text = "processor\t: 0\nmodel name\t: Some Processor: 3 GHz\nprocessor\t: 1\n";
+        assert_eq!(processor_in(text).as_deref(), Some("Some Processor: 3 GHz"));
+        assert_eq!(processor_in(""), None);
+    }
+}
