@@ -56,7 +56,7 @@ pub(super) struct Shape {
     group: Option<usize>,
 
     /// Microbatches that a rank runs through one chunk before its next, where the LLM schedule interleaves chunks
-    /// [default: the number of ranks]
+    /// [default: the number of ranks, or some more where they do not divide the microbatches]
     #[arg(long, value_name = "G")]
     llm_group: Option<usize>,
 

@@ -59,7 +59,7 @@ pub struct LlmOptions {
     /// far as there are microbatches. It leaves that much time between a microbatch's last forward and its first backward.
     pub extra_warmup: usize,
     /// How many microbatches a rank runs through one chunk before it turns to its next one, where the order interleaves
-    /// chunks; `None`: as many as there are ranks.
+    /// chunks; `None`: as many as there are ranks, or some more where they do not divide the microbatches.
     pub group: Option<usize>,
 }
 

@@ -6,14 +6,15 @@ use crate::schedule::api::{LlmOptions, LlmSchedule, ScheduleError};
 use crate::schedule::table::{Chunk, Microbatch, ModuleKind, Op, Phase, Table};
 use crate::schedule::workload::Workload;
 
-/// With v chunks per rank and groups of g microbatches ([`LlmOptions::group`], else p), a rank runs a group through its
-/// first chunk, then through its next, and so on, backward through the chunks turned round. Stage `s` runs
-/// `2 (p - s - 1) + (v - 1) g` chunk forwards ahead, then a forward and a backward in turns: with g = p at most
-/// `[2 (p - 1 - s) + (v - 1) p + 1] / v` microbatches are live, and equal stages take N R + (p - 1) R / v with
-/// R = F + B + W where N is a multiple of p. One chunk per rank is [`OneFOneB`].
+/// With v chunks per rank and groups of g microbatches, a rank runs a group through its first chunk, then through its
+/// next, and so on, backward through the chunks turned round. Stage `s` runs `2 (p - s - 1) + (v - 1) g` chunk forwards
+/// ahead, then a forward and a backward in turns: at most `[2 (p - 1 - s) + (v - 1) g + 1] / v` microbatches are live, and
+/// equal stages take N R + (p - 1) R / v with R = F + B + W and N >= p. One chunk per rank is [`OneFOneB`].
 ///
-/// Megatron-LM asks for groups of at least p microbatches, the last one included. Here the last group is what is left
-/// and any size runs: see [`Lists`].
+/// Megatron-LM asks for groups of at least p microbatches, the last one included: a smaller one comes round to a rank's
+/// next chunk before that can run. So without [`LlmOptions::group`] the microbatches are divided as evenly as they allow
+/// into the most groups of at least p, which are groups of p where N is a multiple of it. With it, groups have just that
+/// size, the last one what is left, and any size runs ([`Lists`]), if slowly below p.
 #[derive(Debug)]
 pub struct Interleaved;
 
@@ -30,11 +31,21 @@ impl LlmSchedule for Interleaved {
         if workload.chunks_per_rank() == 1 {
             return OneFOneB.build(workload, options);
         }
-        let group = options.group.unwrap_or(workload.ranks());
-        if group == 0 {
+        if options.group == Some(0) {
             return Err(ScheduleError::LlmGroup);
         }
-        Ok(Lists::new(workload, group, options.extra_warmup).run())
+        Ok(Lists::new(workload, options).run())
+    }
+}
+
+/// The sizes of the groups.
+fn groups(n: usize, p: usize, group: Option<usize>) -> Vec<usize> {
+    match group {
+        Some(group) => (0..n).step_by(group).map(|start| group.min(n - start)).collect(),
+        None => {
+            let count = (n / p).max(1);
+            (0..count).map(|index| n / count + usize::from(index < n % count)).collect()
+        }
     }
 }
 
@@ -76,13 +87,15 @@ struct Done {
 }
 
 impl<'a> Lists<'a> {
-    fn new(workload: &'a Workload, group: usize, extra_warmup: usize) -> Self {
+    fn new(workload: &'a Workload, options: LlmOptions) -> Self {
         let (p, v) = (workload.ranks(), workload.chunks_per_rank());
+        let groups = groups(workload.len(), p, options.group);
+        let group = options.group.unwrap_or_else(|| groups.iter().fold(p, |most, group| most.max(*group)));
         Lists {
             workload,
-            warmup: (v - 1) * group + extra_warmup,
-            forwards: order(workload.len(), group, v, 0..v),
-            backwards: order(workload.len(), group, v, (0..v).rev()),
+            warmup: (v - 1) * group + options.extra_warmup,
+            forwards: order(&groups, v, 0..v),
+            backwards: order(&groups, v, (0..v).rev()),
             done: vec![Done::default(); p],
             table: Table::empty(p),
         }
@@ -155,17 +168,19 @@ impl<'a> Lists<'a> {
 }
 
 /// Every group of microbatches through the chunks in this order.
-fn order(n: usize, group: usize, v: usize, locals: impl Iterator<Item = usize> + Clone) -> Vec<Turn> {
-    let starts = (0..n).step_by(group);
+fn order(groups: &[usize], v: usize, locals: impl Iterator<Item = usize> + Clone) -> Vec<Turn> {
+    let starts = groups.iter().scan(0, |next, group| {
+        *next += group;
+        Some((*next - group, *group))
+    });
     starts
-        .flat_map(|start| {
-            let size = group.min(n - start);
+        .flat_map(|(start, group)| {
             locals.clone().flat_map(move |local| {
-                (0..size).map(move |i| Turn {
+                (0..group).map(move |i| Turn {
                     local,
                     microbatch: Microbatch(start + i),
-                    forward: start * v + local * size + i,
-                    group: size,
+                    forward: start * v + local * group + i,
+                    group,
                 })
             })
         })

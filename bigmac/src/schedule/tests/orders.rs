@@ -100,6 +100,23 @@ fn interleaving_divides_the_bubble_by_the_chunks() {
     }
 }
 
+/// Groups of p where they divide the microbatches, else evenly some more: the time is what it would be.
+#[test]
+fn interleaving_costs_nothing_where_groups_do_not_divide_the_microbatches() {
+    for (p, v) in [(2, 2), (3, 3), (4, 2), (5, 2), (8, 3)] {
+        for n in p..=4 * p {
+            let shape = llm(p, v, n, [1.0, 1.0, 1.0], 0.0);
+            let time = n as f64 * 3.0 + (p - 1) as f64 * 3.0 / v as f64;
+            close(run("interleaved", &shape).time(), time, 1e-9);
+            let largest = n.div_ceil(n / p);
+            for (stage, peak) in peaks("interleaved", &shape).into_iter().enumerate() {
+                let live = (2 * (p - 1 - stage) + (v - 1) * largest + 1).min(n * v);
+                close(peak, live as f64 / v as f64, 1e-8);
+            }
+        }
+    }
+}
+
 #[test]
 fn gpipe_keeps_every_microbatch() {
     for (p, v, n) in [(1, 1, 3), (4, 1, 8), (4, 2, 8), (3, 3, 5), (6, 1, 2)] {
@@ -148,12 +165,12 @@ fn interleaved_runs_for_every_size_of_group() {
         for v in 1..=3 {
             for n in 1..=15 {
                 let w = llm(p, v, n, [1.0; 3], 0.0);
-                for group in 1..=8 {
+                for group in (1..=8).map(Some).chain([None]) {
                     for extra_warmup in [0, 1, 5] {
-                        let options = LlmOptions { extra_warmup, group: Some(group) };
+                        let options = LlmOptions { extra_warmup, group };
                         let table = interleaved.build(&w, options).unwrap();
                         let simulation = simulate(&table, &w);
-                        assert!(simulation.is_ok(), "p={p} v={v} n={n} g={group}: {simulation:?}");
+                        assert!(simulation.is_ok(), "p={p} v={v} n={n} g={group:?}: {simulation:?}");
                         assert_eq!(table.len(), 2 * p * v * n);
                     }
                 }
