@@ -19,7 +19,7 @@ use super::memory::{PerModule, walk};
 use super::simulate::Simulation;
 use super::table::{Op, Table, Unit};
 use super::workload::Workload;
-use words::number;
+use words::duration;
 
 pub use html::html;
 pub use perfetto::perfetto;
@@ -104,7 +104,6 @@ impl Timeline {
                 })
                 .collect()
         });
-        let (time, bubble) = (simulation.time(), 100.0 * simulation.bubble_rate());
         let (memory_unit, memory) = match sized {
             true => {
                 let bytes = |unit| saved(unit).unwrap_or(0) as f64;
@@ -114,16 +113,13 @@ impl Timeline {
         };
         Timeline {
             title: title.to_owned(),
-            note: format!(
-                "time {} · bubble {bubble:.1} % · ranks compute {:.0} % of the time",
-                number(time),
-                100.0 * simulation.utilization()
-            ),
+            note: String::new(),
             unit: TimeUnit::Cost,
             ranks: ranks.collect(),
             memory_unit,
             memory,
         }
+        .summed_up()
     }
 
     /// The timeline of a measured step of a table; one of `traces` per rank. What an op moved is the change of its own
@@ -158,18 +154,35 @@ impl Timeline {
             timeline.ranks.push(bars);
             timeline.memory.push(points);
         }
-        timeline.note = format!("time {}", words::duration(timeline.end(), timeline.unit));
-        timeline
+        timeline.summed_up()
     }
 
-    /// The same with every moment `factor` times as late, in another unit of time.
+    /// With its time, bubble (as [`Simulation::bubble_rate`] counts it) and the ranks' busy share as the note.
+    fn summed_up(mut self) -> Timeline {
+        let busy = |bars: &Vec<Bar>| bars.iter().map(|bar| bar.end - bar.start).sum::<f64>();
+        let active = |bars: &Vec<Bar>| Some(bars.last()?.end - bars.first()?.start);
+        let share = |part: f64, whole: f64| if whole > 0.0 { 100.0 * part / whole } else { 0.0 };
+        let most = |figures: &mut dyn Iterator<Item = f64>| figures.fold(0.0, f64::max);
+        let longest = most(&mut self.ranks.iter().filter_map(active));
+        let busiest = most(&mut self.ranks.iter().map(busy));
+        let total = self.end() * self.ranks.len() as f64;
+        self.note = format!(
+            "time {} · bubble {:.1} % · ranks compute {:.0} % of the time",
+            duration(self.end(), self.unit),
+            share(longest - busiest, longest),
+            share(self.ranks.iter().map(busy).sum(), total)
+        );
+        self
+    }
+
+    /// The same with every moment `factor` times as late, in another unit of time, and summed up anew.
     pub fn scaled(mut self, factor: f64, unit: TimeUnit) -> Timeline {
         for bar in self.ranks.iter_mut().flatten() {
             (bar.start, bar.end) = (bar.start * factor, bar.end * factor);
         }
         self.memory.iter_mut().flatten().for_each(|point| point.0 *= factor);
         self.unit = unit;
-        self
+        self.summed_up()
     }
 
     /// When the last bar ends.

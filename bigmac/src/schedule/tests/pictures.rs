@@ -67,6 +67,22 @@ fn bars_lie_where_the_clock_says() {
 }
 
 #[test]
+fn the_note_says_what_the_simulation_says() {
+    for name in ["nested", "monolithic", "recompute"] {
+        let w = shape();
+        let table = build(name, &w, &Options::default());
+        let simulation = simulate(&table, &w).unwrap();
+        let wanted = format!(
+            "time {} · bubble {:.1} % · ranks compute {:.0} % of the time",
+            simulation.time(),
+            100.0 * simulation.bubble_rate(),
+            100.0 * simulation.utilization()
+        );
+        assert_eq!(Timeline::simulated(name, &table, &w, &simulation).note, wanted);
+    }
+}
+
+#[test]
 fn pictures_of_nothing_are_pictures() {
     let idle =
         Timeline { title: "a<b & \"c\"".to_owned(), ranks: vec![Vec::new(); 2], ..Timeline::default() };
@@ -168,7 +184,7 @@ fn a_measured_step_shows_what_was_held() {
     assert_eq!(read, trace);
     let measured = Timeline::measured("step 3", &table, &[trace]);
     assert_eq!((measured.unit, measured.memory_unit), (TimeUnit::Seconds, MemoryUnit::Bytes));
-    assert_eq!(measured.note, "time 7 ms");
+    assert_eq!(measured.note, "time 7 ms · bubble 14.3 % · ranks compute 86 % of the time");
     let bytes: Vec<_> = measured.ranks[0].iter().map(|bar| bar.bytes).collect();
     assert_eq!(bytes, [3 << 20, 512, 512, 3 << 20].map(Some));
     let moments: Vec<f64> = measured.memory[0].iter().map(|point| point.0).collect();

@@ -43,13 +43,13 @@ function number(value, decimals = 3) {
 /** The unit in which times up to `largest` read well: its size and name. */
 function timeUnit(largest, unit) {
   if (unit === "cost") return [1, ""];
-  const units = [[1, " s"], [1e-3, " ms"], [1e-6, " µs"]];
-  return units.find(([size]) => largest >= size) ?? [1e-9, " ns"];
+  const units = [[1, "s"], [1e-3, "ms"], [1e-6, "µs"]];
+  return units.find(([size]) => largest >= size) ?? [1e-9, "ns"];
 }
 
 function timeInWords(time, unit) {
   const [size, name] = timeUnit(time, unit);
-  return number(time / size) + name;
+  return `${number(time / size)} ${name}`.trim();
 }
 
 function bytesInWords(count) {
@@ -63,16 +63,16 @@ function amountInWords(amount, timeline) {
   return timeline.memoryUnit === "bytes" ? bytesInWords(amount) : number(amount);
 }
 
-/** Round moments between `from` and `to`, about `count` of them, and how to write each. */
+/** Round moments between `from` and `to`, about `count` of them, each with its number in the axis's unit. */
 function ticks(from, to, count) {
-  const [size, name] = timeUnit(to, AXIS_UNIT);
+  const [size] = timeUnit(to, AXIS_UNIT);
   const rough = (to - from) / size / Math.max(1, count);
   const power = 10 ** Math.floor(Math.log10(rough));
   const step = [1, 2, 5, 10].map((factor) => factor * power).find((nice) => nice >= rough * 0.999);
   const decimals = Math.max(0, -Math.floor(Math.log10(step) + 1e-9));
   const list = [];
   for (let index = Math.ceil(from / size / step - 1e-9); index * step * size <= to * (1 + 1e-12); index++) {
-    list.push([index * step * size, (index * step).toFixed(decimals) + name]);
+    list.push([index * step * size, (index * step).toFixed(decimals)]);
   }
   return list;
 }

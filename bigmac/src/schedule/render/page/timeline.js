@@ -143,7 +143,7 @@ function point(section, event) {
   if (inside) {
     const [size, name] = timeUnit(view.to, AXIS_UNIT);
     const decimals = Math.max(0, Math.min(9, 2 - Math.floor(Math.log10((view.to - view.from) / size))));
-    moment.textContent = (timeAt(x) / size).toFixed(decimals) + name;
+    moment.textContent = `${(timeAt(x) / size).toFixed(decimals)} ${name}`;
     moment.style.transform = `translateX(${x - moment.offsetWidth / 2}px)`;
   }
   return found;
