@@ -7,6 +7,8 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
+use bigmac::schedule::render::{TimeUnit, Timeline, Trace, html};
+use bigmac::schedule::{PerModule, Table};
 use chromium::Browser;
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -195,6 +197,40 @@ fn bars_and_memory_are_drawn_and_microbatches_light_up() {
     browser.wait(DRAWN);
     assert_eq!(corner(&mut browser, 1, 0, 1), forward);
     assert_ne!(corner(&mut browser, 1, 1, 1), forward, "microbatch 1 has to fade");
+    assert_eq!(browser.complaints, [""; 0]);
+}
+
+#[test]
+fn a_measured_step_is_told_in_seconds_and_bytes() {
+    let Some(mut browser) = Browser::start() else { return };
+    let table: Table = "rank 0: E0F[0.0] L0F0 L0B0 E0B[0.0] step\n".parse().unwrap();
+    let held = |encoder, llm| PerModule { encoder, llm, generator: 0 };
+    let trace = Trace {
+        spans: vec![(0.0, 0.02), (0.02, 0.05), (0.06, 0.09), (0.09, 0.11), (0.11, 0.11)],
+        held: vec![held(3 << 20, 0), held(3 << 20, 512), held(3 << 20, 0), held(0, 0), held(0, 0)],
+    };
+    let measured = Timeline::measured("step 3, measured", &table, &[trace]);
+    let simulated = Timeline { title: "another".to_owned(), ..measured.clone() };
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("timeline.html");
+    std::fs::write(&file, html(&[measured, simulated.scaled(0.5, TimeUnit::Seconds)])).unwrap();
+    browser.open(&file);
+    browser.keep_screenshot("measured");
+    let words = browser.value("document.body.innerText");
+    assert!(words.as_str().unwrap().contains("time 110 ms"), "{words}");
+    let at = locate(&mut browser, 0, 0, 0);
+    let tip = hover(&mut browser, at);
+    assert_eq!(
+        tip[2..],
+        ["item 0.0", "rank", "0", "start", "0 s", "end", "20 ms", "lasts", "20 ms", "saves", "3 MiB"]
+    );
+    let at = locate(&mut browser, 1, 0, 2);
+    let tip = hover(&mut browser, at);
+    assert_eq!(tip[5..], ["start", "30 ms", "end", "45 ms", "lasts", "15 ms", "frees", "512 B"]);
+    let lane = browser.value("bigmac.locateMemory(0, 0, 0.055)");
+    let at = (lane["x"].as_f64().unwrap(), lane["y"].as_f64().unwrap());
+    let tip = hover(&mut browser, at);
+    assert_eq!(tip[1..], ["LLM", "512 B", "encoder", "3 MiB"]);
     assert_eq!(browser.complaints, [""; 0]);
 }
 

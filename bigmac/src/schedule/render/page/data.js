@@ -44,7 +44,7 @@ function number(value, decimals = 3) {
 function timeUnit(largest, unit) {
   if (unit === "cost") return [1, ""];
   const units = [[1, "s"], [1e-3, "ms"], [1e-6, "µs"]];
-  return units.find(([size]) => largest >= size) ?? [1e-9, "ns"];
+  return units.find(([size]) => largest >= size || largest === 0) ?? [1e-9, "ns"];
 }
 
 function timeInWords(time, unit) {
