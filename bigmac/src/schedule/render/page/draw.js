@@ -66,7 +66,7 @@ function text(pen, words, x, y, { colour = theme.dim, align = "left", size = 12 
 function drawAxis(canvas, pen) {
   prepare(canvas, pen, 30, 0);
   const [, unit] = timeUnit(view.to, AXIS_UNIT);
-  text(pen, unit ? `time, ${unit}` : "time", LEFT - 14, 14, { align: "right" });
+  text(pen, unit ? `time, ${unit}` : "time", LEFT - 16, 14, { align: "right" });
   pen.fillStyle = theme.grid;
   pen.fillRect(LEFT, 29, plotWidth(), 1);
   for (const [time, words] of ticks(view.from, view.to, plotWidth() / 110)) {

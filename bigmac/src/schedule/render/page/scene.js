@@ -1,7 +1,7 @@
 // Where things are: the part of time in view, and the rows of every timeline.
 
 /** Pixels left of time for names, and right of it for the peaks of memory. */
-const LEFT = 64;
+const LEFT = 72;
 const RIGHT = 76;
 
 const WHOLE = DATA.end > 0 ? DATA.end : 1;
