@@ -277,6 +277,8 @@ pub struct Pipeline {
     pub llm_group: usize,
     /// The most activations that a module may keep on a rank, as in `encoder=2mb,llm=512MiB`; empty: no limit.
     pub budget: String,
+    /// A file that `bigmac profile` wrote, whose times the schedule is built on; empty: operations are counted.
+    pub profile: String,
     /// Seconds that a rank waits for another before it gives up.
     pub timeout: f64,
 }
@@ -292,6 +294,7 @@ impl Default for Pipeline {
             group: 0,
             llm_group: 0,
             budget: String::new(),
+            profile: String::new(),
             timeout: 120.0,
         }
     }

@@ -6,7 +6,7 @@ use super::task::StepTask;
 use super::unit::{Forwarded, LossPart, Recorded};
 use crate::model::RankModules;
 use crate::schedule::{
-    ModuleKind, Op, PerModule, Phase, Piece, Rank, Table, Unit, Value, Work, Workload,
+    Module, ModuleKind, Op, PerModule, Phase, Piece, Rank, Table, Unit, Value, Work, Workload,
     memory::{BufferPlan, plan_buffers, recomputed},
 };
 use bigmac_autograd::Mode;
@@ -42,6 +42,13 @@ impl Program {
     pub fn new(table: Table, workload: Workload) -> Self {
         let buffers = plan_buffers(&table, &workload);
         Program { table, workload, buffers }
+    }
+
+    /// Whether LLM backwards are split into input and weight gradients.
+    pub fn is_split(&self) -> bool {
+        let weight =
+            |op: &Op| matches!(op, Op::Compute { module: Module::Llm(_), phase: Phase::BackwardWeight, .. });
+        self.table.iter().any(|(_, op)| weight(op))
     }
 }
 

@@ -6,7 +6,7 @@ use crate::config::Pipeline;
 use crate::data::StepPlan;
 use crate::execute::{CostModel, Program};
 use crate::schedule::simulate::{Simulation, simulate};
-use crate::schedule::{LlmSchedule, ModuleKind, Op, Phase, Schedule};
+use crate::schedule::{LlmSchedule, Schedule};
 use crate::train::{TrainError, program};
 
 /// A step under a schedule: what each rank runs, and what the simulator says of it.
@@ -85,9 +85,6 @@ fn llm_ranks(
 impl Contender {
     /// Whether LLM backwards are split into input and weight gradients.
     pub fn is_split(&self) -> bool {
-        self.program.table.iter().any(|(_, op)| match op {
-            Op::Compute { module, phase: Phase::BackwardWeight, .. } => module.kind() == ModuleKind::Llm,
-            _ => false,
-        })
+        self.program.is_split()
     }
 }

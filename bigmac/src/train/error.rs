@@ -3,6 +3,7 @@
 use crate::config::ConfigError;
 use crate::data::DataError;
 use crate::execute::ExecuteError;
+use crate::profile::ProfileError;
 use crate::schedule::ScheduleError;
 use crate::schedule::budget::BudgetError;
 use crate::schedule::validate::ValidateError;
@@ -33,6 +34,14 @@ pub enum TrainError {
     /// A limit on activations that is none.
     #[error("pipeline.budget: {0}")]
     Budget(#[from] BudgetError),
+    /// A profile that can't be used.
+    #[error("pipeline.profile = '{}': {cause}", path.display())]
+    Profile {
+        /// Its file.
+        path: PathBuf,
+        /// Why.
+        cause: Box<ProfileError>,
+    },
     /// A schedule without encoder and generator.
     #[error(
         "the schedule `{schedule}` leaves encoder and generator out: simulate it, or train with another, such as `nested`"

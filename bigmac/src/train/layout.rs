@@ -1,37 +1,63 @@
-//! Where a run's modules live, for all of its steps.
+//! Where a run's modules live, and what their work costs, for all of its steps.
 
-use super::{Session, TrainError};
+use super::{Session, TrainError, program_on};
 use crate::data::StepPlan;
+use crate::execute::CostModel;
 use crate::model::Placement;
+use crate::profile::Profile;
 use crate::schedule::{Chain, registry};
+use std::path::Path;
 
-/// How many steps a chain is cut for: enough for their images and drawings to be those of the whole run, on average.
+/// How many steps a run is laid out for: enough for their images and drawings to be those of the whole run, on average.
 const STEPS: u64 = 8;
 
-/// Which rank holds what, from the first step to the last.
+/// Which rank holds what, and what work costs, from the first step to the last.
 #[derive(Clone, Debug)]
 pub struct Layout {
     /// The chunks of all modules.
     pub placement: Placement,
     /// Where the schedule runs all modules as one chain: how it is cut.
     pub chain: Option<Chain>,
+    /// Estimated costs, or those of the configured profile.
+    pub costs: CostModel,
 }
 
 impl Layout {
     /// The layout of a run: a chain is cut evenly for the work of its first steps, however many of them it resumes behind.
     ///
     /// # Errors
-    /// For an unknown schedule; those of [`Placement::of`].
+    /// For an unknown schedule or one that can't run the first step; [`TrainError::Profile`] for a profile that can't be used;
+    /// those of [`Placement::of`].
     pub fn of(session: &Session) -> Result<Layout, TrainError> {
+        let path = &session.config.pipeline.profile;
+        if path.is_empty() {
+            return Self::at(session, session.costs.clone());
+        }
+        let wrong = |cause| TrainError::Profile { path: path.into(), cause: Box::new(cause) };
+        let profile = Profile::read(Path::new(path)).map_err(wrong)?;
+        profile.check(&session.config).map_err(wrong)?;
+        let plan = first_steps(session);
+        let rates = |split| profile.rates(&plan, split).map_err(wrong);
+        let layout = Self::at(session, CostModel { rates: rates(false)?, ..session.costs.clone() })?;
+        // Backwards cost what they were measured to as a whole, or split, as the schedule has them.
+        let (first, pipeline) = (session.planner.step(0), &session.config.pipeline);
+        if !program_on(&first, &layout.costs, pipeline, layout.chain.as_ref())?.is_split() {
+            return Ok(layout);
+        }
+        Self::at(session, CostModel { rates: rates(true)?, ..layout.costs })
+    }
+
+    fn at(session: &Session, costs: CostModel) -> Result<Layout, TrainError> {
         let pipeline = &session.config.pipeline;
-        let steps = (0..STEPS).map(|step| session.planner.step(step));
-        let plan = StepPlan {
-            microbatches: steps.flat_map(|plan| plan.microbatches).collect(),
-            ..StepPlan::default()
-        };
-        let workload = session.costs.workload(&plan, pipeline.ranks, pipeline.chunks)?;
+        let workload = costs.workload(&first_steps(session), pipeline.ranks, pipeline.chunks)?;
         let workload = registry::schedule(&pipeline.schedule)?.workload(&workload);
         let placement = Placement::of(&session.shape, &workload)?;
-        Ok(Layout { placement, chain: workload.chain().cloned() })
+        Ok(Layout { placement, chain: workload.chain().cloned(), costs })
     }
+}
+
+/// The microbatches of a run's first steps.
+fn first_steps(session: &Session) -> StepPlan {
+    let steps = (0..STEPS).map(|step| session.planner.step(step));
+    StepPlan { microbatches: steps.flat_map(|plan| plan.microbatches).collect(), ..StepPlan::default() }
 }

@@ -97,12 +97,12 @@ pub fn train(
         check_unused(folder)?;
     }
     let start = start_weights(session, resume)?;
+    let layout = Layout::of(session)?;
     std::fs::create_dir_all(folder).map_err(|e| Error::io(folder, e))?;
     let resolved = config::write(&session.config);
     write_atomically(&folder.join(CONFIG), |w| w.write_all(resolved.as_bytes()))?;
     let pipeline = &session.config.pipeline;
     let timeout = Duration::from_secs_f64(pipeline.timeout);
-    let layout = Layout::of(session)?;
     let ranks = layout.placement.ranks();
     let weights = resume.or(start.as_ref());
     let shared = rank::Shared { session, layout, resume, weights, folder, stop, observer };

@@ -136,8 +136,8 @@ impl<'a> Runner<'a> {
         let config = &session.config;
         self.ctx.memory().all_scopes().iter().for_each(|s| s.reset_peak());
         let plan = session.planner.step(step);
-        let chain = self.shared.layout.chain.as_ref();
-        let program = program_on(&plan, &session.costs, &config.pipeline, chain)?;
+        let layout = &self.shared.layout;
+        let program = program_on(&plan, &layout.costs, &config.pipeline, layout.chain.as_ref())?;
         let task = step_task(session, &plan, step);
         let measured = run(&self.ctx, self.comm, &program, &task, &mut self.modules)?;
         // Only rank 0 listens for the wish to stop; the sum tells everybody.
@@ -225,7 +225,7 @@ impl<'a> Runner<'a> {
         if rank == 0 {
             let read = |bytes: &Vec<u8>| serde_json::from_slice(bytes).map_err(failed);
             let traces: Vec<Trace> = traces.iter().map(read).collect::<Result<_, _>>()?;
-            program.workload = self.shared.session.costs.with_sizes(plan, program.workload)?;
+            program.workload = self.shared.layout.costs.with_sizes(plan, program.workload)?;
             self.shared.observer.timeline(self.shared.folder, &program, &traces, step)?;
         }
         Ok(())

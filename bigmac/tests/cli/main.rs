@@ -4,6 +4,7 @@ mod commands;
 mod damage;
 mod input;
 mod interrupt;
+mod profile;
 mod resume;
 mod sets;
 mod work;

@@ -1,0 +1,36 @@
+//! Runs whose schedule is built on measured times.
+
+use crate::work::Work;
+
+const PROFILE: &str = "profile tiny.toml --ranks 2 --rounds 2 --steps 4 --out p.toml";
+
+#[test]
+fn a_run_on_measured_times_learns_the_same() {
+    let work = Work::new();
+    work.ok(PROFILE);
+    work.ok("train tiny.toml --ranks 2 --out counted");
+    let counted = work.losses("counted");
+    for (name, layout) in [
+        ("nested", "--schedule nested"),
+        ("split", "--schedule nested --set pipeline.llm=zb-h1"),
+        ("chain", "--schedule monolithic-balanced"),
+    ] {
+        work.ok(&format!("train tiny.toml --ranks 2 --set pipeline.profile=p.toml {layout} --out {name}"));
+        let losses = work.losses(name);
+        assert_eq!(losses.len(), counted.len());
+        for (a, b) in counted.iter().zip(&losses) {
+            assert!((a - b).abs() <= 1e-4 * a.abs(), "{name}: {losses:?}, on counted operations {counted:?}");
+        }
+    }
+}
+
+#[test]
+fn a_profile_that_does_not_fit_is_named_and_nothing_is_begun() {
+    let work = Work::new();
+    work.error("train tiny.toml --set pipeline.profile=none.toml", &["pipeline.profile", "none.toml"]);
+    work.ok(PROFILE);
+    let train = "train tiny.toml --set pipeline.profile=p.toml";
+    work.error(&format!("{train} --ranks 3"), &["pipeline.profile", "p.toml", "pipeline.ranks = 2", "3"]);
+    work.error(&format!("{train} --ranks 2 --set model.llm.mlp=48"), &["p.toml", "model.llm"]);
+    assert!(!work.path("runs").exists());
+}
