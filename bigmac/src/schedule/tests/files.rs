@@ -44,6 +44,7 @@ fn text_that_is_no_table_is_refused() {
 fn text_errors_name_line_and_column() {
     for (text, line, column) in [
         ("rank 0: L0F0 L0Q0 step", 1, 14),
+        ("rank 0:\u{2003}L0F0 L0Q0 step", 1, 14),
         ("# \u{e4}\u{f6}\n\nrank 0:\n   L0F0\tstop # x", 4, 9),
         ("# \u{e4}\nL0F0", 2, 1),
         ("rank 0: step\n  rank 2: step", 2, 3),
