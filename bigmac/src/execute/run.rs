@@ -5,6 +5,7 @@ use super::error::ExecuteError;
 use super::task::StepTask;
 use super::unit::{Forwarded, LossPart, Recorded};
 use crate::model::RankModules;
+use crate::schedule::render::Trace;
 use crate::schedule::{
     Module, ModuleKind, Op, PerModule, Phase, Piece, Rank, Table, Unit, Value, Work, Workload,
     memory::{BufferPlan, plan_buffers, recomputed},
@@ -67,6 +68,17 @@ pub struct Measured {
     pub spans: Vec<(f64, f64)>,
     /// Of each op of this rank's list, the part of its span in which it waited for values of other ranks, in seconds.
     pub waits: Vec<f64>,
+}
+
+impl Measured {
+    /// What a timeline shows: an op's bar begins when its inputs are there, as in a simulation.
+    pub fn trace(&self) -> Trace {
+        let computed = self.spans.iter().zip(&self.waits);
+        Trace {
+            spans: computed.map(|((start, end), waited)| ((start + waited).min(*end), *end)).collect(),
+            held: self.held.clone(),
+        }
+    }
 }
 
 struct Run<'a> {

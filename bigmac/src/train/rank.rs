@@ -220,7 +220,7 @@ impl<'a> Runner<'a> {
         }
         let rank = self.comm.rank();
         let failed = |error| TrainError::Rank { rank, message: format!("lost the measured step: {error}") };
-        let trace = Trace { spans: measured.spans.clone(), held: measured.held.clone() };
+        let trace = measured.trace();
         let traces = self.gather_bytes(&serde_json::to_vec(&trace).map_err(failed)?)?;
         if rank == 0 {
             let read = |bytes: &Vec<u8>| serde_json::from_slice(bytes).map_err(failed);

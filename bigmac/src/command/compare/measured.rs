@@ -321,8 +321,7 @@ impl Comparison<'_> {
             let mut turns: Vec<&Turn> = run.turns.iter().collect();
             turns.sort_by(|a, b| a.seconds.total_cmp(&b.seconds));
             if let Some(turn) = turns.get(turns.len() / 2) {
-                let trace = |rank: &Measured| Trace { spans: rank.spans.clone(), held: rank.held.clone() };
-                let traces: Vec<Trace> = turn.ranks.iter().map(trace).collect();
+                let traces: Vec<Trace> = turn.ranks.iter().map(Measured::trace).collect();
                 timelines.push(Timeline::measured(&format!("{title}, measured"), table, &traces));
             }
         }

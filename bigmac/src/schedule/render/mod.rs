@@ -62,7 +62,7 @@ pub struct Bar {
 /// What a rank measured while it ran its list of ops.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Trace {
-    /// Start and end of each op, in seconds.
+    /// Start and end of each op, in seconds, without the time in which it waited for what it reads.
     pub spans: Vec<(f64, f64)>,
     /// After each op, the bytes that each module's live activations held.
     pub held: Vec<PerModule<usize>>,
