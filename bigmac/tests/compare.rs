@@ -93,6 +93,29 @@ fn uneven_microbatches_repeat_and_keep_the_work() {
     assert!((bound - 72.0).abs() < 1e-9, "{bound}");
 }
 
+/// With a third of the microbatches text only and a heavy tail, nested stays at its own bound, and schedules that bind the
+/// encoder to ranks wait for the largest microbatch.
+#[test]
+fn uneven_microbatches_hold_up_others_but_not_nested() {
+    for seed in 1..=5 {
+        let arguments =
+            format!("--ranks 4 --microbatches 32 --cost F=1,B=1,W=1,Ef=2,Eb=4 --items 8 --uneven {seed}");
+        let all = json("compare", &arguments);
+        let over = |schedule: &str, what: &str| {
+            let line = line(&all, schedule);
+            line["time"].as_f64().unwrap() / line[what].as_f64().unwrap()
+        };
+        assert!(over("nested", "ideal") <= 1.03, "seed {seed}: {}", over("nested", "ideal"));
+        assert!(over("monolithic-balanced", "ideal") > 1.2, "seed {seed}");
+        let ratio = |schedule: &str, key: &str| line(&all, schedule)[key].as_f64().unwrap();
+        assert!(
+            ratio("monolithic", "ratio") > 1.5 && ratio("monolithic-balanced", "ratio") > 1.2,
+            "seed {seed}"
+        );
+        assert!(ratio("disaggregated", "rank_time_ratio") > 1.3, "seed {seed}");
+    }
+}
+
 fn write(folder: &Path, text: &str) -> String {
     let path = folder.join("step.toml");
     std::fs::write(&path, text).unwrap();

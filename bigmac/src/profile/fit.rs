@@ -169,11 +169,51 @@ fn fit((module, chunk, phase): Key, samples: &[Sample]) -> Option<UnitTimes> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::schedule::lower::lower;
+    use crate::schedule::{Options, UniformCosts, registry};
 
     const KEY: Key = (ModuleKind::Llm, 1, Phase::Backward);
 
     fn samples(points: impl IntoIterator<Item = (f64, f64)>) -> Vec<Sample> {
         points.into_iter().map(|(gop, seconds)| Sample { gop, seconds }).collect()
+    }
+
+    /// Ranks that wait, send and run several items in one op: every second is counted once, at the op that took it.
+    #[test]
+    fn an_ops_time_is_without_waiting_up_to_the_next_op() {
+        let costs = UniformCosts {
+            forward: 3.0,
+            backward_input: 2.0,
+            backward_weight: 2.0,
+            encoder_forward: 4.0,
+            encoder_backward: 8.0,
+            ..UniformCosts::default()
+        };
+        let gops = Workload::uniform(2, 1, 3, 4, costs, 0.0).unwrap();
+        let table = registry::schedule("nested").unwrap().build(&gops, &Options::default()).unwrap();
+        let program = Program::new(lower(&table, &gops).unwrap(), gops.clone());
+        for (rank, ops) in program.table.ranks.iter().enumerate() {
+            // Op i runs from 10 i to 10 i + 8; ops that compute wait for 1 of it.
+            let spans = (0..ops.len()).map(|i| (10.0 * i as f64, 10.0 * i as f64 + 8.0)).collect();
+            let computes = |op: &Op| matches!(op, Op::Compute { .. });
+            let waits: Vec<f64> = ops.iter().map(|op| f64::from(u8::from(computes(op)))).collect();
+            let places: Vec<usize> = (0..ops.len()).filter(|i| computes(&ops[*i])).collect();
+            let measured = Measured { spans, waits: waits.clone(), ..Measured::default() };
+            let mut samples = Samples::default();
+            samples.take(Rank(rank), &program, &measured, &gops);
+            let whole =
+                |key: &Key, one: &Sample| one.seconds * if key.0 == ModuleKind::Encoder { 2.0 } else { 1.0 };
+            let total: f64 =
+                samples.0.iter().flat_map(|(key, all)| all.iter().map(|one| whole(key, one))).sum();
+            let (first, last) = (places[0], places[places.len() - 1]);
+            let wanted = 10.0 * (last - first) as f64 + 8.0 - places.len() as f64;
+            assert!((total - wanted).abs() < 1e-9, "rank {rank}: {total} {wanted}");
+            assert!(ops.len() > places.len() + 2, "nothing is sent");
+            // Two of a microbatch's four items: one op, each item one billion operations of the microbatch's four.
+            let encoder = &samples.0[&(ModuleKind::Encoder, 0, Phase::Forward)];
+            assert!(encoder.iter().all(|one| one.gop == 1.0), "{encoder:?}");
+            assert!(samples.0[&(ModuleKind::Llm, rank, Phase::Backward)].iter().all(|one| one.gop == 3.0));
+        }
     }
 
     #[test]

@@ -250,6 +250,95 @@ fn processor_in(cpuinfo: &str) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::data::{PackedMicrobatch, StepPlan};
+    use crate::measure::Spread;
+
+    const SPREAD: Spread = Spread { median: 1e-3, lower: 1e-3, upper: 1e-3, least: 1e-3, most: 1e-3 };
+
+    /// An LLM of two chunks on two ranks, and nothing else.
+    fn profile() -> Profile {
+        #[derive(Deserialize)]
+        struct Units {
+            unit: Vec<UnitTimes>,
+        }
+        let mut text = String::new();
+        for chunk in 0..2 {
+            for (phase, fixed, per_gop) in [
+                ("forward", 1.0, 2.0),
+                ("backward", 2.0, 6.0),
+                ("backward-input", 1.5, 4.0),
+                ("backward-weight", 0.75, 3.0 + chunk as f64),
+            ] {
+                text += &format!(
+                    "[[unit]]\nmodule = 'llm'\nchunk = {chunk}\nphase = '{phase}'\ncount = 1\ngop = 1\nfixed = {fixed}\n\
+                     per_gop = {per_gop}\nseconds = {{ median = 1, lower = 1, upper = 1, least = 1, most = 1 }}\n"
+                );
+            }
+        }
+        Profile {
+            taken: Taken {
+                date: String::new(),
+                version: String::new(),
+                processor: String::new(),
+                processors: 2,
+                ranks: 2,
+                threads: 1,
+                chunks: 1,
+                schedules: Vec::new(),
+                steps: 1,
+                rounds: 1,
+            },
+            around: Around {
+                latency: Some(SPREAD),
+                hidden: Some(Spread { median: 3e-3, ..SPREAD }),
+                hidden_bytes: 1000,
+                reduce: SPREAD,
+                optimizer: SPREAD,
+            },
+            model: Model::default(),
+            unit: toml::from_str::<Units>(&text).unwrap().unit,
+        }
+    }
+
+    fn plan() -> StepPlan {
+        StepPlan { microbatches: vec![PackedMicrobatch::default()], ..StepPlan::default() }
+    }
+
+    #[test]
+    fn whole_and_split_backwards_have_their_own_rates() {
+        let profile = profile();
+        let llm = |split, chunk| profile.rates(&plan(), split).unwrap().of(ModuleKind::Llm, chunk);
+        let time = |rates: UnitRates| {
+            [rates.forward.time(2.0), rates.backward_input.time(2.0), rates.backward_weight.time(2.0)]
+        };
+        assert_eq!(time(llm(false, 0)), [5.0, 7.0, 7.0]);
+        assert_eq!(time(llm(true, 0)), [5.0, 9.5, 6.75]);
+        assert_eq!(time(llm(true, 1)), [5.0, 9.5, 8.75]);
+        let rates = profile.rates(&plan(), false).unwrap();
+        assert_eq!((rates.latency, rates.per_byte), (1e-3, 2e-6));
+    }
+
+    #[test]
+    fn what_is_frozen_has_no_weight_gradients() {
+        let mut profile = profile();
+        profile.model.llm.frozen = true;
+        let llm = |profile: &Profile, split| profile.rates(&plan(), split).unwrap().of(ModuleKind::Llm, 0);
+        // The whole backward of a frozen module is that of its inputs.
+        assert_eq!(llm(&profile, false).backward_input, Rate { fixed: 2.0, per_gop: 6.0 });
+        assert_eq!(llm(&profile, true).backward_input, Rate { fixed: 1.5, per_gop: 4.0 });
+        assert_eq!(llm(&profile, true).backward_weight, Rate { fixed: 0.0, per_gop: 0.0 });
+        profile.model.encoder.frozen = true;
+        profile.unit.retain(|unit| unit.key().2 == fit::Phase::Forward);
+        assert_eq!(llm(&profile, false).backward_input, Rate { fixed: 0.0, per_gop: 0.0 });
+    }
+
+    #[test]
+    fn what_was_not_measured_is_named() {
+        let mut profile = profile();
+        profile.unit.retain(|unit| unit.key() != (ModuleKind::Llm, 1, fit::Phase::Backward));
+        let error = profile.rates(&plan(), false).unwrap_err().to_string();
+        assert!(error.contains("no times of the llm's backward"), "{error}");
+    }
 
     #[test]
     fn the_processor_is_named() {
