@@ -10,7 +10,7 @@ use crate::schedule::table::Piece;
 use crate::schedule::workload::Workload;
 
 /// How many tasks may be placed in all: what keeps the time of planning in proportion to the step.
-const EFFORT: usize = 5_000_000;
+const EFFORT: usize = 3_000_000;
 /// How often the best plan is changed at random.
 const SHAKES: u32 = 50;
 /// How often time is turned round to improve a plan.

@@ -1,5 +1,7 @@
 //! The schedule that fills the LLM's own bubbles: the work bound, its budgets, and shapes of every kind.
 
+use std::ops::RangeInclusive;
+
 use proptest::prelude::*;
 use proptest::strategy::ValueTree as _;
 use proptest::test_runner::TestRunner;
@@ -14,7 +16,7 @@ use crate::schedule::slots::work_bound;
 use crate::schedule::validate::validate;
 use crate::schedule::{
     Budget, Learns, Limits, Load, ModuleKind, Options, PerModule, Schedule as _, ScheduleError, Table,
-    Workload, ideal_time, lower_bound,
+    UniformCosts, Workload, ideal_time, lower_bound,
 };
 
 fn limited(module: ModuleKind, budget: Budget) -> Options {
@@ -47,20 +49,19 @@ fn the_llms_own_bubble_is_filled() {
     }
 }
 
-/// Whole costs of stages 1 to 4, of a microbatch's encoder p to 4p and p to 6p, of its generator nothing or p to 6p, split
-/// in p equal items; N from 4p to 6p.
-fn heavy() -> impl Strategy<Value = Workload> {
-    (2usize..=8).prop_flat_map(|p| {
+/// Whole costs of stages 1 to 4, of a microbatch's encoder and generator as given in multiples of p, split in p equal
+/// items; N from 4p to 6p.
+fn random_step(encoder: fn(u32) -> [RangeInclusive<u32>; 2]) -> impl Strategy<Value = Workload> {
+    (2usize..=8).prop_flat_map(move |p| {
         let llm = (1u32..=4, 1u32..=4, 1u32..=4);
         let wide = p as u32;
-        let encoder = (wide..=4 * wide, wide..=6 * wide);
         let generator = prop::option::of((wide..=6 * wide, 0.1..0.9f64));
-        (4 * p..=6 * p, llm, encoder, generator).prop_map(move |(n, (f, b, w), (ef, eb), generator)| {
+        (4 * p..=6 * p, llm, encoder(wide), generator).prop_map(move |(n, (f, b, w), encoder, generator)| {
             let generator = generator.map_or([0.0; 2], |(total, part)| {
                 let forward = (f64::from(total) * part).round();
                 [forward, f64::from(total) - forward]
             });
-            workload(p, n, [f, b, w].map(f64::from), [ef, eb].map(f64::from), generator, 0.0)
+            workload(p, n, [f, b, w].map(f64::from), encoder.map(f64::from), generator, 0.0)
         })
     })
 }
@@ -70,7 +71,7 @@ fn random_shapes_come_down_to_the_work_bound() {
     let mut runner = TestRunner::deterministic();
     let mut over = Vec::new();
     for _ in 0..200 {
-        let w = heavy().new_tree(&mut runner).unwrap().current();
+        let w = random_step(|p| [p..=4 * p, p..=6 * p]).new_tree(&mut runner).unwrap().current();
         let table = build("nested-fill", &w, &Options::default());
         validate(&table, &w, &Limits::default()).unwrap();
         within_usual_memory(&table, &w);
@@ -82,8 +83,42 @@ fn random_shapes_come_down_to_the_work_bound() {
         over.push(time / work_bound(&w) - 1.0);
     }
     over.sort_by(f64::total_cmp);
-    let (median, most) = (over[over.len() / 2], over[over.len() * 95 / 100]);
-    assert!(median <= 1e-6 && most <= 1e-3, "median {median}, 95th percentile {most}");
+    assert!(over[195] <= 1e-9 && over[199] <= 2e-3, "{:?}", &over[190..]);
+}
+
+/// With little to fill bubbles with, the bound is that of the chain, and most steps come near it.
+#[test]
+fn light_encoders_come_near_the_bound() {
+    let mut runner = TestRunner::deterministic();
+    let mut over: Vec<f64> = (0..60)
+        .map(|_| {
+            let w = random_step(|p| [1..=p, 1..=2 * p]).new_tree(&mut runner).unwrap().current();
+            run("nested-fill", &w).time() / lower_bound(&w, &Limits::default()).unwrap() - 1.0
+        })
+        .collect();
+    over.sort_by(f64::total_cmp);
+    let mean = over.iter().sum::<f64>() / 60.0;
+    assert!(mean < 0.0095 && over[30] < 0.001 && over[57] < 0.034, "mean {mean}, {over:?}");
+}
+
+/// Several chunks per rank: near the bound in usual memory, and no standstill where there is room for two microbatches
+/// alone.
+#[test]
+fn chunks_run_close_together() {
+    let costs = UniformCosts {
+        forward: 2.0,
+        backward_input: 2.0,
+        backward_weight: 2.0,
+        encoder_forward: 4.0,
+        encoder_backward: 8.0,
+        ..UniformCosts::default()
+    };
+    let w = Workload::uniform(4, 3, 16, 4, costs, 0.0).unwrap();
+    close(run("nested-fill", &w).time(), work_bound(&w), 1e-6);
+    let options = limited(ModuleKind::Llm, Budget::Microbatches(2.0));
+    let time = simulate(&build("nested-fill", &w, &options), &w).unwrap().time();
+    // Without room kept for the earliest microbatch, all that runs is one after the other, in 157.
+    assert!(time < 153.0, "{time}");
 }
 
 /// Any shape with several LLM chunks on each rank.
