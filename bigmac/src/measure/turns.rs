@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use bigmac_comm::{Communicator, run_ranks};
 use bigmac_runtime::Context;
+use bigmac_runtime::rng::{Philox, Purpose};
 
 use crate::data::StepPlan;
 use crate::execute::{ExecuteError, Measured, Program, StepTask, run};
@@ -41,8 +42,8 @@ pub struct Contest {
     pub foretold: Vec<Vec<PerModule<u64>>>,
 }
 
-/// Runs a step under every program in turns, each round beginning with another one, on as many threads as the
-/// configuration says. Weights are random and stay as they are. Programs whose modules live on the same
+/// Runs a step under every program in turns, in another random order each round, so that nothing periodic meets the same
+/// program every time; on as many threads as the configuration says. Weights are random and stay as they are. Programs whose modules live on the same
 /// ranks share theirs, so that all find them in the caches alike. `progress` is told each round as it ends.
 ///
 /// # Errors
@@ -76,6 +77,8 @@ pub fn take_turns(
     Ok(contest)
 }
 
+const TURNS: Purpose = Purpose::new("measure.turns");
+
 struct Place<'a> {
     session: &'a Session,
     plan: &'a StepPlan,
@@ -107,8 +110,10 @@ fn run_rank(
     let task = step_task(session, plan, 0);
     let mut measured = vec![Vec::with_capacity(rounds.kept); programs.len()];
     for round in 0..rounds.warmup + rounds.kept {
-        for turn in 0..programs.len() {
-            let which = (round + turn) % programs.len();
+        let mut order: Vec<usize> = (0..programs.len()).collect();
+        // The same on every rank.
+        Philox::new(session.config.run.seed, TURNS, round as u32, 0).shuffle(&mut order);
+        for which in order {
             let modules = &mut layouts[layout_of[which]];
             comm.barrier()?;
             let one = run(&ctx, comm, programs[which], &task, modules)?;
