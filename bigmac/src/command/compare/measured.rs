@@ -207,7 +207,7 @@ impl Comparison<'_> {
         if ran {
             let _ = write!(
                 heads,
-                "{:>11}{:>20}{:>10}{:>10}{:>17}{:>13}{:>13}{:>13}",
+                "{:>12}{:>28}{:>10}{:>10}{:>19}{:>24}{:>24}{:>24}",
                 "measured", "(quartiles)", "error", "x nested", "(quartiles)", "encoder", "llm", "generator"
             );
         }
@@ -245,7 +245,7 @@ impl Comparison<'_> {
         };
         let _ = write!(
             text,
-            "{:>11}{:>20}{:>9.1}%{:>10}{:>17}{:>13}{:>13}{:>13}",
+            "{:>12}{:>28}{:>9.1}%{:>10}{:>19}{:>24}{:>24}{:>24}",
             seconds(measured.median),
             format!("({} to {})", seconds(measured.lower), seconds(measured.upper)),
             100.0 * row.error().unwrap_or(0.0),
