@@ -7,6 +7,7 @@ pub mod eval;
 pub mod execute;
 pub mod measure;
 pub mod model;
+pub mod plan;
 pub mod profile;
 pub mod schedule;
 pub mod toml_file;

@@ -50,6 +50,11 @@ impl TomlFile {
         Ok(TomlFile { path: path.to_owned(), text })
     }
 
+    /// A text that is there already, under a name for messages.
+    pub fn from_text(name: impl Into<PathBuf>, text: impl Into<String>) -> TomlFile {
+        TomlFile { path: name.into(), text: text.into() }
+    }
+
     /// What the text says.
     ///
     /// # Errors

@@ -8,6 +8,7 @@ mod eval;
 mod imagine;
 mod load;
 mod outcome;
+mod plan;
 mod profile;
 mod progress;
 mod shape;
@@ -43,6 +44,7 @@ enum Command {
     Simulate(Box<simulate::Simulate>),
     Compare(Box<compare::Compare>),
     Profile(profile::ProfileArgs),
+    Plan(Box<plan::Plan>),
     Doctor(doctor::Doctor),
 }
 
@@ -57,6 +59,7 @@ impl Command {
             Command::Simulate(command) => command.run(),
             Command::Compare(command) => command.run(),
             Command::Profile(args) => profile::run(args),
+            Command::Plan(command) => command.run(),
             Command::Doctor(command) => command.run(),
         }
     }

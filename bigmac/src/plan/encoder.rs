@@ -1,0 +1,117 @@
+//! The encoder: a ViT as SigLIP's with a projector of two layers, on one image or tile.
+
+use serde::{Deserialize, Serialize};
+
+use super::error::PlanError;
+use super::model::Model;
+use super::read::Checker;
+use super::work::Part;
+
+/// Statistics of norms and the softmax are kept in fp32.
+pub(super) const STATISTIC: usize = 4;
+
+/// Sizes of the encoder.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Encoder {
+    /// Width of the hidden states.
+    pub width: usize,
+    /// Layers.
+    pub layers: usize,
+    /// Attention heads.
+    pub heads: usize,
+    /// Width of the MLP.
+    pub mlp: usize,
+    /// Side of a patch in pixels.
+    pub patch: usize,
+    /// Side of an image, or of a tile of one, in pixels.
+    pub image_size: usize,
+    /// Side of the square of patches that becomes one token of the LLM.
+    #[serde(default = "one")]
+    pub merge: usize,
+    /// True: its weights stay.
+    #[serde(default)]
+    pub frozen: bool,
+}
+
+fn one() -> usize {
+    1
+}
+
+impl Encoder {
+    pub(super) fn check(&self, check: &Checker<'_>) -> Result<(), PlanError> {
+        check.counts(&[
+            ("encoder.width", self.width),
+            ("encoder.layers", self.layers),
+            ("encoder.heads", self.heads),
+            ("encoder.mlp", self.mlp),
+            ("encoder.patch", self.patch),
+            ("encoder.image_size", self.image_size),
+            ("encoder.merge", self.merge),
+        ])?;
+        let divisor = |key: &str, value: usize, of: usize, name: &str| {
+            check.require(of.is_multiple_of(value), key, value, format!("a divisor of {name} = {of}"))
+        };
+        divisor("encoder.heads", self.heads, self.width, "encoder.width")?;
+        divisor("encoder.patch", self.patch, self.image_size, "encoder.image_size")?;
+        divisor("encoder.merge", self.merge, self.image_size / self.patch, "the patches of a side")
+    }
+
+    /// Patches of an image.
+    pub fn patches(&self) -> usize {
+        (self.image_size / self.patch).pow(2)
+    }
+
+    /// Tokens of the LLM's sequence that an image takes.
+    pub fn tokens(&self) -> usize {
+        self.patches() / self.merge.pow(2)
+    }
+
+    /// One layer. It saves, as Korthikanti et al. (arXiv 2205.05198, section 4.1) count it with fused attention and
+    /// without dropout: per patch 8 vectors of the width (input, first norm, q, k, v, attention's output, second residual,
+    /// second norm), 2 of the MLP's (before and after its activation), statistics of two norms and one softmax.
+    pub fn layer(&self, bytes: usize) -> Part {
+        let (rows, width, mlp) = (self.patches(), self.width, self.mlp);
+        let kept = bytes * (8 * width + 2 * mlp) + STATISTIC * (2 * 2 + self.heads);
+        Part::linear(rows, width, width, true, bytes).times(4)
+            + Part::linear(rows, width, mlp, true, bytes)
+            + Part::linear(rows, mlp, width, true, bytes)
+            + Part::attention((rows * rows) as f64, width)
+            + Part::parameters(4 * width)
+            + Part::kept(rows * kept)
+    }
+
+    /// Patch and position embedding, last norm, and the projector.
+    fn ends(&self, model: &Model) -> Part {
+        let (bytes, out) = (model.bytes.value, model.llm.width);
+        let (rows, tokens) = (self.patches(), self.tokens());
+        let pixels = 3 * self.patch.pow(2);
+        let merged = self.width * self.merge.pow(2);
+        let kept = bytes * (rows * (pixels + self.width) + tokens * 2 * out);
+        Part::linear(rows, pixels, self.width, true, bytes)
+            + Part::parameters(rows * self.width + 2 * self.width)
+            + Part::linear(tokens, merged, out, true, bytes)
+            + Part::linear(tokens, out, out, true, bytes)
+            + Part::kept(kept)
+    }
+
+    /// Everything, on one item.
+    pub fn item(&self, model: &Model) -> Part {
+        self.layer(model.bytes.value).times(self.layers) + self.ends(model)
+    }
+
+    /// What is saved of one item when only the inputs of layers are, to compute the rest again.
+    pub fn saved_inputs(&self, model: &Model) -> u64 {
+        self.layers as u64 * self.hidden_bytes(model) + self.ends(model).saved
+    }
+
+    /// Bytes of what one layer hands to the next, for one item.
+    pub fn hidden_bytes(&self, model: &Model) -> u64 {
+        (self.patches() * self.width * model.bytes.value) as u64
+    }
+
+    /// Bytes of the embeddings that an item sends to the LLM.
+    pub fn output_bytes(&self, model: &Model) -> u64 {
+        (self.tokens() * model.llm.width * model.bytes.value) as u64
+    }
+}

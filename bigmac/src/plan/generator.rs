@@ -1,0 +1,107 @@
+//! The generator: an MMDiT as Qwen-Image's, on one image to be drawn.
+
+use serde::{Deserialize, Serialize};
+
+use super::encoder::STATISTIC;
+use super::error::PlanError;
+use super::model::Model;
+use super::read::Checker;
+use super::work::Part;
+
+/// Sizes of the generator.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Generator {
+    /// Blocks, each with a stream for the image and one for the text.
+    pub layers: usize,
+    /// Attention heads.
+    pub heads: usize,
+    /// Width of a head; heads x head_dim is the width of both streams.
+    pub head_dim: usize,
+    /// Numbers of one latent token.
+    pub channels: usize,
+    /// Latent tokens of an image.
+    pub latents: usize,
+    /// Hidden states of the LLM that an image is drawn from.
+    pub text: usize,
+    /// True: its weights stay.
+    #[serde(default)]
+    pub frozen: bool,
+}
+
+/// Sinusoidal features of the time.
+const TIME_FEATURES: usize = 256;
+
+impl Generator {
+    pub(super) fn check(&self, check: &Checker<'_>) -> Result<(), PlanError> {
+        check.counts(&[
+            ("generator.layers", self.layers),
+            ("generator.heads", self.heads),
+            ("generator.head_dim", self.head_dim),
+            ("generator.channels", self.channels),
+            ("generator.latents", self.latents),
+            ("generator.text", self.text),
+        ])
+    }
+
+    /// Width of both streams.
+    pub fn width(&self) -> usize {
+        self.heads * self.head_dim
+    }
+
+    /// One block: per stream a modulation from the time (one row), attention's four projections, an MLP of four widths;
+    /// attention of all tokens to all. It saves per token 12 vectors of the width (input, modulated, q and k before and
+    /// after their norm and rotation, v, attention's output, its projection for the gate, second residual, modulated,
+    /// the MLP's output for its gate), 2 of the MLP's, and statistics.
+    pub fn block(&self, bytes: usize) -> Part {
+        let width = self.width();
+        let tokens = self.latents + self.text;
+        let stream = |rows| {
+            Part::linear(1, width, 6 * width, true, bytes)
+                + Part::linear(rows, width, width, true, bytes).times(4)
+                + Part::linear(rows, width, 4 * width, true, bytes)
+                + Part::linear(rows, 4 * width, width, true, bytes)
+                + Part::parameters(2 * self.head_dim)
+        };
+        let kept = bytes * (12 + 2 * 4) * width + STATISTIC * (2 * 2 + 3 * self.heads);
+        stream(self.latents)
+            + stream(self.text)
+            + Part::attention((tokens * tokens) as f64, width)
+            + Part::kept(tokens * kept)
+    }
+
+    /// Embeddings of latents, text and time, the last modulation and projection, the loss.
+    fn ends(&self, model: &Model) -> Part {
+        let (bytes, width, cond) = (model.bytes.value, self.width(), model.llm.width);
+        let linear = |rows, inputs, outputs| Part::linear(rows, inputs, outputs, true, bytes);
+        let kept = bytes * (self.latents * (2 * width + 3 * self.channels) + self.text * 2 * cond);
+        linear(self.latents, self.channels, width)
+            + Part::parameters(cond)
+            + linear(self.text, cond, width)
+            + linear(1, TIME_FEATURES, width)
+            + linear(1, width, width)
+            + linear(1, width, 2 * width)
+            + linear(self.latents, width, self.channels)
+            + Part::kept(kept)
+    }
+
+    /// Everything, on one item.
+    pub fn item(&self, model: &Model) -> Part {
+        self.block(model.bytes.value).times(self.layers) + self.ends(model)
+    }
+
+    /// What is saved of one item when only the inputs of blocks are, to compute the rest again.
+    pub fn saved_inputs(&self, model: &Model) -> u64 {
+        self.layers as u64 * self.hidden_bytes(model) + self.ends(model).saved
+    }
+
+    /// Bytes of what one block hands to the next, for one item.
+    pub fn hidden_bytes(&self, model: &Model) -> u64 {
+        ((self.latents + self.text) * self.width() * model.bytes.value) as u64
+    }
+
+    /// Bytes of the hidden states that an item reads from the LLM.
+    pub fn input_bytes(&self, model: &Model) -> u64 {
+        (self.text * model.llm.width * model.bytes.value) as u64
+    }
+}

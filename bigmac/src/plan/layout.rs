@@ -1,0 +1,342 @@
+//! How a step is laid out over devices, and what it then costs: the workload that schedules are built for.
+
+use std::ops::Range;
+
+use super::device::Device;
+use super::error::PlanError;
+use super::model::{Counts, Model};
+use super::work::Part;
+use crate::model::split_layers;
+use crate::schedule::{
+    ChunkCost, ItemCost, ItemSize, Layers, Link, Load, MicrobatchSizes, Module, ModuleKind, PerModule,
+    Workload,
+};
+
+/// A layout: pipelines of `ranks` devices each, `replicas` of them in parallel.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Layout {
+    /// Ranks of a pipeline.
+    pub ranks: usize,
+    /// LLM chunks on each.
+    pub chunks: usize,
+    /// Pipelines that share the batch and add up their gradients.
+    pub replicas: usize,
+    /// Microbatches that each pipeline runs in a step.
+    pub microbatches: usize,
+    /// Where the LLM is cut.
+    pub cut: Cut,
+    /// Modules of which only the inputs of layers are saved, and the rest computed again (Chen et al., arXiv 1604.06174).
+    pub recompute: PerModule<bool>,
+    /// Encoder and generator whose weights and gradients are split over the devices of a node that run them, and brought
+    /// together layer by layer for every item (ZeRO stage 3, arXiv 1910.02054, within a node as hybrid FSDP does, arXiv
+    /// 2304.11277).
+    pub sharded: PerModule<bool>,
+}
+
+/// Where the LLM is cut into chunks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Cut {
+    /// Into chunks that differ by at most one layer, as `bigmac train` cuts it.
+    #[default]
+    Even,
+    /// The last chunk gets fewer layers, so that with the output matrix it costs no more than the others.
+    Balanced,
+}
+
+impl Layout {
+    /// Devices that it takes.
+    pub fn devices(&self) -> usize {
+        self.ranks * self.replicas
+    }
+}
+
+/// A module on one item, or a chunk on one sequence.
+#[derive(Clone, Copy, Debug, Default)]
+struct Costed {
+    parameters: u64,
+    saved: u64,
+    forward: f64,
+    backward_input: f64,
+    backward_weight: f64,
+}
+
+/// A model in a layout on a device.
+#[derive(Clone, Debug)]
+pub struct Estimate<'a> {
+    /// What is trained.
+    pub model: &'a Model,
+    /// On what.
+    pub device: &'a Device,
+    /// How it is laid out.
+    pub layout: Layout,
+    /// Times in seconds, of one pipeline.
+    pub workload: Workload,
+    chunks: Vec<Costed>,
+    items: PerModule<Costed>,
+    working: PerModule<u64>,
+    apart: PerModule<bool>,
+}
+
+impl<'a> Estimate<'a> {
+    /// The costs of a layout.
+    ///
+    /// # Errors
+    /// [`PlanError::Shape`] where there are more chunks than layers.
+    pub fn new(model: &'a Model, device: &'a Device, layout: Layout) -> Result<Self, PlanError> {
+        Self::with_links(model, device, layout, PerModule::default())
+    }
+
+    /// The same where the devices that share a sharded module are on different nodes: replicas of one rank, for a schedule
+    /// that runs the module on this rank alone.
+    ///
+    /// # Errors
+    /// As [`Estimate::new`].
+    pub fn with_links(
+        model: &'a Model,
+        device: &'a Device,
+        layout: Layout,
+        apart: PerModule<bool>,
+    ) -> Result<Self, PlanError> {
+        let chunks = chunk_costs(model, device, &layout)?;
+        let items = PerModule {
+            encoder: item_cost(model, device, &layout, ModuleKind::Encoder, apart.encoder),
+            llm: Costed::default(),
+            generator: item_cost(model, device, &layout, ModuleKind::Generator, apart.generator),
+        };
+        let learns = model.learns();
+        let cost = |costed: &Costed, learns: bool| ItemCost {
+            forward: costed.forward,
+            backward: costed.backward_input + if learns { costed.backward_weight } else { 0.0 },
+        };
+        let loads = (0..layout.microbatches).map(|microbatch| Load {
+            encoder: vec![cost(&items.encoder, learns.encoder); model.images.of(microbatch)],
+            generator: vec![cost(&items.generator, learns.generator); model.drawings.of(microbatch)],
+            llm: chunks
+                .iter()
+                .map(|c| ChunkCost {
+                    forward: c.forward,
+                    backward_input: c.backward_input,
+                    backward_weight: c.backward_weight,
+                })
+                .collect(),
+        });
+        let link = device.link(layout.ranks);
+        let workload = Workload::new(layout.ranks, layout.chunks, loads.collect(), learns, 0.0)?
+            .with_link(Link {
+                latency: link.latency,
+                seconds_per_byte: 1.0 / device.bandwidth(link),
+                overlapped: true,
+            })?
+            .with_sizes(sizes(model, &layout, &chunks, &items))?
+            .with_layers(layers(model, device))?;
+        let working = working(model, &layout);
+        Ok(Estimate { model, device, layout, workload, chunks, items, working, apart })
+    }
+
+    /// Sharded modules whose devices are on different nodes.
+    pub fn apart(&self) -> PerModule<bool> {
+        self.apart
+    }
+
+    /// Parameters of a module's chunk in this estimate's workload, or in one that a schedule has cut otherwise.
+    pub fn parameters(&self, workload: &Workload, module: Module) -> u64 {
+        let part = workload.chain().and_then(|chain| {
+            let parts = match module.kind() {
+                ModuleKind::Encoder => &chain.encoder,
+                ModuleKind::Llm => &chain.llm,
+                ModuleKind::Generator => &chain.generator,
+            };
+            parts.get(module.chunk().0)
+        });
+        let kind = module.kind();
+        match (kind, part) {
+            (ModuleKind::Llm, Some(part)) => {
+                let layers = part.layers.clone().unwrap_or_default();
+                llm_parameters(self.model, &layers)
+            }
+            (ModuleKind::Llm, None) => self.chunks.get(module.chunk().0).map_or(0, |chunk| chunk.parameters),
+            (_, part) => {
+                let share = part.map_or(1.0, |part| part.share);
+                (self.items[kind].parameters as f64 * share).round() as u64
+            }
+        }
+    }
+
+    /// Bytes that a whole microbatch of each module saves on a rank: of the LLM on the rank whose chunks save most, of
+    /// encoder and generator where all its items are on one.
+    pub fn microbatch_bytes(&self) -> PerModule<Option<u64>> {
+        let ranks = self.layout.ranks;
+        let stage = |rank| self.chunks.iter().skip(rank).step_by(ranks).map(|chunk| chunk.saved).sum::<u64>();
+        let items = |counts: &Counts, item: &Costed| counts.most() as u64 * item.saved;
+        PerModule {
+            encoder: Some(items(&self.model.images, &self.items.encoder)),
+            llm: (0..ranks).map(stage).max(),
+            generator: Some(items(&self.model.drawings, &self.items.generator)),
+        }
+    }
+
+    /// Bytes beside the saved ones while a layer's backward runs: the gradients of what it kept (at most as much again),
+    /// what it computes again, and the sharded weights and gradients of two layers, brought together.
+    pub fn working(&self, kind: ModuleKind) -> u64 {
+        self.working[kind]
+    }
+}
+
+/// Time of a part, forward and both gradients; `again` where the forward runs once more before them.
+fn costed(device: &Device, part: &Part, saved: u64, again: Option<&Part>) -> Costed {
+    let again = again.map_or(0.0, |part| device.seconds(&part.forward));
+    Costed {
+        parameters: part.parameters,
+        saved,
+        forward: device.seconds(&part.forward),
+        backward_input: device.seconds(&part.backward_input) + again,
+        backward_weight: device.seconds(&part.backward_weight),
+    }
+}
+
+/// The LLM's layers of a range, with what comes before the first and after the last.
+fn llm_part(model: &Model, range: &Range<usize>) -> (Part, Part) {
+    let (llm, tokens, bytes) = (&model.llm, model.sequence, model.bytes.value);
+    let first = if range.start == 0 { llm.embedding() } else { Part::default() };
+    let last = if range.end == llm.layers { llm.head(tokens, bytes) } else { Part::default() };
+    (llm.layer(tokens, bytes).times(range.len()), first + last)
+}
+
+/// A tied output projection apart from its embedding holds a copy of it.
+fn llm_parameters(model: &Model, range: &Range<usize>) -> u64 {
+    let (layers, ends) = llm_part(model, range);
+    let apart = range.end == model.llm.layers && range.start > 0;
+    let copy = if model.llm.tied && apart { model.llm.embedding().parameters } else { 0 };
+    layers.parameters + ends.parameters + copy
+}
+
+fn chunk_costs(model: &Model, device: &Device, layout: &Layout) -> Result<Vec<Costed>, PlanError> {
+    let (llm, all) = (&model.llm, layout.ranks * layout.chunks);
+    let shape = |message: String| PlanError::Shape { message };
+    if all > llm.layers {
+        return Err(shape(format!(
+            "{} layers can't be cut into {} ranks x {} chunks = {all} parts: take at most {} parts",
+            llm.layers, layout.ranks, layout.chunks, llm.layers
+        )));
+    }
+    let ranges = match layout.cut {
+        Cut::Even => split_layers(llm.layers, all).map_err(|error| shape(error.to_string()))?,
+        Cut::Balanced => balanced(llm.layers, all, layers(model, device).head),
+    };
+    let chunk = |range: &Range<usize>| {
+        let (layers, ends) = llm_part(model, range);
+        let again = layout.recompute.llm.then_some(&layers);
+        let inputs = llm.hidden_bytes(model) * range.len() as u64;
+        let saved = if layout.recompute.llm { inputs } else { layers.saved } + ends.saved;
+        let costed = costed(device, &(layers + ends), saved, again);
+        Costed { parameters: llm_parameters(model, range), ..costed }
+    };
+    Ok(ranges.iter().map(chunk).collect())
+}
+
+/// Ranges of whole layers of which the costliest is cheapest, where the last one costs as much as `head` layers more.
+fn balanced(layers: usize, chunks: usize, head: f64) -> Vec<Range<usize>> {
+    if chunks <= 1 {
+        return std::iter::once(0..layers).collect();
+    }
+    let costliest = |last: &usize| {
+        let others = (layers - last).div_ceil(chunks - 1) as f64;
+        others.max(*last as f64 + head)
+    };
+    // Every chunk has a layer. Of lasts that are as good, the one that spares the others most.
+    let lasts = (1..=layers / chunks).rev();
+    let last = lasts.min_by(|a, b| costliest(a).total_cmp(&costliest(b))).unwrap_or(1);
+    let (each, extra) = ((layers - last) / (chunks - 1), (layers - last) % (chunks - 1));
+    let start = |chunk: usize| chunk * each + chunk.min(extra);
+    let first = (0..chunks - 1).map(|chunk| start(chunk)..start(chunk + 1));
+    first.chain(std::iter::once(layers - last..layers)).collect()
+}
+
+/// Bytes that units save, and of the values between them.
+fn sizes(
+    model: &Model,
+    layout: &Layout,
+    chunks: &[Costed],
+    items: &PerModule<Costed>,
+) -> Vec<MicrobatchSizes> {
+    let encoder = model.encoder.as_ref().map_or_else(ItemSize::default, |encoder| ItemSize {
+        saved: items.encoder.saved,
+        value: encoder.output_bytes(model),
+        hidden: encoder.hidden_bytes(model),
+    });
+    let generator = model.generator.as_ref().map_or_else(ItemSize::default, |generator| ItemSize {
+        saved: items.generator.saved,
+        value: generator.input_bytes(model),
+        hidden: generator.hidden_bytes(model),
+    });
+    let sizes = (0..layout.microbatches).map(|microbatch| MicrobatchSizes {
+        encoder: vec![encoder; model.images.of(microbatch)],
+        generator: vec![generator; model.drawings.of(microbatch)],
+        llm: chunks.iter().map(|chunk| chunk.saved).collect(),
+        hidden: model.llm.hidden_bytes(model),
+    });
+    sizes.collect()
+}
+
+/// Where the modules may be cut by schedules that make one chain of them.
+fn layers(model: &Model, device: &Device) -> Layers {
+    let (tokens, bytes) = (model.sequence, model.bytes.value);
+    let seconds = |part: &Part| {
+        device.seconds(&part.forward)
+            + device.seconds(&part.backward_input)
+            + device.seconds(&part.backward_weight)
+    };
+    Layers {
+        encoder: model.encoder.as_ref().map_or(0, |encoder| encoder.layers),
+        llm: model.llm.layers,
+        generator: model.generator.as_ref().map_or(0, |generator| generator.layers),
+        head: seconds(&model.llm.head(tokens, bytes)) / seconds(&model.llm.layer(tokens, bytes)),
+    }
+}
+
+fn item_cost(model: &Model, device: &Device, layout: &Layout, kind: ModuleKind, apart: bool) -> Costed {
+    let (part, inputs) = match kind {
+        ModuleKind::Encoder => match &model.encoder {
+            Some(encoder) => (encoder.item(model), encoder.saved_inputs(model)),
+            None => return Costed::default(),
+        },
+        ModuleKind::Generator => match &model.generator {
+            Some(generator) => (generator.item(model), generator.saved_inputs(model)),
+            None => return Costed::default(),
+        },
+        ModuleKind::Llm => return Costed::default(),
+    };
+    let recompute = layout.recompute[kind];
+    let saved = if recompute { inputs } else { part.saved };
+    let mut costed = costed(device, &part, saved, recompute.then_some(&part));
+    if layout.sharded[kind] {
+        // Weights are brought together under the computation of the layer before, gradients spread under that of the
+        // layer after: what is slower decides.
+        let devices = layout.devices().min(device.devices_per_node);
+        let share = (devices - 1) as f64 / devices as f64;
+        let link = device.link(if apart { layout.devices() } else { devices });
+        let bandwidth = device.bandwidth(link);
+        let seconds = |bytes: usize| (part.parameters * bytes as u64) as f64 * share / bandwidth;
+        costed.forward = costed.forward.max(seconds(model.bytes.value));
+        costed.backward_input = costed.backward_input.max(seconds(model.bytes.value));
+        costed.backward_weight = costed.backward_weight.max(seconds(model.bytes.gradient));
+    }
+    costed
+}
+
+fn working(model: &Model, layout: &Layout) -> PerModule<u64> {
+    let bytes = model.bytes.value;
+    let layers = PerModule {
+        encoder: model.encoder.as_ref().map(|encoder| encoder.layer(bytes)),
+        llm: Some(model.llm.layer(model.sequence, bytes)),
+        generator: model.generator.as_ref().map(|generator| generator.block(bytes)),
+    };
+    let mut working = PerModule::default();
+    for kind in ModuleKind::ALL {
+        let Some(layer) = &layers[kind] else { continue };
+        let again = if layout.recompute[kind] { layer.saved } else { 0 };
+        let together = 2 * layer.parameters * (model.bytes.value + model.bytes.gradient) as u64;
+        working[kind] = layer.saved + again + if layout.sharded[kind] { together } else { 0 };
+    }
+    working
+}

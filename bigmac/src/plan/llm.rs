@@ -1,0 +1,154 @@
+//! The LLM: Qwen3's decoder, dense or with experts, on one sequence.
+
+use serde::{Deserialize, Serialize};
+
+use super::encoder::STATISTIC;
+use super::error::PlanError;
+use super::model::Model;
+use super::read::Checker;
+use super::work::Part;
+
+/// Sizes of the LLM.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Llm {
+    /// Width of the hidden states.
+    pub width: usize,
+    /// Layers.
+    pub layers: usize,
+    /// Query heads.
+    pub heads: usize,
+    /// Key and value heads.
+    pub kv_heads: usize,
+    /// Width of a head.
+    pub head_dim: usize,
+    /// Entries of the vocabulary.
+    pub vocabulary: usize,
+    /// Width of the MLP that every token passes, beside experts where there are any; 0: none.
+    #[serde(default)]
+    pub mlp: usize,
+    /// Experts beside it or in its place, in every layer.
+    pub experts: Option<Experts>,
+    /// Queries and keys are normalised (Qwen3) or not (Llama).
+    #[serde(default = "yes")]
+    pub qk_norm: bool,
+    /// The embedding is the output projection too.
+    #[serde(default)]
+    pub tied: bool,
+    /// True: its weights stay.
+    #[serde(default)]
+    pub frozen: bool,
+}
+
+/// Experts of a layer, each a SwiGLU MLP of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Experts {
+    /// How many there are.
+    pub count: usize,
+    /// How many a token passes.
+    pub active: usize,
+    /// Width of each.
+    pub mlp: usize,
+}
+
+fn yes() -> bool {
+    true
+}
+
+impl Llm {
+    pub(super) fn check(&self, check: &Checker<'_>) -> Result<(), PlanError> {
+        check.counts(&[
+            ("llm.width", self.width),
+            ("llm.layers", self.layers),
+            ("llm.heads", self.heads),
+            ("llm.kv_heads", self.kv_heads),
+            ("llm.head_dim", self.head_dim),
+            ("llm.vocabulary", self.vocabulary),
+        ])?;
+        check.require(
+            self.heads.is_multiple_of(self.kv_heads),
+            "llm.kv_heads",
+            self.kv_heads,
+            format!("a divisor of llm.heads = {}", self.heads),
+        )?;
+        if let Some(experts) = &self.experts {
+            check.counts(&[
+                ("llm.experts.count", experts.count),
+                ("llm.experts.active", experts.active),
+                ("llm.experts.mlp", experts.mlp),
+            ])?;
+            check.require(
+                experts.active <= experts.count,
+                "llm.experts.active",
+                experts.active,
+                format!("at most llm.experts.count = {}", experts.count),
+            )?;
+        }
+        let some = self.mlp > 0 || self.experts.is_some();
+        check.require(some, "llm.mlp", self.mlp, "at least 1, or [llm.experts]")
+    }
+
+    /// One layer on a sequence of that many tokens, with causal attention over all of it.
+    ///
+    /// It saves per token: 4 vectors of the width (input, first norm, second residual, second norm), queries, keys before
+    /// and after their norm, values, attention's output, statistics; of an MLP its gate, up and their product; of experts
+    /// those for each that is chosen, the rows that are sent to it and that come back, and the router's scores.
+    pub fn layer(&self, tokens: usize, bytes: usize) -> Part {
+        let (queries, keys) = (self.heads * self.head_dim, self.kv_heads * self.head_dim);
+        let linear = |inputs, outputs| Part::linear(tokens, inputs, outputs, false, bytes);
+        let pairs = tokens as f64 * (tokens as f64 + 1.0) / 2.0;
+        let raw = if self.qk_norm { queries + keys } else { 0 };
+        let norms = if self.qk_norm { self.heads + self.kv_heads } else { 0 };
+        let kept = bytes * (4 * self.width + raw + 2 * queries + 2 * keys + 3 * self.mlp)
+            + STATISTIC * (2 + norms + self.heads);
+        let weights = 2 * self.width + if self.qk_norm { 2 * self.head_dim } else { 0 };
+        linear(self.width, queries)
+            + linear(self.width, keys).times(2)
+            + linear(queries, self.width)
+            + Part::attention(pairs, queries)
+            + linear(self.width, self.mlp).times(2)
+            + linear(self.mlp, self.width)
+            + self.experts.map_or_else(Part::default, |experts| self.routed(&experts, tokens, bytes))
+            + Part::parameters(weights)
+            + Part::kept(tokens * kept)
+    }
+
+    fn routed(&self, experts: &Experts, tokens: usize, bytes: usize) -> Part {
+        let grouped =
+            |inputs, outputs| Part::experts(tokens, (experts.count, experts.active), inputs, outputs, bytes);
+        let kept = bytes * experts.active * (2 * self.width + 3 * experts.mlp) + STATISTIC * experts.count;
+        grouped(self.width, experts.mlp).times(2)
+            + grouped(experts.mlp, self.width)
+            + Part::linear(tokens, self.width, experts.count, false, bytes)
+            + Part::kept(tokens * kept)
+    }
+
+    /// What comes before the first layer: the embedding, which a product with is a look-up.
+    pub fn embedding(&self) -> Part {
+        Part::parameters(self.vocabulary * self.width)
+    }
+
+    /// What comes after the last layer: norm, output projection, cross-entropy over chunks of the vocabulary. The loss
+    /// keeps the normed states and a statistic per token, and computes its logits again in each gradient.
+    pub fn head(&self, tokens: usize, bytes: usize) -> Part {
+        let mut product = Part::linear(tokens, self.width, self.vocabulary, false, bytes);
+        product.backward_input.dense *= 2.0;
+        product.backward_weight.dense *= 2.0;
+        if self.tied {
+            (product.parameters, product.active) = (0, 0);
+        }
+        product + Part::parameters(self.width) + Part::kept(tokens * (2 * bytes * self.width + 2 * STATISTIC))
+    }
+
+    /// Everything, on one sequence of the model's.
+    pub fn whole(&self, model: &Model) -> Part {
+        let (tokens, bytes) = (model.sequence, model.bytes.value);
+        self.embedding() + self.layer(tokens, bytes).times(self.layers) + self.head(tokens, bytes)
+    }
+
+    /// Bytes of the hidden states of a sequence.
+    pub fn hidden_bytes(&self, model: &Model) -> u64 {
+        (model.sequence * self.width * model.bytes.value) as u64
+    }
+}

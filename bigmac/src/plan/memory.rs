@@ -1,0 +1,173 @@
+//! What a rank's memory is taken by.
+
+use std::collections::BTreeSet;
+
+use super::layout::Estimate;
+use crate::schedule::memory::peak_bytes_together;
+use crate::schedule::simulate::Simulation;
+use crate::schedule::{Chunk, Module, ModuleKind, Op, Table, Workload};
+
+/// Bytes of one rank by kind. Peaks of different kinds may lie at different moments: the total is an upper bound.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RankMemory {
+    /// Weights as they are computed with.
+    pub weights: u64,
+    /// Accumulated gradients of what learns.
+    pub gradients: u64,
+    /// Optimizer states of what learns, this device's share of them.
+    pub optimizer: u64,
+    /// The most that activations of all modules together hold at once.
+    pub activations: u64,
+    /// The most that received values hold at once between their arrival and their use.
+    pub messages: u64,
+    /// What a layer's backward takes beside what is saved.
+    pub working: u64,
+}
+
+impl RankMemory {
+    /// All kinds with their names.
+    pub fn kinds(&self) -> [(&'static str, u64); 6] {
+        [
+            ("weights", self.weights),
+            ("gradients", self.gradients),
+            ("optimizer", self.optimizer),
+            ("activations", self.activations),
+            ("messages", self.messages),
+            ("working", self.working),
+        ]
+    }
+
+    /// All together.
+    pub fn total(&self) -> u64 {
+        self.kinds().iter().map(|(_, bytes)| bytes).sum()
+    }
+}
+
+/// Parameters that a rank holds, and how many devices hold the same ones.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Holding {
+    /// Of which module.
+    pub kind: ModuleKind,
+    /// How many.
+    pub parameters: u64,
+    /// Devices of all pipelines together that hold them, this one included.
+    pub devices: u64,
+    /// They learn.
+    pub learns: bool,
+}
+
+impl Holding {
+    /// Over how many devices its weights and gradients are split: those of one node that hold it, where it is sharded.
+    pub fn split(&self, estimate: &Estimate<'_>) -> u64 {
+        let node = estimate.device.devices_per_node as u64;
+        if estimate.layout.sharded[self.kind] { self.devices.min(node) } else { 1 }
+    }
+}
+
+/// The LLM's chunks on their ranks, which every schedule has that leaves them there.
+pub(super) fn llm_holdings(estimate: &Estimate<'_>) -> Vec<Vec<Holding>> {
+    let workload = &estimate.workload;
+    let mut ranks = vec![Vec::new(); workload.ranks()];
+    for chunk in (0..workload.chunks()).map(Chunk) {
+        ranks[workload.rank_of(chunk).0].push(Holding {
+            kind: ModuleKind::Llm,
+            parameters: estimate.parameters(workload, Module::Llm(chunk)),
+            devices: estimate.layout.replicas as u64,
+            learns: workload.has_weight_gradient(ModuleKind::Llm),
+        });
+    }
+    ranks
+}
+
+/// What every rank that runs `table` holds: the chunks of modules that live there alone, and whatever else it runs.
+pub fn holdings(estimate: &Estimate<'_>, workload: &Workload, table: &Table) -> Vec<Vec<Holding>> {
+    let run = |ops: &[Op]| {
+        let modules = ops.iter().filter_map(|op| match op {
+            Op::Compute { module, .. } => Some(*module),
+            Op::Send { .. } | Op::Recv { .. } | Op::Step => None,
+        });
+        modules.collect::<BTreeSet<Module>>()
+    };
+    let chunks = (0..workload.chunks()).map(|chunk| Module::Llm(Chunk(chunk)));
+    let mut modules: Vec<BTreeSet<Module>> = table.ranks.iter().map(|ops| run(ops)).collect();
+    for chunk in chunks {
+        // A chunk lives on its rank even if a step has nothing for it to do.
+        if let Some(here) = workload.home(chunk).and_then(|rank| modules.get_mut(rank.0)) {
+            here.insert(chunk);
+        }
+    }
+    let holders = |module: &Module| modules.iter().filter(|rank| rank.contains(module)).count();
+    let holding = |module: &Module| Holding {
+        kind: module.kind(),
+        parameters: estimate.parameters(workload, *module),
+        devices: (holders(module) * estimate.layout.replicas) as u64,
+        learns: workload.has_weight_gradient(module.kind()),
+    };
+    modules.iter().map(|rank| rank.iter().map(holding).collect()).collect()
+}
+
+/// The memory of every rank that runs `table`. Optimizer states are split over all devices that hold the same parameters
+/// (ZeRO stage 1, arXiv 1910.02054).
+pub fn rank_memory(
+    estimate: &Estimate<'_>,
+    workload: &Workload,
+    table: &Table,
+    simulation: &Simulation,
+    holdings: &[Vec<Holding>],
+) -> Vec<RankMemory> {
+    let bytes = &estimate.model.bytes;
+    let activations = peak_bytes_together(table, workload, |unit| workload.saved(unit).unwrap_or_default());
+    let messages = peak_messages(workload, table, simulation);
+    let ranks = holdings.iter().zip(activations).zip(messages);
+    ranks
+        .map(|((holdings, activations), messages)| {
+            let mut memory = RankMemory { activations, messages, ..RankMemory::default() };
+            for holding in holdings {
+                let split = holding.split(estimate);
+                memory.weights += holding.parameters * bytes.value as u64 / split;
+                if holding.learns {
+                    memory.gradients += holding.parameters * bytes.gradient as u64 / split;
+                    memory.optimizer += holding.parameters * bytes.optimizer as u64 / holding.devices;
+                }
+                memory.working = memory.working.max(estimate.working(holding.kind));
+            }
+            memory
+        })
+        .collect()
+}
+
+/// Per rank, the most bytes of values that have come from other ranks and wait for the op that reads them.
+fn peak_messages(workload: &Workload, table: &Table, simulation: &Simulation) -> Vec<u64> {
+    let mut made = vec![None; workload.value_count()];
+    for (rank, (ops, spans)) in table.ranks.iter().zip(&simulation.spans).enumerate() {
+        for (op, span) in ops.iter().zip(spans) {
+            op.for_each_produced(workload, |value| {
+                if let Some(index) = workload.value_index(value) {
+                    made[index] = Some((rank, span.end));
+                }
+            });
+        }
+    }
+    let ranks = table.ranks.iter().zip(&simulation.spans).enumerate();
+    ranks
+        .map(|(rank, (ops, spans))| {
+            let mut changes: Vec<(f64, i64)> = Vec::new();
+            for (op, span) in ops.iter().zip(spans) {
+                op.for_each_consumed(workload, |value| {
+                    let made = workload.value_index(value).and_then(|index| made[index]);
+                    if let Some((_, time)) = made.filter(|(producer, _)| *producer != rank) {
+                        let bytes = workload.value_bytes(value).unwrap_or_default() as i64;
+                        changes.extend([(time, bytes), (span.end, -bytes)]);
+                    }
+                });
+            }
+            // Of changes at one moment, arrivals count first.
+            changes.sort_by(|a, b| a.0.total_cmp(&b.0).then(b.1.cmp(&a.1)));
+            let live = changes.iter().scan(0, |live, (_, bytes)| {
+                *live += bytes;
+                Some(*live)
+            });
+            live.max().map_or(0, |peak| u64::try_from(peak).unwrap_or_default())
+        })
+        .collect()
+}

@@ -1,0 +1,183 @@
+//! What is trained: the layer sizes of the three modules, and what a sequence holds.
+
+use serde::{Deserialize, Serialize};
+
+use super::encoder::Encoder;
+use super::error::PlanError;
+use super::generator::Generator;
+use super::llm::Llm;
+use super::read::{Checker, Description};
+use crate::schedule::{Learns, ModuleKind};
+
+/// A multimodal LLM and the step that trains it. A microbatch is one sequence.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Model {
+    /// What it is, in half a line.
+    pub summary: String,
+    /// Tokens of a sequence, those of its images included.
+    pub sequence: usize,
+    /// Images (or tiles of them) in a sequence.
+    #[serde(default)]
+    pub images: Counts,
+    /// Images to be drawn from a sequence.
+    #[serde(default)]
+    pub drawings: Counts,
+    /// What a parameter costs.
+    #[serde(default)]
+    pub bytes: Bytes,
+    /// The image encoder and its projector, if any.
+    pub encoder: Option<Encoder>,
+    /// The language model.
+    pub llm: Llm,
+    /// The image generator, if any.
+    pub generator: Option<Generator>,
+}
+
+/// Items per microbatch: the same for all, or a list that is repeated over the microbatches of a step.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum Counts {
+    /// The same for all.
+    Each(usize),
+    /// One after the other.
+    Cycle(Vec<usize>),
+}
+
+impl Default for Counts {
+    fn default() -> Self {
+        Counts::Each(0)
+    }
+}
+
+impl Counts {
+    /// Items of that microbatch.
+    pub fn of(&self, microbatch: usize) -> usize {
+        match self {
+            Counts::Each(count) => *count,
+            Counts::Cycle(counts) => {
+                counts.get(microbatch % counts.len().max(1)).copied().unwrap_or_default()
+            }
+        }
+    }
+
+    /// The most items of any microbatch.
+    pub fn most(&self) -> usize {
+        match self {
+            Counts::Each(count) => *count,
+            Counts::Cycle(counts) => counts.iter().copied().max().unwrap_or_default(),
+        }
+    }
+}
+
+/// Bytes per parameter, and per number of an activation.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Bytes {
+    /// A number of an activation, and a weight as it is computed with: 2 is bfloat16.
+    pub value: usize,
+    /// A gradient: 4 is fp32, as this runtime accumulates it.
+    pub gradient: usize,
+    /// An optimizer state: 12 is an fp32 master weight and AdamW's two moments.
+    pub optimizer: usize,
+}
+
+impl Default for Bytes {
+    fn default() -> Self {
+        Bytes { value: 2, gradient: 4, optimizer: 12 }
+    }
+}
+
+impl Description for Model {
+    const KIND: &'static str = "model";
+    const SHIPPED: &'static [(&'static str, &'static str)] = &[
+        ("qwen3-30b-a3b-vit", include_str!("../../../configs/plan/models/qwen3-30b-a3b-vit.toml")),
+        (
+            "qwen3-30b-a3b-vit-mmdit",
+            include_str!("../../../configs/plan/models/qwen3-30b-a3b-vit-mmdit.toml"),
+        ),
+    ];
+
+    fn check(&self, place: &str) -> Result<(), PlanError> {
+        let check = Checker { place };
+        check.counts(&[("sequence", self.sequence), ("bytes.value", self.bytes.value)])?;
+        self.llm.check(&check)?;
+        for (key, counts) in [("images", &self.images), ("drawings", &self.drawings)] {
+            let empty = matches!(counts, Counts::Cycle(counts) if counts.is_empty());
+            check.require(!empty, key, "[]", "a count, or a list with at least one")?;
+        }
+        match &self.encoder {
+            Some(encoder) => encoder.check(&check)?,
+            None => check.require(
+                self.images.most() == 0,
+                "images",
+                self.images.most(),
+                "0 without an [encoder]",
+            )?,
+        }
+        match &self.generator {
+            Some(generator) => generator.check(&check)?,
+            None => {
+                check.require(
+                    self.drawings.most() == 0,
+                    "drawings",
+                    self.drawings.most(),
+                    "0 without a [generator]",
+                )?;
+            }
+        }
+        let tokens = self.image_tokens() * self.images.most();
+        check.require(
+            tokens <= self.sequence,
+            "images",
+            self.images.most(),
+            format!(
+                "so many that their {} tokens each fit the sequence of {}",
+                self.image_tokens(),
+                self.sequence
+            ),
+        )?;
+        check.require(
+            self.learns() != Learns { encoder: false, llm: false, generator: false },
+            "frozen",
+            true,
+            "something that learns",
+        )
+    }
+}
+
+impl Model {
+    /// Tokens of the LLM's sequence that an image takes; 0 without an encoder.
+    pub fn image_tokens(&self) -> usize {
+        self.encoder.as_ref().map_or(0, Encoder::tokens)
+    }
+
+    /// Which modules learn; one that isn't there doesn't.
+    pub fn learns(&self) -> Learns {
+        Learns {
+            encoder: self.encoder.as_ref().is_some_and(|encoder| !encoder.frozen),
+            llm: !self.llm.frozen,
+            generator: self.generator.as_ref().is_some_and(|generator| !generator.frozen),
+        }
+    }
+
+    /// All parameters of a module.
+    pub fn parameters(&self, kind: ModuleKind) -> u64 {
+        match kind {
+            ModuleKind::Encoder => self.encoder.as_ref().map_or(0, |e| e.item(self).parameters),
+            ModuleKind::Llm => self.llm.whole(self).parameters,
+            ModuleKind::Generator => self.generator.as_ref().map_or(0, |g| g.item(self).parameters),
+        }
+    }
+
+    /// Floating-point operations of a step on these microbatches, as model FLOPs utilisation counts them: forward, input
+    /// and weight gradients of everything, nothing twice, whatever is frozen or recomputed.
+    pub fn flops(&self, microbatches: usize) -> f64 {
+        let items = |counts: &Counts| (0..microbatches).map(|m| counts.of(m)).sum::<usize>() as f64;
+        let encoder = self.encoder.as_ref().map_or(0.0, |e| e.item(self).model_flops);
+        let generator = self.generator.as_ref().map_or(0.0, |g| g.item(self).model_flops);
+        self.llm.whole(self).model_flops * microbatches as f64
+            + encoder * items(&self.images)
+            + generator * items(&self.drawings)
+    }
+}

@@ -1,0 +1,67 @@
+//! What a search is over.
+
+use super::device::Device;
+use super::error::PlanError;
+use super::layout::Cut;
+use super::model::Model;
+use super::read::Checker;
+use crate::schedule::{Budget, LlmSchedule, PerModule, Schedule, registry};
+
+/// What to search over.
+#[derive(Clone, Debug)]
+pub struct Request<'a> {
+    /// What is trained.
+    pub model: &'a Model,
+    /// On what.
+    pub device: &'a Device,
+    /// How many of them.
+    pub devices: usize,
+    /// Sequences of a step, over all replicas.
+    pub batch: usize,
+    /// Ranks that the LLM is cut over; where there are none, whatever divides.
+    pub ranks: Vec<usize>,
+    /// LLM chunks per rank to try.
+    pub chunks: Vec<usize>,
+    /// Where the LLM is cut into chunks.
+    pub cut: Cut,
+    /// Microbatches that share a slot to try; where there are none the schedule chooses.
+    pub groups: Vec<usize>,
+    /// Schedules to try.
+    pub schedules: Vec<&'static dyn Schedule>,
+    /// Orders of the LLM's chunks to try.
+    pub llms: Vec<&'static dyn LlmSchedule>,
+    /// The most activations that a module may hold on a rank, whatever the memory.
+    pub budget: PerModule<Option<Budget>>,
+    /// How many steps to keep, the best of each schedule and number of ranks.
+    pub top: usize,
+}
+
+impl<'a> Request<'a> {
+    /// A search over everything there is, for a batch of eight sequences per device.
+    pub fn new(model: &'a Model, device: &'a Device, devices: usize) -> Request<'a> {
+        Request {
+            model,
+            device,
+            devices,
+            batch: 8 * devices,
+            ranks: Vec::new(),
+            chunks: vec![1, 2, 3, 4],
+            cut: Cut::default(),
+            groups: Vec::new(),
+            schedules: registry::SCHEDULES.iter().copied().filter(|schedule| schedule.is_whole()).collect(),
+            llms: registry::LLM_SCHEDULES.to_vec(),
+            budget: PerModule::default(),
+            top: 5,
+        }
+    }
+
+    /// Counts of 0 are errors.
+    pub(super) fn check(&self) -> Result<(), PlanError> {
+        let check = Checker { place: "the request" };
+        check.counts(&[("devices", self.devices), ("batch", self.batch), ("top", self.top)])?;
+        for (key, values) in [("ranks", &self.ranks), ("chunks", &self.chunks), ("group", &self.groups)] {
+            values.iter().try_for_each(|value| check.counts(&[(key, *value)]))?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,156 @@
+//! The configuration that runs a step.
+
+use toml::{Table, Value};
+
+use super::layout::Cut;
+use super::model::Model;
+use super::step::Step;
+use crate::config::{Dtype, Encoder, Generator, Llm, Pipeline};
+use crate::schedule::{Budget, ModuleKind, PerModule};
+
+/// The TOML of a configuration that runs `step`, with what it can't say in comments.
+///
+/// `[pipeline]` and `[train]` are of one replica. `[model]` is there where this runtime has the model: without experts, with
+/// a token per patch.
+pub fn settings(model: &Model, step: &Step) -> String {
+    let defaults = Pipeline::default();
+    let pipeline = Pipeline {
+        schedule: step.schedule.name().into(),
+        llm: step.llm.name().into(),
+        ranks: step.memory.len(),
+        chunks: step.layout.chunks,
+        group: step.group.unwrap_or(0),
+        budget: budget_text(&step.budget),
+        ..defaults
+    };
+    let mut table = Table::new();
+    table.insert(
+        "pipeline".into(),
+        keys(&pipeline, &["schedule", "llm", "ranks", "chunks", "group", "budget"]),
+    );
+    let train = Table::from_iter([
+        ("batch".to_owned(), Value::from(step.layout.microbatches as i64)),
+        ("microbatches".to_owned(), Value::from(step.layout.microbatches as i64)),
+        ("tokens_per_microbatch".to_owned(), Value::from(model.sequence as i64)),
+    ]);
+    table.insert("train".into(), Value::Table(train));
+    let runs = module_tables(model);
+    let has_model = runs.is_some();
+    table.extend(runs.map(|tables| ("model".to_owned(), Value::Table(tables))));
+    let mut text = String::new();
+    for note in notes(step, has_model) {
+        text += &format!("# {note}\n");
+    }
+    // Tables of strings, numbers and flags are all TOML.
+    text + &toml::to_string_pretty(&table).unwrap_or_default()
+}
+
+fn notes(step: &Step, has_model: bool) -> Vec<String> {
+    let names = |modules: &PerModule<bool>| {
+        let names = ModuleKind::ALL.into_iter().filter(|kind| modules[*kind]).map(ModuleKind::name);
+        names.collect::<Vec<_>>().join(", ")
+    };
+    let layout = &step.layout;
+    let mut notes = Vec::new();
+    if layout.replicas > 1 {
+        notes.push(format!(
+            "Each of {} replicas runs this pipeline on its share of the batch.",
+            layout.replicas
+        ));
+    }
+    if layout.cut == Cut::Balanced {
+        notes
+            .push("The last LLM chunk has fewer layers; `bigmac train` cuts evenly, which is slower.".into());
+    }
+    let (again, split) = (names(&layout.recompute), names(&layout.sharded));
+    if !again.is_empty() {
+        notes.push(format!("Layers are computed again in the backward of: {again}."));
+    }
+    if !split.is_empty() {
+        notes.push(format!("Weights and gradients are split over the devices of a node: {split}."));
+    }
+    if !has_model {
+        notes.push("The model has parts that `bigmac train` does not: the layout alone.".into());
+    }
+    notes
+}
+
+/// Budgets as a configuration has them.
+pub fn budget_text(budget: &PerModule<Option<Budget>>) -> String {
+    let given = ModuleKind::ALL.into_iter().filter_map(|kind| Some(format!("{kind}={}", budget[kind]?)));
+    given.collect::<Vec<_>>().join(",")
+}
+
+fn keys<T: serde::Serialize>(value: &T, wanted: &[&str]) -> Value {
+    let all = Table::try_from(value).unwrap_or_default();
+    Value::Table(all.into_iter().filter(|(key, _)| wanted.contains(&key.as_str())).collect())
+}
+
+/// `[model]` with its modules; none for a model that this runtime doesn't have.
+fn module_tables(model: &Model) -> Option<Table> {
+    let l = &model.llm;
+    let merges = model.encoder.as_ref().is_some_and(|encoder| encoder.merge != 1);
+    if l.experts.is_some() || merges {
+        return None;
+    }
+    let dtype = match model.bytes.value {
+        2 => Dtype::Bf16,
+        4 => Dtype::F32,
+        _ => return None,
+    };
+    let llm = Llm {
+        width: l.width,
+        layers: l.layers,
+        heads: l.heads,
+        kv_heads: l.kv_heads,
+        head_dim: l.head_dim,
+        mlp: l.mlp,
+        qk_norm: l.qk_norm,
+        tied: l.tied,
+        frozen: l.frozen,
+        ..Llm::default()
+    };
+    let mut tables = Table::from_iter([
+        ("dtype".to_owned(), Value::try_from(dtype).ok()?),
+        ("llm".to_owned(), Value::try_from(llm).ok()?),
+    ]);
+    if let Some(e) = &model.encoder {
+        let encoder = Encoder {
+            width: e.width,
+            layers: e.layers,
+            heads: e.heads,
+            mlp: e.mlp,
+            image_size: e.image_size,
+            patch: e.patch,
+            frozen: e.frozen,
+        };
+        tables.insert("encoder".into(), Value::try_from(encoder).ok()?);
+    }
+    if let Some(g) = &model.generator {
+        let side = g.latents.isqrt();
+        let patch = (g.channels / 3).isqrt();
+        if side * side != g.latents || 3 * patch * patch != g.channels {
+            return None;
+        }
+        let generator = Generator {
+            layers: g.layers,
+            heads: g.heads,
+            head_dim: g.head_dim,
+            image_size: side * patch,
+            patch,
+            rope_axes: axes(g.head_dim)?,
+            frozen: g.frozen,
+            ..Generator::default()
+        };
+        tables.insert("generator".into(), Value::try_from(generator).ok()?);
+    }
+    Some(tables)
+}
+
+/// Parts of a head that rotate with frame, row and column: even, together the head, the first of them some eighth of it as
+/// Qwen-Image divides 128 into 16, 56, 56.
+fn axes(head: usize) -> Option<[usize; 3]> {
+    let frames = (2..head).step_by(2).filter(|frame| (head - frame).is_multiple_of(4));
+    let frame = frames.min_by_key(|frame| frame.abs_diff(head / 8))?;
+    Some([frame, (head - frame) / 2, (head - frame) / 2])
+}

@@ -1,0 +1,180 @@
+//! Arithmetic, weights and saved bytes of a part of a model: what times and memory are computed from.
+//!
+//! A part is a sum of few kinds of pieces: products with weights, attention, tensors that are kept for the backward.
+
+use std::iter::Sum;
+use std::ops::{Add, Mul};
+
+/// What one pass (a forward, input gradients, or weight gradients) does.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Work {
+    /// Floating-point operations of products with weights that all rows share.
+    pub dense: f64,
+    /// Of grouped products with the weights of experts.
+    pub expert: f64,
+    /// Of scores and weighted sums in attention.
+    pub attention: f64,
+    /// Bytes of weights that products read, or of weight gradients that they read and write.
+    pub weight_bytes: f64,
+    /// Bytes that element-wise operators read and write.
+    pub moved_bytes: f64,
+}
+
+impl Work {
+    /// Floating-point operations together.
+    pub fn flops(&self) -> f64 {
+        self.dense + self.expert + self.attention
+    }
+}
+
+impl Add for Work {
+    type Output = Work;
+
+    fn add(self, other: Work) -> Work {
+        Work {
+            dense: self.dense + other.dense,
+            expert: self.expert + other.expert,
+            attention: self.attention + other.attention,
+            weight_bytes: self.weight_bytes + other.weight_bytes,
+            moved_bytes: self.moved_bytes + other.moved_bytes,
+        }
+    }
+}
+
+impl Mul<f64> for Work {
+    type Output = Work;
+
+    fn mul(self, factor: f64) -> Work {
+        Work {
+            dense: self.dense * factor,
+            expert: self.expert * factor,
+            attention: self.attention * factor,
+            weight_bytes: self.weight_bytes * factor,
+            moved_bytes: self.moved_bytes * factor,
+        }
+    }
+}
+
+/// A part of a model on given rows: a layer, an end, a whole module.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Part {
+    /// Its parameters.
+    pub parameters: u64,
+    /// Those of them that one row passes: all but the experts that are not chosen, and all of an embedding's.
+    pub active: u64,
+    /// The forward.
+    pub forward: Work,
+    /// Gradients of inputs.
+    pub backward_input: Work,
+    /// Gradients of weights.
+    pub backward_weight: Work,
+    /// Bytes that the forward saves for the backward.
+    pub saved: u64,
+    /// Floating-point operations of a forward and both gradients by their definition, without what fused attention
+    /// computes again: what model FLOPs utilisation counts (Chowdhery et al., *PaLM*, arXiv 2204.02311, appendix B).
+    pub model_flops: f64,
+}
+
+/// Bytes of an accumulated weight gradient (fp32), read and written.
+const GRADIENT_BYTES: f64 = 8.0;
+
+impl Part {
+    /// Parameters that are not in a product: norms, embeddings.
+    pub fn parameters(count: usize) -> Part {
+        Part { parameters: count as u64, active: count as u64, ..Part::default() }
+    }
+
+    /// `[rows, inputs]` times weights `[inputs, outputs]` of `bytes` each, with a bias where wanted.
+    pub fn linear(rows: usize, inputs: usize, outputs: usize, bias: bool, bytes: usize) -> Part {
+        let weights = inputs * outputs;
+        let pass = Work {
+            dense: 2.0 * rows as f64 * weights as f64,
+            weight_bytes: (weights * bytes) as f64,
+            ..Work::default()
+        };
+        Part::products(pass, weights) + Part::parameters(if bias { outputs } else { 0 })
+    }
+
+    /// The same for rows that are shared among `experts`, `chosen` for each: a grouped product.
+    pub fn experts(
+        rows: usize,
+        (experts, chosen): (usize, usize),
+        inputs: usize,
+        outputs: usize,
+        bytes: usize,
+    ) -> Part {
+        let weights = inputs * outputs;
+        let touched = experts.min(rows * chosen) * weights;
+        let pass = Work {
+            expert: 2.0 * (rows * chosen) as f64 * weights as f64,
+            weight_bytes: (touched * bytes) as f64,
+            ..Work::default()
+        };
+        let part = Part::products(pass, touched);
+        Part { parameters: (experts * weights) as u64, active: (chosen * weights) as u64, ..part }
+    }
+
+    fn products(pass: Work, written: usize) -> Part {
+        let backward_weight = Work { weight_bytes: GRADIENT_BYTES * written as f64, ..pass };
+        Part {
+            parameters: written as u64,
+            active: written as u64,
+            forward: pass,
+            backward_input: pass,
+            backward_weight,
+            saved: 0,
+            model_flops: 3.0 * pass.flops(),
+        }
+    }
+
+    /// Scores and weighted sums of `pairs` of a query and a key, all heads together `width` wide. The fused backward
+    /// computes the scores again: five products for the forward's two (Dao, *FlashAttention-2*, arXiv 2307.08691).
+    pub fn attention(pairs: f64, width: usize) -> Part {
+        let flops = 4.0 * pairs * width as f64;
+        let pass = |factor: f64| Work { attention: factor * flops, ..Work::default() };
+        Part { forward: pass(1.0), backward_input: pass(2.5), model_flops: 3.0 * flops, ..Part::default() }
+    }
+
+    /// Tensors of `bytes` together that the backward reads. In the forward each is written and read once by element-wise
+    /// operators; in the backward it is read, and its gradient written and read.
+    pub fn kept(bytes: usize) -> Part {
+        let moved = |factor: f64| Work { moved_bytes: factor * bytes as f64, ..Work::default() };
+        Part { saved: bytes as u64, forward: moved(2.0), backward_input: moved(3.0), ..Part::default() }
+    }
+
+    /// This many such parts.
+    pub fn times(self, count: usize) -> Part {
+        let factor = count as f64;
+        Part {
+            parameters: self.parameters * count as u64,
+            active: self.active * count as u64,
+            forward: self.forward * factor,
+            backward_input: self.backward_input * factor,
+            backward_weight: self.backward_weight * factor,
+            saved: self.saved * count as u64,
+            model_flops: self.model_flops * factor,
+        }
+    }
+}
+
+impl Add for Part {
+    type Output = Part;
+
+    fn add(self, other: Part) -> Part {
+        Part {
+            parameters: self.parameters + other.parameters,
+            active: self.active + other.active,
+            forward: self.forward + other.forward,
+            backward_input: self.backward_input + other.backward_input,
+            backward_weight: self.backward_weight + other.backward_weight,
+            saved: self.saved + other.saved,
+            model_flops: self.model_flops + other.model_flops,
+        }
+    }
+}
+
+impl Sum for Part {
+    fn sum<I: Iterator<Item = Part>>(parts: I) -> Part {
+        parts.fold(Part::default(), Add::add)
+    }
+}

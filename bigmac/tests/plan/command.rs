@@ -1,0 +1,194 @@
+//! `bigmac plan` as a user runs it.
+
+use std::io::Write;
+use std::process::{Command, Output};
+
+use bigmac::config;
+use bigmac::schedule::registry;
+use serde_json::Value;
+
+fn plan(arguments: &str) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_bigmac"));
+    command.arg("plan").args(arguments.split_whitespace()).output().unwrap()
+}
+
+fn text(arguments: &str) -> String {
+    let output = plan(arguments);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap()
+}
+
+fn json(arguments: &str) -> Value {
+    serde_json::from_str(&text(&format!("{arguments} --json"))).unwrap()
+}
+
+fn error(arguments: &str) -> String {
+    let output = plan(arguments);
+    assert!(!output.status.success() && output.stdout.is_empty(), "{arguments}");
+    String::from_utf8(output.stderr).unwrap()
+}
+
+/// A file that ends in .toml.
+fn file(text: &str) -> tempfile::NamedTempFile {
+    let mut file = tempfile::Builder::new().suffix(".toml").tempfile().unwrap();
+    file.write_all(text.as_bytes()).unwrap();
+    file
+}
+
+/// A small dense model that this runtime has.
+const SMALL: &str = r#"summary = "small"
+sequence = 256
+images = 2
+drawings = 1
+[bytes]
+value = 4
+[encoder]
+width = 48
+layers = 2
+heads = 4
+mlp = 96
+patch = 8
+image_size = 32
+[llm]
+width = 64
+layers = 4
+heads = 4
+kv_heads = 2
+head_dim = 16
+vocabulary = 300
+mlp = 128
+[generator]
+layers = 2
+heads = 2
+head_dim = 16
+channels = 48
+latents = 64
+text = 20
+"#;
+
+#[test]
+fn plans_come_fastest_first_with_what_they_take() {
+    let all = json("--devices 32 --batch 128 --ranks 8 --top 3");
+    let plans = all["plans"].as_array().unwrap();
+    assert!(plans.len() >= 2);
+    let time = |plan: &Value| plan["time"].as_f64().unwrap();
+    assert!(plans.windows(2).all(|pair| time(&pair[0]) <= time(&pair[1])));
+    for plan in plans {
+        let memory = plan["memory"].as_array().unwrap();
+        assert_eq!(memory.len() as u64, plan["ranks"].as_u64().unwrap());
+        assert!(memory.iter().all(|rank| rank["total"].as_f64() <= all["memory"].as_f64()));
+        let mfu = plan["mfu"].as_f64().unwrap();
+        assert!(mfu > 0.0 && mfu < 1.0);
+    }
+    assert_eq!(all["parameters"]["llm"], 30_532_122_624u64);
+}
+
+#[test]
+fn the_printed_configuration_is_one() {
+    let model = file(SMALL);
+    let all = json(&format!("--model {} --devices 4 --batch 8 --ranks 2", model.path().display()));
+    let best = &all["plans"][0];
+    let written = file(best["config"].as_str().unwrap());
+    let config = config::read(Some(written.path()), &[]).unwrap();
+    assert_eq!(config.pipeline.schedule, best["schedule"]);
+    assert_eq!(config.pipeline.ranks as u64, best["ranks"]);
+    assert_eq!((config.train.batch, config.train.tokens_per_microbatch), (4, 256));
+    assert_eq!(
+        (config.model.llm.width, config.model.encoder.mlp, config.model.generator.layers),
+        (64, 96, 2)
+    );
+    assert_eq!((config.model.generator.image_size, config.model.generator.patch), (32, 4));
+    // What people read ends with the same.
+    let read = text(&format!("--model {} --devices 4 --batch 8 --ranks 2", model.path().display()));
+    assert!(read.ends_with(best["config"].as_str().unwrap()), "{read}");
+}
+
+#[test]
+fn the_paper_is_redone_for_both_models() {
+    let tables = json("--paper --devices 16 --batch 32");
+    let tables = tables.as_array().unwrap();
+    assert_eq!(tables.len(), 2);
+    for table in tables {
+        let lines = table["schedules"].as_array().unwrap();
+        let line = |name: &str| lines.iter().find(|line| line["schedule"] == name).unwrap();
+        assert_eq!(lines.len(), registry::SCHEDULES.iter().filter(|schedule| schedule.is_whole()).count());
+        let cost =
+            |name: &str| line(name)["pipeline"].as_f64().unwrap() * line(name)["devices"].as_f64().unwrap();
+        for name in ["monolithic", "disaggregated", "phased"] {
+            let ratio = line(name)["nested_speedup"].as_f64().unwrap();
+            assert!((ratio - cost(name) / cost("nested")).abs() < 1e-12);
+            assert!(ratio >= 1.0, "{name} {ratio}");
+        }
+        assert!(line("disaggregated")["devices"].as_u64() > Some(16));
+        assert!(line("nested")["activations"].as_u64() < line("phased")["activations"].as_u64());
+    }
+    let read = text("--paper --devices 16 --batch 32 --model qwen3-30b-a3b-vit");
+    assert!(read.contains("nested-fill over the others") && read.contains("1.08x to 1.9x"), "{read}");
+}
+
+#[test]
+fn wrong_descriptions_say_where() {
+    let cases = [
+        (SMALL.replace("width = 64", "width = "), ":15:9: "),
+        (SMALL.replace("kv_heads = 2", "kv_haeds = 2"), ":18:1: unknown field `kv_haeds`"),
+        (SMALL.replace("kv_heads = 2", "kv_haeds = 2"), "did you mean `kv_heads`?"),
+        (SMALL.replace("sequence = 256", "sequence = -1"), ":2:12: "),
+        (SMALL.replace("mlp = 128", "mlp = 0"), "llm.mlp = 0"),
+        (
+            SMALL.replace("kv_heads = 2", "kv_heads = 3"),
+            "llm.kv_heads = 3, but wanted is a divisor of llm.heads = 4",
+        ),
+        (SMALL.replace("images = 2", "images = 99"), "images = 99"),
+        (SMALL.replace("images = 2", "images = []"), "images = []"),
+        (
+            SMALL.replace("patch = 8", "patch = 9"),
+            "encoder.patch = 9, but wanted is a divisor of encoder.image_size = 32",
+        ),
+    ];
+    for (text, wanted) in cases {
+        let model = file(&text);
+        let said = error(&format!("--model {} --devices 2", model.path().display()));
+        assert!(said.contains(wanted) && said.lines().count() == 1, "{said} lacks {wanted}");
+    }
+    for (from, to, wanted) in [
+        ("peak = 989.4e12", "peak = nan", "peak = NaN"),
+        ("memory = 85.9e9", "memory = -1.0", "memory = -1"),
+        ("dense = 0.70", "dense = 1.5", "efficiency.dense = 1.5, but wanted is a share above 0, at most 1"),
+        ("reserved = 6e9", "reserved = 9e12", "less than memory"),
+    ] {
+        let shipped = std::fs::read_to_string(concat!(
+            env!("CARGO_MANIFEST_DIR"),
+            "/../configs/plan/devices/h100.toml"
+        ));
+        let device = file(&shipped.unwrap().replace(from, to));
+        let said = error(&format!("--device {}", device.path().display()));
+        assert!(said.contains(wanted), "{said} lacks {wanted}");
+    }
+}
+
+#[test]
+fn impossible_requests_say_what_would_do() {
+    for (arguments, wanted) in [
+        ("--model qwen3-30b-a3b-vitt", "did you mean `qwen3-30b-a3b-vit`?"),
+        ("--device h10", "did you mean `h100`?"),
+        ("--schedule nestd", "did you mean `nested`?"),
+        ("--schedule llm", "leaves encoder and generator out"),
+        ("--model none.toml", "none.toml"),
+        ("--devices 0", "devices = 0, but wanted is at least 1"),
+        ("--chunks 0", "chunks = 0, but wanted is at least 1"),
+        ("--devices 8 --ranks 3 --schedule nested", "3 ranks don't divide 8 devices"),
+        (
+            "--devices 8 --ranks 2 --batch 7 --schedule nested",
+            "a batch of 7 doesn't divide over the 4 replicas",
+        ),
+        ("--devices 32 --ranks 8 --schedule nested-fill --budget encoder=0.01mb", "needs at least"),
+        ("--devices 32 --budget encoder=2", "write a number and its unit"),
+        ("--paper --devices 12", "8 ranks don't divide 12 devices"),
+        ("--devices 64 --ranks 32 --chunks 2", "48 layers can't be cut into 32 x 2 chunks"),
+        ("--devices 4", "the least that any of"),
+        ("--images 40", "images = 40"),
+    ] {
+        let said = error(arguments);
+        assert!(said.contains(wanted) && said.lines().count() == 1, "{said} lacks {wanted}");
+    }
+}

@@ -1,0 +1,254 @@
+//! Parameters, operations and saved bytes against what is published and against the models of this runtime.
+
+use std::sync::Arc;
+
+use bigmac::plan::{Bytes, Counts, Description, Device, Encoder, Experts, Generator, Llm, Model};
+use bigmac::schedule::ModuleKind;
+use bigmac_autograd::Graph;
+use bigmac_models::init::{ParameterSpec, shape_only};
+use bigmac_models::llava::{LlavaConfig, VisionEncoder};
+use bigmac_models::mmdit::{Grid, Mmdit, MmditConfig, RopeTables};
+use bigmac_models::qwen3::{Qwen3, Qwen3Config, Stage};
+use bigmac_models::siglip::SiglipVisionConfig;
+use bigmac_runtime::{Context, DType, Spec, Tensor};
+
+fn shipped(name: &str) -> Model {
+    Model::load(name).unwrap()
+}
+
+#[track_caller]
+fn within(value: f64, wanted: f64, share: f64) {
+    assert!((value / wanted - 1.0).abs() <= share, "{value} is not within {share} of {wanted}");
+}
+
+#[test]
+fn shipped_models_have_their_published_parameters() {
+    let model = shipped("qwen3-30b-a3b-vit-mmdit");
+    within(model.parameters(ModuleKind::Llm) as f64, 30.5e9, 0.005);
+    within(model.llm.whole(&model).active as f64, 3.3e9, 0.02);
+    within(model.parameters(ModuleKind::Encoder) as f64, 1.3e9, 0.01);
+    within(model.parameters(ModuleKind::Generator) as f64, 20.4e9, 0.005);
+    // What Qwen/Qwen3-30B-A3B's safetensors index says to the parameter: 61 GB of bfloat16.
+    assert_eq!(model.parameters(ModuleKind::Llm), 30_532_122_624);
+}
+
+#[test]
+fn operations_are_six_per_active_parameter_and_token_beside_attention() {
+    let model = shipped("qwen3-30b-a3b-vit");
+    let whole = model.llm.whole(&model);
+    let tokens = model.sequence as f64;
+    let looked_up = (model.llm.vocabulary * model.llm.width) as f64;
+    let attention = 3.0 * whole.forward.attention;
+    within(whole.model_flops - attention, 6.0 * (whole.active as f64 - looked_up) * tokens, 1e-4);
+    // Causal scores and weighted sums: 4 operations per pair and channel, half of all pairs, 48 layers of 32 x 128.
+    within(attention, 3.0 * 4.0 * tokens * tokens / 2.0 * 4096.0 * 48.0, 2e-4);
+    assert_eq!(model.flops(3), 3.0 * model.flops(1));
+}
+
+/// A small model of odd sizes that this runtime has too.
+fn small() -> Model {
+    Model {
+        summary: "small".into(),
+        sequence: 37,
+        images: Counts::Each(1),
+        drawings: Counts::Each(1),
+        bytes: Bytes::default(),
+        encoder: Some(Encoder {
+            width: 24,
+            layers: 3,
+            heads: 3,
+            mlp: 40,
+            patch: 5,
+            image_size: 20,
+            merge: 1,
+            frozen: false,
+        }),
+        llm: Llm {
+            width: 28,
+            layers: 5,
+            heads: 6,
+            kv_heads: 2,
+            head_dim: 10,
+            vocabulary: 91,
+            mlp: 44,
+            experts: None,
+            qk_norm: true,
+            tied: false,
+            frozen: false,
+        },
+        generator: Some(Generator {
+            layers: 4,
+            heads: 3,
+            head_dim: 12,
+            channels: 12,
+            latents: 12,
+            text: 7,
+            frozen: false,
+        }),
+    }
+}
+
+fn qwen3(model: &Model) -> Qwen3Config {
+    let l = &model.llm;
+    Qwen3Config {
+        vocab_size: l.vocabulary,
+        hidden_size: l.width,
+        intermediate_size: l.mlp,
+        num_hidden_layers: l.layers,
+        num_attention_heads: l.heads,
+        num_key_value_heads: l.kv_heads,
+        head_dim: l.head_dim,
+        qk_norm: l.qk_norm,
+        tie_word_embeddings: l.tied,
+        ..Qwen3Config::default()
+    }
+}
+
+fn llava(model: &Model) -> LlavaConfig {
+    let e = model.encoder.as_ref().unwrap();
+    let vision = SiglipVisionConfig {
+        hidden_size: e.width,
+        intermediate_size: e.mlp,
+        num_hidden_layers: e.layers,
+        num_attention_heads: e.heads,
+        image_size: e.image_size,
+        patch_size: e.patch,
+        ..SiglipVisionConfig::default()
+    };
+    LlavaConfig::new(vision, qwen3(model), 0)
+}
+
+fn mmdit(model: &Model) -> MmditConfig {
+    let g = model.generator.as_ref().unwrap();
+    MmditConfig {
+        patch_size: 1,
+        in_channels: g.channels,
+        out_channels: g.channels,
+        num_layers: g.layers,
+        attention_head_dim: g.head_dim,
+        num_attention_heads: g.heads,
+        joint_attention_dim: model.llm.width,
+        axes_dims_rope: [4, 4, 4],
+        extra: Default::default(),
+    }
+}
+
+fn count(specs: &[ParameterSpec]) -> u64 {
+    specs.iter().map(|spec| spec.shape.iter().product::<usize>() as u64).sum()
+}
+
+#[test]
+fn parameters_are_those_of_the_models() {
+    for (qk_norm, tied) in [(true, false), (false, true)] {
+        let mut model = small();
+        (model.llm.qk_norm, model.llm.tied) = (qk_norm, tied);
+        let llm = Qwen3::parameters(&qwen3(&model), &Stage::whole(model.llm.layers));
+        assert_eq!(model.parameters(ModuleKind::Llm), count(&llm));
+        assert_eq!(
+            model.parameters(ModuleKind::Encoder),
+            count(&VisionEncoder::parameters(&llava(&model)).unwrap())
+        );
+        assert_eq!(model.parameters(ModuleKind::Generator), count(&Mmdit::parameters(&mmdit(&model))));
+    }
+}
+
+fn tensor(shape: &[usize], dtype: DType) -> Tensor {
+    Tensor::shape_only(&Spec::new(shape, dtype))
+}
+
+/// What a stage of these layers saves, foretold by the operators themselves.
+fn llm_saves(model: &Model, layers: std::ops::Range<usize>) -> usize {
+    let config = qwen3(model);
+    let stage = Stage { layers, first: false, last: false };
+    let params = shape_only(&Qwen3::parameters(&config, &stage), DType::BF16).unwrap();
+    let net = Qwen3::new(&config, stage, &params).unwrap();
+    let ctx = Context::cpu(0, 1).unwrap();
+    let mut graph = Graph::planning(&ctx, &params);
+    let hidden = graph.leaf(tensor(&[model.sequence, config.hidden_size], DType::BF16));
+    let table = graph.constant(tensor(&[model.sequence, config.head_dim / 2], DType::F32));
+    let bounds: Arc<[usize]> = [0, model.sequence].into();
+    net.layers(&mut graph, &hidden, (&table, &table), &bounds).unwrap();
+    graph.finish().saved_bytes()
+}
+
+#[test]
+fn llm_layers_save_what_the_operators_foretell() {
+    for qk_norm in [true, false] {
+        let mut model = small();
+        model.llm.qk_norm = qk_norm;
+        let layer = model.llm.layer(model.sequence, 2).saved as usize;
+        // The rotary table is shared by all layers, so it cancels.
+        assert_eq!(layer, llm_saves(&model, 0..3) - llm_saves(&model, 0..2), "qk_norm {qk_norm}");
+    }
+}
+
+#[test]
+fn encoder_layers_save_what_the_operators_foretell() {
+    let saves = |layers: usize| {
+        let mut model = small();
+        model.encoder.as_mut().unwrap().layers = layers;
+        let config = llava(&model);
+        let params = shape_only(&VisionEncoder::parameters(&config).unwrap(), DType::BF16).unwrap();
+        let net = VisionEncoder::new(&config, &params).unwrap();
+        let ctx = Context::cpu(0, 1).unwrap();
+        let mut graph = Graph::planning(&ctx, &params);
+        let pixels = graph.constant(tensor(&[3, 20, 20], DType::BF16));
+        net.forward(&mut graph, &pixels).unwrap();
+        (graph.finish().saved_bytes(), model.encoder.as_ref().unwrap().layer(2).saved, model)
+    };
+    let ((three, layer, model), (two, ..)) = (saves(3), saves(2));
+    assert_eq!(layer as usize, three - two);
+    within(model.encoder.as_ref().unwrap().item(&model).saved as f64, three as f64, 0.03);
+}
+
+#[test]
+fn generator_blocks_save_what_the_operators_foretell() {
+    let saves = |layers: usize| {
+        let mut model = small();
+        model.generator.as_mut().unwrap().layers = layers;
+        let config = mmdit(&model);
+        let params = shape_only(&Mmdit::parameters(&config), DType::BF16).unwrap();
+        let net = Mmdit::new(&config, &params).unwrap();
+        let ctx = Context::cpu(0, 1).unwrap();
+        let mut graph = Graph::planning(&ctx, &params);
+        let rope = RopeTables::shape_only(&config, Grid { height: 3, width: 4 }, 7, DType::BF16);
+        let rotations = rope.constants(&graph);
+        let latents = graph.constant(tensor(&[12, config.in_channels], DType::BF16));
+        let time = graph.constant(tensor(&[MmditConfig::TIME_FEATURES], DType::BF16));
+        let cond = graph.leaf(tensor(&[7, config.joint_attention_dim], DType::BF16));
+        net.forward(&mut graph, &latents, &time, &cond, &rotations).unwrap();
+        (graph.finish().saved_bytes(), model.generator.as_ref().unwrap().block(2).saved as usize)
+    };
+    let ((four, block), (three, _)) = (saves(4), saves(3));
+    // Beside a row per token, a block keeps its two modulations: six vectors each.
+    assert_eq!(block + 2 * 6 * 36 * 2, four - three);
+}
+
+#[test]
+fn experts_cost_what_is_chosen_and_weigh_what_there_is() {
+    let mut model = small();
+    model.llm.mlp = 0;
+    model.llm.experts = Some(Experts { count: 6, active: 2, mlp: 22 });
+    let (sparse, dense) = (model.llm.layer(37, 2), small().llm.layer(37, 2));
+    let router = 28 * 6;
+    assert_eq!(sparse.parameters, dense.parameters + 3 * 28 * (6 * 22 - 44) + router);
+    // Two experts of half the width are the dense MLP, and the router.
+    assert_eq!(sparse.active, dense.active + router);
+    assert_eq!(sparse.forward.flops(), dense.forward.flops() + 2.0 * 37.0 * router as f64);
+}
+
+#[test]
+fn time_is_operations_over_what_is_reached_of_the_peak() {
+    let device = Device::load("h100").unwrap();
+    let layer = shipped("qwen3-30b-a3b-vit").llm.layer(8192, 2);
+    let work = layer.forward;
+    let reached = |flops: f64, share: f64| flops / (989.4e12 * share);
+    let wanted = reached(work.dense, 0.7)
+        + reached(work.expert, 0.5)
+        + reached(work.attention, 0.5)
+        + work.moved_bytes / (3.35e12 * 0.8);
+    within(device.seconds(&work), wanted, 1e-12);
+    // One row reads all weights for next to no arithmetic.
+    let row = shipped("qwen3-30b-a3b-vit").llm.layer(1, 2).forward;
+    assert!(device.seconds(&row) >= row.weight_bytes / (3.35e12 * 0.8));
+}

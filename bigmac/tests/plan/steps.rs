@@ -1,0 +1,214 @@
+//! Steps and the search against figures worked out by hand.
+
+use bigmac::plan::{
+    Cut, Description, Device, Estimate, Layout, Model, PlanError, Request, Step, search, step,
+};
+use bigmac::schedule::{Chunk, Module, ModuleKind, Options, PerModule, registry};
+
+fn model() -> Model {
+    Model::load("qwen3-30b-a3b-vit").unwrap()
+}
+
+fn layout(ranks: usize, replicas: usize, microbatches: usize) -> Layout {
+    Layout {
+        ranks,
+        chunks: 1,
+        replicas,
+        microbatches,
+        cut: Cut::Even,
+        recompute: PerModule::default(),
+        sharded: PerModule::default(),
+    }
+}
+
+fn run(model: &Model, device: &Device, layout: Layout, schedule: &str) -> Step {
+    let estimate = Estimate::new(model, device, layout).unwrap();
+    step(&estimate, registry::schedule(schedule).unwrap(), &Options::default()).unwrap().0
+}
+
+/// A device of round numbers on which nothing but the pipeline takes time.
+fn ideal_device() -> Device {
+    let mut device = Device::load("h100").unwrap();
+    for link in [&mut device.node, &mut device.cluster] {
+        (link.latency, link.bandwidth) = (0.0, 1e30);
+    }
+    device
+}
+
+/// The text alone: no images, no head to speak of.
+fn text_only() -> Model {
+    let mut model = model();
+    model.images = bigmac::plan::Counts::Each(0);
+    model.encoder = None;
+    model.llm.vocabulary = 1;
+    model
+}
+
+#[test]
+fn a_step_takes_what_1f1b_takes() {
+    let (model, device) = (text_only(), ideal_device());
+    let layer = model.llm.layer(8192, 2);
+    let stage = 12.0
+        * [layer.forward, layer.backward_input, layer.backward_weight]
+            .iter()
+            .map(|work| device.seconds(work))
+            .sum::<f64>();
+    let step = run(&model, &device, layout(4, 2, 8), "nested");
+    assert!((step.seconds.pipeline / ((8.0 + 3.0) * stage) - 1.0).abs() < 1e-3);
+    assert_eq!((step.devices, step.batch()), (8, 16));
+    let by_hand = model.flops(8) * 2.0 / (step.seconds.total() * 8.0 * 989.4e12);
+    assert!((step.mfu() - by_hand).abs() < 1e-12);
+    // Twice the batch for the same pipeline: 19 stages' worth for 11.
+    let longer = run(&model, &device, layout(4, 2, 16), "nested");
+    assert!((longer.seconds.pipeline / step.seconds.pipeline - 19.0 / 11.0).abs() < 1e-3);
+}
+
+#[test]
+fn memory_is_two_four_and_twelve_bytes_per_parameter_and_what_is_live() {
+    let model = text_only();
+    let device = Device::load("h100").unwrap();
+    let layer = model.llm.layer(8192, 2);
+    let step = run(&model, &device, layout(4, 2, 8), "nested");
+    for (rank, memory) in step.memory.iter().enumerate() {
+        let ends = match rank {
+            0 => 2048,
+            3 => 2048 + 2048,
+            _ => 0,
+        };
+        let parameters = 12 * layer.parameters + ends;
+        assert_eq!(memory.weights, 2 * parameters);
+        assert_eq!(memory.gradients, 4 * parameters);
+        assert_eq!(memory.optimizer, 12 * parameters / 2, "split over two replicas");
+        let head = if rank == 3 { model.llm.head(8192, 2).saved } else { 0 };
+        assert_eq!(memory.activations, (4 - rank as u64) * (12 * layer.saved + head));
+        let hidden = 8192 * 2048 * 2;
+        // A value waits from its sender's end of computation to its reader's end.
+        assert!(memory.messages >= hidden && memory.messages <= 2 * hidden, "{}", memory.messages);
+    }
+    let mut again = layout(4, 2, 8);
+    again.recompute.llm = true;
+    let lean = run(&model, &device, again, "nested");
+    assert_eq!(lean.memory[0].activations, 4 * 12 * 8192 * 2048 * 2);
+    let forward = device.seconds(&layer.forward) * 12.0;
+    let added = lean.seconds.pipeline - step.seconds.pipeline;
+    assert!((added / (11.0 * forward) - 1.0).abs() < 1e-3, "{added} for {forward}");
+}
+
+#[test]
+fn a_balanced_cut_spares_the_last_stage() {
+    let (mut model, device) = (text_only(), ideal_device());
+    // An output matrix of some three layers.
+    model.llm.vocabulary = 151_936;
+    let even = Estimate::new(&model, &device, layout(8, 1, 8)).unwrap();
+    let balanced = Layout { cut: Cut::Balanced, ..layout(8, 1, 8) };
+    let balanced = Estimate::new(&model, &device, balanced).unwrap();
+    let costliest = |estimate: &Estimate<'_>| {
+        let chunks = estimate.workload.loads()[0].llm.iter();
+        chunks.map(|c| c.forward + c.backward_input + c.backward_weight).fold(0.0, f64::max)
+    };
+    let head = even.workload.layers().unwrap().head;
+    let layer = costliest(&even) / (6.0 + head);
+    assert!(head > 3.0 && head < 5.0, "{head}");
+    // Products and the reading of weights overlap, so parts do not add up to the last digit.
+    assert!((costliest(&balanced) / (7.0 * layer) - 1.0).abs() < 0.01, "{}", costliest(&balanced) / layer);
+    let all = |estimate: &Estimate<'_>| {
+        let module = |chunk| Module::Llm(Chunk(chunk));
+        (0..8).map(|chunk| estimate.parameters(&estimate.workload, module(chunk))).sum::<u64>()
+    };
+    assert_eq!(all(&balanced), all(&even));
+    assert_eq!(all(&even), model.parameters(ModuleKind::Llm));
+}
+
+#[test]
+fn memory_does_not_grow_with_the_batch_under_nested_and_does_under_phased() {
+    let (model, device) = (model(), Device::load("h100").unwrap());
+    let peak = |schedule: &str, microbatches: usize| {
+        run(&model, &device, layout(8, 4, microbatches), schedule).fullest().activations
+    };
+    assert_eq!(peak("nested", 16), peak("nested", 64));
+    assert!(peak("phased", 64) > peak("phased", 32) && peak("phased", 32) > peak("phased", 16));
+    // More replicas: less of the optimizer on each; more ranks: less of everything.
+    let total = |ranks, replicas| run(&model, &device, layout(ranks, replicas, 16), "nested").fullest();
+    assert!(total(8, 4).optimizer < total(8, 2).optimizer);
+    assert!(total(16, 2).weights < total(8, 2).weights);
+}
+
+#[test]
+fn sharding_splits_weights_and_costs_their_transfer() {
+    let model = Model::load("qwen3-30b-a3b-vit-mmdit").unwrap();
+    let device = Device::load("h100").unwrap();
+    let whole = run(&model, &device, layout(8, 2, 16), "phased");
+    let mut split = layout(8, 2, 16);
+    split.sharded.generator = true;
+    let split = run(&model, &device, split, "phased");
+    let generator = model.parameters(ModuleKind::Generator);
+    let saved = whole.memory[0].weights - split.memory[0].weights;
+    assert!(saved.abs_diff(generator * 2 * 7 / 8) <= 2, "{saved}");
+    assert!(split.seconds.pipeline >= whole.seconds.pipeline);
+    // On the last rank alone, whose replica is on another node, every item waits for the slower link.
+    let mut alone = layout(8, 2, 16);
+    alone.sharded.generator = true;
+    let alone = run(&model, &device, alone, "monolithic");
+    let bytes = (generator * (2 + 2 + 4)) as f64 * 7.0 / 8.0;
+    assert!(alone.seconds.pipeline > 16.0 * bytes / (50e9 * 0.8));
+}
+
+#[test]
+fn the_search_finds_what_trying_everything_finds() {
+    let (model, device) = (model(), Device::load("h100").unwrap());
+    let schedules = ["monolithic", "phased", "nested"];
+    let request = Request {
+        batch: 64,
+        ranks: vec![4, 8],
+        chunks: vec![1],
+        groups: vec![1, 2],
+        schedules: schedules.iter().map(|name| registry::schedule(name).unwrap()).collect(),
+        llms: vec![registry::llm_schedule("1f1b").unwrap()],
+        top: 6,
+        ..Request::new(&model, &device, 32)
+    };
+    let found = search(&request).unwrap();
+    let mut best: Vec<(f64, &str, usize)> = Vec::new();
+    for schedule in schedules {
+        for ranks in [4, 8] {
+            let mut fastest = f64::INFINITY;
+            for bits in 0..16usize {
+                let mut layout = layout(ranks, 32 / ranks, 64 * ranks / 32);
+                (layout.recompute.encoder, layout.recompute.llm) = (bits & 1 != 0, bits & 2 != 0);
+                layout.sharded.encoder = bits & 4 != 0;
+                let estimate = Estimate::new(&model, &device, layout).unwrap();
+                let options = Options { group: Some(1 + bits / 8), ..Options::default() };
+                let (step, _) = step(&estimate, registry::schedule(schedule).unwrap(), &options).unwrap();
+                if step.fullest().total() as f64 <= device.usable() {
+                    fastest = fastest.min(step.seconds.total());
+                }
+            }
+            if fastest.is_finite() {
+                best.push((fastest, schedule, ranks));
+            }
+        }
+    }
+    let name = |found: &Step| (found.schedule.name(), found.layout.ranks);
+    assert_eq!(found.steps.len(), best.len());
+    assert!(found.steps.is_sorted_by(|a, b| a.seconds.total() <= b.seconds.total()));
+    for (fastest, schedule, ranks) in best {
+        let given = found.steps.iter().find(|step| name(step) == (schedule, ranks)).unwrap();
+        // Gains of less than a hundredth are not searched for.
+        let ratio = given.seconds.total() / fastest;
+        assert!(ratio > 0.989 && ratio < 1.011, "{schedule} on {ranks}: {ratio}");
+    }
+}
+
+#[test]
+fn what_fits_nowhere_says_the_least_need() {
+    let (model, device) = (model(), Device::load("h100").unwrap());
+    let error = search(&Request::new(&model, &device, 4)).unwrap_err();
+    let PlanError::Memory { needed, available, .. } = &error else { panic!("{error}") };
+    assert!(needed > available);
+    // 30.5 billion parameters at 18 bytes over 4 ranks, encoder beside them, in GiB.
+    assert!(*needed > 18.0 * (30.5 / 4.0) * 0.93 && *needed < 160.0, "{needed}");
+    // With that much memory it fits.
+    let mut larger = device.clone();
+    larger.memory = larger.reserved + (needed + 0.01) * 1073741824.0;
+    assert!(search(&Request::new(&model, &larger, 4)).is_ok());
+}
