@@ -275,7 +275,7 @@ pub struct Pipeline {
     pub group: usize,
     /// Microbatches that a rank runs through one chunk before its next; 0: as many as there are ranks.
     pub llm_group: usize,
-    /// The most activations that a module may keep on a rank, as in `encoder=2mb,llm=512MiB`; empty: no limit.
+    /// The most activations that a module may keep on a rank, as in `encoder=2mb,llm=512MiB`; empty: the schedule's own.
     pub budget: String,
     /// A file that `bigmac profile` wrote, whose times the schedule is built on; empty: operations are counted.
     pub profile: String,
@@ -286,7 +286,7 @@ pub struct Pipeline {
 impl Default for Pipeline {
     fn default() -> Self {
         Pipeline {
-            schedule: "nested".into(),
+            schedule: "nested-fill".into(),
             llm: "1f1b".into(),
             ranks: 2,
             chunks: 1,
