@@ -3,8 +3,7 @@
 use std::path::Path;
 use std::process::{Command, Output};
 
-use bigmac::measure::Spread;
-use bigmac::profile::Profile;
+use bigmac::profile::{Profile, Spread};
 use bigmac::schedule::ModuleKind;
 use serde_json::Value;
 

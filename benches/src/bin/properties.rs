@@ -6,7 +6,7 @@ use std::ops::Range;
 use std::time::Instant;
 
 use anyhow::{Result, bail};
-use bigmac::measure::quantiles;
+use bigmac::profile::quantiles;
 use bigmac::schedule::registry::schedule;
 use bigmac::schedule::simulate::simulate;
 use bigmac::schedule::{Options, UniformCosts, Workload};

@@ -6,8 +6,8 @@ use std::path::PathBuf;
 
 use anyhow::Context;
 use bigmac::config;
-use bigmac::measure::{Rounds, Spread};
-use bigmac::profile::{Profile, take};
+use bigmac::measure::{Rounds, take};
+use bigmac::profile::{Profile, Spread};
 use bigmac::train::Session;
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};

@@ -10,6 +10,7 @@ mod llm;
 mod rates;
 mod run;
 mod sizes;
+mod sources;
 mod task;
 mod unit;
 

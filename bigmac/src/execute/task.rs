@@ -2,14 +2,14 @@
 //! that other ops made. The same code runs a unit and foretells what it will save.
 
 use super::error::ExecuteError;
-use super::inputs::{Inputs, Live, Planned};
+use super::inputs::Inputs;
 use super::unit::Forwarded;
 use crate::data::{DrawItem, ImageItem, PackedMicrobatch, StepPlan};
 use crate::model::{ModelShape, RankModules};
 use crate::schedule::{Item, Microbatch, Module, ModuleKind, Piece, Rank, Unit, Value, Workload};
 use bigmac_models::mmdit::codec::Codec;
 use bigmac_models::mmdit::flow::FlowMatching;
-use bigmac_runtime::{Context, Spec, Tensor};
+use bigmac_runtime::{Context, Spec};
 
 /// One step's work, and everything that is the same for all of its units.
 #[derive(Debug)]
@@ -87,39 +87,7 @@ impl StepTask<'_> {
         Ok(Spec::new(&[rows, width], shape.dtype))
     }
 
-    /// Runs the forward of a unit in `ctx`, whose scope its activations are counted under; it is recorded where it
-    /// `records` and has a backward. `take` hands over the values that other ops made.
-    pub(super) fn forward(
-        &self,
-        ctx: &Context,
-        modules: &RankModules,
-        workload: &Workload,
-        unit: Unit,
-        records: bool,
-        take: &mut dyn FnMut(Value) -> Result<Tensor, ExecuteError>,
-    ) -> Result<Forwarded, ExecuteError> {
-        self.unit(ctx, modules, workload, unit, &mut Live { task: self, ctx, records, take })
-    }
-
-    /// The bytes that the forward of a unit will save for its backward, exactly, without computing it.
-    ///
-    /// # Errors
-    /// Those of the operators' shape checks, and [`ExecuteError::Missing`] for a unit that is not of this step.
-    pub fn saved_bytes(
-        &self,
-        ctx: &Context,
-        modules: &RankModules,
-        workload: &Workload,
-        unit: Unit,
-    ) -> Result<usize, ExecuteError> {
-        if !workload.has_backward(unit.module.kind(), unit.microbatch()) {
-            return Ok(0);
-        }
-        let forwarded = self.unit(ctx, modules, workload, unit, &mut Planned(self))?;
-        Ok(forwarded.recorded.map_or(0, |recorded| recorded.tape.saved_bytes()))
-    }
-
-    fn unit(
+    pub(super) fn unit(
         &self,
         ctx: &Context,
         modules: &RankModules,

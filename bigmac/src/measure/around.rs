@@ -4,30 +4,13 @@ use std::time::{Duration, Instant};
 
 use bigmac_comm::{Communicator, Tag, run_ranks};
 use bigmac_runtime::{Context, DType, Tensor};
-use serde::{Deserialize, Serialize};
 
-use super::Spread;
 use super::turns::Rounds;
 use crate::data::StepPlan;
 use crate::execute::{Program, run};
 use crate::model::{Placement, RankModules};
+use crate::profile::{Around, Spread};
 use crate::train::{Optimizer, Session, TrainError, reduce, step_task};
-
-/// Seconds, as medians with their spread.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Around {
-    /// From the send of a value of 4 bytes until its receiver, which waited for it, has it; none on one rank.
-    pub latency: Option<Spread>,
-    /// The same for a microbatch's hidden states.
-    pub hidden: Option<Spread>,
-    /// Bytes of these hidden states.
-    pub hidden_bytes: usize,
-    /// Reduction of gradients, on the slowest rank.
-    pub reduce: Spread,
-    /// The optimizer's step, on the slowest rank.
-    pub optimizer: Spread,
-}
 
 /// Ping-pongs per measurement of a transfer.
 const PINGS: usize = 16;

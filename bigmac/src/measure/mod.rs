@@ -3,10 +3,10 @@
 
 mod around;
 mod contender;
-mod spread;
+mod take;
 mod turns;
 
-pub use around::{Around, around};
+pub use around::around;
 pub use contender::{Contender, NotRun, contender};
-pub use spread::{Spread, quantiles};
+pub use take::{TakeError, take};
 pub use turns::{Contest, Rounds, Turn, take_turns};

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use super::Spread;
 use crate::execute::{Measured, Program};
-use crate::measure::Spread;
 use crate::schedule::{self, ModuleKind, Op, Rank, Workload};
 use crate::toml_file::not_negative;
 
@@ -102,7 +102,7 @@ pub(super) struct Sample {
 
 /// Measured units by what they are.
 #[derive(Debug, Default)]
-pub(super) struct Samples(BTreeMap<Key, Vec<Sample>>);
+pub(crate) struct Samples(BTreeMap<Key, Vec<Sample>>);
 
 impl Samples {
     /// Takes in what a rank measured in a step. `gops` is the step's workload at one unit of time per billion operations.

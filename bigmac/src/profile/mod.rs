@@ -1,10 +1,13 @@
 //! What a machine takes for the ops of a configuration: measured once, kept as TOML, and the costs of simulations since.
 
+mod around;
 mod fit;
-mod take;
+mod spread;
 
+pub use around::Around;
+pub(crate) use fit::Samples;
 pub use fit::UnitTimes;
-pub use take::take;
+pub use spread::{Spread, quantiles};
 
 use std::path::Path;
 
@@ -15,10 +18,8 @@ use thiserror::Error;
 use crate::config::{Config, Model};
 use crate::data::StepPlan;
 use crate::execute::{Rate, Rates, UnitRates};
-use crate::measure::{Around, NotRun};
 use crate::schedule::ModuleKind;
 use crate::toml_file::{TomlError, TomlFile};
-use crate::train::TrainError;
 
 /// Measured times of a configuration's ops.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -60,7 +61,7 @@ pub struct Taken {
     pub rounds: usize,
 }
 
-/// Why a profile can't be taken or used.
+/// Why a profile can't be used.
 #[derive(Debug, Error)]
 pub enum ProfileError {
     /// The file.
@@ -69,12 +70,6 @@ pub enum ProfileError {
     /// Writing it.
     #[error(transparent)]
     Runtime(#[from] bigmac_runtime::Error),
-    /// A run.
-    #[error(transparent)]
-    Train(Box<TrainError>),
-    /// No schedule to measure under.
-    #[error("there is nothing to measure under: {0}")]
-    NotRun(Box<NotRun>),
     /// It is of something else.
     #[error(
         "the profile was taken with {what} = {here}, but the configuration has {wanted}: take it anew with `bigmac profile`"
@@ -98,18 +93,6 @@ pub enum ProfileError {
         /// The phase.
         phase: &'static str,
     },
-    /// Nothing was measured.
-    #[error("a profile needs at least one {what}, but 0 were asked for")]
-    Nothing {
-        /// Of what there was none.
-        what: &'static str,
-    },
-}
-
-impl From<TrainError> for ProfileError {
-    fn from(error: TrainError) -> Self {
-        ProfileError::Train(Box::new(error))
-    }
 }
 
 impl Profile {
@@ -177,7 +160,7 @@ impl Profile {
     /// [`ProfileError::Missing`] for what `plan` needs and the profile lacks.
     pub fn rates(&self, plan: &StepPlan, split: bool) -> Result<Rates, ProfileError> {
         let mut rates = Rates::default();
-        let seconds = |spread: Option<crate::measure::Spread>| spread.map_or(0.0, |spread| spread.median);
+        let seconds = |spread: Option<Spread>| spread.map_or(0.0, |spread| spread.median);
         let (empty, hidden) = (seconds(self.around.latency), seconds(self.around.hidden));
         rates.latency = empty;
         rates.per_byte = (hidden - empty).max(0.0) / self.around.hidden_bytes.max(1) as f64;
@@ -251,7 +234,6 @@ fn processor_in(cpuinfo: &str) -> Option<String> {
 mod tests {
     use super::*;
     use crate::data::{PackedMicrobatch, StepPlan};
-    use crate::measure::Spread;
 
     const SPREAD: Spread = Spread { median: 1e-3, lower: 1e-3, upper: 1e-3, least: 1e-3, most: 1e-3 };
 

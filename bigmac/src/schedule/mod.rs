@@ -28,6 +28,7 @@ mod disaggregated;
 pub mod file;
 mod flow;
 mod gaps;
+mod homes;
 mod insertion;
 mod llm;
 mod llm_only;
@@ -51,6 +52,7 @@ pub mod table;
 mod tests;
 pub mod text;
 pub mod torch_csv;
+mod transfers;
 pub mod validate;
 pub mod workload;
 

@@ -11,7 +11,7 @@ mod torch;
 
 use anyhow::bail;
 use bigmac::config;
-use bigmac::measure::Spread;
+use bigmac::profile::Spread;
 use clap::Parser;
 use ours::Turns;
 use serde::Serialize;

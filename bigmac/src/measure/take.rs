@@ -2,12 +2,36 @@
 
 use std::time::SystemTime;
 
-use super::fit::Samples;
-use super::{Profile, ProfileError, Taken, processor};
+use thiserror::Error;
+
+use super::{Contender, NotRun, Rounds, around, contender, take_turns};
 use crate::execute::{CostModel, Rates};
-use crate::measure::{Contender, NotRun, Rounds, around, contender, take_turns};
+use crate::profile::{Profile, Samples, Taken, processor};
 use crate::schedule::{LlmSchedule, Rank, registry};
-use crate::train::Session;
+use crate::train::{Session, TrainError};
+
+/// Why a profile can't be taken.
+#[derive(Debug, Error)]
+pub enum TakeError {
+    /// A run.
+    #[error(transparent)]
+    Train(Box<TrainError>),
+    /// No schedule to measure under.
+    #[error("there is nothing to measure under: {0}")]
+    NotRun(Box<NotRun>),
+    /// Nothing was measured.
+    #[error("a profile needs at least one {what}, but 0 were asked for")]
+    Nothing {
+        /// Of what there was none.
+        what: &'static str,
+    },
+}
+
+impl From<TrainError> for TakeError {
+    fn from(error: TrainError) -> Self {
+        TakeError::Train(Box::new(error))
+    }
+}
 
 /// The schedule that keeps all ranks busy.
 const BUSY: &str = "nested";
@@ -21,16 +45,16 @@ const ORDERS: [&str; 2] = ["1f1b", "zb-h1"];
 /// the executor itself does is in it.
 ///
 /// # Errors
-/// [`ProfileError`]: nothing to measure, or a step that failed.
+/// [`TakeError`]: nothing to measure, or a step that failed.
 pub fn take(
     session: &Session,
     steps: u64,
     rounds: Rounds,
     progress: &(dyn Fn() + Sync),
-) -> Result<Profile, ProfileError> {
+) -> Result<Profile, TakeError> {
     for (what, count) in [("step", steps), ("round", rounds.kept as u64)] {
         if count == 0 {
-            return Err(ProfileError::Nothing { what });
+            return Err(TakeError::Nothing { what });
         }
     }
     let pipeline = &session.config.pipeline;
@@ -41,7 +65,7 @@ pub fn take(
     for step in 0..steps {
         let plan = session.planner.step(step);
         let gops = costs.workload(&plan, pipeline.ranks, pipeline.chunks);
-        let gops = gops.map_err(|error| ProfileError::Train(Box::new(error.into())))?;
+        let gops = gops.map_err(|error| TakeError::Train(Box::new(error.into())))?;
         let contenders = contenders(&plan, &costs, pipeline)?;
         let programs: Vec<_> = contenders.iter().map(|one| &one.program).collect();
         let contest = take_turns(session, &plan, &programs, rounds, progress)?;
@@ -55,7 +79,7 @@ pub fn take(
             surroundings = programs.first().map(|program| around(session, &plan, program, rounds));
         }
     }
-    let around = surroundings.ok_or(ProfileError::Nothing { what: "schedule" })??;
+    let around = surroundings.ok_or(TakeError::Nothing { what: "schedule" })??;
     let taken = Taken {
         date: humantime::format_rfc3339_seconds(SystemTime::now()).to_string(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -76,8 +100,8 @@ fn contenders(
     plan: &crate::data::StepPlan,
     costs: &CostModel,
     pipeline: &crate::config::Pipeline,
-) -> Result<Vec<Contender>, ProfileError> {
-    let wrong = |error: NotRun| ProfileError::NotRun(Box::new(error));
+) -> Result<Vec<Contender>, TakeError> {
+    let wrong = |error: NotRun| TakeError::NotRun(Box::new(error));
     let schedule = registry::schedule(BUSY).map_err(|error| wrong(error.into()))?;
     let mut orders: Vec<&'static dyn LlmSchedule> = Vec::new();
     for name in std::iter::once(&*pipeline.llm).chain(ORDERS) {
