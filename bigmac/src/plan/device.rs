@@ -3,8 +3,12 @@
 use serde::{Deserialize, Serialize};
 
 use super::error::PlanError;
+use super::model::Model;
 use super::read::{Checker, Description};
 use super::work::Work;
+use crate::execute::Rates;
+use crate::profile::Profile;
+use crate::schedule::PerModule;
 
 /// A device and the cluster it stands in.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -28,6 +32,20 @@ pub struct Device {
     pub cluster: Link,
     /// The share of the peaks that real kernels reach.
     pub efficiency: Efficiency,
+    /// What `bigmac profile` has measured, in place of peaks and shares of them.
+    #[serde(skip)]
+    pub measured: Option<Measured>,
+}
+
+/// Measured times.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Measured {
+    /// Of ops, by the billions of operations of their forward, and of transfers.
+    pub rates: Rates,
+    /// Seconds of the reduction of gradients, as in the layout that was measured.
+    pub reduction: f64,
+    /// Seconds of the optimizer's step, as in the layout that was measured.
+    pub update: f64,
 }
 
 /// A link from one device to another, one way.
@@ -100,6 +118,25 @@ impl Description for Device {
 }
 
 impl Device {
+    /// The same with times measured for a model with these layers.
+    ///
+    /// # Errors
+    /// [`PlanError::Profile`] where the profile is of another model, or lacks times of a module that the model has work for.
+    pub fn measured(mut self, profile: &Profile, model: &Model) -> Result<Device, PlanError> {
+        model.check_profiled(profile)?;
+        let wanted =
+            PerModule { encoder: model.images.most() > 0, llm: true, generator: model.drawings.most() > 0 };
+        let rates = profile.rates_of(wanted, true)?;
+        for link in [&mut self.node, &mut self.cluster] {
+            link.latency = rates.latency;
+            link.bandwidth = 1.0 / rates.per_byte.max(f64::MIN_POSITIVE);
+        }
+        self.efficiency.link = 1.0;
+        let (reduction, update) = (profile.around.reduce.median, profile.around.optimizer.median);
+        self.measured = Some(Measured { rates, reduction, update });
+        Ok(self)
+    }
+
     /// Seconds that the work takes: products at their share of the peak, or as long as reading their weights takes where
     /// that is longer; attention; element-wise work by the bytes that it moves. One after the other.
     pub fn seconds(&self, work: &Work) -> f64 {

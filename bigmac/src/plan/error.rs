@@ -2,6 +2,7 @@
 
 use thiserror::Error;
 
+use crate::profile::ProfileError;
 use crate::schedule::simulate::SimulateError;
 use crate::schedule::{ScheduleError, WorkloadError};
 use crate::toml_file::TomlError;
@@ -68,6 +69,9 @@ pub enum PlanError {
         /// What to change.
         advice: String,
     },
+    /// A profile that can't be read, or is of something else.
+    #[error(transparent)]
+    Profile(#[from] ProfileError),
     /// A schedule that doesn't exist or doesn't fit.
     #[error(transparent)]
     Schedule(#[from] ScheduleError),

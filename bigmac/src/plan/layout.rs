@@ -6,6 +6,7 @@ use super::device::Device;
 use super::error::PlanError;
 use super::model::{Counts, Model};
 use super::work::Part;
+use crate::execute::Rate;
 use crate::model::split_layers;
 use crate::schedule::{
     ChunkCost, ItemCost, ItemSize, Layers, Link, Load, MicrobatchSizes, Module, ModuleKind, PerModule,
@@ -182,16 +183,32 @@ impl<'a> Estimate<'a> {
     }
 }
 
-/// Time of a part, forward and both gradients; `again` where the forward runs once more before them.
-fn costed(device: &Device, part: &Part, saved: u64, again: Option<&Part>) -> Costed {
-    let again = again.map_or(0.0, |part| device.seconds(&part.forward));
-    Costed {
-        parameters: part.parameters,
-        saved,
-        forward: device.seconds(&part.forward),
-        backward_input: device.seconds(&part.backward_input) + again,
-        backward_weight: device.seconds(&part.backward_weight),
-    }
+/// Time of a part, forward and both gradients; `again` where the forward runs once more before them. By the device's rates
+/// for this module and chunk where they have been measured.
+fn costed(
+    device: &Device,
+    (kind, chunk): (ModuleKind, usize),
+    part: &Part,
+    saved: u64,
+    again: Option<&Part>,
+) -> Costed {
+    let [forward, backward_input, backward_weight, again] = match &device.measured {
+        Some(measured) => {
+            let rates = measured.rates.of(kind, chunk);
+            // Whatever is done, profiles count the operations of the forward.
+            let gops = |part: &Part| part.forward.flops() * 1e-9;
+            let time = |rate: Rate| rate.time(gops(part));
+            let again = again.map_or(0.0, |part| rates.forward.time(gops(part)));
+            [time(rates.forward), time(rates.backward_input), time(rates.backward_weight), again]
+        }
+        None => {
+            let works = [&part.forward, &part.backward_input, &part.backward_weight];
+            let [forward, input, weight] = works.map(|work| device.seconds(work));
+            [forward, input, weight, again.map_or(0.0, |part| device.seconds(&part.forward))]
+        }
+    };
+    let backward_input = backward_input + again;
+    Costed { parameters: part.parameters, saved, forward, backward_input, backward_weight }
 }
 
 /// The LLM's layers of a range, with what comes before the first and after the last.
@@ -223,15 +240,15 @@ fn chunk_costs(model: &Model, device: &Device, layout: &Layout) -> Result<Vec<Co
         Cut::Even => split_layers(llm.layers, all).map_err(|error| shape(error.to_string()))?,
         Cut::Balanced => balanced(llm.layers, all, layers(model, device).head),
     };
-    let chunk = |range: &Range<usize>| {
+    let chunk = |(index, range): (usize, &Range<usize>)| {
         let (layers, ends) = llm_part(model, range);
         let again = layout.recompute.llm.then_some(&layers);
         let inputs = llm.hidden_bytes(model) * range.len() as u64;
         let saved = if layout.recompute.llm { inputs } else { layers.saved } + ends.saved;
-        let costed = costed(device, &(layers + ends), saved, again);
+        let costed = costed(device, (ModuleKind::Llm, index), &(layers + ends), saved, again);
         Costed { parameters: llm_parameters(model, range), ..costed }
     };
-    Ok(ranges.iter().map(chunk).collect())
+    Ok(ranges.iter().enumerate().map(chunk).collect())
 }
 
 /// Ranges of whole layers of which the costliest is cheapest, where the last one costs as much as `head` layers more.
@@ -308,7 +325,7 @@ fn item_cost(model: &Model, device: &Device, layout: &Layout, kind: ModuleKind, 
     };
     let recompute = layout.recompute[kind];
     let saved = if recompute { inputs } else { part.saved };
-    let mut costed = costed(device, &part, saved, recompute.then_some(&part));
+    let mut costed = costed(device, (kind, 0), &part, saved, recompute.then_some(&part));
     if layout.sharded[kind] {
         // Weights are brought together under the computation of the layer before, gradients spread under that of the
         // layer after: what is slower decides.

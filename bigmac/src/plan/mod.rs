@@ -34,7 +34,7 @@ mod tasks;
 mod ways;
 mod work;
 
-pub use device::{Device, Efficiency, Link};
+pub use device::{Device, Efficiency, Link, Measured};
 pub use encoder::Encoder;
 pub use error::PlanError;
 pub use generator::Generator;

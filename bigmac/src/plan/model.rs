@@ -7,6 +7,7 @@ use super::error::PlanError;
 use super::generator::Generator;
 use super::llm::Llm;
 use super::read::{Checker, Description};
+use crate::profile::Profile;
 use crate::schedule::{Learns, ModuleKind};
 
 /// A multimodal LLM and the step that trains it. A microbatch is one sequence.
@@ -147,6 +148,37 @@ impl Description for Model {
 }
 
 impl Model {
+    /// Checks that a profile is of this model's layers.
+    pub(super) fn check_profiled(&self, profile: &Profile) -> Result<(), PlanError> {
+        let (e, l, g) = (&profile.model.encoder, &profile.model.llm, &profile.model.generator);
+        let mut sizes = vec![
+            ("llm.width", self.llm.width, l.width),
+            ("llm.layers", self.llm.layers, l.layers),
+            ("llm.mlp", self.llm.mlp, l.mlp),
+        ];
+        if let Some(encoder) = &self.encoder {
+            sizes.extend([
+                ("encoder.width", encoder.width, e.width),
+                ("encoder.layers", encoder.layers, e.layers),
+                ("encoder.mlp", encoder.mlp, e.mlp),
+            ]);
+        }
+        if let Some(generator) = &self.generator {
+            sizes.extend([
+                ("generator.width", generator.width(), g.heads * g.head_dim),
+                ("generator.layers", generator.layers, g.layers),
+            ]);
+        }
+        sizes.into_iter().try_for_each(|(key, given, measured)| {
+            Checker { place: "the model" }.require(
+                given == measured,
+                key,
+                given,
+                format!("{measured}, which the profile was taken with"),
+            )
+        })
+    }
+
     /// Tokens of the LLM's sequence that an image takes; 0 without an encoder.
     pub fn image_tokens(&self) -> usize {
         self.encoder.as_ref().map_or(0, Encoder::tokens)

@@ -151,6 +151,9 @@ fn apart(estimate: &Estimate<'_>, holders: &[Vec<Holding>]) -> PerModule<bool> {
 /// are spread, new weights gathered); the update reads and writes every state once. Neither is hidden under anything.
 pub(super) fn after(estimate: &Estimate<'_>, holdings: &[Vec<Holding>]) -> Seconds {
     let (device, layout, bytes) = (estimate.device, &estimate.layout, &estimate.model.bytes);
+    if let Some(measured) = &device.measured {
+        return Seconds { pipeline: 0.0, reduction: measured.reduction, update: measured.update };
+    }
     let link = device.bandwidth(device.link(holdings.len() * layout.replicas));
     let memory = device.memory_bandwidth * device.efficiency.memory;
     let most = |seconds: &dyn Fn(&Holding) -> f64| {

@@ -16,9 +16,9 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use crate::config::{Config, Model};
-use crate::data::StepPlan;
+use crate::data::{PackedMicrobatch, StepPlan};
 use crate::execute::{Rate, Rates, UnitRates};
-use crate::schedule::ModuleKind;
+use crate::schedule::{ModuleKind, PerModule};
 use crate::toml_file::{TomlError, TomlFile};
 
 /// Measured times of a configuration's ops.
@@ -159,20 +159,27 @@ impl Profile {
     /// # Errors
     /// [`ProfileError::Missing`] for what `plan` needs and the profile lacks.
     pub fn rates(&self, plan: &StepPlan, split: bool) -> Result<Rates, ProfileError> {
+        let any = |holds: fn(&PackedMicrobatch) -> bool| plan.microbatches.iter().any(holds);
+        let wanted = PerModule {
+            encoder: any(|load| !load.images.is_empty()),
+            llm: true,
+            generator: any(|load| !load.draws.is_empty()),
+        };
+        self.rates_of(wanted, split)
+    }
+
+    /// The same for a step that has work for these modules.
+    ///
+    /// # Errors
+    /// [`ProfileError::Missing`] for a module or phase that was not measured.
+    pub fn rates_of(&self, wanted: PerModule<bool>, split: bool) -> Result<Rates, ProfileError> {
         let mut rates = Rates::default();
         let seconds = |spread: Option<Spread>| spread.map_or(0.0, |spread| spread.median);
         let (empty, hidden) = (seconds(self.around.latency), seconds(self.around.hidden));
         rates.latency = empty;
         rates.per_byte = (hidden - empty).max(0.0) / self.around.hidden_bytes.max(1) as f64;
-        let loads = || plan.microbatches.iter();
-        for (module, chunks, wanted) in [
-            (ModuleKind::Encoder, 1, loads().any(|load| !load.images.is_empty())),
-            (ModuleKind::Llm, self.taken.ranks * self.taken.chunks, true),
-            (ModuleKind::Generator, 1, loads().any(|load| !load.draws.is_empty())),
-        ] {
-            if !wanted {
-                continue;
-            }
+        for module in ModuleKind::ALL.into_iter().filter(|module| wanted[*module]) {
+            let chunks = if module == ModuleKind::Llm { self.taken.ranks * self.taken.chunks } else { 1 };
             for chunk in 0..chunks {
                 let unit = self.unit_rates(module, chunk, split && module == ModuleKind::Llm)?;
                 rates.units.insert((module, chunk), unit);

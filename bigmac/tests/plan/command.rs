@@ -103,6 +103,57 @@ fn the_printed_configuration_is_one() {
     assert!(read.ends_with(best["config"].as_str().unwrap()), "{read}");
 }
 
+/// A profile of [`SMALL`]: every phase of a unit takes `fixed` seconds and `per_gop` more for a billion operations of its
+/// forward.
+fn profile(units: &[(&str, usize, &str, f64, f64)]) -> String {
+    let spread = |seconds: f64| {
+        format!("{{ median = {seconds:e}, lower = 0.0, upper = 1.0, least = 0.0, most = 1.0 }}")
+    };
+    let mut text = format!(
+        "[taken]\ndate = ''\nversion = ''\nprocessor = ''\nprocessors = 1\nranks = 2\nthreads = 1\nchunks = 1\n\
+         schedules = []\nsteps = 1\nrounds = 1\n[around]\nhidden_bytes = 1000\nlatency = {}\nhidden = {}\n\
+         reduce = {}\noptimizer = {}\n[model.encoder]\nwidth = 48\nlayers = 2\nheads = 4\nmlp = 96\npatch = 8\n\
+         image_size = 32\n[model.llm]\nwidth = 64\nlayers = 4\nheads = 4\nkv_heads = 2\nhead_dim = 16\nmlp = 128\n\
+         [model.generator]\nlayers = 2\nheads = 2\nhead_dim = 16\n",
+        spread(0.0),
+        spread(0.0),
+        spread(0.25),
+        spread(0.5)
+    );
+    for (module, chunk, phase, fixed, per_gop) in units {
+        text += &format!(
+            "[[unit]]\nmodule = '{module}'\nchunk = {chunk}\nphase = '{phase}'\ncount = 1\ngop = 1.0\nfixed = {fixed:e}\n\
+             per_gop = {per_gop:e}\nseconds = {}\n",
+            spread(1.0)
+        );
+    }
+    text
+}
+
+#[test]
+fn a_profile_gives_the_times() {
+    let phases = ["forward", "backward-input", "backward-weight"];
+    let llm = |chunk| phases.map(|phase| ("llm", chunk, phase, 1.0 + chunk as f64, 0.0));
+    let items = ["encoder", "generator"];
+    let items = items.map(|module| ["forward", "backward"].map(|phase| (module, 0, phase, 0.0, 0.0)));
+    let units: Vec<_> = items.into_iter().flatten().chain(llm(0)).chain(llm(1)).collect();
+    let (model, measured) = (file(SMALL), file(&profile(&units)));
+    let given = format!("--model {} --ranks 2 --devices 2 --chunks 1", model.path().display());
+    let ours =
+        format!("{given} --batch 4 --schedule nested --llm 1f1b --profile {}", measured.path().display());
+    let plan = &json(&ours)["plans"][0];
+    // Stages of 3 and 6 seconds, items for nothing: the first forward, four pairs on the second stage, the last backward.
+    assert_eq!(plan["seconds"]["pipeline"], 1.0 + 4.0 * 6.0 + 2.0);
+    assert_eq!((&plan["seconds"]["reduction"], &plan["seconds"]["update"]), (&0.25.into(), &0.5.into()));
+    // Without times of the generator, or for another model, there is no plan.
+    let few = file(&profile(&units.iter().copied().filter(|unit| unit.0 != "generator").collect::<Vec<_>>()));
+    let said = error(&format!("{given} --profile {}", few.path().display()));
+    assert!(said.contains("no times of the generator's forward"), "{said}");
+    let other = file(&SMALL.replace("mlp = 128", "mlp = 130"));
+    let said = error(&format!("--model {} --profile {}", other.path().display(), measured.path().display()));
+    assert!(said.contains("llm.mlp = 130, but wanted is 128"), "{said}");
+}
+
 #[test]
 fn the_paper_is_redone_for_both_models() {
     let tables = json("--paper --devices 16 --batch 32");
@@ -122,6 +173,12 @@ fn the_paper_is_redone_for_both_models() {
         assert!(line("disaggregated")["devices"].as_u64() > Some(16));
         assert!(line("nested")["activations"].as_u64() < line("phased")["activations"].as_u64());
     }
+    // The generator's 20.4 billion weights and gradients are split over eight devices: 15 GB on each instead of 122.
+    let nested = |table: &Value| {
+        let lines = table["schedules"].as_array().unwrap();
+        lines.iter().find(|line| line["schedule"] == "nested").unwrap()["memory"].as_f64().unwrap()
+    };
+    assert!(nested(&tables[1]) < 220e9, "{}", nested(&tables[1]));
     let read = text("--paper --devices 16 --batch 32 --model qwen3-30b-a3b-vit");
     assert!(read.contains("nested-fill over the others") && read.contains("1.08x to 1.9x"), "{read}");
 }

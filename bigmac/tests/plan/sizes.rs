@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use bigmac::plan::{Bytes, Counts, Description, Device, Encoder, Experts, Generator, Llm, Model};
+use bigmac::plan::{Bytes, Counts, Description, Device, Encoder, Experts, Generator, Llm, Model, Part};
 use bigmac::schedule::ModuleKind;
 use bigmac_autograd::Graph;
 use bigmac_models::init::{ParameterSpec, shape_only};
@@ -234,7 +234,19 @@ fn experts_cost_what_is_chosen_and_weigh_what_there_is() {
     assert_eq!(sparse.parameters, dense.parameters + 3 * 28 * (6 * 22 - 44) + router);
     // Two experts of half the width are the dense MLP, and the router.
     assert_eq!(sparse.active, dense.active + router);
+    // Beside what the MLP keeps: rows sent to two experts and come back, and a score for each of six.
+    assert_eq!(sparse.saved, dense.saved + 37 * (2 * 2 * 2 * 28 + 4 * 6));
     assert_eq!(sparse.forward.flops(), dense.forward.flops() + 2.0 * 37.0 * router as f64);
+}
+
+#[test]
+fn attention_backward_is_five_products_for_two_and_counts_as_four() {
+    let attention = Part::attention(10.0, 3);
+    assert_eq!((attention.forward.attention, attention.backward_input.attention), (120.0, 300.0));
+    assert_eq!((attention.backward_weight.attention, attention.model_flops), (0.0, 360.0));
+    let product = Part::linear(5, 3, 7, true, 2);
+    assert_eq!((product.parameters, product.forward.dense, product.model_flops), (28, 210.0, 630.0));
+    assert_eq!((product.forward.weight_bytes, product.backward_weight.weight_bytes), (42.0, 168.0));
 }
 
 #[test]

@@ -82,6 +82,7 @@ fn memory_is_two_four_and_twelve_bytes_per_parameter_and_what_is_live() {
         let head = if rank == 3 { model.llm.head(8192, 2).saved } else { 0 };
         assert_eq!(memory.activations, (4 - rank as u64) * (12 * layer.saved + head));
         let hidden = 8192 * 2048 * 2;
+        assert_eq!(memory.working, layer.saved, "the gradients of what a layer keeps");
         // A value waits from its sender's end of computation to its reader's end.
         assert!(memory.messages >= hidden && memory.messages <= 2 * hidden, "{}", memory.messages);
     }
@@ -89,9 +90,37 @@ fn memory_is_two_four_and_twelve_bytes_per_parameter_and_what_is_live() {
     again.recompute.llm = true;
     let lean = run(&model, &device, again, "nested");
     assert_eq!(lean.memory[0].activations, 4 * 12 * 8192 * 2048 * 2);
+    assert_eq!(lean.memory[0].working, 2 * layer.saved, "and what it computes again");
     let forward = device.seconds(&layer.forward) * 12.0;
     let added = lean.seconds.pipeline - step.seconds.pipeline;
     assert!((added / (11.0 * forward) - 1.0).abs() < 1e-3, "{added} for {forward}");
+}
+
+#[test]
+fn messages_are_held_from_their_making_to_the_end_of_their_reader() {
+    let step = run(&text_only(), &ideal_device(), layout(2, 1, 2), "nested");
+    let hidden = 8192 * 2048 * 2;
+    // The second forward of stage 0 ends as stage 1 ends its first: for a moment both hidden states are there. Gradients
+    // are read as they come.
+    assert_eq!([step.memory[0].messages, step.memory[1].messages], [hidden, 2 * hidden]);
+}
+
+#[test]
+fn what_follows_the_pipeline_moves_every_gradient_and_touches_every_state() {
+    let (model, device) = (text_only(), Device::load("h100").unwrap());
+    let after = |replicas| {
+        let step = run(&model, &device, layout(4, replicas, 8), "nested");
+        (step.seconds.reduction, step.seconds.update)
+    };
+    // The fullest stage, in a ring of two within a node, then of four over nodes: 4 bytes spread, 2 gathered; 12 read and
+    // written, 4 and 2 touched, by as many devices.
+    let parameters = (12 * model.llm.layer(8192, 2).parameters + 2 * 2048) as f64;
+    for (replicas, share, link) in [(1, 0.0, 450e9), (2, 0.5, 450e9), (4, 0.75, 50e9)] {
+        let (reduction, update) = after(replicas);
+        assert!((reduction - parameters * 6.0 * share / (link * 0.8)).abs() < 1e-9, "{reduction}");
+        let touched = parameters * 30.0 / replicas as f64 / (3.35e12 * 0.8);
+        assert!((update - touched).abs() < 1e-9, "{update}");
+    }
 }
 
 #[test]

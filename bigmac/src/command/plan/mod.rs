@@ -3,8 +3,11 @@
 mod paper;
 mod report;
 
+use std::path::PathBuf;
+
 use anyhow::ensure;
 use bigmac::plan::{Counts, Cut, Description, Device, Model, Request, Setting, search};
+use bigmac::profile::Profile;
 use bigmac::schedule::budget::module_budgets;
 use bigmac::schedule::{LlmSchedule, Options, Schedule, ScheduleError, registry};
 use clap::Args;
@@ -32,6 +35,11 @@ pub(super) struct Plan {
 
     #[arg(long, value_name = "NAME|FILE", default_value = "h100", help = help::<Device>("Device", "my-device.toml"))]
     device: String,
+
+    /// Times that `bigmac profile` has measured for the model's layers, in place of the device's peaks: it still says the
+    /// memory, and the peak that MFU is a share of
+    #[arg(long, value_name = "FILE", conflicts_with = "paper")]
+    profile: Option<PathBuf>,
 
     /// Number of devices
     #[arg(long, value_name = "D", default_value_t = 32)]
@@ -103,6 +111,10 @@ impl Plan {
         }
         let name = self.model.as_deref().unwrap_or(Model::SHIPPED[0].0);
         let model = self.model(name)?;
+        let device = match &self.profile {
+            Some(path) => device.measured(&Profile::read(path)?, &model)?,
+            None => device,
+        };
         let mut request = Request {
             ranks: self.ranks.clone(),
             chunks: self.chunks.clone(),
