@@ -3,12 +3,8 @@
 use serde::{Deserialize, Serialize};
 
 use super::error::PlanError;
-use super::model::Model;
 use super::read::Checker;
-use super::work::Part;
-
-/// Statistics of norms and the softmax are kept in fp32.
-pub(super) const STATISTIC: usize = 4;
+use super::work::{Frame, Part, STATISTIC};
 
 /// Sizes of the encoder.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -82,8 +78,8 @@ impl Encoder {
     }
 
     /// Patch and position embedding, last norm, and the projector.
-    fn ends(&self, model: &Model) -> Part {
-        let (bytes, out) = (model.bytes.value, model.llm.width);
+    fn ends(&self, frame: Frame) -> Part {
+        let (bytes, out) = (frame.value_bytes, frame.llm_width);
         let (rows, tokens) = (self.patches(), self.tokens());
         let pixels = 3 * self.patch.pow(2);
         let merged = self.width * self.merge.pow(2);
@@ -96,22 +92,22 @@ impl Encoder {
     }
 
     /// Everything, on one item.
-    pub fn item(&self, model: &Model) -> Part {
-        self.layer(model.bytes.value).times(self.layers) + self.ends(model)
+    pub fn item(&self, frame: Frame) -> Part {
+        self.layer(frame.value_bytes).times(self.layers) + self.ends(frame)
     }
 
     /// What is saved of one item when only the inputs of layers are, to compute the rest again.
-    pub fn saved_inputs(&self, model: &Model) -> u64 {
-        self.layers as u64 * self.hidden_bytes(model) + self.ends(model).saved
+    pub fn saved_inputs(&self, frame: Frame) -> u64 {
+        self.layers as u64 * self.hidden_bytes(frame) + self.ends(frame).saved
     }
 
     /// Bytes of what one layer hands to the next, for one item.
-    pub fn hidden_bytes(&self, model: &Model) -> u64 {
-        (self.patches() * self.width * model.bytes.value) as u64
+    pub fn hidden_bytes(&self, frame: Frame) -> u64 {
+        (self.patches() * self.width * frame.value_bytes) as u64
     }
 
     /// Bytes of the embeddings that an item sends to the LLM.
-    pub fn output_bytes(&self, model: &Model) -> u64 {
-        (self.tokens() * model.llm.width * model.bytes.value) as u64
+    pub fn output_bytes(&self, frame: Frame) -> u64 {
+        (self.tokens() * frame.llm_width * frame.value_bytes) as u64
     }
 }

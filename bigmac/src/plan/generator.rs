@@ -2,11 +2,9 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::encoder::STATISTIC;
 use super::error::PlanError;
-use super::model::Model;
 use super::read::Checker;
-use super::work::Part;
+use super::work::{Frame, Part, STATISTIC};
 
 /// Sizes of the generator.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -71,8 +69,8 @@ impl Generator {
     }
 
     /// Embeddings of latents, text and time, the last modulation and projection, the loss.
-    fn ends(&self, model: &Model) -> Part {
-        let (bytes, width, cond) = (model.bytes.value, self.width(), model.llm.width);
+    fn ends(&self, frame: Frame) -> Part {
+        let (bytes, width, cond) = (frame.value_bytes, self.width(), frame.llm_width);
         let linear = |rows, inputs, outputs| Part::linear(rows, inputs, outputs, true, bytes);
         let kept = bytes * (self.latents * (2 * width + 3 * self.channels) + self.text * 2 * cond);
         linear(self.latents, self.channels, width)
@@ -86,22 +84,22 @@ impl Generator {
     }
 
     /// Everything, on one item.
-    pub fn item(&self, model: &Model) -> Part {
-        self.block(model.bytes.value).times(self.layers) + self.ends(model)
+    pub fn item(&self, frame: Frame) -> Part {
+        self.block(frame.value_bytes).times(self.layers) + self.ends(frame)
     }
 
     /// What is saved of one item when only the inputs of blocks are, to compute the rest again.
-    pub fn saved_inputs(&self, model: &Model) -> u64 {
-        self.layers as u64 * self.hidden_bytes(model) + self.ends(model).saved
+    pub fn saved_inputs(&self, frame: Frame) -> u64 {
+        self.layers as u64 * self.hidden_bytes(frame) + self.ends(frame).saved
     }
 
     /// Bytes of what one block hands to the next, for one item.
-    pub fn hidden_bytes(&self, model: &Model) -> u64 {
-        ((self.latents + self.text) * self.width() * model.bytes.value) as u64
+    pub fn hidden_bytes(&self, frame: Frame) -> u64 {
+        ((self.latents + self.text) * self.width() * frame.value_bytes) as u64
     }
 
     /// Bytes of the hidden states that an item reads from the LLM.
-    pub fn input_bytes(&self, model: &Model) -> u64 {
-        (self.text * model.llm.width * model.bytes.value) as u64
+    pub fn input_bytes(&self, frame: Frame) -> u64 {
+        (self.text * frame.llm_width * frame.value_bytes) as u64
     }
 }

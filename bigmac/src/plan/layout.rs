@@ -243,7 +243,7 @@ fn chunk_costs(model: &Model, device: &Device, layout: &Layout) -> Result<Vec<Co
     let chunk = |(index, range): (usize, &Range<usize>)| {
         let (layers, ends) = llm_part(model, range);
         let again = layout.recompute.llm.then_some(&layers);
-        let inputs = llm.hidden_bytes(model) * range.len() as u64;
+        let inputs = llm.hidden_bytes(model.frame()) * range.len() as u64;
         let saved = if layout.recompute.llm { inputs } else { layers.saved } + ends.saved;
         let costed = costed(device, (ModuleKind::Llm, index), &(layers + ends), saved, again);
         Costed { parameters: llm_parameters(model, range), ..costed }
@@ -278,19 +278,19 @@ fn sizes(
 ) -> Vec<MicrobatchSizes> {
     let encoder = model.encoder.as_ref().map_or_else(ItemSize::default, |encoder| ItemSize {
         saved: items.encoder.saved,
-        value: encoder.output_bytes(model),
-        hidden: encoder.hidden_bytes(model),
+        value: encoder.output_bytes(model.frame()),
+        hidden: encoder.hidden_bytes(model.frame()),
     });
     let generator = model.generator.as_ref().map_or_else(ItemSize::default, |generator| ItemSize {
         saved: items.generator.saved,
-        value: generator.input_bytes(model),
-        hidden: generator.hidden_bytes(model),
+        value: generator.input_bytes(model.frame()),
+        hidden: generator.hidden_bytes(model.frame()),
     });
     let sizes = (0..layout.microbatches).map(|microbatch| MicrobatchSizes {
         encoder: vec![encoder; model.images.of(microbatch)],
         generator: vec![generator; model.drawings.of(microbatch)],
         llm: chunks.iter().map(|chunk| chunk.saved).collect(),
-        hidden: model.llm.hidden_bytes(model),
+        hidden: model.llm.hidden_bytes(model.frame()),
     });
     sizes.collect()
 }
@@ -314,11 +314,11 @@ fn layers(model: &Model, device: &Device) -> Layers {
 fn item_cost(model: &Model, device: &Device, layout: &Layout, kind: ModuleKind, apart: bool) -> Costed {
     let (part, inputs) = match kind {
         ModuleKind::Encoder => match &model.encoder {
-            Some(encoder) => (encoder.item(model), encoder.saved_inputs(model)),
+            Some(encoder) => (encoder.item(model.frame()), encoder.saved_inputs(model.frame())),
             None => return Costed::default(),
         },
         ModuleKind::Generator => match &model.generator {
-            Some(generator) => (generator.item(model), generator.saved_inputs(model)),
+            Some(generator) => (generator.item(model.frame()), generator.saved_inputs(model.frame())),
             None => return Costed::default(),
         },
         ModuleKind::Llm => return Costed::default(),

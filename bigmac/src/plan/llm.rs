@@ -2,11 +2,9 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::encoder::STATISTIC;
 use super::error::PlanError;
-use super::model::Model;
 use super::read::Checker;
-use super::work::Part;
+use super::work::{Frame, Part, STATISTIC};
 
 /// Sizes of the LLM.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -142,13 +140,13 @@ impl Llm {
     }
 
     /// Everything, on one sequence of the model's.
-    pub fn whole(&self, model: &Model) -> Part {
-        let (tokens, bytes) = (model.sequence, model.bytes.value);
+    pub fn whole(&self, frame: Frame) -> Part {
+        let (tokens, bytes) = (frame.sequence, frame.value_bytes);
         self.embedding() + self.layer(tokens, bytes).times(self.layers) + self.head(tokens, bytes)
     }
 
     /// Bytes of the hidden states of a sequence.
-    pub fn hidden_bytes(&self, model: &Model) -> u64 {
-        (model.sequence * self.width * model.bytes.value) as u64
+    pub fn hidden_bytes(&self, frame: Frame) -> u64 {
+        (frame.sequence * self.width * frame.value_bytes) as u64
     }
 }

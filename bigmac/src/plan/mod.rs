@@ -48,4 +48,4 @@ pub use request::Request;
 pub use search::{Found, search};
 pub use settings::{budget_text, settings};
 pub use step::{Seconds, Step, step};
-pub use work::{Part, Work};
+pub use work::{Frame, Part, Work};

@@ -7,6 +7,7 @@ use super::error::PlanError;
 use super::generator::Generator;
 use super::llm::Llm;
 use super::read::{Checker, Description};
+use super::work::Frame;
 use crate::profile::Profile;
 use crate::schedule::{Learns, ModuleKind};
 
@@ -148,6 +149,11 @@ impl Description for Model {
 }
 
 impl Model {
+    /// What its modules have in common.
+    pub fn frame(&self) -> Frame {
+        Frame { sequence: self.sequence, llm_width: self.llm.width, value_bytes: self.bytes.value }
+    }
+
     /// Checks that a profile is of this model's layers.
     pub(super) fn check_profiled(&self, profile: &Profile) -> Result<(), PlanError> {
         let (e, l, g) = (&profile.model.encoder, &profile.model.llm, &profile.model.generator);
@@ -196,9 +202,9 @@ impl Model {
     /// All parameters of a module.
     pub fn parameters(&self, kind: ModuleKind) -> u64 {
         match kind {
-            ModuleKind::Encoder => self.encoder.as_ref().map_or(0, |e| e.item(self).parameters),
-            ModuleKind::Llm => self.llm.whole(self).parameters,
-            ModuleKind::Generator => self.generator.as_ref().map_or(0, |g| g.item(self).parameters),
+            ModuleKind::Encoder => self.encoder.as_ref().map_or(0, |e| e.item(self.frame()).parameters),
+            ModuleKind::Llm => self.llm.whole(self.frame()).parameters,
+            ModuleKind::Generator => self.generator.as_ref().map_or(0, |g| g.item(self.frame()).parameters),
         }
     }
 
@@ -206,9 +212,9 @@ impl Model {
     /// and weight gradients of everything, nothing twice, whatever is frozen or recomputed.
     pub fn flops(&self, microbatches: usize) -> f64 {
         let items = |counts: &Counts| (0..microbatches).map(|m| counts.of(m)).sum::<usize>() as f64;
-        let encoder = self.encoder.as_ref().map_or(0.0, |e| e.item(self).model_flops);
-        let generator = self.generator.as_ref().map_or(0.0, |g| g.item(self).model_flops);
-        self.llm.whole(self).model_flops * microbatches as f64
+        let encoder = self.encoder.as_ref().map_or(0.0, |e| e.item(self.frame()).model_flops);
+        let generator = self.generator.as_ref().map_or(0.0, |g| g.item(self.frame()).model_flops);
+        self.llm.whole(self.frame()).model_flops * microbatches as f64
             + encoder * items(&self.images)
             + generator * items(&self.drawings)
     }

@@ -5,6 +5,20 @@
 use std::iter::Sum;
 use std::ops::{Add, Mul};
 
+/// Bytes of a statistic of a norm or a softmax, which are kept in fp32.
+pub(super) const STATISTIC: usize = 4;
+
+/// What the modules of a model have in common, as far as their own work depends on it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Frame {
+    /// Tokens of a sequence.
+    pub sequence: usize,
+    /// Width of the LLM's hidden states, which the encoder's output and the generator's input have.
+    pub llm_width: usize,
+    /// Bytes of a number that is computed with.
+    pub value_bytes: usize,
+}
+
 /// What one pass (a forward, input gradients, or weight gradients) does.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Work {

@@ -25,7 +25,7 @@ fn within(value: f64, wanted: f64, share: f64) {
 fn shipped_models_have_their_published_parameters() {
     let model = shipped("qwen3-30b-a3b-vit-mmdit");
     within(model.parameters(ModuleKind::Llm) as f64, 30.5e9, 0.005);
-    within(model.llm.whole(&model).active as f64, 3.3e9, 0.02);
+    within(model.llm.whole(model.frame()).active as f64, 3.3e9, 0.02);
     within(model.parameters(ModuleKind::Encoder) as f64, 1.3e9, 0.01);
     within(model.parameters(ModuleKind::Generator) as f64, 20.4e9, 0.005);
     // What Qwen/Qwen3-30B-A3B's safetensors index says to the parameter: 61 GB of bfloat16.
@@ -35,7 +35,7 @@ fn shipped_models_have_their_published_parameters() {
 #[test]
 fn operations_are_six_per_active_parameter_and_token_beside_attention() {
     let model = shipped("qwen3-30b-a3b-vit");
-    let whole = model.llm.whole(&model);
+    let whole = model.llm.whole(model.frame());
     let tokens = model.sequence as f64;
     let looked_up = (model.llm.vocabulary * model.llm.width) as f64;
     let attention = 3.0 * whole.forward.attention;
@@ -198,7 +198,7 @@ fn encoder_layers_save_what_the_operators_foretell() {
     };
     let ((three, layer, model), (two, ..)) = (saves(3), saves(2));
     assert_eq!(layer as usize, three - two);
-    within(model.encoder.as_ref().unwrap().item(&model).saved as f64, three as f64, 0.03);
+    within(model.encoder.as_ref().unwrap().item(model.frame()).saved as f64, three as f64, 0.03);
 }
 
 #[test]
