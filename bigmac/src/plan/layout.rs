@@ -13,6 +13,9 @@ use crate::schedule::{
     Workload,
 };
 
+/// The most that is simulated in one step: some gigabytes of tables.
+const MOST_UNITS: usize = 10_000_000;
+
 /// A layout: pipelines of `ranks` devices each, `replicas` of them in parallel.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Layout {
@@ -82,7 +85,7 @@ impl<'a> Estimate<'a> {
     /// The costs of a layout.
     ///
     /// # Errors
-    /// [`PlanError::Shape`] where there are more chunks than layers.
+    /// [`PlanError::Shape`] where there are more chunks than layers, or more work than can be simulated.
     pub fn new(model: &'a Model, device: &'a Device, layout: Layout) -> Result<Self, PlanError> {
         Self::with_links(model, device, layout, PerModule::default())
     }
@@ -98,6 +101,17 @@ impl<'a> Estimate<'a> {
         layout: Layout,
         apart: PerModule<bool>,
     ) -> Result<Self, PlanError> {
+        let items = model.images.most().saturating_add(model.drawings.most());
+        let units = (layout.ranks * layout.chunks).saturating_add(items);
+        if units.saturating_mul(layout.microbatches) > MOST_UNITS {
+            return Err(PlanError::Shape {
+                message: format!(
+                    "{} microbatches of {units} items and LLM chunks are more than {MOST_UNITS} in one pipeline: take a smaller \
+                     --batch, or fewer images and drawings",
+                    layout.microbatches
+                ),
+            });
+        }
         let chunks = chunk_costs(model, device, &layout)?;
         let items = PerModule {
             encoder: item_cost(model, device, &layout, ModuleKind::Encoder, apart.encoder),

@@ -64,6 +64,9 @@ impl Llm {
             ("llm.head_dim", self.head_dim),
             ("llm.vocabulary", self.vocabulary),
         ])?;
+        if self.mlp > 0 {
+            check.counts(&[("llm.mlp", self.mlp)])?;
+        }
         check.require(
             self.heads.is_multiple_of(self.kv_heads),
             "llm.kv_heads",

@@ -104,6 +104,7 @@ impl Description for Model {
         let check = Checker { place };
         check.counts(&[("sequence", self.sequence), ("bytes.value", self.bytes.value)])?;
         self.llm.check(&check)?;
+        check.require(self.bytes.value <= 8, "bytes.value", self.bytes.value, "at most 8")?;
         for (key, counts) in [("images", &self.images), ("drawings", &self.drawings)] {
             let empty = matches!(counts, Counts::Cycle(counts) if counts.is_empty());
             check.require(!empty, key, "[]", "a count, or a list with at least one")?;
@@ -128,7 +129,8 @@ impl Description for Model {
                 )?;
             }
         }
-        let tokens = self.image_tokens() * self.images.most();
+        self.check_magnitude(&check)?;
+        let tokens = self.image_tokens().saturating_mul(self.images.most());
         check.require(
             tokens <= self.sequence,
             "images",
@@ -148,7 +150,38 @@ impl Description for Model {
     }
 }
 
+/// Numbers up to here can be counted with: their bytes and operations fit.
+const LARGEST: f64 = 1e15;
+
 impl Model {
+    /// Checks that what a module keeps, and its parameters, can be counted.
+    fn check_magnitude(&self, check: &Checker<'_>) -> Result<(), PlanError> {
+        let number = |count: usize| count as f64;
+        let l = &self.llm;
+        let experts = l.experts.map_or(0.0, |e| number(e.count) * number(e.mlp));
+        let chosen = l.experts.map_or(0.0, |e| number(e.active) * (number(e.mlp) + 2.0 * number(l.width)));
+        let heads = number(l.heads) * number(l.head_dim);
+        let inner = number(l.width) + heads + number(l.mlp);
+        let mut sizes = vec![
+            ("llm", number(self.sequence) * (inner + chosen + number(l.vocabulary)) * number(l.layers)),
+            ("llm", number(l.width) * ((inner + experts) * number(l.layers) + number(l.vocabulary))),
+        ];
+        if let Some(e) = &self.encoder {
+            let patches = (number(e.image_size) / number(e.patch)).powi(2);
+            let inner = number(e.width) + number(e.mlp);
+            sizes.push(("encoder", patches * patches.max(inner) * number(e.layers)));
+            sizes.push(("encoder", number(e.width) * inner * number(e.layers)));
+        }
+        if let Some(g) = &self.generator {
+            let (tokens, width) = (number(g.latents) + number(g.text), number(g.heads) * number(g.head_dim));
+            sizes.push(("generator", tokens * tokens.max(width) * number(g.layers)));
+            sizes.push(("generator", width * width * number(g.layers)));
+        }
+        sizes.into_iter().try_for_each(|(module, size)| {
+            check.require(size <= LARGEST, module, format!("{size:.0e} numbers"), "a smaller model")
+        })
+    }
+
     /// What its modules have in common.
     pub fn frame(&self) -> Frame {
         Frame { sequence: self.sequence, llm_width: self.llm.width, value_bytes: self.bytes.value }

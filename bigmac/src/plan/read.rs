@@ -63,15 +63,21 @@ fn nearest<'a>(given: &str, known: impl Iterator<Item = &'a str>) -> Option<Stri
     (likeness(best) > 0.7).then(|| best.to_owned())
 }
 
+/// The largest count of anything: far beyond use, and small enough for products of several.
+const MOST: usize = 10_000_000;
+
 /// Checks values of one description.
 pub(super) struct Checker<'a> {
     pub place: &'a str,
 }
 
 impl Checker<'_> {
-    /// Counts that have to be at least 1.
+    /// Counts that have to be at least 1, and no slip of the hand.
     pub fn counts(&self, values: &[(&str, usize)]) -> Result<(), PlanError> {
-        values.iter().try_for_each(|(key, value)| self.require(*value >= 1, key, value, "at least 1"))
+        values.iter().try_for_each(|(key, value)| {
+            self.require(*value >= 1, key, value, "at least 1")?;
+            self.require(*value <= MOST, key, value, format!("at most {MOST}"))
+        })
     }
 
     /// Numbers that have to be finite and above 0.

@@ -43,7 +43,7 @@ impl<'a> Request<'a> {
             model,
             device,
             devices,
-            batch: 8 * devices,
+            batch: devices.saturating_mul(8),
             ranks: Vec::new(),
             chunks: vec![1, 2, 3, 4],
             cut: Cut::default(),

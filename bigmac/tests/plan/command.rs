@@ -196,6 +196,14 @@ fn wrong_descriptions_say_where() {
             "llm.kv_heads = 3, but wanted is a divisor of llm.heads = 4",
         ),
         (SMALL.replace("images = 2", "images = 99"), "images = 99"),
+        (
+            SMALL.replace("mlp = 128", "mlp = 99999999999"),
+            "llm.mlp = 99999999999, but wanted is at most 10000000",
+        ),
+        (
+            SMALL.replace("layers = 4\nheads = 4\nkv", "layers = 9999999\nheads = 9999998\nkv"),
+            "numbers, but wanted is a smaller model",
+        ),
         (SMALL.replace("images = 2", "images = []"), "images = []"),
         (
             SMALL.replace("patch = 8", "patch = 9"),
@@ -244,6 +252,10 @@ fn impossible_requests_say_what_would_do() {
         ("--devices 64 --ranks 32 --chunks 2", "48 layers can't be cut into 32 x 2 chunks"),
         ("--devices 4", "the least that any of"),
         ("--images 40", "images = 40"),
+        ("--drawings 9", "drawings = 9, but wanted is 0 without a [generator]"),
+        ("--devices 99999999999", "devices = 99999999999, but wanted is at most 10000000"),
+        ("--sequence 9999999 --batch 9999999 --devices 1", "are more than 10000000 in one pipeline"),
+        ("--model qwen3-30b-a3b-vit-mmdit --drawings 99999999999", "are more than 10000000 in one pipeline"),
     ] {
         let said = error(arguments);
         assert!(said.contains(wanted) && said.lines().count() == 1, "{said} lacks {wanted}");
