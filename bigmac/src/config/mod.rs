@@ -286,7 +286,7 @@ pub struct Pipeline {
 impl Default for Pipeline {
     fn default() -> Self {
         Pipeline {
-            schedule: "nested-fill".into(),
+            schedule: "nested".into(),
             llm: "1f1b".into(),
             ranks: 2,
             chunks: 1,
