@@ -98,7 +98,8 @@ impl FromStr for Budget {
 impl fmt::Display for Budget {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Budget::Microbatches(count) => write!(f, "{count}mb"),
+            // Sums of shares are a hair off: what is printed is what one would type.
+            Budget::Microbatches(count) => write!(f, "{}mb", (count * 1e9).round() / 1e9),
             Budget::Bytes(bytes) => {
                 let exact = BYTES.iter().find(|(_, size)| *bytes > 0 && bytes % (*size as u64) == 0);
                 let (unit, size) = exact.copied().unwrap_or(("B", 1.0));

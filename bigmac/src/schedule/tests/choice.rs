@@ -114,6 +114,7 @@ fn budgets_are_kept_or_the_least_is_named() {
     };
     assert!(*minimum <= encoder, "{minimum} {encoder}");
     build(limits(Some(Budget::Microbatches(*minimum)), None)).unwrap();
+    assert_eq!(Budget::Microbatches(0.125 - 6e-17).to_string(), "0.125mb");
     let bytes = Limits {
         budget: PerModule { encoder: Some(Budget::Bytes(100)), ..PerModule::default() },
         microbatch_bytes: PerModule { encoder: Some(1000), ..PerModule::default() },
