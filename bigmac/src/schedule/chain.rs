@@ -95,12 +95,8 @@ fn stage_ops(workload: &Workload, stage: Stage, phase: Phase, microbatch: Microb
 /// A module's op on all of a microbatch; `None` where there is nothing to do.
 fn op(workload: &Workload, module: Module, phase: Phase, microbatch: Microbatch) -> Option<Op> {
     let kind = module.kind();
-    let exists = match phase {
-        Phase::Forward => true,
-        Phase::BackwardWeight => workload.has_weight_gradient(kind),
-        Phase::Backward | Phase::BackwardInput | Phase::Recompute => true,
-    };
-    if !exists || (phase != Phase::Forward && !workload.has_backward(kind, microbatch)) {
+    let learns = phase != Phase::BackwardWeight || workload.has_weight_gradient(kind);
+    if !learns || (phase != Phase::Forward && !workload.has_backward(kind, microbatch)) {
         return None;
     }
     if kind == ModuleKind::Llm {

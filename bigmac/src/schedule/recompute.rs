@@ -3,7 +3,7 @@
 
 use super::api::{Options, Schedule, ScheduleError};
 use super::phased;
-use super::table::{Module, ModuleKind, Op, Phase, Table, Work};
+use super::table::{ModuleKind, Op, Phase, Table, Work};
 use super::workload::Workload;
 
 /// `phased` with the encoder's activations freed at once: memory is that of one microbatch's share and the embeddings that
@@ -34,9 +34,8 @@ fn with_recomputation(op: Op) -> Vec<Op> {
         Op::Compute { module, phase: Phase::Backward, work: Work::Items(items) }
             if module.kind() == ModuleKind::Encoder =>
         {
-            let again: Module = *module;
             let again =
-                Op::Compute { module: again, phase: Phase::Recompute, work: Work::Items(items.clone()) };
+                Op::Compute { module: *module, phase: Phase::Recompute, work: Work::Items(items.clone()) };
             vec![again, op]
         }
         _ => vec![op],

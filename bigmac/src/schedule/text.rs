@@ -94,6 +94,17 @@ impl fmt::Display for Module {
 }
 
 impl Phase {
+    /// The name in messages and pictures.
+    pub fn name(self) -> &'static str {
+        match self {
+            Phase::Forward => "forward",
+            Phase::Backward => "backward",
+            Phase::BackwardInput => "input gradient",
+            Phase::BackwardWeight => "weight gradient",
+            Phase::Recompute => "recomputation",
+        }
+    }
+
     /// The letter that stands for the phase in the text form.
     pub fn letter(self) -> char {
         match self {

@@ -6,7 +6,7 @@ use std::collections::HashSet;
 use std::fmt::Write;
 
 use super::Timeline;
-use super::words::{module_name, phase_name};
+use super::words::module_name;
 use crate::schedule::table::{ModuleKind, Op, Phase};
 
 /// Ink on light fills, and on dark ones.
@@ -83,8 +83,8 @@ pub(super) fn legend(styles: &[&'static Style]) -> Vec<(&'static Style, String)>
     for style in styles {
         let alike = |other: &Style| (other.fill, other.hatched()) == (style.fill, style.hatched());
         match entries.iter_mut().find(|(other, _)| alike(other)) {
-            Some((_, name)) => *name = format!("{name}, {}", phase_name(style.phase)),
-            None => entries.push((style, format!("{} {}", module_name(style.kind), phase_name(style.phase)))),
+            Some((_, name)) => *name = format!("{name}, {}", style.phase.name()),
+            None => entries.push((style, format!("{} {}", module_name(style.kind), style.phase.name()))),
         }
     }
     entries

@@ -22,7 +22,7 @@ pub(super) fn computation(module: Module, phase: Phase) -> String {
         }
         Module::Encoder(_) | Module::Generator(_) => module_name(module.kind()).to_owned(),
     };
-    format!("{module} {}", phase_name(phase))
+    format!("{module} {}", phase.name())
 }
 
 /// What an op works on: `microbatch 3`, or items by microbatch and position in it, `items 0.1, 2.0`.
@@ -40,16 +40,6 @@ pub(super) fn work(op: &Op) -> String {
 /// The microbatches that an op works for, in order.
 pub(super) fn microbatches(op: &Op) -> BTreeSet<usize> {
     op.units().map(|unit| unit.microbatch().0).collect()
-}
-
-pub(super) fn phase_name(phase: Phase) -> &'static str {
-    match phase {
-        Phase::Forward => "forward",
-        Phase::Backward => "backward",
-        Phase::BackwardInput => "input gradient",
-        Phase::BackwardWeight => "weight gradient",
-        Phase::Recompute => "recomputation",
-    }
 }
 
 pub(super) fn module_name(kind: ModuleKind) -> &'static str {

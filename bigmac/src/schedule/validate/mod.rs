@@ -67,7 +67,7 @@ pub enum ValidateError {
         second: Box<Place>,
     },
     /// Work that nobody does.
-    #[error("{unit} has no {}: add the op to the table", phase_name(*phase))]
+    #[error("{unit} has no {}: add the op to the table", phase.name())]
     Missing {
         /// The work.
         unit: Unit,
@@ -177,16 +177,6 @@ impl fmt::Display for TransferFault {
             TransferFault::ReceivedTooLate => "received after it is read",
             TransferFault::WrongPeer => "its send or receive names another rank",
         })
-    }
-}
-
-fn phase_name(phase: Phase) -> &'static str {
-    match phase {
-        Phase::Forward => "forward",
-        Phase::Backward => "backward",
-        Phase::BackwardInput => "input gradient",
-        Phase::BackwardWeight => "weight gradient",
-        Phase::Recompute => "recomputation",
     }
 }
 
