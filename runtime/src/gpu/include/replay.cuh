@@ -1,0 +1,420 @@
+// The host's side of bigmac.cuh: runs a kernel on the CPU, for tests. Every CUDA thread is a fiber; blocks run one after another, and
+// threads in forward, reverse or random order, so that a missing barrier shows as a wrong result in one of them. Says nothing
+// about time, nor about races within an order that none of the three meets.
+#pragma once
+
+#include <algorithm>
+#include <cmath>
+#include <cstdarg>
+#include <cstdint>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <functional>
+#include <random>
+#include <string>
+#include <utility>
+#include <vector>
+
+#ifndef __x86_64__
+#error "replay switches fibers with code for x86-64"
+#endif
+
+#define KERNEL static
+#define DEV static inline
+#define __launch_bounds__(...)
+#define __grid_constant__
+#define __restrict__
+#define SHARED static
+#define SHARED_DYNAMIC(E, name) E* name = reinterpret_cast<E*>(replay::block.shared)
+#define UNROLL
+#define NAN_VALUE __builtin_nanf("")
+#define INFINITY_VALUE __builtin_inff()
+
+namespace replay {
+
+struct Dim {
+    u32 x, y, z;
+};
+
+/// What a launch asks for; the program that launches has the same struct.
+struct Launch {
+    u32 grid[3];
+    u32 block[3];
+    u32 shared;
+    /// 0: in order, 1: in reverse, 2: at random; blocks and threads alike.
+    u32 order;
+    u32 seed;
+    /// Receives the reason when a launch fails.
+    char* message;
+    u32 message_bytes;
+};
+
+/// What a fiber waits for.
+enum class Wait { Nothing, Warp, Barrier, Memory, End };
+
+struct Copy {
+    void* to;
+    const void* from;
+    u32 valid;
+};
+
+constexpr int WORDS = 8;
+
+struct Fiber {
+    void* stack_pointer;
+    Wait wait;
+    Dim thread;
+    u32 lane, warp;
+    /// Name of the warp function waited in, and how many were entered: all lanes must agree.
+    const char* function;
+    u32 calls;
+    /// What the lane shows to the others, alternating so that nobody overwrites what is still to be read.
+    u64 words[2][WORDS];
+    u32 barrier, expected;
+    /// Asynchronous copies by group, the open group last.
+    std::vector<std::vector<Copy>> copies;
+};
+
+struct Block {
+    std::vector<Fiber> fibers;
+    void* scheduler;
+    Fiber* current;
+    Dim index, extent, grid;
+    char* shared;
+    u32 shared_bytes;
+    std::function<void()> body;
+    std::mt19937 random;
+    u32 order;
+    /// Work that an engine of the GPU does on its own time: run at some later moment between two threads.
+    std::vector<std::function<void()>> engine;
+    std::string failure;
+};
+inline Block block;
+
+// Saves the registers that a call preserves on one stack and loads them from another (System V, x86-64).
+extern "C" void bigmac_replay_switch(void** save, void* load);
+asm(R"(.text
+.weak bigmac_replay_switch
+bigmac_replay_switch:
+ pushq %rbp; pushq %rbx; pushq %r12; pushq %r13; pushq %r14; pushq %r15
+ movq %rsp,(%rdi); movq %rsi,%rsp
+ popq %r15; popq %r14; popq %r13; popq %r12; popq %rbx; popq %rbp; ret
+)");
+
+inline void yield(Wait wait) {
+    Fiber* self = block.current;
+    self->wait = wait;
+    bigmac_replay_switch(&self->stack_pointer, block.scheduler);
+}
+
+inline void fail(const char* format, ...) {
+    if (!block.failure.empty()) return;
+    char text[400];
+    va_list list;
+    va_start(list, format);
+    vsnprintf(text, sizeof text, format, list);
+    va_end(list);
+    block.failure = text;
+}
+
+/// Ends the launch with that reason; the fiber doesn't come back.
+template <class... A>
+inline void fail_here(const char* format, A... a) {
+    fail(format, a...);
+    for (;;) yield(Wait::End);
+}
+
+inline void entry() {
+    block.body();
+    Fiber* self = block.current;
+    for (const auto& group : self->copies)
+        if (!group.empty()) {
+            fail("thread %u ended with an asynchronous copy that nobody waited for", self->thread.x);
+            break;
+        }
+    for (;;) yield(Wait::End);
+}
+
+/// All lanes show up to eight words and come here; then each reads what it likes of the others', with `words_of`.
+inline u32 meet(const char* function, const u64* words, int count) {
+    Fiber* self = block.current;
+    const u32 turn = self->calls++ & 1;
+    for (int i = 0; i < count; i++) self->words[turn][i] = words[i];
+    self->function = function;
+    yield(Wait::Warp);
+    return turn;
+}
+inline const u64* words_of(u32 lane, u32 turn) {
+    return block.fibers[block.current->warp * 32 + lane].words[turn];
+}
+
+constexpr size_t STACK = 128 << 10;
+/// Passes over all threads in which nobody did anything but poll, before that is called a deadlock.
+constexpr int PATIENCE = 2000;
+
+inline void start(Fiber& fiber, char* stack) {
+    fiber.wait = Wait::Nothing;
+    fiber.calls = 0;
+    fiber.copies.assign(1, {});
+    auto top = (reinterpret_cast<uintptr_t>(stack) + STACK) & ~uintptr_t(15);
+    void** p = reinterpret_cast<void**>(top);
+    *--p = nullptr;
+    *--p = reinterpret_cast<void*>(entry);
+    for (int i = 0; i < 6; i++) *--p = nullptr;
+    fiber.stack_pointer = p;
+}
+
+/// Lets every warp go on whose lanes have all come to the same function.
+inline bool release_warps() {
+    auto& fibers = block.fibers;
+    bool released = false;
+    for (size_t w = 0; w < fibers.size(); w += 32) {
+        size_t end = std::min(fibers.size(), w + 32), waiting = 0;
+        for (size_t i = w; i < end; i++) waiting += fibers[i].wait == Wait::Warp;
+        if (waiting != end - w) continue;
+        for (size_t i = w; i < end; i++) {
+            if (strcmp(fibers[i].function, fibers[w].function) != 0 || fibers[i].calls != fibers[w].calls) {
+                fail("lanes 0 and %zu of warp %zu meet in different calls, %s and %s", i - w, w / 32, fibers[w].function,
+                     fibers[i].function);
+                return false;
+            }
+        }
+        for (size_t i = w; i < end; i++) fibers[i].wait = Wait::Nothing;
+        released = true;
+    }
+    return released;
+}
+
+inline bool release_barriers() {
+    bool released = false;
+    for (u32 id = 0; id < 16; id++) {
+        u32 waiting = 0, expected = 0;
+        for (auto& f : block.fibers)
+            if (f.wait == Wait::Barrier && f.barrier == id) {
+                waiting++;
+                if (expected && f.expected != expected) fail("barrier %u is waited at with %u and with %u threads", id, expected, f.expected);
+                expected = f.expected;
+            }
+        if (waiting && waiting >= expected) {
+            for (auto& f : block.fibers)
+                if (f.wait == Wait::Barrier && f.barrier == id) f.wait = Wait::Nothing;
+            released = true;
+        }
+    }
+    return released;
+}
+
+inline void describe_deadlock() {
+    size_t count[5] = {};
+    for (auto& f : block.fibers) count[int(f.wait)]++;
+    const char* function = "";
+    for (auto& f : block.fibers)
+        if (f.wait == Wait::Warp) function = f.function;
+    fail("deadlock in block (%u, %u, %u): of %zu threads %zu wait at a barrier, %zu in a warp function (%s), %zu for an mbarrier, %zu have ended",
+         block.index.x, block.index.y, block.index.z, block.fibers.size(), count[int(Wait::Barrier)], count[int(Wait::Warp)], function,
+         count[int(Wait::Memory)], count[int(Wait::End)]);
+}
+
+inline void run_engine(bool all) {
+    auto& engine = block.engine;
+    while (!engine.empty() && (all || block.order != 2 || block.random() % 4 == 0)) {
+        auto work = std::move(engine.front());
+        engine.erase(engine.begin());
+        work();
+    }
+}
+
+inline void run_block(char* stacks) {
+    auto& fibers = block.fibers;
+    for (size_t i = 0; i < fibers.size(); i++) start(fibers[i], stacks + i * STACK);
+    memset(block.shared, 0xff, block.shared_bytes);
+    std::vector<u32> turn(fibers.size());
+    for (size_t i = 0; i < turn.size(); i++) turn[i] = u32(block.order == 1 ? turn.size() - 1 - i : i);
+    int idle = 0;
+    while (block.failure.empty()) {
+        if (block.order == 2) std::shuffle(turn.begin(), turn.end(), block.random);
+        bool progress = !block.engine.empty();
+        for (u32 i : turn) {
+            Fiber& fiber = fibers[i];
+            if (fiber.wait != Wait::Nothing && fiber.wait != Wait::Memory) continue;
+            const bool polled = fiber.wait == Wait::Memory;
+            block.current = &fiber;
+            fiber.wait = Wait::Nothing;
+            bigmac_replay_switch(&block.scheduler, fiber.stack_pointer);
+            progress |= !(polled && fiber.wait == Wait::Memory);
+        }
+        size_t ended = 0;
+        for (auto& f : fibers) ended += f.wait == Wait::End;
+        run_engine(ended == fibers.size());
+        if (ended == fibers.size()) return;
+        progress |= release_warps();
+        progress |= release_barriers();
+        idle = progress ? 0 : idle + 1;
+        bool polls = false;
+        for (auto& f : fibers) polls |= f.wait == Wait::Memory;
+        if (idle > (polls ? PATIENCE : 0)) describe_deadlock();
+    }
+}
+
+template <class... A, size_t... I>
+inline void call(void (*kernel)(A...), void** arguments, std::index_sequence<I...>) {
+    (void)arguments;
+    kernel(*static_cast<A*>(arguments[I])...);
+}
+
+/// Runs the whole grid; 0, or 1 with the reason in the launch's message.
+template <class... A>
+inline int launch(const Launch& ask, void (*kernel)(A...), void** arguments) {
+    const size_t threads = size_t(ask.block[0]) * ask.block[1] * ask.block[2];
+    block.extent = {ask.block[0], ask.block[1], ask.block[2]};
+    block.grid = {ask.grid[0], ask.grid[1], ask.grid[2]};
+    block.order = ask.order;
+    block.random.seed(ask.seed);
+    block.failure.clear();
+    block.engine.clear();
+    block.fibers.clear();
+    block.fibers.resize(threads);
+    for (size_t i = 0; i < threads; i++) {
+        Fiber& f = block.fibers[i];
+        f.thread = {u32(i % ask.block[0]), u32(i / ask.block[0] % ask.block[1]), u32(i / ask.block[0] / ask.block[1])};
+        f.lane = i % 32;
+        f.warp = u32(i / 32);
+    }
+    block.shared_bytes = ask.shared;
+    char* shared = static_cast<char*>(malloc(ask.shared + 1024));
+    block.shared = reinterpret_cast<char*>((reinterpret_cast<uintptr_t>(shared) + 1023) & ~uintptr_t(1023));
+    char* stacks = static_cast<char*>(malloc(threads * STACK));
+    block.body = [&] { call(kernel, arguments, std::index_sequence_for<A...>{}); };
+    const size_t blocks = size_t(ask.grid[0]) * ask.grid[1] * ask.grid[2];
+    std::vector<size_t> turn(blocks);
+    for (size_t i = 0; i < blocks; i++) turn[i] = ask.order == 1 ? blocks - 1 - i : i;
+    if (ask.order == 2) std::shuffle(turn.begin(), turn.end(), block.random);
+    for (size_t i : turn) {
+        block.index = {u32(i % ask.grid[0]), u32(i / ask.grid[0] % ask.grid[1]), u32(i / ask.grid[0] / ask.grid[1])};
+        run_block(stacks);
+        if (!block.failure.empty()) break;
+    }
+    free(stacks);
+    free(shared);
+    if (block.failure.empty()) return 0;
+    snprintf(ask.message, ask.message_bytes, "%s", block.failure.c_str());
+    return 1;
+}
+
+}  // namespace replay
+
+#define threadIdx (replay::block.current->thread)
+#define blockIdx (replay::block.index)
+#define blockDim (replay::block.extent)
+#define gridDim (replay::block.grid)
+
+DEV float bits_to_float(u32 bits) {
+    float x;
+    memcpy(&x, &bits, 4);
+    return x;
+}
+DEV u32 float_to_bits(float x) {
+    u32 bits;
+    memcpy(&bits, &x, 4);
+    return bits;
+}
+DEV bf16 float_to_bf16(float x) {
+    u32 bits = float_to_bits(x);
+    if ((bits & 0x7fffffffu) > 0x7f800000u) return bf16{0x7fff};
+    return bf16{u16((bits + 0x7fff + ((bits >> 16) & 1)) >> 16)};
+}
+
+// ---- warps -------------------------------------------------------------------------------------------------------------------
+
+DEV u32 shuffle_xor(u32 v, int mask) {
+    const u64 word = v;
+    const u32 turn = replay::meet("shuffle_xor", &word, 1);
+    return u32(replay::words_of(replay::block.current->lane ^ mask, turn)[0]);
+}
+DEV u32 shuffle(u32 v, int lane) {
+    const u64 word = v;
+    const u32 turn = replay::meet("shuffle", &word, 1);
+    return u32(replay::words_of(lane & 31, turn)[0]);
+}
+DEV float shuffle_xor(float v, int mask) { return bits_to_float(shuffle_xor(float_to_bits(v), mask)); }
+DEV i32 shuffle_xor(i32 v, int mask) { return i32(shuffle_xor(u32(v), mask)); }
+DEV float shuffle(float v, int lane) { return bits_to_float(shuffle(float_to_bits(v), lane)); }
+DEV i32 shuffle(i32 v, int lane) { return i32(shuffle(u32(v), lane)); }
+DEV u32 ballot(bool yes) {
+    const u64 word = yes;
+    const u32 turn = replay::meet("ballot", &word, 1);
+    u32 all = 0;
+    for (u32 lane = 0; lane < 32; lane++) all |= u32(replay::words_of(lane, turn)[0]) << lane;
+    return all;
+}
+DEV void __syncwarp() { replay::meet("__syncwarp", nullptr, 0); }
+DEV void barrier_sync(u32 id, u32 threads) {
+    replay::block.current->barrier = id;
+    replay::block.current->expected = threads;
+    replay::yield(replay::Wait::Barrier);
+}
+DEV void __syncthreads() { barrier_sync(0, blockDim.x * blockDim.y * blockDim.z); }
+
+// ---- arithmetic that the hardware approximates -------------------------------------------------------------------------------
+
+DEV float exp2_fast(float x) { return x < -126.0f ? 0.0f : exp2f(x); }
+DEV float rsqrtf(float x) { return 1.0f / sqrtf(x); }
+
+// ---- matrix products of a warp -----------------------------------------------------------------------------------------------
+
+DEV void mma_bf16(float (&d)[4], const u32 (&a)[4], const u32 (&b)[2]) {
+    const u64 words[6] = {a[0], a[1], a[2], a[3], b[0], b[1]};
+    const u32 turn = replay::meet("mma_bf16", words, 6);
+    const u32 lane = replay::block.current->lane;
+    auto half = [](u64 word, u32 upper) { return bits_to_float(u32(upper ? word & 0xffff0000u : word << 16)); };
+    for (u32 e = 0; e < 4; e++) {
+        const u32 row = lane / 4 + e / 2 * 8, column = lane % 4 * 2 + e % 2;
+        float sum = d[e];
+        for (u32 k = 0; k < 16; k++) {
+            const u64 x = replay::words_of(row % 8 * 4 + k % 8 / 2, turn)[row / 8 + k / 8 * 2];
+            const u64 y = replay::words_of(column * 4 + k % 8 / 2, turn)[4 + k / 8];
+            sum += half(x, k & 1) * half(y, k & 1);
+        }
+        d[e] = sum;
+    }
+}
+
+template <bool TRANSPOSED>
+DEV void replay_ldmatrix(const char* name, u32 (&r)[4], const void* row) {
+    if (reinterpret_cast<uintptr_t>(row) % 16 != 0) replay::fail_here("%s: an address is not aligned to 16 bytes", name);
+    const u64 word = reinterpret_cast<u64>(row);
+    const u32 turn = replay::meet(name, &word, 1);
+    const u32 lane = replay::block.current->lane;
+    for (u32 m = 0; m < 4; m++) {
+        auto element = [&](u32 i, u32 j) { return reinterpret_cast<const u16*>(replay::words_of(m * 8 + i, turn)[0])[j]; };
+        const u32 i = lane / 4, j = lane % 4 * 2;
+        r[m] = TRANSPOSED ? element(j, i) | u32(element(j + 1, i)) << 16 : element(i, j) | u32(element(i, j + 1)) << 16;
+    }
+    // Nobody overwrites the rows before every lane has read them.
+    replay::meet(name, nullptr, 0);
+}
+DEV void ldmatrix_x4(u32 (&r)[4], const void* row) { replay_ldmatrix<false>("ldmatrix_x4", r, row); }
+DEV void ldmatrix_x4_trans(u32 (&r)[4], const void* row) { replay_ldmatrix<true>("ldmatrix_x4_trans", r, row); }
+
+// ---- copies that run behind the thread's back --------------------------------------------------------------------------------
+
+DEV void copy_async_16(void* shared, const void* global, u32 valid) {
+    if (valid > 16 || reinterpret_cast<uintptr_t>(shared) % 16 != 0 || (valid && reinterpret_cast<uintptr_t>(global) % 16 != 0))
+        replay::fail_here("copy_async_16: %u bytes from %p to %p, wanted at most 16 and both aligned to 16", valid, global, shared);
+    replay::block.current->copies.back().push_back({shared, global, valid});
+}
+DEV void copy_async_commit() { replay::block.current->copies.push_back({}); }
+// Copies happen as late as they may: who reads without waiting reads what was there before.
+template <int N>
+DEV void copy_async_wait() {
+    auto& copies = replay::block.current->copies;
+    while (copies.size() > N + 1) {
+        for (const auto& c : copies.front()) {
+            char bytes[16] = {};
+            if (c.valid) memcpy(bytes, c.from, c.valid);
+            memcpy(c.to, bytes, 16);
+        }
+        copies.erase(copies.begin());
+    }
+}
