@@ -82,11 +82,11 @@ DEV bool aligned(const void* p, u32 bytes) { return (reinterpret_cast<u64>(p) & 
 // ---- small arithmetic -------------------------------------------------------------------------------------------------------
 
 template <class N>
-DEV N ceil_div(N a, N b) { return (a + b - 1) / b; }
+DEV constexpr N ceil_div(N a, N b) { return (a + b - 1) / b; }
 template <class N>
-DEV N least(N a, N b) { return a < b ? a : b; }
+DEV constexpr N least(N a, N b) { return a < b ? a : b; }
 template <class N>
-DEV N most(N a, N b) { return a < b ? b : a; }
+DEV constexpr N most(N a, N b) { return a < b ? b : a; }
 
 // ---- reductions with a fixed order, so that the same inputs give the same bits ----------------------------------------------
 
