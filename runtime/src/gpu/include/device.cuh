@@ -3,6 +3,8 @@
 
 #define KERNEL extern "C" __global__
 #define DEV __device__ __forceinline__
+/// As DEV, for members of a struct.
+#define METHOD __device__ __forceinline__
 #define SHARED __shared__
 /// Dynamic shared memory as an array of E, aligned to 1024 bytes as swizzled tiles want it. One per kernel.
 #define SHARED_DYNAMIC(E, name)                                 \

@@ -22,6 +22,7 @@
 
 #define KERNEL static
 #define DEV static inline
+#define METHOD inline
 #define __launch_bounds__(...)
 #define __grid_constant__
 #define __restrict__
