@@ -8,9 +8,11 @@
 //! ```
 
 use crate::operator::*;
+use bigmac_runtime::gpu::{Gpu, Order};
 use bigmac_runtime::rng::{Philox, Purpose};
 use bigmac_runtime::{Context, DType, Element, Error, Result, Spec, Tensor};
 use half::{bf16, f16};
+use std::sync::OnceLock;
 
 /// Inputs of an operator, and how closely it has to meet its reference.
 pub struct Check<'a> {
@@ -19,6 +21,7 @@ pub struct Check<'a> {
     weights: Vec<Argument>,
     dtypes: Vec<DType>,
     strided: bool,
+    gpu: bool,
     tolerance: [f64; 4],
 }
 
@@ -71,6 +74,7 @@ impl<'a> Check<'a> {
             weights: Vec::new(),
             dtypes: vec![DType::F32, DType::BF16, DType::F16],
             strided: true,
+            gpu: true,
             tolerance: [1e-7, 2e-6, 8e-3, 1e-3],
         }
     }
@@ -119,6 +123,12 @@ impl<'a> Check<'a> {
         self
     }
 
+    /// Don't run the operator's kernels: for an operator, or a dtype of it, that a GPU doesn't take.
+    pub fn cpu_only(mut self) -> Self {
+        self.gpu = false;
+        self
+    }
+
     /// The largest allowed norm of the error over the norm of the reference: for F64 of the analytic gradient against
     /// central differences, for the others against F64 on the same rounded inputs.
     pub fn tolerance(mut self, dtype: DType, relative: f64) -> Self {
@@ -152,6 +162,39 @@ impl<'a> Check<'a> {
                 )?;
             }
         }
+        if self.gpu { self.check_kernels() } else { Ok(()) }
+    }
+
+    /// The operator's kernels against f64 on the CPU, the same bits in every order and at every run.
+    fn check_kernels(&self) -> Result<()> {
+        let one = Context::cpu(0, 1)?;
+        for &dtype in self.dtypes.iter().filter(|d| matches!(d, DType::F32 | DType::BF16)) {
+            let wanted = self.rounded(dtype).evaluate(&one, DType::F64, false)?;
+            let mut first = None;
+            for gpu in gpus()? {
+                let ctx = Context::on_gpu(0, 1, gpu)?;
+                let plain = match self.evaluate(&ctx, dtype, false) {
+                    Err(Error::NotOnHost { .. }) => return Ok(()),
+                    other => other?,
+                };
+                let (device, allowed) = (gpu.device(), self.tolerance[slot(dtype)]);
+                self.compare(
+                    &format!("{dtype} on {device} against f64 on the CPU"),
+                    &plain,
+                    &wanted,
+                    allowed,
+                )?;
+                if let Some(first) = &first {
+                    let what = format!("{dtype} on {device} in another order of threads, or once more");
+                    self.compare(&what, &plain, first, 0.0)?;
+                } else if self.strided {
+                    let what = format!("{dtype} on {device}, strided inputs against contiguous ones");
+                    let strided = self.evaluate(&ctx, dtype, true)?;
+                    self.compare(&what, &strided, &plain, allowed.min(1e-6))?;
+                }
+                first.get_or_insert(plain);
+            }
+        }
         Ok(())
     }
 
@@ -179,6 +222,7 @@ impl<'a> Check<'a> {
             weights: self.weights.iter().map(round).collect(),
             dtypes: Vec::new(),
             strided: false,
+            gpu: false,
             tolerance: self.tolerance,
         }
     }
@@ -402,11 +446,41 @@ impl Argument {
         let mut padded_shape = reversed.shape().to_vec();
         padded_shape[0] += 1;
         let mut padded = Tensor::zeros(ctx, &padded_shape, dtype)?;
-        let bytes = reversed.as_bytes()?;
-        let all = padded.as_mut_bytes()?;
-        let start = all.len() - bytes.len();
-        all[start..].copy_from_slice(bytes);
+        let start = padded.len() - reversed.len();
+        padded.write(ctx, start, &reversed)?;
         padded.narrow(0, 1, reversed.shape()[0])?.permute(&order)
+    }
+}
+
+/// The variable that names a device whose kernels operators are checked on, such as `cuda`, instead of the replay.
+pub const CHECK_DEVICE: &str = "BIGMAC_CHECK_DEVICE";
+
+/// The devices that kernels are checked on: the replay in three orders of threads, or the device in [`CHECK_DEVICE`], twice.
+///
+/// Without a C++ compiler there is no replay: that is said on the standard error, and is an error where the variable `CI` is set.
+///
+/// # Errors
+/// [`Error::Device`].
+pub fn gpus() -> Result<&'static [Gpu]> {
+    static GPUS: OnceLock<std::result::Result<Vec<Gpu>, String>> = OnceLock::new();
+    let open = || -> Result<Vec<Gpu>> {
+        if let Ok(name) = std::env::var(CHECK_DEVICE) {
+            let wrong = |e| Error::argument("check", format!("{CHECK_DEVICE}: {e}"));
+            let gpu = Gpu::open(name.parse().map_err(wrong)?)?;
+            return Ok(vec![gpu.clone(), gpu]);
+        }
+        [Order::Forward, Order::Reverse, Order::Random(1)].map(Gpu::replay).into_iter().collect()
+    };
+    let opened = GPUS.get_or_init(|| match open() {
+        Err(e) if std::env::var_os("CI").is_none() && std::env::var_os(CHECK_DEVICE).is_none() => {
+            eprintln!("SKIPPED: no kernel is checked. {e}");
+            Ok(Vec::new())
+        }
+        other => other.map_err(|e| e.to_string()),
+    });
+    match opened {
+        Ok(gpus) => Ok(gpus),
+        Err(message) => Err(Error::argument("check", message.clone())),
     }
 }
 
@@ -462,7 +536,7 @@ pub fn float_tensor(ctx: &Context, values: &[f64], shape: &[usize], dtype: DType
 /// [`Error::DType`] when it holds no floats.
 pub fn to_f64(ctx: &Context, tensor: &Tensor) -> Result<Vec<f64>> {
     use crate::numeric::{Float, Real};
-    let tensor = tensor.contiguous(ctx)?;
+    let tensor = tensor.to_cpu(ctx)?;
     crate::for_float!("to_f64", tensor.dtype(), T => Ok(tensor.as_slice::<T>()?.iter().map(|v| v.acc().f64()).collect()))
 }
 

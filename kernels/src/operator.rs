@@ -1,6 +1,7 @@
 //! The one trait that every operator implements.
 
 use crate::numeric::Real;
+use bigmac_runtime::gpu::Arg;
 use bigmac_runtime::{Context, DType, Error, Result, Spec, Tensor};
 use smallvec::SmallVec;
 use std::ops::Range;
@@ -174,6 +175,18 @@ impl WeightGrad<'_> {
         self.buffer.as_mut_slice::<T>()?.get_mut(range).ok_or_else(|| {
             Error::shape("weight gradient", [len], format!("a buffer that holds {:?}", self.range))
         })
+    }
+
+    /// The first element of the range as a kernel's argument.
+    ///
+    /// # Errors
+    /// As [`Tensor::arg_mut`]; [`Error::Shape`] when the buffer doesn't hold the range.
+    pub fn arg_mut(&mut self) -> Result<Arg> {
+        if self.range.end > self.buffer.len() {
+            let wanted = format!("a buffer that holds {:?}", self.range);
+            return Err(Error::shape("weight gradient", [self.buffer.len()], wanted));
+        }
+        self.buffer.arg_mut_at(self.range.start)
     }
 
     /// Writes `values`, one per element of the weight, or adds them to what is there.

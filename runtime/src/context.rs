@@ -1,7 +1,8 @@
 //! What an operator runs in: rank, device, stream, threads and memory, passed explicitly everywhere.
 
 use crate::device::Device;
-use crate::error::Result;
+use crate::error::{Error, Result};
+use crate::gpu::{Arg, Gpu, Launch};
 use crate::memory::{Memory, MemoryScope, scopes};
 use crate::stream::Stream;
 use crate::threads::Threads;
@@ -22,15 +23,26 @@ impl Context {
     /// # Errors
     /// When the threads can't be had.
     pub fn cpu(rank: usize, threads: usize) -> Result<Self> {
+        Context::with_stream(rank, threads, Stream::cpu())
+    }
+
+    /// A context on a GPU for `rank`; what it does on the CPU uses `threads` threads. Ranks that share a GPU share its handle.
+    ///
+    /// # Errors
+    /// As [`Context::cpu`].
+    pub fn on_gpu(rank: usize, threads: usize, gpu: &Gpu) -> Result<Self> {
+        Context::with_stream(rank, threads, Stream::gpu(gpu))
+    }
+
+    /// The same rank, threads and memory on the CPU, with allocations counted as copies of what lies on the device.
+    pub fn host(&self) -> Context {
+        Context { stream: Stream::cpu(), ..self.in_scope(scopes::HOST) }
+    }
+
+    fn with_stream(rank: usize, threads: usize, stream: Stream) -> Result<Self> {
         let memory = Memory::new(rank);
         let scope = memory.scope(scopes::WORKSPACE);
-        Ok(Context {
-            rank,
-            stream: Stream::new(Device::Cpu)?,
-            threads: Threads::new(threads)?,
-            memory,
-            scope,
-        })
+        Ok(Context { rank, stream, threads: Threads::new(threads)?, memory, scope })
     }
 
     /// The same context, with allocations counted under `scope`.
@@ -46,6 +58,28 @@ impl Context {
     /// The device.
     pub fn device(&self) -> Device {
         self.stream.device()
+    }
+
+    /// The GPU that operators run on; `None` on the CPU.
+    pub fn gpu(&self) -> Option<&Gpu> {
+        self.stream.on_gpu()
+    }
+
+    /// True when operators run kernels of a GPU, real or replayed.
+    pub fn is_gpu(&self) -> bool {
+        self.gpu().is_some()
+    }
+
+    /// Puts a kernel behind the work so far.
+    ///
+    /// # Errors
+    /// As [`Gpu::launch`]; [`Error::Argument`] on the CPU.
+    pub fn launch(&self, launch: &Launch, args: &[Arg]) -> Result<()> {
+        let Some(gpu) = self.gpu() else {
+            let message = format!("kernel {} was launched in a context on the CPU", launch.kernel());
+            return Err(Error::argument("launch", message));
+        };
+        gpu.launch(launch, args)
     }
 
     /// The stream.

@@ -7,6 +7,8 @@ pub enum Device {
     Cpu,
     /// The NVIDIA GPU of that ordinal.
     Cuda(usize),
+    /// The GPU's kernels run on the CPU, thread by thread: for testing kernels, far too slow for anything else.
+    Replay,
 }
 
 impl std::fmt::Display for Device {
@@ -14,6 +16,7 @@ impl std::fmt::Display for Device {
         match self {
             Device::Cpu => f.write_str("cpu"),
             Device::Cuda(ordinal) => write!(f, "cuda:{ordinal}"),
+            Device::Replay => f.write_str("replay"),
         }
     }
 }
@@ -22,8 +25,10 @@ impl std::str::FromStr for Device {
     type Err = String;
 
     fn from_str(s: &str) -> Result<Self, String> {
-        if s == "cpu" {
-            return Ok(Device::Cpu);
+        match s {
+            "cpu" => return Ok(Device::Cpu),
+            "replay" => return Ok(Device::Replay),
+            _ => {}
         }
         let ordinal = match s.strip_prefix("cuda") {
             Some("") => Some(0),
@@ -32,6 +37,6 @@ impl std::str::FromStr for Device {
         };
         ordinal
             .map(Device::Cuda)
-            .ok_or_else(|| format!("unknown device '{s}'; write 'cpu', 'cuda' or 'cuda:N'"))
+            .ok_or_else(|| format!("unknown device '{s}'; write 'cpu', 'cuda', 'cuda:N' or 'replay'"))
     }
 }

@@ -2,6 +2,7 @@
 
 use crate::device::Device;
 use crate::dtype::DType;
+use crate::gpu::DriverError;
 use std::path::{Path, PathBuf};
 
 /// Result with the runtime's [`Error`].
@@ -88,7 +89,8 @@ pub enum Error {
     },
     /// The device has no more memory.
     #[error(
-        "no memory for {bytes} more bytes in scope '{scope}' of rank {rank}; use smaller microbatches or fewer of them in flight"
+        "no memory for {bytes} more bytes in scope '{scope}' of rank {rank}, which holds {in_use}; use smaller microbatches or fewer of them in \
+         flight"
     )]
     OutOfMemory {
         /// Bytes asked for.
@@ -97,6 +99,40 @@ pub enum Error {
         scope: String,
         /// The rank that asked.
         rank: usize,
+        /// What the rank holds, scope by scope.
+        in_use: String,
+    },
+    /// Values on a device were asked for as if they were the CPU's.
+    #[error(
+        "{op}: the tensor lies on {device}, and its values were asked for on the CPU; download it with to_cpu() or to_vec() first"
+    )]
+    NotOnHost {
+        /// Who wanted the values.
+        op: &'static str,
+        /// Where they are.
+        device: Device,
+    },
+    /// A tensor doesn't lie where the operation runs.
+    #[error(
+        "{op}: the tensor lies on {given}, and the operation runs on {wanted}; move it with to_device() first"
+    )]
+    NotOnDevice {
+        /// The operation.
+        op: &'static str,
+        /// Where the tensor lies.
+        given: Device,
+        /// Where it is wanted.
+        wanted: Device,
+    },
+    /// A device's driver refused.
+    #[error("{op} on {device}: {source}")]
+    Driver {
+        /// What was to be done.
+        op: &'static str,
+        /// The device.
+        device: Device,
+        /// What the driver said.
+        source: DriverError,
     },
     /// A device that this build or this machine doesn't have.
     #[error("device {device}: {message}")]

@@ -2,9 +2,11 @@
 
 mod context;
 mod device;
+mod device_tensor;
 mod dtype;
 mod error;
 pub mod fs;
+pub mod gpu;
 mod layout;
 pub mod memory;
 pub mod rng;

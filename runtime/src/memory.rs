@@ -22,6 +22,8 @@ pub mod scopes {
     pub const MESSAGES: &str = "messages";
     /// Everything that lives within one operation.
     pub const WORKSPACE: &str = "workspace";
+    /// Copies on the CPU of what lies on a GPU.
+    pub const HOST: &str = "host";
 }
 
 #[derive(Debug)]
@@ -91,10 +93,6 @@ impl MemoryScope {
     pub(crate) fn release(&self, bytes: usize) {
         self.0.current.fetch_sub(bytes, Ordering::Relaxed);
     }
-
-    fn out_of_memory(&self, bytes: usize) -> Error {
-        Error::OutOfMemory { bytes, scope: self.0.name.clone(), rank: self.0.rank }
-    }
 }
 
 /// One cache line: the unit of allocation, so that every block is aligned for any element type and vector width.
@@ -142,6 +140,17 @@ fn size_class(bytes: usize) -> usize {
     lines.div_ceil(step) * step
 }
 
+/// A number of bytes for people.
+fn size(bytes: usize) -> String {
+    const UNITS: [&str; 4] = ["B", "KiB", "MiB", "GiB"];
+    let (mut value, mut unit) = (bytes as f64, 0);
+    while value >= 1024.0 && unit + 1 < UNITS.len() {
+        value /= 1024.0;
+        unit += 1;
+    }
+    if unit == 0 { format!("{bytes} B") } else { format!("{value:.1} {}", UNITS[unit]) }
+}
+
 /// The memory of one rank: its scopes and its cache of freed blocks. Cloning gives another handle.
 #[derive(Clone, Debug)]
 pub struct Memory {
@@ -183,13 +192,25 @@ impl Memory {
         lock(&self.cache.0).clear();
     }
 
+    /// The error for `bytes` more bytes in `scope`, with what every scope holds.
+    pub(crate) fn out_of_memory(&self, bytes: usize, scope: &MemoryScope) -> Error {
+        let mut scopes = self.all_scopes();
+        scopes.retain(|s| s.current() > 0);
+        scopes.sort_by_key(|s| std::cmp::Reverse(s.current()));
+        let list: Vec<String> =
+            scopes.iter().map(|s| format!("{} in {}", size(s.current()), s.name())).collect();
+        let in_use = if list.is_empty() { "nothing".to_owned() } else { list.join(", ") };
+        Error::OutOfMemory { bytes, scope: scope.name().to_owned(), rank: self.rank, in_use }
+    }
+
     /// A block of at least `bytes` bytes. What it holds is what its last owner left (zeros at first).
     pub(crate) fn allocate(&self, bytes: usize, scope: &MemoryScope) -> Result<Block> {
         let lines = size_class(bytes);
         if let Some(lines) = lock(&self.cache.0).get_mut(&lines).and_then(Vec::pop) {
             return Ok(Block { lines, cache: self.cache.clone() });
         }
-        let lines = bytemuck::allocation::try_zeroed_vec(lines).map_err(|()| scope.out_of_memory(bytes))?;
+        let lines =
+            bytemuck::allocation::try_zeroed_vec(lines).map_err(|()| self.out_of_memory(bytes, scope))?;
         Ok(Block { lines, cache: self.cache.clone() })
     }
 }

@@ -1,47 +1,45 @@
 //! Streams: ordered queues of work on a device.
 
 use crate::device::Device;
-use crate::error::{Error, Result};
+use crate::error::Result;
+use crate::gpu::Gpu;
 
-impl Device {
-    /// Checks that this build can run on the device.
-    ///
-    /// # Errors
-    /// [`Error::Device`] when it can't.
-    pub fn available(self) -> Result<()> {
-        match self {
-            Device::Cpu => Ok(()),
-            Device::Cuda(_) => Err(Error::Device {
-                device: self,
-                message: "this build has no CUDA backend; use the device 'cpu'".into(),
-            }),
-        }
-    }
-}
-
-/// An ordered queue of work on a device. On the CPU an operator has ended when its call returns, so a stream is nothing.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// An ordered queue of work on a device. On the CPU an operator has ended when its call returns, so a stream is nothing;
+/// a GPU has one, that of its handle.
+#[derive(Clone, Debug)]
 pub struct Stream {
-    device: Device,
+    gpu: Option<Gpu>,
 }
 
 impl Stream {
-    /// The default stream of a device.
-    ///
-    /// # Errors
-    /// [`Error::Device`] when the device can't be used.
-    pub fn new(device: Device) -> Result<Self> {
-        device.available()?;
-        Ok(Stream { device })
+    /// The CPU's.
+    pub fn cpu() -> Self {
+        Stream { gpu: None }
+    }
+
+    /// That of a GPU.
+    pub fn gpu(gpu: &Gpu) -> Self {
+        Stream { gpu: Some(gpu.clone()) }
     }
 
     /// The device whose stream this is.
     pub fn device(&self) -> Device {
-        self.device
+        self.gpu.as_ref().map_or(Device::Cpu, Gpu::device)
+    }
+
+    /// The GPU whose stream this is.
+    pub fn on_gpu(&self) -> Option<&Gpu> {
+        self.gpu.as_ref()
     }
 
     /// Waits until everything queued has run: at once on the CPU.
+    ///
+    /// # Errors
+    /// [`Error::Driver`](crate::Error::Driver) when something queued has failed.
     pub fn synchronize(&self) -> Result<()> {
-        self.device.available()
+        match &self.gpu {
+            None => Ok(()),
+            Some(gpu) => gpu.driver().synchronize().map_err(|e| gpu.error("synchronize", e)),
+        }
     }
 }

@@ -3,6 +3,7 @@
 use crate::context::Context;
 use crate::dtype::{DType, Element};
 use crate::error::{Error, Result};
+use crate::gpu::{Allocation, DriverError, Gpu, copy_strided};
 use crate::layout::{Dims, Layout};
 use crate::memory::{Block, MemoryScope};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -41,6 +42,7 @@ impl Spec {
 #[derive(Debug)]
 enum Data {
     Cpu(Block),
+    Gpu(Allocation),
     /// No values: for planning.
     ShapeOnly,
 }
@@ -52,6 +54,19 @@ pub struct Storage {
     bytes: usize,
     /// `None` for a shape-only storage, which takes no memory.
     scope: Option<Mutex<MemoryScope>>,
+}
+
+impl Data {
+    fn allocate(ctx: &Context, bytes: usize) -> Result<Data> {
+        let Some(gpu) = ctx.gpu() else {
+            return ctx.memory().allocate(bytes, ctx.scope()).map(Data::Cpu);
+        };
+        match gpu.allocate(bytes) {
+            Ok(allocation) => Ok(Data::Gpu(allocation)),
+            Err(DriverError::OutOfMemory(_)) => Err(ctx.memory().out_of_memory(bytes, ctx.scope())),
+            Err(error) => Err(gpu.error("allocate", error)),
+        }
+    }
 }
 
 impl Drop for Storage {
@@ -79,15 +94,15 @@ impl Tensor {
         let layout = Layout::contiguous(shape);
         let bytes = layout.len() * dtype.size();
         ctx.scope().charge(bytes)?;
-        let block = match ctx.memory().allocate(bytes, ctx.scope()) {
-            Ok(block) => block,
+        let data = match Data::allocate(ctx, bytes) {
+            Ok(data) => data,
             Err(error) => {
                 ctx.scope().release(bytes);
                 return Err(error);
             }
         };
         let scope = Some(Mutex::new(ctx.scope().clone()));
-        Ok(Tensor { storage: Arc::new(Storage { data: Data::Cpu(block), bytes, scope }), layout, dtype })
+        Ok(Tensor { storage: Arc::new(Storage { data, bytes, scope }), layout, dtype })
     }
 
     /// A contiguous tensor of zeros.
@@ -96,7 +111,13 @@ impl Tensor {
     /// As [`Tensor::empty`].
     pub fn zeros(ctx: &Context, shape: &[usize], dtype: DType) -> Result<Tensor> {
         let mut tensor = Tensor::empty(ctx, shape, dtype)?;
-        tensor.bytes_mut("zeros")?.fill(0);
+        match tensor.allocation() {
+            Some((gpu, address)) => {
+                let bytes = tensor.len() * dtype.size();
+                gpu.driver().fill(address, 0, bytes).map_err(|e| gpu.error("zeros", e))?;
+            }
+            None => tensor.bytes_mut("zeros")?.fill(0),
+        }
         Ok(tensor)
     }
 
@@ -108,9 +129,7 @@ impl Tensor {
         if values.len() != shape.iter().product::<usize>() {
             return Err(Error::shape("from_slice", shape, format!("a shape of {} elements", values.len())));
         }
-        let mut tensor = Tensor::empty(ctx, shape, T::DTYPE)?;
-        tensor.as_mut_slice::<T>()?.copy_from_slice(values);
-        Ok(tensor)
+        Tensor::from_bytes(ctx, bytemuck::cast_slice(values), &Spec::new(shape, T::DTYPE))
     }
 
     /// A tensor that has a shape and no values, for planning: it takes no memory, and its [`Tensor::storage_bytes`] are
@@ -190,6 +209,19 @@ impl Tensor {
         Arc::as_ptr(&self.storage) as usize
     }
 
+    /// How many tensors hold this storage.
+    pub(crate) fn owners(&self) -> usize {
+        Arc::strong_count(&self.storage)
+    }
+
+    /// The GPU that the storage lies on, and the address where it begins.
+    pub(crate) fn allocation(&self) -> Option<(&Gpu, u64)> {
+        match &self.storage.data {
+            Data::Gpu(allocation) => Some((allocation.gpu(), allocation.address())),
+            _ => None,
+        }
+    }
+
     /// True when no other tensor holds this storage.
     pub fn is_unshared(&self) -> bool {
         Arc::strong_count(&self.storage) == 1
@@ -223,7 +255,7 @@ impl Tensor {
         Err(Error::DType { op, given: self.dtype, wanted: T::DTYPE.to_string() })
     }
 
-    fn check_contiguous(&self, op: &'static str) -> Result<()> {
+    pub(crate) fn check_contiguous(&self, op: &'static str) -> Result<()> {
         if self.is_contiguous() {
             return Ok(());
         }
@@ -241,6 +273,7 @@ impl Tensor {
                 let all: &[T] = bytemuck::cast_slice(&block.bytes()[..self.storage.bytes]);
                 Ok(&all[self.layout.offset.min(all.len())..])
             }
+            Data::Gpu(_) => Err(self.not_on_host("as_strided_slice")),
             Data::ShapeOnly => Err(Error::NoValues { op: "as_strided_slice" }),
         }
     }
@@ -267,11 +300,14 @@ impl Tensor {
         self.check_contiguous(op)?;
         let size = self.dtype.size();
         let (start, len) = (self.layout.offset * size, self.len() * size);
+        if self.allocation().is_some() {
+            return Err(self.not_on_host(op));
+        }
         let owners = Arc::strong_count(&self.storage);
         let storage = Arc::get_mut(&mut self.storage).ok_or(Error::Shared { op, owners })?;
         match &mut storage.data {
             Data::Cpu(block) => Ok(&mut block.bytes_mut()[start..start + len]),
-            Data::ShapeOnly => Err(Error::NoValues { op }),
+            Data::Gpu(_) | Data::ShapeOnly => Err(Error::NoValues { op }),
         }
     }
 
@@ -285,6 +321,7 @@ impl Tensor {
         let start = self.layout.offset * size;
         match &self.storage.data {
             Data::Cpu(block) => Ok(&block.bytes()[start..start + self.len() * size]),
+            Data::Gpu(_) => Err(self.not_on_host("as_bytes")),
             Data::ShapeOnly => Err(Error::NoValues { op: "as_bytes" }),
         }
     }
@@ -306,7 +343,12 @@ impl Tensor {
             return Err(Error::shape("from_bytes", &spec.shape, format!("a shape of {} bytes", bytes.len())));
         }
         let mut tensor = Tensor::empty(ctx, &spec.shape, spec.dtype)?;
-        tensor.bytes_mut("from_bytes")?.copy_from_slice(bytes);
+        match tensor.allocation() {
+            Some((gpu, address)) => {
+                gpu.driver().upload(address, bytes).map_err(|e| gpu.error("from_bytes", e))?;
+            }
+            None => tensor.bytes_mut("from_bytes")?.copy_from_slice(bytes),
+        }
         Ok(tensor)
     }
 
@@ -327,6 +369,13 @@ impl Tensor {
             return Ok(Tensor::shape_only(&self.spec()));
         }
         let mut out = Tensor::empty(ctx, self.shape(), self.dtype)?;
+        match (self.allocation(), out.allocation()) {
+            (Some((gpu, from)), Some((other, to))) if gpu.same(other) => {
+                return copy_strided(gpu, &self.layout, self.dtype.size(), from, to).map(|()| out);
+            }
+            (None, None) => {}
+            _ => return Err(self.not_on_device("copy", ctx.device())),
+        }
         match self.dtype.size() {
             8 => self.copy_elements::<u64>(&mut out),
             4 => self.copy_elements::<u32>(&mut out),

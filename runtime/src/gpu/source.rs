@@ -1,7 +1,7 @@
 //! Kernel sources: where their text comes from, and what their kernels take.
 
 use super::driver::{DriverError, DriverResult};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Set to a directory that holds `gelu/kernel.cu` and the like, sources are read from there instead of from the program: a kernel
 /// can be changed and tried without building anything.
@@ -78,36 +78,31 @@ impl Source {
         Some(names.map(|name| dir.join(name)).filter(|path| path.is_file()).collect())
     }
 
-    /// The text as it is now.
+    /// The text as it is now. A file that [`KERNEL_DIR`] doesn't hold is the program's own.
     ///
     /// # Errors
-    /// [`DriverError::Call`] for a file in [`KERNEL_DIR`] that is there and can't be read, and for a directory without this source.
+    /// [`DriverError::Call`] when [`KERNEL_DIR`] is no directory, or a file in it can't be read.
     pub fn read(&self) -> DriverResult<Text> {
         let dir = std::env::var_os(KERNEL_DIR).filter(|d| !d.is_empty()).map(PathBuf::from);
-        let includes = HEADERS.iter().chain(self.includes);
-        let Some(dir) = dir else {
-            return Ok(Text {
-                file: self.file.to_owned(),
-                main: self.text.to_owned(),
-                includes: includes.map(|(name, text)| ((*name).to_owned(), (*text).to_owned())).collect(),
-            });
+        let wrong = |path: &Path, message: String| DriverError::Call {
+            call: format!("{KERNEL_DIR}: {}", path.display()),
+            message: format!("{message}; correct the directory, or unset {KERNEL_DIR}"),
         };
-        let read = |name: &str| {
-            let path = dir.join(name);
-            std::fs::read_to_string(&path).map_err(|e| DriverError::Call {
-                call: format!("{KERNEL_DIR}: {}", path.display()),
-                message: format!("can't be read: {e}; correct the directory, or unset {KERNEL_DIR}"),
-            })
+        if let Some(dir) = dir.as_ref().filter(|dir| !dir.is_dir()) {
+            return Err(wrong(dir, "there is no such directory".into()));
+        }
+        let read = |name: &str, text: &str| {
+            let Some(path) = dir.as_ref().map(|dir| dir.join(name)).filter(|path| path.is_file()) else {
+                return Ok((name.to_owned(), text.to_owned()));
+            };
+            let text =
+                std::fs::read_to_string(&path).map_err(|e| wrong(&path, format!("can't be read: {e}")))?;
+            Ok((path.display().to_string(), text))
         };
-        let include = |(name, text): &(&str, &str)| {
-            let text = if dir.join(name).is_file() { read(name)? } else { (*text).to_owned() };
-            Ok(((*name).to_owned(), text))
-        };
-        Ok(Text {
-            file: dir.join(self.file).display().to_string(),
-            main: read(self.file)?,
-            includes: includes.map(include).collect::<DriverResult<_>>()?,
-        })
+        let (file, main) = read(self.file, self.text)?;
+        let include = |(name, text): &(&str, &str)| Ok(((*name).to_owned(), read(name, text)?.1));
+        let includes = HEADERS.iter().chain(self.includes).map(include).collect::<DriverResult<_>>()?;
+        Ok(Text { file, main, includes })
     }
 }
 
@@ -232,7 +227,10 @@ mod tests {
         let found = signatures(&text(source)).unwrap();
         use Parameter::*;
         assert_eq!(found.len(), 2);
-        assert_eq!((found[0].name.as_str(), &found[0].parameters[..]), ("one", &[Pointer, Pointer, I32, F32][..]));
+        assert_eq!(
+            (found[0].name.as_str(), &found[0].parameters[..]),
+            ("one", &[Pointer, Pointer, I32, F32][..])
+        );
         assert_eq!((found[1].name.as_str(), &found[1].parameters[..]), ("two", &[Map, I64, U32][..]));
     }
 

@@ -11,6 +11,7 @@
 #include <cstdlib>
 #include <cstring>
 #include <functional>
+#include <mutex>
 #include <random>
 #include <string>
 #include <utility>
@@ -264,9 +265,13 @@ inline void call(void (*kernel)(A...), void** arguments, std::index_sequence<I..
     kernel(*static_cast<A*>(arguments[I])...);
 }
 
+/// One launch at a time: shared memory that a kernel declares is a variable of its library.
+inline std::mutex one_launch;
+
 /// Runs the whole grid; 0, or 1 with the reason in the launch's message.
 template <class... A>
 inline int launch(const Launch& ask, void (*kernel)(A...), void** arguments) {
+    std::lock_guard<std::mutex> guard(one_launch);
     const size_t threads = size_t(ask.block[0]) * ask.block[1] * ask.block[2];
     block.extent = {ask.block[0], ask.block[1], ask.block[2]};
     block.grid = {ask.grid[0], ask.grid[1], ask.grid[2]};

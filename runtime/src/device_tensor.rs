@@ -1,0 +1,143 @@
+//! Tensors on a GPU: their addresses, and the way to and from the CPU.
+
+use crate::context::Context;
+use crate::device::Device;
+use crate::dtype::Element;
+use crate::error::{Error, Result};
+use crate::gpu::{Arg, Gpu};
+use crate::tensor::Tensor;
+
+impl Tensor {
+    /// Where the storage lies; `Cpu` for a tensor without values.
+    pub fn device(&self) -> Device {
+        self.allocation().map_or(Device::Cpu, |(gpu, _)| gpu.device())
+    }
+
+    pub(crate) fn not_on_host(&self, op: &'static str) -> Error {
+        Error::NotOnHost { op, device: self.device() }
+    }
+
+    pub(crate) fn not_on_device(&self, op: &'static str, wanted: Device) -> Error {
+        Error::NotOnDevice { op, given: self.device(), wanted }
+    }
+
+    /// The view's first element as a kernel's argument, to be read from; how the rest lies is in [`Tensor::strides`].
+    ///
+    /// # Errors
+    /// [`Error::NotOnDevice`] for a tensor on the CPU, [`Error::NoValues`].
+    pub fn arg(&self) -> Result<Arg> {
+        self.arg_at(0)
+    }
+
+    /// As [`Tensor::arg`], `offset` elements further.
+    ///
+    /// # Errors
+    /// As [`Tensor::arg`].
+    pub fn arg_at(&self, offset: usize) -> Result<Arg> {
+        match self.allocation() {
+            Some((_, address)) => {
+                let first = self.layout().offset() + offset;
+                Ok(Arg::Pointer(address + (first * self.dtype().size()) as u64))
+            }
+            None if self.is_shape_only() => Err(Error::NoValues { op: "launch" }),
+            None => Err(Error::argument(
+                "launch",
+                "got a tensor on the CPU as a kernel's argument; move it with to_device() first",
+            )),
+        }
+    }
+
+    /// The first element as a kernel's argument, to be written to.
+    ///
+    /// # Errors
+    /// As [`Tensor::arg`]; [`Error::NotContiguous`]; [`Error::Shared`] when another tensor holds the storage.
+    pub fn arg_mut(&mut self) -> Result<Arg> {
+        self.arg_mut_at(0)
+    }
+
+    /// As [`Tensor::arg_mut`], `offset` elements further.
+    ///
+    /// # Errors
+    /// As [`Tensor::arg_mut`].
+    pub fn arg_mut_at(&mut self, offset: usize) -> Result<Arg> {
+        self.check_contiguous("launch")?;
+        if !self.is_unshared() {
+            return Err(Error::Shared { op: "launch", owners: self.owners() });
+        }
+        self.arg_at(offset)
+    }
+
+    /// The values of a view, in row-major order; waits for the device.
+    ///
+    /// # Errors
+    /// [`Error::DType`], [`Error::NoValues`]; those of copying and of the driver.
+    pub fn to_vec<T: Element>(&self, ctx: &Context) -> Result<Vec<T>> {
+        Ok(self.to_cpu(ctx)?.as_slice::<T>()?.to_vec())
+    }
+
+    /// A contiguous tensor with these values on the CPU, which may be this one; waits for the device.
+    ///
+    /// # Errors
+    /// Those of copying and of the driver.
+    pub fn to_cpu(&self, ctx: &Context) -> Result<Tensor> {
+        let Some((gpu, _)) = self.allocation() else { return self.contiguous(&ctx.host()) };
+        let whole = self.contiguous(ctx)?;
+        let mut out = Tensor::empty(&ctx.host(), self.shape(), self.dtype())?;
+        if let Arg::Pointer(address) = whole.arg()? {
+            gpu.driver().download(address, out.as_mut_bytes()?).map_err(|e| gpu.error("to_cpu", e))?;
+        }
+        Ok(out)
+    }
+
+    /// A contiguous tensor with these values where `ctx` runs, which may be this one.
+    ///
+    /// # Errors
+    /// Those of copying and of the driver; [`Error::NotOnDevice`] between two GPUs.
+    pub fn to_device(&self, ctx: &Context) -> Result<Tensor> {
+        match (self.allocation(), ctx.gpu()) {
+            (None, Some(_)) if !self.is_shape_only() => {
+                let whole = self.contiguous(&ctx.host())?;
+                Tensor::from_bytes(ctx, whole.as_bytes()?, &whole.spec())
+            }
+            (Some(_), None) => self.to_cpu(ctx),
+            (Some((mine, _)), Some(gpu)) if !mine.same(gpu) => {
+                Err(self.not_on_device("to_device", gpu.device()))
+            }
+            _ => self.contiguous(ctx),
+        }
+    }
+
+    /// Overwrites the elements from `offset` on of this contiguous, unshared tensor with those of `from`, of the same dtype and where this
+    /// one lies.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] when there is no room, [`Error::DType`], [`Error::NotOnDevice`]; those of copying.
+    pub fn write(&mut self, ctx: &Context, offset: usize, from: &Tensor) -> Result<()> {
+        const OP: &str = "write";
+        if from.dtype() != self.dtype() {
+            return Err(Error::DType { op: OP, given: from.dtype(), wanted: self.dtype().to_string() });
+        }
+        if offset.checked_add(from.len()).is_none_or(|end| end > self.len()) {
+            let wanted = format!("room for {} elements from {offset} on", from.len());
+            return Err(Error::shape(OP, self.shape(), wanted));
+        }
+        let from = from.contiguous(ctx)?;
+        let size = self.dtype().size();
+        let (bytes, start) = (from.len() * size, offset * size);
+        let gpu: Option<Gpu> = self.allocation().map(|(gpu, _)| gpu.clone());
+        match (gpu, from.allocation()) {
+            (None, None) => {
+                self.as_mut_bytes()?[start..start + bytes].copy_from_slice(from.as_bytes()?);
+                Ok(())
+            }
+            (Some(gpu), Some((other, _))) if gpu.same(other) => match (self.arg_mut_at(offset)?, from.arg()?)
+            {
+                (Arg::Pointer(to), Arg::Pointer(from)) => {
+                    gpu.driver().copy(to, from, bytes).map_err(|e| gpu.error(OP, e))
+                }
+                _ => Ok(()),
+            },
+            _ => Err(from.not_on_device(OP, self.device())),
+        }
+    }
+}

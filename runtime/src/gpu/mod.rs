@@ -1,0 +1,26 @@
+//! GPUs: kernels compiled at run time, launches checked against their sources, and a replay of both on the CPU.
+//!
+//! A kernel is CUDA C++ in a `.cu` file that is part of the program ([`Source`]). [`Launch`] names it, its knobs and its
+//! extents; [`Context::launch`](crate::Context::launch) compiles it for the device when it is first used, checks the arguments against its
+//! declaration, and puts it behind the work so far. [`Device::Replay`](crate::Device::Replay) runs the same sources on the CPU,
+//! thread by thread, so that kernels and all code around them are tested without a GPU.
+
+mod arg;
+pub mod cache;
+mod copy;
+mod device;
+pub mod driver;
+mod launch;
+pub mod replay;
+pub mod source;
+pub mod tensor_map;
+
+pub use arg::Arg;
+pub(crate) use copy::copy_strided;
+pub(crate) use device::Allocation;
+pub use device::Gpu;
+pub use driver::{Driver, DriverError, DriverResult, Mark};
+pub use launch::Launch;
+pub use replay::Order;
+pub use source::{KERNEL_DIR, Knob, Program, Source};
+pub use tensor_map::{Swizzle, TensorMap, TensorMapShape};
