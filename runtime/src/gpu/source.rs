@@ -20,10 +20,14 @@ pub struct Source {
 }
 
 /// The headers that every source may include.
-pub(crate) const HEADERS: [(&str, &str); 3] = [
+pub(crate) const HEADERS: [(&str, &str); 7] = [
     ("bigmac.cuh", include_str!("include/bigmac.cuh")),
     ("device.cuh", include_str!("include/device.cuh")),
     ("replay.cuh", include_str!("include/replay.cuh")),
+    ("hopper.cuh", include_str!("include/hopper.cuh")),
+    ("hopper_device.cuh", include_str!("include/hopper_device.cuh")),
+    ("hopper_replay.cuh", include_str!("include/hopper_replay.cuh")),
+    ("hopper_replay_wgmma.cuh", include_str!("include/hopper_replay_wgmma.cuh")),
 ];
 
 /// The value of a knob, a macro that a source is compiled with.

@@ -34,6 +34,8 @@ DEV i32 shuffle(i32 v, int lane) { return __shfl_sync(0xffffffffu, v, lane); }
 DEV u32 ballot(bool yes) { return __ballot_sync(0xffffffffu, yes); }
 /// Waits for `threads` threads (a multiple of 32) at barrier `id`, 1 to 15; 0 is that of __syncthreads.
 DEV void barrier_sync(u32 id, u32 threads) { asm volatile("bar.sync %0, %1;" ::"r"(id), "r"(threads) : "memory"); }
+/// Arrives at a barrier without waiting for it: others of its `threads` do.
+DEV void barrier_arrive(u32 id, u32 threads) { asm volatile("bar.arrive %0, %1;" ::"r"(id), "r"(threads) : "memory"); }
 
 // ---- arithmetic that the hardware approximates -------------------------------------------------------------------------------
 

@@ -11,6 +11,7 @@
 #include <cstdlib>
 #include <cstring>
 #include <functional>
+#include <memory>
 #include <mutex>
 #include <random>
 #include <string>
@@ -63,6 +64,13 @@ struct Copy {
 
 constexpr int WORDS = 8;
 
+/// What a thread carries along for a part of the GPU that this file doesn't know.
+struct Extension {
+    virtual ~Extension() = default;
+    /// What the thread should have waited for before it ended; null for nothing.
+    virtual const char* unfinished() const = 0;
+};
+
 struct Fiber {
     void* stack_pointer;
     Wait wait;
@@ -76,6 +84,7 @@ struct Fiber {
     u32 barrier, expected;
     /// Asynchronous copies by group, the open group last.
     std::vector<std::vector<Copy>> copies;
+    std::unique_ptr<Extension> extension;
 };
 
 struct Block {
@@ -88,6 +97,8 @@ struct Block {
     std::function<void()> body;
     std::mt19937 random;
     u32 order;
+    /// Threads that have arrived at a barrier without waiting, by barrier, and how many it expects.
+    u32 arrived[16], arrived_of[16];
     /// Work that an engine of the GPU does on its own time: run at some later moment between two threads.
     std::vector<std::function<void()>> engine;
     std::string failure;
@@ -135,6 +146,8 @@ inline void entry() {
             fail("thread %u ended with an asynchronous copy that nobody waited for", self->thread.x);
             break;
         }
+    const char* unfinished = self->extension ? self->extension->unfinished() : nullptr;
+    if (unfinished) fail("thread %u ended with %s that nobody waited for", self->thread.x, unfinished);
     for (;;) yield(Wait::End);
 }
 
@@ -159,6 +172,7 @@ inline void start(Fiber& fiber, char* stack) {
     fiber.wait = Wait::Nothing;
     fiber.calls = 0;
     fiber.copies.assign(1, {});
+    fiber.extension.reset();
     auto top = (reinterpret_cast<uintptr_t>(stack) + STACK) & ~uintptr_t(15);
     void** p = reinterpret_cast<void**>(top);
     *--p = nullptr;
@@ -191,14 +205,15 @@ inline bool release_warps() {
 inline bool release_barriers() {
     bool released = false;
     for (u32 id = 0; id < 16; id++) {
-        u32 waiting = 0, expected = 0;
+        u32 waiting = 0, expected = block.arrived[id] ? block.arrived_of[id] : 0;
         for (auto& f : block.fibers)
             if (f.wait == Wait::Barrier && f.barrier == id) {
                 waiting++;
                 if (expected && f.expected != expected) fail("barrier %u is waited at with %u and with %u threads", id, expected, f.expected);
                 expected = f.expected;
             }
-        if (waiting && waiting >= expected) {
+        if (waiting && waiting + block.arrived[id] >= expected) {
+            block.arrived[id] = 0;
             for (auto& f : block.fibers)
                 if (f.wait == Wait::Barrier && f.barrier == id) f.wait = Wait::Nothing;
             released = true;
@@ -231,6 +246,7 @@ inline void run_block(char* stacks) {
     auto& fibers = block.fibers;
     for (size_t i = 0; i < fibers.size(); i++) start(fibers[i], stacks + i * STACK);
     memset(block.shared, 0xff, block.shared_bytes);
+    memset(block.arrived, 0, sizeof block.arrived);
     std::vector<u32> turn(fibers.size());
     for (size_t i = 0; i < turn.size(); i++) turn[i] = u32(block.order == 1 ? turn.size() - 1 - i : i);
     int idle = 0;
@@ -359,6 +375,13 @@ DEV void barrier_sync(u32 id, u32 threads) {
     replay::block.current->barrier = id;
     replay::block.current->expected = threads;
     replay::yield(replay::Wait::Barrier);
+}
+DEV void barrier_arrive(u32 id, u32 threads) {
+    replay::Block& block = replay::block;
+    if (block.arrived[id] && block.arrived_of[id] != threads)
+        replay::fail_here("barrier %u is arrived at with %u and with %u threads", id, block.arrived_of[id], threads);
+    block.arrived_of[id] = threads;
+    if (++block.arrived[id] > threads) replay::fail_here("more than %u threads arrive at barrier %u", threads, id);
 }
 DEV void __syncthreads() { barrier_sync(0, blockDim.x * blockDim.y * blockDim.z); }
 
