@@ -4,11 +4,18 @@ use super::arg::Arg;
 use super::device::Gpu;
 use super::launch::Launch;
 use super::source::Source;
+use super::variants::Variants;
 use crate::error::{Error, Result};
 use crate::layout::Layout;
 use smallvec::SmallVec;
 
 static SOURCE: Source = Source::new("copy.cu", include_str!("copy.cu"));
+
+/// The runtime's own kernel, in every way in which it is compiled.
+pub fn variants() -> Variants {
+    let units = [1, 2, 4, 8, 16].map(|bytes| [("UNIT", bytes)]);
+    units.into_iter().fold(Variants::new(&SOURCE).elements(&[]), Variants::with)
+}
 
 /// Dimensions that the kernel takes.
 const RANK: usize = 5;

@@ -3,6 +3,7 @@
 use super::arg::Arg;
 use super::driver::{Driver, DriverError, DriverResult, Function, Geometry};
 use super::launch::Launch;
+use super::nvidia::Nvidia;
 use super::replay::{Order, Replay};
 use super::source::{Knob, Parameter, Program, Source};
 use super::tensor_map::{TensorMap, TensorMapShape};
@@ -84,9 +85,7 @@ impl Gpu {
         let wrong = |message: String| Error::Device { device, message };
         let driver: Box<dyn Driver> = match device {
             Device::Cpu => return Err(wrong("the CPU is no GPU; use a context without one".into())),
-            Device::Cuda(_) => {
-                return Err(wrong("this build has no CUDA backend; use the device 'cpu'".into()));
-            }
+            Device::Cuda(ordinal) => Box::new(Nvidia::open(ordinal).map_err(|e| wrong(e.to_string()))?),
             Device::Replay => Box::new(Replay::new(Order::Forward).map_err(|e| wrong(e.to_string()))?),
         };
         Ok(Gpu::over(device, driver))

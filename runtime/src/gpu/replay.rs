@@ -309,19 +309,7 @@ impl Driver for Replay {
     /// As `include/hopper_replay.cuh` reads it: address; rank, element size and swizzle; extents; strides; tile.
     fn tensor_map(&self, address: u64, shape: &TensorMapShape) -> DriverResult<TensorMap> {
         let rank = shape.extents.len();
-        let fits = (1..=5).contains(&rank)
-            && shape.strides.len() + 1 == rank
-            && shape.tile.len() == rank
-            && shape.strides.iter().all(|s| s.is_multiple_of(16))
-            && address.is_multiple_of(16)
-            && shape.tile.iter().all(|&t| (1..=256).contains(&t))
-            && shape.extents.iter().all(|&e| e > 0);
-        if !fits {
-            return Err(call(
-                "tensor_map",
-                format!("{shape:?} at {address:#x} is none that the hardware takes"),
-            ));
-        }
+        shape.check(address).map_err(|message| call("tensor_map", message))?;
         let swizzle = match shape.swizzle {
             Swizzle::None => 0,
             Swizzle::Bytes32 => 1,

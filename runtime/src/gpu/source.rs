@@ -48,6 +48,30 @@ impl std::fmt::Display for Knob {
     }
 }
 
+impl From<i32> for Knob {
+    fn from(n: i32) -> Knob {
+        Knob::Int(n.into())
+    }
+}
+
+impl From<i64> for Knob {
+    fn from(n: i64) -> Knob {
+        Knob::Int(n)
+    }
+}
+
+impl From<bool> for Knob {
+    fn from(yes: bool) -> Knob {
+        Knob::Int(yes.into())
+    }
+}
+
+impl From<&'static str> for Knob {
+    fn from(word: &'static str) -> Knob {
+        Knob::Word(word)
+    }
+}
+
 /// A source with its knobs set.
 #[derive(Clone, Copy, Debug)]
 pub struct Program<'a> {
@@ -95,7 +119,7 @@ impl Source {
         if let Some(dir) = dir.as_ref().filter(|dir| !dir.is_dir()) {
             return Err(wrong(dir, "there is no such directory".into()));
         }
-        let read = |name: &str, text: &str| {
+        let read = |name: &str, text: &str| -> DriverResult<(String, String)> {
             let Some(path) = dir.as_ref().map(|dir| dir.join(name)).filter(|path| path.is_file()) else {
                 return Ok((name.to_owned(), text.to_owned()));
             };

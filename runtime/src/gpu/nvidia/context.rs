@@ -1,0 +1,231 @@
+//! A device's primary context, and what lives in it: each is given back when it is dropped.
+
+use super::cuda::{Cuda, Functions};
+use super::error::OpenError;
+use super::types::*;
+use crate::gpu::driver::{DriverError, DriverResult};
+use std::ffi::{c_int, c_uint, c_void};
+use std::sync::Arc;
+
+/// The primary context of a device, which every library in this process shares.
+#[derive(Debug)]
+pub(super) struct Context {
+    cuda: Cuda,
+    device: c_int,
+    handle: ContextHandle,
+}
+
+impl Context {
+    pub fn retain(cuda: Cuda, device: c_int) -> Result<Arc<Context>, OpenError> {
+        let mut handle = ContextHandle::NULL;
+        // SAFETY: `handle` is room for what the call writes; it is given back when this is dropped.
+        unsafe { cuda.context_retain(&mut handle, device)? };
+        Ok(Arc::new(Context { cuda, device, handle }))
+    }
+
+    /// The driver's functions, with this context current on the calling thread. It is set at each call: a thread may work on
+    /// several devices, and other libraries set it as well.
+    pub fn enter(&self) -> DriverResult<&Functions> {
+        // SAFETY: the context is retained as long as this lives.
+        unsafe { self.cuda.context_set(self.handle)? };
+        Ok(&self.cuda)
+    }
+
+    /// The driver.
+    pub fn cuda(&self) -> &Cuda {
+        &self.cuda
+    }
+}
+
+impl Drop for Context {
+    fn drop(&mut self) {
+        // SAFETY: it was retained once. Whether giving back fails changes nothing any more.
+        let _ = unsafe { self.cuda.context_release(self.device) };
+    }
+}
+
+/// The queue of a device's work.
+#[derive(Debug)]
+pub(super) struct Stream {
+    context: Arc<Context>,
+    pub handle: StreamHandle,
+}
+
+impl Stream {
+    pub fn new(context: &Arc<Context>) -> DriverResult<Stream> {
+        let mut handle = StreamHandle::NULL;
+        // SAFETY: `handle` is room for what the call writes.
+        unsafe { context.enter()?.stream_create(&mut handle, STREAM_NON_BLOCKING)? };
+        Ok(Stream { context: context.clone(), handle })
+    }
+
+    pub fn synchronize(&self) -> DriverResult<()> {
+        // SAFETY: the stream lives.
+        unsafe { self.context.enter()?.stream_synchronize(self.handle)? };
+        Ok(())
+    }
+}
+
+impl Drop for Stream {
+    fn drop(&mut self) {
+        // SAFETY: nobody else has the handle. What is queued still runs.
+        let _ = self.context.enter().map(|cuda| unsafe { cuda.stream_destroy(self.handle) });
+    }
+}
+
+/// A moment in a stream's work.
+#[derive(Debug)]
+pub(super) struct Event {
+    context: Arc<Context>,
+    handle: EventHandle,
+}
+
+impl Event {
+    /// An event that was not recorded yet, and counts as passed until it is.
+    pub fn new(context: &Arc<Context>, flags: c_uint) -> DriverResult<Event> {
+        let mut handle = EventHandle::NULL;
+        // SAFETY: `handle` is room for what the call writes.
+        unsafe { context.enter()?.event_create(&mut handle, flags)? };
+        Ok(Event { context: context.clone(), handle })
+    }
+
+    pub fn record(&self, stream: &Stream) -> DriverResult<()> {
+        // SAFETY: event and stream live.
+        unsafe { self.context.enter()?.event_record(self.handle, stream.handle)? };
+        Ok(())
+    }
+
+    /// True when the stream has come past it.
+    pub fn passed(&self) -> DriverResult<bool> {
+        // SAFETY: the event lives.
+        Ok(unsafe { self.context.enter()?.event_passed(self.handle)? })
+    }
+
+    pub fn wait(&self) -> DriverResult<()> {
+        // SAFETY: the event lives.
+        unsafe { self.context.enter()?.event_synchronize(self.handle)? };
+        Ok(())
+    }
+
+    /// Milliseconds from `self` to `later`, both timed and passed.
+    pub fn milliseconds_to(&self, later: &Event) -> DriverResult<f32> {
+        let mut milliseconds = 0.0;
+        // SAFETY: both events live, and `milliseconds` is room for what the call writes.
+        unsafe { self.context.enter()?.event_elapsed(&mut milliseconds, self.handle, later.handle)? };
+        Ok(milliseconds)
+    }
+}
+
+impl Drop for Event {
+    fn drop(&mut self) {
+        // SAFETY: nobody else has the handle.
+        let _ = self.context.enter().map(|cuda| unsafe { cuda.event_destroy(self.handle) });
+    }
+}
+
+/// Memory of the host that the device copies from and to by itself.
+#[derive(Debug)]
+pub(super) struct Pinned {
+    context: Arc<Context>,
+    address: *mut c_void,
+    bytes: usize,
+}
+
+// SAFETY: it is plain memory that nobody else has the address of.
+unsafe impl Send for Pinned {}
+
+impl Pinned {
+    pub fn new(context: &Arc<Context>, bytes: usize) -> DriverResult<Pinned> {
+        let mut address = std::ptr::null_mut();
+        // SAFETY: `address` is room for what the call writes.
+        unsafe { context.enter()?.host_allocate(&mut address, bytes, HOST_PORTABLE)? };
+        if address.is_null() {
+            let message = format!("gave no memory for {bytes} bytes, and no error");
+            return Err(DriverError::Call { call: "cuMemHostAlloc".into(), message });
+        }
+        // SAFETY: the memory is new and has that many bytes; zeros are valid bytes, which memory that was never written isn't.
+        unsafe { address.cast::<u8>().write_bytes(0, bytes) };
+        Ok(Pinned { context: context.clone(), address, bytes })
+    }
+
+    pub fn as_slice(&self) -> &[u8] {
+        // SAFETY: it has that many bytes, which were written when it was made; the device's copies into it are waited for
+        // before it is looked at (`Block`).
+        unsafe { std::slice::from_raw_parts(self.address.cast(), self.bytes) }
+    }
+
+    pub fn as_mut_slice(&mut self) -> &mut [u8] {
+        // SAFETY: as above, and `self` is borrowed alone.
+        unsafe { std::slice::from_raw_parts_mut(self.address.cast(), self.bytes) }
+    }
+
+    pub fn address(&self) -> *mut c_void {
+        self.address
+    }
+}
+
+impl Drop for Pinned {
+    fn drop(&mut self) {
+        // SAFETY: nobody else has the address, and copies are waited for first (`Block`).
+        let _ = self.context.enter().map(|cuda| unsafe { cuda.host_free(self.address) });
+    }
+}
+
+/// Memory of the device, given out and taken back in the order of a stream's work. What was taken back is kept for the next who asks.
+#[derive(Debug)]
+pub(super) struct Pool {
+    context: Arc<Context>,
+    handle: PoolHandle,
+}
+
+impl Pool {
+    pub fn new(context: &Arc<Context>) -> DriverResult<Pool> {
+        let cuda = context.enter()?;
+        let mut handle = PoolHandle::NULL;
+        // SAFETY: the properties are whole, and `handle` is room for what the call writes.
+        unsafe { cuda.pool_create(&mut handle, &PoolProperties::on(context.device))? };
+        let pool = Pool { context: context.clone(), handle };
+        // Otherwise all that is free goes back to the system at every synchronisation, and is asked for anew after it.
+        let mut threshold = u64::MAX;
+        // SAFETY: the attribute's value is a u64.
+        unsafe { cuda.pool_set(handle, pool_attribute::RELEASE_THRESHOLD, (&raw mut threshold).cast())? };
+        Ok(pool)
+    }
+
+    pub fn allocate(&self, bytes: usize, stream: &Stream) -> DriverResult<u64> {
+        let cuda = self.context.enter()?;
+        let mut address = 0;
+        // SAFETY: pool and stream live, and `address` is room for what the call writes.
+        match unsafe { cuda.allocate(&mut address, bytes, self.handle, stream.handle) } {
+            Ok(()) => Ok(address),
+            Err(failure) if failure.status == status::OUT_OF_MEMORY => Err(DriverError::OutOfMemory(bytes)),
+            Err(failure) => Err(failure.into()),
+        }
+    }
+
+    /// Gives everything that nobody uses back to the system.
+    pub fn trim(&self) -> DriverResult<()> {
+        // SAFETY: the pool lives.
+        unsafe { self.context.enter()?.pool_trim(self.handle, 0)? };
+        Ok(())
+    }
+
+    /// Bytes that the pool holds and nobody uses.
+    pub fn unused(&self) -> DriverResult<usize> {
+        let cuda = self.context.enter()?;
+        let get = |attribute| {
+            let mut value = 0_u64;
+            // SAFETY: both attributes' values are u64.
+            unsafe { cuda.pool_get(self.handle, attribute, (&raw mut value).cast())? };
+            DriverResult::Ok(value)
+        };
+        Ok(get(pool_attribute::RESERVED)?.saturating_sub(get(pool_attribute::USED)?) as usize)
+    }
+}
+
+impl Drop for Pool {
+    fn drop(&mut self) {
+        // SAFETY: nobody else has the handle; the driver keeps what is still in use until it is given back.
+        let _ = self.context.enter().map(|cuda| unsafe { cuda.pool_destroy(self.handle) });
+    }
+}

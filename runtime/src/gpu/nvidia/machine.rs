@@ -1,0 +1,128 @@
+//! Which GPUs there are.
+
+use super::cuda::Cuda;
+use super::error::{OpenError, Version};
+use super::types::attribute;
+use crate::gpu::driver::DriverResult;
+use std::ffi::{CStr, c_int};
+use std::path::{Path, PathBuf};
+
+/// A GPU's architecture, as CUDA's compute capability.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Architecture {
+    /// The first number.
+    pub major: u32,
+    /// The second.
+    pub minor: u32,
+}
+
+impl Architecture {
+    /// The earliest that kernels are written for: bf16 products and copies that run behind a thread's back.
+    pub const EARLIEST: Architecture = Architecture { major: 8, minor: 0 };
+
+    /// What kernels are compiled for: from 9.0 on with the instructions that only this architecture has, such as `sm_90a`.
+    pub fn target(self) -> String {
+        let own = if self.major >= 9 { "a" } else { "" };
+        format!("{self}{own}")
+    }
+}
+
+impl std::fmt::Display for Architecture {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "sm_{}{}", self.major, self.minor)
+    }
+}
+
+/// A GPU that the driver sees.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DeviceInfo {
+    /// Its number among those this process sees.
+    pub ordinal: usize,
+    /// Its name.
+    pub name: String,
+    /// Its architecture.
+    pub architecture: Architecture,
+    /// Multiprocessors.
+    pub processors: usize,
+    /// Bytes of its memory.
+    pub memory: usize,
+}
+
+/// The driver, and every GPU that it sees.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Machine {
+    /// The driver's library.
+    pub file: PathBuf,
+    /// The latest CUDA version that it knows.
+    pub version: Version,
+    /// The GPUs.
+    pub devices: Vec<DeviceInfo>,
+}
+
+impl Machine {
+    /// Asks the driver. No context is made on any GPU.
+    ///
+    /// # Errors
+    /// [`OpenError`]: no driver, one that is too old, no GPU.
+    pub fn inspect() -> Result<Machine, OpenError> {
+        Machine::inspect_with(None)
+    }
+
+    pub(super) fn inspect_with(libcuda: Option<&Path>) -> Result<Machine, OpenError> {
+        let cuda = Cuda::open(libcuda)?;
+        let devices = (0..cuda.count()?).map(|ordinal| cuda.device(ordinal).map(|(_, info)| info));
+        let devices = devices.collect::<Result<_, _>>()?;
+        Ok(Machine { devices, file: cuda.file, version: cuda.version })
+    }
+}
+
+impl Cuda {
+    /// How many GPUs there are, at least one.
+    pub fn count(&self) -> Result<usize, OpenError> {
+        let mut count = 0;
+        // SAFETY: `count` is room for what the call writes.
+        unsafe { self.device_count(&mut count)? };
+        match usize::try_from(count) {
+            Ok(count) if count > 0 => Ok(count),
+            _ => Err(OpenError::NoDevice { file: self.file.clone(), version: self.version }),
+        }
+    }
+
+    /// The driver's handle of a GPU, and what it is.
+    pub fn device(&self, ordinal: usize) -> Result<(c_int, DeviceInfo), OpenError> {
+        let count = self.count()?;
+        let wanted = c_int::try_from(ordinal).ok().filter(|_| ordinal < count);
+        let wanted = wanted.ok_or(OpenError::NoSuchDevice { ordinal, count })?;
+        let mut device = 0;
+        let mut name = [0; 256];
+        let mut memory = 0;
+        // SAFETY: each pointer is to room for what its call writes, `name` for as many bytes as said.
+        unsafe {
+            self.device_get(&mut device, wanted)?;
+            self.device_name(name.as_mut_ptr(), name.len() as c_int, device)?;
+            self.device_memory(&mut memory, device)?;
+        }
+        let bytes = name.map(|byte| byte as u8);
+        let name = CStr::from_bytes_until_nul(&bytes).map(|name| name.to_string_lossy().into_owned());
+        let number = |attribute| self.attribute(device, attribute).map(|n| u32::try_from(n).unwrap_or(0));
+        let info = DeviceInfo {
+            ordinal,
+            name: name.unwrap_or_else(|_| "a GPU without a name".into()),
+            architecture: Architecture {
+                major: number(attribute::CAPABILITY_MAJOR)?,
+                minor: number(attribute::CAPABILITY_MINOR)?,
+            },
+            processors: number(attribute::PROCESSORS)? as usize,
+            memory,
+        };
+        Ok((device, info))
+    }
+
+    /// A GPU's attribute.
+    pub fn attribute(&self, device: c_int, attribute: c_int) -> DriverResult<c_int> {
+        let mut value = 0;
+        // SAFETY: `value` is room for what the call writes.
+        unsafe { self.device_attribute(&mut value, attribute, device)? };
+        Ok(value)
+    }
+}

@@ -1,0 +1,21 @@
+//! NVIDIA GPUs: the driver and NVRTC, loaded at run time. Nothing of CUDA is needed to build this, and nothing but the driver
+//! and NVRTC to run it.
+
+mod context;
+mod cuda;
+mod driver;
+mod error;
+mod machine;
+mod module;
+mod nvrtc;
+mod resources;
+mod staging;
+#[cfg(test)]
+mod tests;
+mod types;
+
+pub use driver::Nvidia;
+pub use error::{OpenError, Version};
+pub use machine::{Architecture, DeviceInfo, Machine};
+pub use nvrtc::{Compiler, Image};
+pub use resources::Resources;
