@@ -1,14 +1,15 @@
 //! `bigmac doctor`: what this machine has, and how fast it is.
 
-mod libraries;
+mod gpus;
 mod machine;
 mod measure;
 
+use bigmac_runtime::gpu::libraries::{Lookup, directories};
 use clap::Args;
 use serde::Serialize;
 use std::fmt::Write;
 
-/// Say what this machine has: processor, memory, libraries and where they were looked for, measured speeds.
+/// Say what this machine has: processor, memory, GPUs, libraries and where they were looked for, measured speeds.
 ///
 /// Measures for about a second. Nothing is changed on the machine.
 #[derive(Debug, Args)]
@@ -24,8 +25,9 @@ pub(super) struct Doctor {
 struct Report {
     version: &'static str,
     machine: machine::Machine,
+    gpus: gpus::Gpus,
     backends: Vec<Backend>,
-    libraries: Vec<libraries::Library>,
+    libraries: Vec<Lookup>,
     measured: measure::Measured,
 }
 
@@ -37,24 +39,32 @@ struct Backend {
     note: &'static str,
 }
 
-/// What this build can run on. A library that is found is of no use to a backend that isn't built in.
-const BACKENDS: [Backend; 5] = [
-    Backend { name: "cpu", usable: true, note: "computes on this machine's processors" },
-    Backend { name: "local", usable: true, note: "ranks are threads of one process" },
-    Backend { name: "cuda", usable: false, note: "this build has no CUDA backend yet" },
-    Backend { name: "nccl", usable: false, note: "this build has no NCCL backend yet" },
-    Backend { name: "mpi", usable: false, note: "this build has no MPI backend yet" },
-];
+/// What this program can run on here. A library that is found is of no use to a backend that isn't built in.
+fn backends(gpus: &gpus::Gpus) -> Vec<Backend> {
+    let backend = |name, usable, note| Backend { name, usable, note };
+    vec![
+        backend("cpu", true, "computes on this machine's processors"),
+        backend("local", true, "ranks are threads of one process"),
+        match gpus.missing {
+            None => backend("cuda", true, "computes on NVIDIA GPUs"),
+            Some(_) => backend("cuda", false, "computes on NVIDIA GPUs; what is missing stands under GPUs"),
+        },
+        backend("nccl", false, "this build has no NCCL backend yet"),
+        backend("mpi", false, "this build has no MPI backend yet"),
+    ]
+}
 
 impl Doctor {
     pub(super) fn run(&self) -> anyhow::Result<()> {
         let machine = machine::Machine::inspect()?;
+        let gpus = gpus::Gpus::inspect();
         let report = Report {
             version: env!("CARGO_PKG_VERSION"),
             measured: measure::Measured::take(machine.threads)?,
             machine,
-            backends: BACKENDS.into(),
-            libraries: libraries::find_all(),
+            backends: backends(&gpus),
+            gpus,
+            libraries: gpus::libraries(),
         };
         let text = if self.json { serde_json::to_string_pretty(&report)? + "\n" } else { report.text()? };
         super::print(&text)
@@ -84,20 +94,47 @@ impl Report {
         writeln!(out, "  copy        {:.1} GB/s (bytes read and written)", measured.copy_gb_per_s)?;
         let n = measure::PRODUCT;
         writeln!(out, "  f32 product {:.1} GFLOP/s ({n} x {n} x {n})", measured.product_gflop_per_s)?;
+        writeln!(out, "\nGPUs")?;
+        for gpu in &self.gpus.devices {
+            let (memory, processors) = (gib(gpu.memory as u64), gpu.processors);
+            writeln!(
+                out,
+                "  {:<12}{}, {}, {memory}, {processors} multiprocessors",
+                gpu.device, gpu.name, gpu.architecture
+            )?;
+        }
+        if let Some(missing) = &self.gpus.missing {
+            writeln!(out, "  none that can be used: {missing}")?;
+        }
+        let version = |version: &Option<String>| version.clone().unwrap_or_else(|| "none".into());
+        writeln!(out, "  driver      {} (the latest CUDA that it knows)", version(&self.gpus.driver))?;
+        writeln!(out, "  NVRTC       {}", version(&self.gpus.nvrtc))?;
         writeln!(out, "\nBackends")?;
         for backend in &self.backends {
             let usable = if backend.usable { "yes" } else { "no " };
             writeln!(out, "  {:<6}{usable}  {}", backend.name, backend.note)?;
         }
         writeln!(out, "\nLibraries")?;
-        for library in &self.libraries {
-            match &library.found {
-                Some(path) => writeln!(out, "  {:<41}found: {}", library.title(), path.display())?,
-                None => writeln!(out, "  {:<41}not found ({})", library.title(), library.purpose)?,
+        for lookup in &self.libraries {
+            let (title, purpose) = (lookup.library.title(), lookup.library.purpose);
+            match (&lookup.found, &lookup.given) {
+                (Some(path), _) => writeln!(out, "  {title:<33}found: {}", path.display())?,
+                (None, Some(given)) => writeln!(
+                    out,
+                    "  {title:<33}not found: {} names {}, which is no file",
+                    lookup.library.variable.unwrap_or_default(),
+                    given.display()
+                )?,
+                (None, None) => writeln!(out, "  {title:<33}not found ({purpose})")?,
             }
         }
-        let looked: Vec<_> = libraries::directories().iter().map(|d| d.display().to_string()).collect();
-        writeln!(out, "  looked in {}", looked.join(", "))?;
+        writeln!(out, "  {:<33}", "looked in, in this order")?;
+        for directory in directories() {
+            writeln!(out, "    {}", directory.display())?;
+        }
+        let variables: Vec<&str> =
+            self.libraries.iter().filter_map(|lookup| lookup.library.variable).collect();
+        writeln!(out, "  a file named in one of {} is taken instead", variables.join(", "))?;
         Ok(out)
     }
 }
@@ -110,21 +147,62 @@ mod tests {
     fn text_and_json_say_the_same() {
         let machine = machine::Machine::inspect().unwrap();
         assert!(machine.threads > 0);
-        let report = Report {
-            version: "1.2.3",
-            machine,
-            backends: BACKENDS.into(),
-            libraries: libraries::find_all(),
-            measured: measure::Measured { copy_gb_per_s: 12.34, product_gflop_per_s: 56.78 },
+        let report = |missing: Option<&str>| {
+            let gpu = gpus::Gpu {
+                device: "cuda:0".into(),
+                name: "NVIDIA H100".into(),
+                architecture: "sm_90".into(),
+                processors: 132,
+                memory: 80 << 30,
+            };
+            let gpus = gpus::Gpus {
+                driver: Some("13.1".into()),
+                nvrtc: Some("13.0".into()),
+                nvrtc_file: Some("/nvrtc".into()),
+                devices: vec![gpu],
+                missing: missing.map(str::to_owned),
+            };
+            Report {
+                version: "1.2.3",
+                machine: machine::Machine::inspect().unwrap(),
+                backends: backends(&gpus),
+                gpus,
+                libraries: gpus::libraries(),
+                measured: measure::Measured { copy_gb_per_s: 12.34, product_gflop_per_s: 56.78 },
+            }
         };
-        let text = report.text().unwrap();
-        let json = serde_json::to_value(&report).unwrap();
+        let with = report(None);
+        let (text, json) = (with.text().unwrap(), serde_json::to_value(&with).unwrap());
         assert!(text.contains("12.3 GB/s") && json["measured"]["copy_gb_per_s"] == 12.34);
-        assert!(text.contains("no CUDA backend") && json["backends"][2]["usable"] == false);
+        assert!(text.contains("cuda:0      NVIDIA H100, sm_90, 80.0 GiB, 132 multiprocessors"), "{text}");
+        assert_eq!(
+            (&json["gpus"]["devices"][0]["name"], &json["gpus"]["driver"]),
+            (&"NVIDIA H100".into(), &"13.1".into())
+        );
+        assert_eq!(
+            (&json["backends"][2]["usable"], &json["gpus"]["missing"]),
+            (&true.into(), &serde_json::Value::Null)
+        );
         for library in ["libcuda.so.1", "libnccl.so.2", "libnvrtc.so.13", "libmpi.so"] {
             assert!(text.contains(library), "{text}");
-            let listed = |entry: &serde_json::Value| entry["names"][0] == library;
+            let listed =
+                |entry: &serde_json::Value| entry["names"][0] == library && entry["looked_in"].is_array();
             assert!(json["libraries"].as_array().unwrap().iter().any(listed), "{json}");
+        }
+        let without = report(Some("the driver is gone"));
+        assert!(without.text().unwrap().contains("none that can be used: the driver is gone"));
+        assert_eq!(serde_json::to_value(&without).unwrap()["backends"][2]["usable"], false);
+    }
+
+    #[test]
+    fn a_machine_says_why_it_has_no_gpu_or_which_it_has() {
+        let gpus = gpus::Gpus::inspect();
+        assert_eq!(
+            gpus.missing.is_none(),
+            gpus.devices.iter().any(|gpu| gpu.memory > 0) && gpus.nvrtc.is_some()
+        );
+        if gpus.driver.is_none() {
+            assert!(gpus.missing.unwrap().contains("NVIDIA driver"));
         }
     }
 }

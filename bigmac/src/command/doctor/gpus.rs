@@ -1,0 +1,86 @@
+//! GPUs, and what it takes to use them.
+
+use bigmac_runtime::gpu::libraries::{self, Lookup};
+use bigmac_runtime::gpu::nvidia::{Architecture, Compiler, Machine};
+use serde::Serialize;
+use std::path::PathBuf;
+
+/// What there is of NVIDIA's.
+#[derive(Debug, Serialize)]
+pub(super) struct Gpus {
+    /// The latest CUDA version that the driver knows.
+    pub driver: Option<String>,
+    /// The version of the compiler of kernels.
+    pub nvrtc: Option<String>,
+    /// The compiler's library.
+    pub nvrtc_file: Option<PathBuf>,
+    /// Every GPU that this process sees.
+    pub devices: Vec<Gpu>,
+    /// Why no kernel can run on a GPU; `None` when it can.
+    pub missing: Option<String>,
+}
+
+/// A GPU.
+#[derive(Debug, Serialize)]
+pub(super) struct Gpu {
+    /// What to call it: `cuda:0`.
+    pub device: String,
+    pub name: String,
+    /// `sm_90`, for compute capability 9.0.
+    pub architecture: String,
+    /// Multiprocessors.
+    pub processors: usize,
+    /// Bytes.
+    pub memory: usize,
+}
+
+impl Gpus {
+    pub(super) fn inspect() -> Gpus {
+        let machine = Machine::inspect();
+        let compiler = match &machine {
+            Ok(machine) => Compiler::open_for(machine.version),
+            Err(_) => Compiler::open(),
+        };
+        let missing = match (&machine, &compiler) {
+            (Err(error), _) => Some(error.to_string()),
+            (_, Err(error)) => Some(error.to_string()),
+            (Ok(machine), Ok(compiler)) => machine
+                .devices
+                .iter()
+                .all(|device| device.architecture < Architecture::EARLIEST)
+                .then(|| {
+                    format!(
+                        "every GPU here is older than {}, which kernels are written for",
+                        Architecture::EARLIEST
+                    )
+                })
+                .or_else(|| {
+                    let newest = machine.devices.iter().map(|device| device.architecture).max()?;
+                    compiler.check_target(&newest.target()).err().map(|error| error.to_string())
+                }),
+        };
+        let (driver, devices) = match machine {
+            Ok(machine) => (Some(machine.version.to_string()), machine.devices),
+            Err(_) => (None, Vec::new()),
+        };
+        let devices = devices.into_iter().map(|device| Gpu {
+            device: format!("cuda:{}", device.ordinal),
+            name: device.name,
+            architecture: device.architecture.to_string(),
+            processors: device.processors,
+            memory: device.memory,
+        });
+        Gpus {
+            driver,
+            devices: devices.collect(),
+            nvrtc: compiler.as_ref().ok().map(|compiler| compiler.version().to_string()),
+            nvrtc_file: compiler.as_ref().ok().map(|compiler| compiler.file().to_owned()),
+            missing,
+        }
+    }
+}
+
+/// Looks for every library that a backend loads at run time.
+pub(super) fn libraries() -> Vec<Lookup> {
+    libraries::ALL.map(libraries::Library::find).into()
+}
