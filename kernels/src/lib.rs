@@ -29,6 +29,7 @@ pub mod mean_squared_error;
 pub mod mul;
 pub mod norm;
 pub mod patchify;
+pub mod programs;
 pub mod replace_rows;
 pub mod rms_norm;
 pub mod rope;
