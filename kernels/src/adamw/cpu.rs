@@ -1,36 +1,11 @@
 //! AdamW on the CPU.
 
-use super::AdamW;
+use super::{AdamW, Coefficients};
 use crate::numeric::Float;
 use crate::rows::BLOCK;
 use bigmac_runtime::Context;
 
-/// What stays the same for all elements, worked out in f64.
-#[derive(Clone, Copy)]
-struct Coefficients {
-    grad_scale: f32,
-    one_minus_beta: [f32; 2],
-    beta2: f32,
-    inverse_root: f32,
-    eps: f32,
-    keep: f32,
-    rate: f32,
-}
-
 impl Coefficients {
-    fn of(a: AdamW) -> Self {
-        let corrections = a.betas.map(|beta| 1.0 - beta.powf(a.step as f64));
-        Coefficients {
-            grad_scale: a.grad_scale as f32,
-            one_minus_beta: a.betas.map(|beta| (1.0 - beta) as f32),
-            beta2: a.betas[1] as f32,
-            inverse_root: (1.0 / corrections[1].sqrt()) as f32,
-            eps: a.eps as f32,
-            keep: (1.0 - a.lr * a.weight_decay) as f32,
-            rate: (a.lr / corrections[0]) as f32,
-        }
-    }
-
     /// The new weight; the moments are updated.
     #[inline(always)]
     fn apply(&self, weight: f32, grad: f32, m: &mut f32, v: &mut f32) -> f32 {

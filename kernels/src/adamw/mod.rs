@@ -1,6 +1,10 @@
 //! AdamW.
 
 mod cpu;
+mod cuda;
+mod group;
+
+pub use group::{Clip, Group, Member, State};
 
 use crate::numeric::Float;
 use bigmac_runtime::{Context, DType, Error, Result, Tensor};
@@ -25,7 +29,45 @@ pub struct AdamW {
     pub grad_scale: f64,
 }
 
-/// Updates a parameter and its moments in one pass.
+/// What stays the same for all elements, worked out in f64.
+#[derive(Clone, Copy)]
+struct Coefficients {
+    grad_scale: f32,
+    one_minus_beta: [f32; 2],
+    beta2: f32,
+    inverse_root: f32,
+    eps: f32,
+    keep: f32,
+    rate: f32,
+}
+
+impl Coefficients {
+    fn of(a: AdamW) -> Self {
+        let corrections = a.betas.map(|beta| 1.0 - beta.powf(a.step as f64));
+        Coefficients {
+            grad_scale: a.grad_scale as f32,
+            one_minus_beta: a.betas.map(|beta| (1.0 - beta) as f32),
+            beta2: a.betas[1] as f32,
+            inverse_root: (1.0 / corrections[1].sqrt()) as f32,
+            eps: a.eps as f32,
+            keep: (1.0 - a.lr * a.weight_decay) as f32,
+            rate: (a.lr / corrections[0]) as f32,
+        }
+    }
+}
+
+const OP: &str = "adamw";
+
+impl AdamW {
+    fn check(&self) -> Result<()> {
+        if self.step == 0 {
+            return Err(Error::argument(OP, "got step 0; steps count from 1"));
+        }
+        Ok(())
+    }
+}
+
+/// Updates a parameter on the CPU and its moments in one pass. [`Group::step`] updates many, on any device.
 ///
 /// `param` is contiguous, unshared, and F32, BF16 or F16. With a `master` copy in f32 that copy is updated, and the
 /// parameter is written as the master rounded. All slices are as long as the parameter.
@@ -42,7 +84,7 @@ pub fn step(
     m: &mut [f32],
     v: &mut [f32],
 ) -> Result<()> {
-    const OP: &str = "adamw";
+    adamw.check()?;
     let len = param.len();
     for (what, given) in [
         ("gradients", grad.len()),
@@ -53,9 +95,6 @@ pub fn step(
         if given != len {
             return Err(Error::argument(OP, format!("got {given} {what} for a parameter of {len} elements")));
         }
-    }
-    if adamw.step == 0 {
-        return Err(Error::argument(OP, "got step 0; steps count from 1"));
     }
     fn update<T: Float<Acc = f32>>(
         ctx: &Context,
@@ -77,15 +116,15 @@ pub fn step(
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
     use crate::check::{float_tensor, random, to_f64};
 
-    const ADAMW: AdamW =
+    pub(crate) const ADAMW: AdamW =
         AdamW { lr: 3e-3, betas: [0.9, 0.95], eps: 1e-8, weight_decay: 0.1, step: 1, grad_scale: 0.5 };
 
     /// The formulas of `torch.optim.AdamW`'s documentation, one after the other, in f64.
-    fn reference(a: AdamW, p: &mut f64, g: f64, m: &mut f64, v: &mut f64) {
+    pub(crate) fn reference(a: AdamW, p: &mut f64, g: f64, m: &mut f64, v: &mut f64) {
         let g = g * a.grad_scale;
         *p -= a.lr * a.weight_decay * *p;
         *m = a.betas[0] * *m + (1.0 - a.betas[0]) * g;

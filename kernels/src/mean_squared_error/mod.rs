@@ -1,5 +1,7 @@
 //! Sum of squared differences, scaled: a mean, with the scale of a mean.
 
+mod cuda;
+
 use crate::elementwise::{infer_like_inputs, map};
 use crate::numeric::{Float, Real};
 use crate::operator::*;
@@ -41,11 +43,15 @@ impl Operator for MeanSquaredError {
         need: Need<'_>,
     ) -> Result<Forwarded> {
         let (prediction, target) = (inputs[0].contiguous(ctx)?, inputs[1].contiguous(ctx)?);
-        let sum = crate::for_float!(self.name(), prediction.dtype(), T => {
-            let x = [prediction.as_slice::<T>()?, target.as_slice()?];
-            Ok(total(ctx, x, |[p, t]| (p - t) * (p - t)))
-        })?;
-        let y = scalar(ctx, self.scale * sum, prediction.dtype())?;
+        let y = if ctx.is_gpu() {
+            cuda::forward(ctx, self.name(), [&prediction, &target], self.scale)?
+        } else {
+            let sum = crate::for_float!(self.name(), prediction.dtype(), T => {
+                let x = [prediction.as_slice::<T>()?, target.as_slice()?];
+                Ok(total(ctx, x, |[p, t]| (p - t) * (p - t)))
+            })?;
+            scalar(ctx, self.scale * sum, prediction.dtype())?
+        };
         Ok(Forwarded::one(y, inputs.iter().filter(|_| need.any()).map(|&x| x.clone())))
     }
 
@@ -54,6 +60,10 @@ impl Operator for MeanSquaredError {
         let target = backward.saved(self.name(), 1)?.contiguous(ctx)?;
         let dy = backward.grad(self.name())?;
         let mut dx = Tensor::empty(ctx, prediction.shape(), prediction.dtype())?;
+        if ctx.is_gpu() {
+            cuda::backward(ctx, self.name(), [&prediction, &target], dy, self.scale, &mut dx)?;
+            return Ok([Some(dx), None].into_iter().collect());
+        }
         crate::for_float!(self.name(), prediction.dtype(), T => {
             let factor = <T as Float>::Acc::of(2.0 * self.scale * crate::sum::value::<T>(dy)?.f64());
             let x = [prediction.as_slice::<T>()?, target.as_slice()?];
@@ -71,7 +81,7 @@ mod tests {
 
     #[test]
     fn every_shape_passes() {
-        for shape in [&[1][..], &[3, 5], &[2, 7, 97], &[0, 4], &[40_000]] {
+        for shape in [&[1][..], &[3, 5], &[2, 7, 97], &[0, 4], &[2049], &[8, 1024], &[40_000]] {
             let target = random(shape, 5);
             let op = MeanSquaredError { scale: 0.25 };
             Check::new(&op).input(shape).input_values(target, shape, false).run().unwrap();

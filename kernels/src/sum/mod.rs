@@ -1,5 +1,7 @@
 //! Sum of all elements.
 
+pub(crate) mod cuda;
+
 use crate::carrier::{carried_shape, carrier, carrier_spec};
 use crate::check::float_tensor;
 use crate::numeric::Float;
@@ -8,6 +10,8 @@ use crate::rows::total;
 use bigmac_runtime::{Context, DType, Error, Result, Spec, Tensor};
 
 /// `y = sum(x)`: input x of any shape and float dtype, output `[1]` in the accumulator dtype. Saves nothing but the shape.
+///
+/// Blocks fixed by the length are added up in the accumulator type, so that the sum is the same on any number of threads and any GPU.
 #[derive(Clone, Copy, Debug)]
 pub struct Sum;
 
@@ -32,20 +36,29 @@ impl Operator for Sum {
         need: Need<'_>,
     ) -> Result<Forwarded> {
         let x = inputs[0].contiguous(ctx)?;
-        let sum =
-            crate::for_float!(self.name(), x.dtype(), T => Ok(total(ctx, [x.as_slice::<T>()?], |[x]| x)))?;
+        let y = if ctx.is_gpu() {
+            cuda::forward(ctx, self.name(), &x)?
+        } else {
+            let sum = crate::for_float!(self.name(), x.dtype(), T => Ok(total(ctx, [x.as_slice::<T>()?], |[x]| x)))?;
+            scalar(ctx, sum, x.dtype())?
+        };
         let saved = if need.any() { Some(carrier(ctx, &x)?) } else { None };
-        Ok(Forwarded::one(scalar(ctx, sum, x.dtype())?, saved))
+        Ok(Forwarded::one(y, saved))
     }
 
     fn backward_input(&self, ctx: &Context, backward: &Backward<'_>) -> Result<InputGrads> {
         let x = backward.saved(self.name(), 0)?;
+        let dy = backward.grad(self.name())?;
         let mut dx = Tensor::empty(ctx, carried_shape(x), x.dtype())?;
-        crate::for_float!(self.name(), x.dtype(), T => {
-            let dy = value::<T>(backward.grad(self.name())?)?;
-            dx.as_mut_slice::<T>()?.fill(T::from_acc(dy));
-            Ok(())
-        })?;
+        if ctx.is_gpu() {
+            cuda::backward(ctx, self.name(), dy, &mut dx)?;
+        } else {
+            crate::for_float!(self.name(), x.dtype(), T => {
+                let dy = value::<T>(dy)?;
+                dx.as_mut_slice::<T>()?.fill(T::from_acc(dy));
+                Ok(())
+            })?;
+        }
         Ok([Some(dx)].into_iter().collect())
     }
 }
@@ -70,7 +83,7 @@ mod tests {
 
     #[test]
     fn every_shape_passes() {
-        for shape in [&[1][..], &[3, 5], &[2, 7, 97], &[0, 4], &[40_000]] {
+        for shape in [&[1][..], &[3, 5], &[2, 7, 97], &[0, 4], &[2049], &[8, 1024], &[40_000]] {
             Check::new(&Sum).input(shape).run().unwrap();
         }
     }

@@ -387,6 +387,7 @@ DEV void __syncthreads() { barrier_sync(0, blockDim.x * blockDim.y * blockDim.z)
 
 // ---- arithmetic that the hardware approximates -------------------------------------------------------------------------------
 
+DEV float multiply(float a, float b) { return a * b; }
 DEV float exp2_fast(float x) { return x < -126.0f ? 0.0f : exp2f(x); }
 DEV float rsqrtf(float x) { return 1.0f / sqrtf(x); }
 
