@@ -191,3 +191,28 @@ fn a_barrier_lets_those_go_on_that_only_arrive() {
         assert!(y.iter().enumerate().all(|(i, &y)| y == i as f32), "{order:?} {y:?}");
     }
 }
+
+#[test]
+fn blocks_of_a_cluster_share_loads_and_barriers() {
+    let input = values(2 * 16 * 64, 5);
+    let wanted: Vec<f32> = (0..4096).map(|i| input[i / 2048 * 1024 + i % 1024].to_f32()).collect();
+    for order in ORDERS {
+        let ctx = context(order);
+        let x = Tensor::from_slice(&ctx, &input, &[2, 16, 64]).unwrap();
+        let run = |blocks: usize, cluster: usize, leave: u32| {
+            let mut y = Tensor::empty(&ctx, &[4096], DType::F32)?;
+            let launch =
+                Launch::new(&SOURCE, "in_pairs").grid([blocks, 1, 1]).cluster(cluster).shared(2048 + 16);
+            let map = Arg::Map(map(&ctx, &x, &[64, 8, 1])?);
+            ctx.launch(&launch, &[map, y.arg_mut()?, Arg::U32(leave)])?;
+            y.to_vec::<f32>(&ctx)
+        };
+        assert!(run(4, 2, 0).unwrap() == wanted, "{order:?}");
+        for (blocks, cluster, leave, says) in
+            [(4, 2, 1, "has ended"), (4, 1, 0, "of a cluster of 1"), (3, 2, 0, "the grid is a multiple")]
+        {
+            let error = run(blocks, cluster, leave).unwrap_err().to_string();
+            assert!(error.contains(says), "{order:?}: {error}");
+        }
+    }
+}

@@ -38,6 +38,7 @@ struct LaunchRequest {
     grid: [u32; 3],
     block: [u32; 3],
     shared: u32,
+    cluster: u32,
     order: u32,
     seed: u32,
     message: *mut c_char,
@@ -59,6 +60,9 @@ pub struct Replay {
     libraries: Mutex<HashMap<PathBuf, Library>>,
     marks: Mutex<Vec<Option<Instant>>>,
 }
+
+/// Blocks of a cluster at most, on every GPU that has them.
+const CLUSTER_MOST: u32 = 8;
 
 /// Where memory starts that the CUDA driver gives out, at least.
 const ALIGNMENT: usize = 256;
@@ -275,8 +279,16 @@ impl Driver for Replay {
         geometry: &Geometry,
         arguments: &mut [*mut c_void],
     ) -> DriverResult<()> {
-        if geometry.cluster != [1; 3] {
-            return Err(call("launch", "clusters of several blocks can't be replayed"));
+        let [cluster, rest @ ..] = geometry.cluster;
+        if rest != [1; 2]
+            || !(1..=CLUSTER_MOST).contains(&cluster)
+            || !geometry.grid[0].is_multiple_of(cluster)
+        {
+            let (grid, given) = (geometry.grid, geometry.cluster);
+            let message = format!(
+                "got clusters of {given:?} in a grid of {grid:?} blocks, wanted up to {CLUSTER_MOST} along x, of which the grid is a multiple"
+            );
+            return Err(call("launch", message));
         }
         let mut message: [c_char; 512] = [0; 512];
         let (order, seed) = match self.order {
@@ -288,6 +300,7 @@ impl Driver for Replay {
             grid: geometry.grid,
             block: geometry.block,
             shared: geometry.shared,
+            cluster,
             order,
             seed,
             message: message.as_mut_ptr(),

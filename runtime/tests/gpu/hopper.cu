@@ -155,3 +155,29 @@ KERNEL void handed(float* y) {
         }
     }
 }
+
+/// Clusters of two blocks of 32 threads: block r loads rows 8 r to 8 r + 7 of matrix `cluster` for both, and each shows all 16 in y. With `leave`
+/// block 1 ends before block 0 has sent it anything.
+KERNEL void in_pairs(const __grid_constant__ TensorMap from, float* y, u32 leave) {
+    SHARED_DYNAMIC(char, shared);
+    u64* full = reinterpret_cast<u64*>(shared + 2048);
+    u64* done = full + 1;
+    const u32 rank = cluster_rank();
+    if (threadIdx.x == 0) {
+        mbarrier_init(full, 1);
+        mbarrier_init(done, 2);
+        fence_barrier_init();
+    }
+    cluster_sync();
+    if (leave && rank == 1) return;
+    if (threadIdx.x == 0) {
+        mbarrier_expect(full, 2048);
+        tma_load_multicast(shared + rank * 1024, &from, full, 3, 0, rank * 8, blockIdx.x / 2);
+    }
+    mbarrier_wait(full, 0);
+    for (u32 i = threadIdx.x; i < 1024; i += 32) y[blockIdx.x * 1024 + i] = to_float(reinterpret_cast<bf16*>(shared)[swizzle_128(i * 2) / 2]);
+    __syncwarp();
+    if (threadIdx.x < 2) mbarrier_arrive_at(done, threadIdx.x);
+    mbarrier_wait(done, 0);
+    cluster_sync();
+}

@@ -47,6 +47,12 @@ DEV float exp2_fast(float x) {
     asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
     return y;
 }
+/// 1 / x to 1 ulp; 0 for infinities and for results below 2^-126, infinite for x below that.
+DEV float reciprocal_fast(float x) {
+    float y;
+    asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+    return y;
+}
 
 // ---- matrix products of a warp -----------------------------------------------------------------------------------------------
 

@@ -90,20 +90,27 @@ template <int R>
 DEV void pin_registers(float (&d)[R]) {
     UNROLL for (int i = 0; i < R; i++) asm volatile("" : "+f"(d[i])::"memory");
 }
-/// Stands before the first product, and before one whose accumulators or registers of A were touched since.
-template <int R>
-DEV void wgmma_fence(float (&d)[R]) {
+template <int P, int R>
+DEV void pin_registers(float (&d)[P][R]) {
+    UNROLL for (int i = 0; i < P; i++) pin_registers(d[i]);
+}
+/// Stands before the first product, and before one whose accumulators or registers of A were touched since: those that hold something
+/// are passed to the form below. In a loop the compiler wants it before each group.
+DEV void wgmma_fence() { asm volatile("wgmma.fence.sync.aligned;" ::: "memory"); }
+template <class D>
+DEV void wgmma_fence(D& d) {
     pin_registers(d);
-    asm volatile("wgmma.fence.sync.aligned;" ::: "memory");
+    wgmma_fence();
 }
 /// Ends a group of the products since the last one.
 DEV void wgmma_commit() { asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory"); }
 /// Waits until all but the youngest `N` groups are done. Says nothing to the compiler about accumulators: those that become free are
-/// passed to the form below, or to pin_registers behind it.
+/// passed to the form below, or several to pin_registers behind it; never wait for one, pin it, and wait again for another that is done
+/// by then: the compiler takes that for an access in between, and serialises the products.
 template <int N>
 DEV void wgmma_wait() { asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(N) : "memory"); }
-template <int N, int R>
-DEV void wgmma_wait(float (&d)[R]) {
+template <int N, class D>
+DEV void wgmma_wait(D& d) {
     wgmma_wait<N>();
     pin_registers(d);
 }

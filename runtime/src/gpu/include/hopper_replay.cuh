@@ -1,5 +1,5 @@
 // The host's side of hopper.cuh. Everything that runs on its own time does so as late as it may, or, in random order, sometimes at
-// once: the TMA through the block's engine, a wgmma when it is waited for. Accumulators that are under way hold NaN. Clusters have one block.
+// once: the TMA through the block's engine, a wgmma when it is waited for. Accumulators that are under way hold NaN.
 #pragma once
 
 #include <array>
@@ -137,27 +137,46 @@ struct Map {
 
     void check(const char* function, const void* at) const {
         const char* p = static_cast<const char*>(at);
+        const char* shared = shared_of(block.current->rank);
         const uintptr_t unit = swizzle == 3 ? 1024 : 128;
-        if ((p - block.shared) % unit != 0) fail_here("%s: the tile isn't aligned to %zu bytes", function, size_t(unit));
-        if (p < block.shared || p + bytes > block.shared + block.shared_bytes) fail_here("%s: the tile isn't in dynamic shared memory", function);
+        if ((p - shared) % unit != 0) fail_here("%s: the tile isn't aligned to %zu bytes", function, size_t(unit));
+        if (p < shared || p + bytes > shared + block.shared_bytes) fail_here("%s: the tile isn't in dynamic shared memory", function);
     }
 };
 
-inline void load(const TensorMap* map, void* tile, u64* barrier, u32 rank, i64 x, i64 y, i64 z) {
-    const Map m("tma_load", map, rank);
-    m.check("tma_load", tile);
-    block.engine.push_back([=] {
-        const i64 at[5] = {x, y, z, 0, 0};
-        m.each(at, [&](u32 offset, const char* from) {
-            char* to = static_cast<char*>(tile) + offset;
-            if (from) memcpy(to, from, m.element);
-            else memset(to, 0, m.element);
+/// Where what lies at `p` in this block lies in block `rank` of the cluster. Not on the GPU, when that one has ended.
+template <class E>
+inline E* in_block(E* p, u32 rank) {
+    return reinterpret_cast<E*>(reinterpret_cast<char*>(p) + (i64(rank) - i64(block.current->rank)) * block.shared_stride);
+}
+inline bool has_ended(u32 rank) {
+    for (auto& f : block.fibers)
+        if (f.rank == rank && f.wait != Wait::End) return false;
+    return true;
+}
+
+inline void load(const char* function, const TensorMap* map, void* tile, u64* barrier, u32 blocks, u32 rank, i64 x, i64 y, i64 z) {
+    const Map m(function, map, rank);
+    m.check(function, tile);
+    if (blocks == 0 || blocks >> block.cluster) fail_here("%s: to blocks %x of a cluster of %u", function, blocks, block.cluster);
+    for (u32 r = 0; r < block.cluster; r++) {
+        if (!(blocks >> r & 1)) continue;
+        char* to = static_cast<char*>(in_block(tile, r));
+        u64* counts = in_block(barrier, r);
+        // Each block gets its own in its own time.
+        block.engine.push_back([=] {
+            if (has_ended(r)) return fail("%s: block %u of the cluster has ended", function, r);
+            const i64 at[5] = {x, y, z, 0, 0};
+            m.each(at, [&](u32 offset, const char* from) {
+                if (from) memcpy(to + offset, from, m.element);
+                else memset(to + offset, 0, m.element);
+            });
+            with_barrier(function, counts, [&](Barrier& b) {
+                b.expect(-i64(m.bytes));
+                b.advance();
+            });
         });
-        with_barrier("tma_load", barrier, [&](Barrier& b) {
-            b.expect(-i64(m.bytes));
-            b.advance();
-        });
-    });
+    }
 }
 
 inline void store(const char* function, bool add, const TensorMap* map, const void* tile, u32 rank, i64 x, i64 y, i64 z) {
@@ -198,10 +217,9 @@ inline void wait_stores(size_t youngest, bool Transfer::*state) {
 }  // namespace replay
 
 DEV u32 shared_address(const void* p) {
-    const char* at = static_cast<const char*>(p);
-    if (at < replay::block.shared || at >= replay::block.shared + replay::block.shared_bytes)
-        replay::fail_here("shared_address: %p isn't in dynamic shared memory", p);
-    return u32(at - replay::block.shared);
+    const i64 at = static_cast<const char*>(p) - replay::shared_of(replay::block.current->rank);
+    if (at < 0 || at >= replay::block.shared_bytes) replay::fail_here("shared_address: %p isn't in dynamic shared memory", p);
+    return u32(at);
 }
 
 // ---- barriers in shared memory -----------------------------------------------------------------------------------------------
@@ -229,8 +247,9 @@ DEV void mbarrier_arrive(u64* barrier) {
     });
 }
 DEV void mbarrier_arrive_at(u64* barrier, u32 rank) {
-    if (rank != 0) replay::fail_here("mbarrier_arrive_at: replay has one block to a cluster, asked for block %u", rank);
-    mbarrier_arrive(barrier);
+    if (rank >= replay::block.cluster) replay::fail_here("mbarrier_arrive_at: block %u of a cluster of %u", rank, replay::block.cluster);
+    if (replay::has_ended(rank)) replay::fail_here("mbarrier_arrive_at: block %u of the cluster has ended", rank);
+    mbarrier_arrive(replay::in_block(barrier, rank));
 }
 DEV void mbarrier_wait(u64* barrier, u32 parity) {
     for (;;) {
@@ -245,11 +264,14 @@ DEV void fence_async() {}
 // ---- the tensor memory accelerator -------------------------------------------------------------------------------------------
 
 DEV void tma_prefetch(const TensorMap*) {}
-DEV void tma_load(void* tile, const TensorMap* map, u64* barrier, i32 x, i32 y) { replay::load(map, tile, barrier, 2, x, y, 0); }
-DEV void tma_load(void* tile, const TensorMap* map, u64* barrier, i32 x, i32 y, i32 z) { replay::load(map, tile, barrier, 3, x, y, z); }
+DEV void tma_load(void* tile, const TensorMap* map, u64* barrier, i32 x, i32 y) {
+    replay::load("tma_load", map, tile, barrier, 1u << replay::block.current->rank, 2, x, y, 0);
+}
+DEV void tma_load(void* tile, const TensorMap* map, u64* barrier, i32 x, i32 y, i32 z) {
+    replay::load("tma_load", map, tile, barrier, 1u << replay::block.current->rank, 3, x, y, z);
+}
 DEV void tma_load_multicast(void* tile, const TensorMap* map, u64* barrier, u16 blocks, i32 x, i32 y, i32 z) {
-    if (blocks != 1) replay::fail_here("tma_load_multicast: replay has one block to a cluster, asked for blocks %x", u32(blocks));
-    replay::load(map, tile, barrier, 3, x, y, z);
+    replay::load("tma_load_multicast", map, tile, barrier, blocks, 3, x, y, z);
 }
 DEV void tma_store(const TensorMap* map, const void* tile, i32 x, i32 y) { replay::store("tma_store", false, map, tile, 2, x, y, 0); }
 DEV void tma_store(const TensorMap* map, const void* tile, i32 x, i32 y, i32 z) { replay::store("tma_store", false, map, tile, 3, x, y, z); }
@@ -280,7 +302,11 @@ DEV void registers_shrink() {
     static_assert(N % 8 == 0 && N >= 24 && N <= 256, "24 to 256 registers, a multiple of 8");
     replay::meet("registers_shrink", nullptr, 0);
 }
-DEV u32 cluster_rank() { return 0; }
-DEV void cluster_sync() { __syncthreads(); }
+DEV u32 cluster_rank() { return replay::block.current->rank; }
+DEV void cluster_sync() {
+    replay::block.current->barrier = replay::CLUSTER_BARRIER;
+    replay::block.current->expected = u32(replay::block.fibers.size());
+    replay::yield(replay::Wait::Barrier);
+}
 
 #include "hopper_replay_wgmma.cuh"

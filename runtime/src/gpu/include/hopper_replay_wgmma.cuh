@@ -20,7 +20,7 @@ inline float operand(u64 descriptor, bool by_mn, u32 mn, u32 k) {
     at ^= (at >> 7 & (PIECES[mode] - 1)) << 4;
     if (at + 2 > block.shared_bytes) fail_here("wgmma: an operand ends at byte %u of %u of shared memory", at + 2, block.shared_bytes);
     u16 bits;
-    memcpy(&bits, block.shared + at, 2);
+    memcpy(&bits, shared_of(block.current->rank) + at, 2);
     return bits_to_float(u32(bits) << 16);
 }
 
@@ -33,7 +33,7 @@ inline Accumulators& accumulators(HopperThread& self, const float* d) {
 
 /// The thread's share of a product.
 inline void compute(HopperThread& self, const Wgmma& w) {
-    const u32 thread = u32(block.current - block.fibers.data()) % 128;
+    const u32 thread = block.current->number % 128;
     float a[2][16];
     for (u32 r = 0; r < 2; r++)
         for (u32 k = 0; k < 16; k++)
@@ -66,10 +66,10 @@ constexpr u32 POISON = 0xffffffffu;
 
 inline void issue(const Wgmma& w, u64 flags) {
     HopperThread& self = hopper();
-    const size_t index = size_t(block.current - block.fibers.data());
-    auto& agreed = hopper(block.fibers[index / 128 * 128]).agreed;
+    const u32 number = block.current->number;
+    auto& agreed = hopper(*(block.current - number % 128)).agreed;
     const std::array<u64, 3> mine = {w.a, w.b, flags};
-    if (index / 128 * 128 + 128 > block.fibers.size()) fail_here("wgmma: a warpgroup has 128 threads");
+    if (number / 128 * 128 + 128 > block.fibers.size() / block.cluster) fail_here("wgmma: a warpgroup has 128 threads");
     if (agreed.size() == self.issued) agreed.push_back(mine);
     else if (agreed[self.issued] != mine) fail_here("wgmma: the threads of a warpgroup disagree on product %zu", self.issued);
     bool known = false;
@@ -115,21 +115,22 @@ inline void wait_products(size_t youngest) {
 
 }  // namespace replay
 
-template <int R>
-DEV void pin_registers(float (&)[R]) {}
-template <int R>
-DEV void wgmma_fence(float (&)[R]) {
+template <class D>
+DEV void pin_registers(D&) {}
+DEV void wgmma_fence() {
     replay::meet("wgmma_fence", nullptr, 0);
     replay::hopper().fenced = true;
 }
+template <class D>
+DEV void wgmma_fence(D&) { wgmma_fence(); }
 DEV void wgmma_commit() {
     replay::meet("wgmma_commit", nullptr, 0);
     replay::hopper().products.push_back({});
 }
 template <int N>
 DEV void wgmma_wait() { replay::wait_products(N); }
-template <int N, int R>
-DEV void wgmma_wait(float (&)[R]) { replay::wait_products(N); }
+template <int N, class D>
+DEV void wgmma_wait(D&) { replay::wait_products(N); }
 
 template <int N, bool A_BY_M, bool B_BY_N>
 DEV void wgmma(float (&d)[N / 2], u64 a, u64 b, bool add) {

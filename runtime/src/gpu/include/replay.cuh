@@ -29,7 +29,7 @@
 #define __grid_constant__
 #define __restrict__
 #define SHARED static
-#define SHARED_DYNAMIC(E, name) E* name = reinterpret_cast<E*>(replay::block.shared)
+#define SHARED_DYNAMIC(E, name) E* name = reinterpret_cast<E*>(replay::shared_of(replay::block.current->rank))
 #define UNROLL
 #define NAN_VALUE __builtin_nanf("")
 #define INFINITY_VALUE __builtin_inff()
@@ -45,6 +45,8 @@ struct Launch {
     u32 grid[3];
     u32 block[3];
     u32 shared;
+    /// Blocks along x that run together.
+    u32 cluster;
     /// 0: in order, 1: in reverse, 2: at random; blocks and threads alike.
     u32 order;
     u32 seed;
@@ -74,7 +76,10 @@ struct Extension {
 struct Fiber {
     void* stack_pointer;
     Wait wait;
-    Dim thread;
+    /// Its block, which is number `rank` of the cluster, and its place and number there.
+    Dim block, thread;
+    u32 rank, number;
+    /// Lane, and number of the warp in the cluster.
     u32 lane, warp;
     /// Name of the warp function waited in, and how many were entered: all lanes must agree.
     const char* function;
@@ -87,23 +92,33 @@ struct Fiber {
     std::unique_ptr<Extension> extension;
 };
 
+/// Blocks of a cluster, and named barriers of a block, at most.
+constexpr u32 CLUSTER_MOST = 8, BARRIERS_EACH = 16, CLUSTER_BARRIER = CLUSTER_MOST * BARRIERS_EACH;
+
+/// What runs at a time: a block, or the blocks of a cluster, which share the variables that a kernel declares as SHARED.
 struct Block {
     std::vector<Fiber> fibers;
     void* scheduler;
     Fiber* current;
-    Dim index, extent, grid;
+    Dim extent, grid;
+    u32 cluster;
+    /// Dynamic shared memory of the first block; that of the next is `shared_stride` bytes further.
     char* shared;
-    u32 shared_bytes;
+    u32 shared_bytes, shared_stride;
     std::function<void()> body;
     std::mt19937 random;
     u32 order;
-    /// Threads that have arrived at a barrier without waiting, by barrier, and how many it expects.
-    u32 arrived[16], arrived_of[16];
+    /// Threads that have arrived at a barrier without waiting, by barrier, and how many it expects. Barriers of all blocks are counted through,
+    /// that of the cluster behind them.
+    u32 arrived[CLUSTER_BARRIER + 1], arrived_of[CLUSTER_BARRIER + 1];
     /// Work that an engine of the GPU does on its own time: run at some later moment between two threads.
     std::vector<std::function<void()>> engine;
     std::string failure;
 };
 inline Block block;
+
+/// Dynamic shared memory of block `rank` of the cluster.
+inline char* shared_of(u32 rank) { return block.shared + size_t(rank) * block.shared_stride; }
 
 // Saves the registers that a call preserves on one stack and loads them from another (System V, x86-64).
 extern "C" void bigmac_replay_switch(void** save, void* load);
@@ -204,12 +219,13 @@ inline bool release_warps() {
 
 inline bool release_barriers() {
     bool released = false;
-    for (u32 id = 0; id < 16; id++) {
+    for (u32 id = 0; id <= CLUSTER_BARRIER; id++) {
+        if (id == block.cluster * BARRIERS_EACH) id = CLUSTER_BARRIER;
         u32 waiting = 0, expected = block.arrived[id] ? block.arrived_of[id] : 0;
         for (auto& f : block.fibers)
             if (f.wait == Wait::Barrier && f.barrier == id) {
                 waiting++;
-                if (expected && f.expected != expected) fail("barrier %u is waited at with %u and with %u threads", id, expected, f.expected);
+                if (expected && f.expected != expected) fail("barrier %u is waited at with %u and with %u threads", id % BARRIERS_EACH, expected, f.expected);
                 expected = f.expected;
             }
         if (waiting && waiting + block.arrived[id] >= expected) {
@@ -228,8 +244,9 @@ inline void describe_deadlock() {
     const char* function = "";
     for (auto& f : block.fibers)
         if (f.wait == Wait::Warp) function = f.function;
+    const Dim at = block.fibers[0].block;
     fail("deadlock in block (%u, %u, %u): of %zu threads %zu wait at a barrier, %zu in a warp function (%s), %zu for an mbarrier, %zu have ended",
-         block.index.x, block.index.y, block.index.z, block.fibers.size(), count[int(Wait::Barrier)], count[int(Wait::Warp)], function,
+         at.x, at.y, at.z, block.fibers.size(), count[int(Wait::Barrier)], count[int(Wait::Warp)], function,
          count[int(Wait::Memory)], count[int(Wait::End)]);
 }
 
@@ -245,7 +262,7 @@ inline void run_engine(bool all) {
 inline void run_block(char* stacks) {
     auto& fibers = block.fibers;
     for (size_t i = 0; i < fibers.size(); i++) start(fibers[i], stacks + i * STACK);
-    memset(block.shared, 0xff, block.shared_bytes);
+    memset(block.shared, 0xff, size_t(block.shared_stride) * block.cluster);
     memset(block.arrived, 0, sizeof block.arrived);
     std::vector<u32> turn(fibers.size());
     for (size_t i = 0; i < turn.size(); i++) turn[i] = u32(block.order == 1 ? turn.size() - 1 - i : i);
@@ -296,24 +313,32 @@ inline int launch(const Launch& ask, void (*kernel)(A...), void** arguments) {
     block.failure.clear();
     block.engine.clear();
     block.fibers.clear();
-    block.fibers.resize(threads);
-    for (size_t i = 0; i < threads; i++) {
-        Fiber& f = block.fibers[i];
+    block.cluster = ask.cluster;
+    block.fibers.resize(threads * ask.cluster);
+    for (size_t n = 0; n < block.fibers.size(); n++) {
+        Fiber& f = block.fibers[n];
+        const size_t i = n % threads;
         f.thread = {u32(i % ask.block[0]), u32(i / ask.block[0] % ask.block[1]), u32(i / ask.block[0] / ask.block[1])};
+        f.rank = u32(n / threads);
+        f.number = u32(i);
         f.lane = i % 32;
-        f.warp = u32(i / 32);
+        f.warp = u32(n / 32);
     }
     block.shared_bytes = ask.shared;
-    char* shared = static_cast<char*>(malloc(ask.shared + 1024));
+    // A gap behind each block's: what overruns it doesn't land in the next one's.
+    block.shared_stride = (ask.shared + 2047) / 1024 * 1024;
+    char* shared = static_cast<char*>(malloc(size_t(block.shared_stride) * ask.cluster + 1024));
     block.shared = reinterpret_cast<char*>((reinterpret_cast<uintptr_t>(shared) + 1023) & ~uintptr_t(1023));
-    char* stacks = static_cast<char*>(malloc(threads * STACK));
+    char* stacks = static_cast<char*>(malloc(block.fibers.size() * STACK));
     block.body = [&] { call(kernel, arguments, std::index_sequence_for<A...>{}); };
-    const size_t blocks = size_t(ask.grid[0]) * ask.grid[1] * ask.grid[2];
-    std::vector<size_t> turn(blocks);
-    for (size_t i = 0; i < blocks; i++) turn[i] = ask.order == 1 ? blocks - 1 - i : i;
+    const u32 width = ask.grid[0] / ask.cluster;
+    const size_t clusters = size_t(width) * ask.grid[1] * ask.grid[2];
+    std::vector<size_t> turn(clusters);
+    for (size_t i = 0; i < clusters; i++) turn[i] = ask.order == 1 ? clusters - 1 - i : i;
     if (ask.order == 2) std::shuffle(turn.begin(), turn.end(), block.random);
     for (size_t i : turn) {
-        block.index = {u32(i % ask.grid[0]), u32(i / ask.grid[0] % ask.grid[1]), u32(i / ask.grid[0] / ask.grid[1])};
+        for (auto& f : block.fibers)
+            f.block = {u32(i % width) * ask.cluster + f.rank, u32(i / width % ask.grid[1]), u32(i / width / ask.grid[1])};
         run_block(stacks);
         if (!block.failure.empty()) break;
     }
@@ -327,7 +352,7 @@ inline int launch(const Launch& ask, void (*kernel)(A...), void** arguments) {
 }  // namespace replay
 
 #define threadIdx (replay::block.current->thread)
-#define blockIdx (replay::block.index)
+#define blockIdx (replay::block.current->block)
 #define blockDim (replay::block.extent)
 #define gridDim (replay::block.grid)
 
@@ -372,16 +397,17 @@ DEV u32 ballot(bool yes) {
 }
 DEV void __syncwarp() { replay::meet("__syncwarp", nullptr, 0); }
 DEV void barrier_sync(u32 id, u32 threads) {
-    replay::block.current->barrier = id;
+    replay::block.current->barrier = replay::block.current->rank * replay::BARRIERS_EACH + id;
     replay::block.current->expected = threads;
     replay::yield(replay::Wait::Barrier);
 }
 DEV void barrier_arrive(u32 id, u32 threads) {
     replay::Block& block = replay::block;
-    if (block.arrived[id] && block.arrived_of[id] != threads)
-        replay::fail_here("barrier %u is arrived at with %u and with %u threads", id, block.arrived_of[id], threads);
-    block.arrived_of[id] = threads;
-    if (++block.arrived[id] > threads) replay::fail_here("more than %u threads arrive at barrier %u", threads, id);
+    const u32 at = block.current->rank * replay::BARRIERS_EACH + id;
+    if (block.arrived[at] && block.arrived_of[at] != threads)
+        replay::fail_here("barrier %u is arrived at with %u and with %u threads", id, block.arrived_of[at], threads);
+    block.arrived_of[at] = threads;
+    if (++block.arrived[at] > threads) replay::fail_here("more than %u threads arrive at barrier %u", threads, id);
 }
 DEV void __syncthreads() { barrier_sync(0, blockDim.x * blockDim.y * blockDim.z); }
 
@@ -389,6 +415,11 @@ DEV void __syncthreads() { barrier_sync(0, blockDim.x * blockDim.y * blockDim.z)
 
 DEV float multiply(float a, float b) { return a * b; }
 DEV float exp2_fast(float x) { return x < -126.0f ? 0.0f : exp2f(x); }
+DEV float reciprocal_fast(float x) {
+    constexpr float SMALLEST = 0x1p-126f;
+    const float y = 1.0f / (fabsf(x) < SMALLEST ? copysignf(0.0f, x) : x);
+    return fabsf(y) < SMALLEST ? copysignf(0.0f, y) : y;
+}
 DEV float rsqrtf(float x) { return 1.0f / sqrtf(x); }
 
 // ---- matrix products of a warp -----------------------------------------------------------------------------------------------
