@@ -1,12 +1,14 @@
 //! The operators of BigMac: one folder each, with checks, CPU code, backward and shape inference.
 
 mod carrier;
+mod column_sums;
 mod elementwise;
 mod numeric;
 mod operator;
 mod product;
 mod rows;
 mod softmax;
+mod tiling;
 
 pub mod ada_layer_norm;
 pub mod adamw;

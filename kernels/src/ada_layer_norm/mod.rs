@@ -1,8 +1,8 @@
 //! Layer normalisation whose scale and shift are activations.
 
+use crate::column_sums::{self, Terms};
 use crate::layer_norm;
 use crate::operator::*;
-use crate::rows::{rounded, sum_rows};
 use bigmac_runtime::{Context, Result, Spec, Tensor};
 
 /// `y = (x - mean) / sqrt(variance + eps) * (1 + scale) + shift` over the last dimension.
@@ -47,7 +47,7 @@ impl Operator for AdaLayerNorm {
 
     fn backward_input(&self, ctx: &Context, backward: &Backward<'_>) -> Result<InputGrads> {
         let (op, need) = (self.name(), backward.need);
-        let dy = backward.grad(op)?;
+        let dy = backward.grad(op)?.contiguous(ctx)?;
         let width = dy.shape().last().copied().unwrap_or(0);
         let mut grads = InputGrads::from_iter([None, None, None]);
         if need.input(0) {
@@ -55,15 +55,12 @@ impl Operator for AdaLayerNorm {
             grads[0] = Some(layer_norm::input_gradient(op, ctx, backward, affine)?);
         }
         if need.input(1) {
-            let dy = dy.contiguous(ctx)?;
-            grads[1] = Some(crate::for_float!(op, dy.dtype(), T => {
-                rounded::<T>(ctx, &sum_rows::<T>(ctx, dy.as_slice()?, width))
-            })?);
+            grads[1] = Some(column_sums::rounded(ctx, op, &dy, width, Terms::Values)?);
         }
         if need.input(2) {
-            grads[2] = Some(crate::for_float!(op, dy.dtype(), T => {
-                rounded::<T>(ctx, &layer_norm::scale_gradient::<T>(op, ctx, backward, width)?)
-            })?);
+            let (x, statistics) = (backward.saved(op, 0)?.contiguous(ctx)?, backward.saved(op, 1)?);
+            let terms = Terms::Normalised { x: &x, statistics };
+            grads[2] = Some(column_sums::rounded(ctx, op, &dy, width, terms)?);
         }
         Ok(grads)
     }

@@ -1,7 +1,7 @@
 //! Gated sums on the CPU: rows that lie one after the other.
 
 use crate::numeric::{Float, Real};
-use crate::rows::{column_sums, map, rows_per_block};
+use crate::rows::{map, rows_per_block};
 use bigmac_runtime::Context;
 
 /// `z = x + gate * y` per row.
@@ -25,10 +25,4 @@ pub(super) fn gradient<T: Float>(ctx: &Context, gate: &[T], dz: &[T], dy: &mut [
             map([gate, dz], dy, |[gate, dz]| gate * dz);
         }
     });
-}
-
-/// The sum over rows of `dz * y`.
-pub(super) fn gate_gradient<T: Float>(ctx: &Context, y: &[T], dz: &[T], width: usize) -> Vec<T::Acc> {
-    let [dgate] = column_sums(ctx, [y, dz], width, |_| (), |(), [y, dz]| [y * dz]);
-    dgate
 }

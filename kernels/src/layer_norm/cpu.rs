@@ -3,12 +3,12 @@
 //! `statistics` holds mean and `1 / sqrt(variance + eps)` of each row, side by side.
 
 use crate::numeric::{Float, Real};
-use crate::rows::{column_sums, map, rows_per_block, sums};
+use crate::rows::{map, rows_per_block, sums};
 use bigmac_runtime::Context;
 
 /// `y = (x - mean) * rstd * (offset + w) + b` per row. The variance is that of the row minus its mean, so that a
 /// mean far from 0 cancels nothing.
-pub(crate) fn forward<T: Float>(
+pub(super) fn forward<T: Float>(
     ctx: &Context,
     x: &[T],
     (offset, w, b): (T::Acc, &[T], &[T]),
@@ -34,7 +34,7 @@ pub(crate) fn forward<T: Float>(
 }
 
 /// `dx = rstd * (g - mean(g) - n mean(g n))` per row, with `n = (x - mean) rstd` and `g = (offset + w) dy`.
-pub(crate) fn backward_input<T: Float>(
+pub(super) fn backward_input<T: Float>(
     ctx: &Context,
     x: &[T],
     (offset, w): (T::Acc, &[T]),
@@ -59,18 +59,4 @@ pub(crate) fn backward_input<T: Float>(
             map([x, w, dy], dx, |[x, w, dy]| rstd * ((offset + w) * dy - sum - (x - mean) * dot));
         }
     });
-}
-
-/// The sums over rows of `dy n`, with `n = (x - mean) rstd`: the gradient of w.
-pub(crate) fn scale_gradient<T: Float>(
-    ctx: &Context,
-    x: &[T],
-    statistics: &[T::Acc],
-    dy: &[T],
-    width: usize,
-) -> Vec<T::Acc> {
-    let statistics = statistics.as_chunks::<2>().0;
-    let term = |[mean, rstd]: [T::Acc; 2], [x, dy]: [T::Acc; 2]| [dy * ((x - mean) * rstd)];
-    let [dw] = column_sums(ctx, [x, dy], width, |row| statistics[row], term);
-    dw
 }

@@ -1,7 +1,7 @@
 //! RMSNorm on the CPU: rows that lie one after the other.
 
 use crate::numeric::{Float, Real};
-use crate::rows::{column_sums, map, rows_per_block, sums};
+use crate::rows::{map, rows_per_block, sums};
 use bigmac_runtime::Context;
 
 /// `y = x * rstd * w` per row, `rstd = 1 / sqrt(mean(x^2) + eps)`.
@@ -42,16 +42,4 @@ pub(super) fn backward_input<T: Float>(
             map([x, w, dy], dx, |[x, w, dy]| r * (w * dy) - x * c);
         }
     });
-}
-
-/// `dw = sum over rows of dy x rstd`.
-pub(super) fn weight_gradient<T: Float>(
-    ctx: &Context,
-    x: &[T],
-    rstd: &[T::Acc],
-    dy: &[T],
-    width: usize,
-) -> Vec<T::Acc> {
-    let [dw] = column_sums(ctx, [x, dy], width, |row| rstd[row], |r, [x, dy]| [dy * (x * r)]);
-    dw
 }

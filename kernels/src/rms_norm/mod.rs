@@ -1,7 +1,9 @@
 //! Root mean square layer normalisation.
 
 mod cpu;
+mod cuda;
 
+use crate::column_sums::{self, Terms};
 use crate::operator::*;
 use bigmac_runtime::{Context, Error, Result, Spec, Tensor};
 
@@ -45,10 +47,14 @@ impl Operator for RmsNorm {
         let (x, w) = (inputs[0].contiguous(ctx)?, weights[0].contiguous(ctx)?);
         let mut y = Tensor::empty(ctx, x.shape(), x.dtype())?;
         let mut rstd = Tensor::empty(ctx, &[x.len() / w.len()], x.dtype().accumulator())?;
-        crate::for_float!(self.name(), x.dtype(), T => {
-            cpu::forward::<T>(ctx, x.as_slice()?, w.as_slice()?, self.eps, y.as_mut_slice()?, rstd.as_mut_slice()?);
-            Ok(())
-        })?;
+        if ctx.is_gpu() {
+            cuda::forward(ctx, self.name(), (&x, &w), self.eps, (&mut y, &mut rstd))?;
+        } else {
+            crate::for_float!(self.name(), x.dtype(), T => {
+                cpu::forward::<T>(ctx, x.as_slice()?, w.as_slice()?, self.eps, y.as_mut_slice()?, rstd.as_mut_slice()?);
+                Ok(())
+            })?;
+        }
         let saved = [inputs[0].clone(), rstd];
         Ok(Forwarded::one(y, saved.into_iter().filter(|_| need.any())))
     }
@@ -59,11 +65,15 @@ impl Operator for RmsNorm {
         let dy = backward.grad(self.name())?.contiguous(ctx)?;
         let w = backward.weights[0].contiguous(ctx)?;
         let mut dx = Tensor::empty(ctx, x.shape(), x.dtype())?;
-        crate::for_float!(self.name(), x.dtype(), T => {
-            let (x, w, dy) = (x.as_slice()?, w.as_slice()?, dy.as_slice()?);
-            cpu::backward_input::<T>(ctx, x, w, rstd.as_slice()?, dy, dx.as_mut_slice()?);
-            Ok(())
-        })?;
+        if ctx.is_gpu() {
+            cuda::backward_input(ctx, self.name(), (&x, &w), rstd, &dy, &mut dx)?;
+        } else {
+            crate::for_float!(self.name(), x.dtype(), T => {
+                let (x, w, dy) = (x.as_slice()?, w.as_slice()?, dy.as_slice()?);
+                cpu::backward_input::<T>(ctx, x, w, rstd.as_slice()?, dy, dx.as_mut_slice()?);
+                Ok(())
+            })?;
+        }
         Ok([Some(dx)].into_iter().collect())
     }
 
@@ -78,10 +88,7 @@ impl Operator for RmsNorm {
         let rstd = backward.saved(self.name(), 1)?;
         let dy = backward.grad(self.name())?.contiguous(ctx)?;
         let width = backward.weights[0].len();
-        crate::for_float!(self.name(), x.dtype(), T => {
-            let dw = cpu::weight_gradient::<T>(ctx, x.as_slice()?, rstd.as_slice()?, dy.as_slice()?, width);
-            grad.put(&dw)
-        })
+        column_sums::into_grad(ctx, self.name(), &dy, width, Terms::Scaled { x: &x, rstd }, &mut grad)
     }
 }
 
@@ -89,6 +96,7 @@ impl Operator for RmsNorm {
 mod tests {
     use super::*;
     use crate::check::Check;
+    use bigmac_runtime::DType;
 
     #[test]
     fn every_width_passes() {
@@ -97,6 +105,25 @@ mod tests {
             // A row of one element is normalised to its sign unless eps counts: its gradient would be all rounding.
             let eps = if width[0] == 1 { 0.5 } else { 1e-6 };
             Check::new(&RmsNorm { eps }).input(shape).weight(width).run().unwrap();
+        }
+    }
+
+    #[test]
+    fn widths_around_the_edges_of_teams_pass() {
+        // Teams of 8, 16 and 32 threads, of 64 to 512, and rows too wide to be held; one below, at and one above.
+        for (rows, width) in
+            [(1, 31), (7, 33), (5, 63), (9, 64), (3, 65), (40, 127), (35, 128), (2, 129), (3, 512)]
+        {
+            Check::new(&RmsNorm { eps: 1e-6 }).input(&[rows, width]).weight(&[width]).run().unwrap();
+        }
+        for (rows, width) in [(5, 1024), (3, 1152), (2, 4099), (1, 8195), (2, 8200), (1, 16_384), (2, 16_392)]
+        {
+            Check::new(&RmsNorm { eps: 1e-6 })
+                .input(&[rows, width])
+                .weight(&[width])
+                .dtypes(&[DType::F32, DType::BF16])
+                .run()
+                .unwrap();
         }
     }
 

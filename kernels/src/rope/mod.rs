@@ -1,6 +1,7 @@
 //! Rotary position embedding.
 
 mod cpu;
+mod cuda;
 mod tables;
 
 pub use tables::rope_tables;
@@ -23,8 +24,15 @@ pub struct Rope {
 
 impl Rope {
     fn rotate(&self, ctx: &Context, x: &Tensor, cos: &Tensor, sin: &Tensor, inverse: bool) -> Result<Tensor> {
-        let (x, cos, sin) = (x.contiguous(ctx)?, cos.contiguous(ctx)?, sin.contiguous(ctx)?);
+        let (cos, sin) = (cos.contiguous(ctx)?, sin.contiguous(ctx)?);
         let mut y = Tensor::empty(ctx, x.shape(), x.dtype())?;
+        if ctx.is_gpu() {
+            // Heads may lie anywhere: one sequence's part of several, or the transpose of an attention's gradient.
+            let x = if x.strides().last() == Some(&1) { x.clone() } else { x.contiguous(ctx)? };
+            cuda::rotate(ctx, self.name(), *self, &x, (&cos, &sin), inverse, &mut y)?;
+            return Ok(y);
+        }
+        let x = x.contiguous(ctx)?;
         let (shape, mode) = ((x.shape()[1], x.shape()[2]), (self.interleaved, inverse));
         crate::for_float!(self.name(), x.dtype(), T => {
             let angles = (cos.as_slice()?, sin.as_slice()?);
@@ -92,7 +100,9 @@ mod tests {
     #[test]
     fn every_shape_passes() {
         for interleaved in [false, true] {
-            for [t, h, d] in [[1, 1, 2], [5, 3, 6], [7, 4, 24], [3, 2, 66], [0, 2, 4]] {
+            for [t, h, d] in
+                [[1, 1, 2], [5, 3, 6], [7, 4, 24], [3, 2, 66], [0, 2, 4], [3, 8, 64], [9, 12, 16]]
+            {
                 let table = |stream| (random(&[t, d / 2], stream), [t, d / 2]);
                 let ((cos, shape), (sin, _)) = (table(1), table(2));
                 Check::new(&Rope { interleaved })
