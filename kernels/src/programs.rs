@@ -12,5 +12,7 @@ use bigmac_runtime::gpu::{Variants, copy_variants};
 /// ```
 /// Where knobs follow from shapes, [`Variants::launched`] takes those of a launch.
 pub fn programs() -> Vec<Variants> {
-    vec![copy_variants()]
+    let mut programs = vec![copy_variants()];
+    programs.extend(crate::product::cuda::programs());
+    programs
 }

@@ -1,6 +1,7 @@
 //! Batched product of two activations.
 
 mod cpu;
+mod cuda;
 #[cfg(test)]
 mod tests;
 
@@ -11,7 +12,8 @@ use bigmac_runtime::{Context, Error, Result, Spec, Tensor};
 
 /// `y = a b` for each matrix of a batch, as `torch.matmul` without broadcasting: inputs a `[.., m, k]` (stored `[.., k, m]`
 /// when `transpose_a`) and b `[.., k, n]` (stored `[.., n, k]` when `transpose_b`), of equal leading extents; output
-/// `[.., m, n]`. Strided views are read where they lie in F32 and F64. Sums are kept in the accumulator dtype.
+/// `[.., m, n]`. Strided views are read where they lie in F32 and F64,
+/// and on a GPU where each matrix or its transpose has contiguous rows and the matrices are evenly spaced. Sums are kept in the accumulator dtype.
 ///
 /// Backward: `da = dy b^T`, `db = a^T dy`, each transposed back as it was stored. Saves b for the first and a for the second.
 #[derive(Clone, Copy, Debug, Default)]
@@ -65,6 +67,9 @@ impl MatMul {
     where
         T::Acc: crate::product::Scalar,
     {
+        if ctx.is_gpu() {
+            return cuda::batched(ctx, (a, transpose_a), (b, transpose_b), shape);
+        }
         let (a, b) = (operand(ctx, a)?, operand(ctx, b)?);
         rounded::<T>(ctx, shape, |y| {
             cpu::batched(ctx, &matrices(&a, transpose_a)?, &matrices(&b, transpose_b)?, y)

@@ -1,9 +1,10 @@
-//! Matrix products on slices, shared by the operators that need one.
+//! Matrix products, shared by the operators that need one: on a GPU in [`cuda`], and here on slices.
 //!
 //! Training multiplies matrices of 16 to 700 rows by weights of a few hundred: at these sizes packing, dispatch and
-//! allocation cost as much as the arithmetic, so the inner loops ([`tile`]) read their operands where they lie.
+//! allocation cost as much as the arithmetic, so the inner loops (`tile`) read their operands where they lie.
 
 mod convert;
+pub mod cuda;
 mod matrix;
 mod tile;
 mod transpose;
