@@ -29,6 +29,11 @@ impl Parameter {
         &self.tensor
     }
 
+    /// The weight, to be changed by an optimizer; its shape must stay.
+    pub fn tensor_mut(&mut self) -> &mut Tensor {
+        &mut self.tensor
+    }
+
     /// False when it is frozen.
     pub fn trainable(&self) -> bool {
         self.trainable
@@ -96,6 +101,11 @@ impl Parameters {
     /// Every parameter with its number, in order.
     pub fn iter(&self) -> impl Iterator<Item = (ParamId, &Parameter)> {
         self.list.iter().enumerate().map(|(i, p)| (ParamId(i), p))
+    }
+
+    /// Every parameter, in order, to be changed by an optimizer.
+    pub fn iter_mut(&mut self) -> impl Iterator<Item = &mut Parameter> {
+        self.list.iter_mut()
     }
 
     /// Number of parameters.
@@ -177,15 +187,27 @@ impl Gradients {
         WeightGrad { buffer: &mut self.flat, range: self.ranges[id.0].clone(), accumulate }
     }
 
+    /// Overwrites the gradient of a parameter with `values`, one per element, in the buffer's dtype.
+    ///
+    /// # Errors
+    /// Those of [`Tensor::write`].
+    pub fn replace(&mut self, ctx: &Context, id: ParamId, values: &Tensor) -> Result<()> {
+        let sink = self.sink(id);
+        if sink.range.len() != values.len() {
+            let wanted = format!("{} values", sink.range.len());
+            return Err(Error::shape("gradient", values.shape(), wanted));
+        }
+        sink.buffer.write(ctx, sink.range.start, values)
+    }
+
     /// Ends a step: gradients that nothing was written to become zero.
     ///
     /// # Errors
     /// [`Error::Shared`] when someone still holds the buffer.
     pub fn finish_step(&mut self) -> Result<()> {
-        let size = self.flat.dtype().size();
         for (range, written) in self.ranges.iter().zip(&mut self.written) {
             if !std::mem::replace(written, true) {
-                self.flat.as_mut_bytes()?[range.start * size..range.end * size].fill(0);
+                self.flat.clear(range.clone())?;
             }
         }
         Ok(())

@@ -22,6 +22,7 @@ mod communicator;
 mod error;
 mod local;
 mod reduce;
+mod reduce_cuda;
 mod tag;
 
 pub use communicator::{Communicator, Reduce, shard};

@@ -55,6 +55,9 @@ pub(crate) fn reduce(
     start: usize,
     out: &mut Tensor,
 ) -> Result<()> {
+    if ctx.is_gpu() {
+        return crate::reduce_cuda::reduce(ctx, op, inputs, start, out);
+    }
     match out.dtype() {
         DType::F64 => with_op::<f64>(ctx, op, inputs, start, out),
         DType::F32 => with_op::<f32>(ctx, op, inputs, start, out),

@@ -173,7 +173,7 @@ fn next_logits(g: &mut Graph<'_>, model: &Qwen3, input: &[Prompt], cache: &mut K
 
 /// One row of a matrix.
 fn row_f64(ctx: &Context, matrix: &Tensor, row: usize) -> Result<Vec<f64>> {
-    let row = matrix.narrow(0, row, 1)?.contiguous(ctx)?;
+    let row = matrix.narrow(0, row, 1)?.to_cpu(ctx)?;
     for_float!("logits", row.dtype(), T => Ok(row.as_slice::<T>()?.iter().map(|x| x.acc().f64()).collect()))
 }
 

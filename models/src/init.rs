@@ -105,9 +105,11 @@ impl ParameterSpec {
 /// # Errors
 /// [`Error::DType`] when `dtype` is no float type; those of allocation.
 pub fn values(ctx: &Context, spec: &ParameterSpec, dtype: DType, seed: u64) -> Result<Tensor> {
-    let mut tensor = Tensor::empty(ctx, &spec.shape, dtype)?;
-    for_float!("init", dtype, T => { fill::<T>(ctx, spec, seed, tensor.as_mut_slice()?); Ok(()) })?;
-    Ok(tensor)
+    // On the CPU whatever the device: once per run, and the same values everywhere.
+    let host = &ctx.host();
+    let mut tensor = Tensor::empty(host, &spec.shape, dtype)?;
+    for_float!("init", dtype, T => { fill::<T>(host, spec, seed, tensor.as_mut_slice()?); Ok(()) })?;
+    tensor.to_device(ctx)
 }
 
 fn fill<T: Float>(ctx: &Context, spec: &ParameterSpec, seed: u64, out: &mut [T]) {

@@ -34,9 +34,22 @@ impl Context {
         Context::with_stream(rank, threads, Stream::gpu(gpu))
     }
 
-    /// The same rank, threads and memory on the CPU, with allocations counted as copies of what lies on the device.
+    /// A context on a GPU where there is one, else on the CPU.
+    ///
+    /// # Errors
+    /// As [`Context::cpu`].
+    pub fn on(rank: usize, threads: usize, gpu: Option<&Gpu>) -> Result<Self> {
+        Context::with_stream(rank, threads, gpu.map_or_else(Stream::cpu, Stream::gpu))
+    }
+
+    /// This context where it is on the CPU; else the same rank, threads and memory on the CPU, with allocations counted as copies of what
+    /// lies on the device.
     pub fn host(&self) -> Context {
-        Context { stream: Stream::cpu(), ..self.in_scope(scopes::HOST) }
+        if self.is_gpu() {
+            Context { stream: Stream::cpu(), ..self.in_scope(scopes::HOST) }
+        } else {
+            self.clone()
+        }
     }
 
     fn with_stream(rank: usize, threads: usize, stream: Stream) -> Result<Self> {

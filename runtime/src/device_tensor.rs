@@ -6,6 +6,7 @@ use crate::dtype::Element;
 use crate::error::{Error, Result};
 use crate::gpu::{Arg, Gpu};
 use crate::tensor::Tensor;
+use std::ops::Range;
 
 impl Tensor {
     /// Where the storage lies; `Cpu` for a tensor without values.
@@ -60,11 +61,23 @@ impl Tensor {
     /// # Errors
     /// As [`Tensor::arg_mut`].
     pub fn arg_mut_at(&mut self, offset: usize) -> Result<Arg> {
-        self.check_contiguous("launch")?;
-        if !self.is_unshared() {
-            return Err(Error::Shared { op: "launch", owners: self.owners() });
-        }
+        self.check_writable("launch")?;
         self.arg_at(offset)
+    }
+
+    /// Fails unless `op` can write to this tensor, wherever it lies.
+    ///
+    /// # Errors
+    /// [`Error::NotContiguous`]; [`Error::Shared`] when another tensor holds the storage; [`Error::NoValues`].
+    pub fn check_writable(&self, op: &'static str) -> Result<()> {
+        self.check_contiguous(op)?;
+        if self.is_shape_only() {
+            return Err(Error::NoValues { op });
+        }
+        if !self.is_unshared() {
+            return Err(Error::Shared { op, owners: self.owners() });
+        }
+        Ok(())
     }
 
     /// The values of a view, in row-major order; waits for the device.
@@ -104,6 +117,28 @@ impl Tensor {
                 Err(self.not_on_device("to_device", gpu.device()))
             }
             _ => self.contiguous(ctx),
+        }
+    }
+
+    /// Sets the elements `range` of this contiguous, unshared tensor to zero.
+    ///
+    /// # Errors
+    /// As [`Tensor::write`].
+    pub fn clear(&mut self, range: Range<usize>) -> Result<()> {
+        if range.start > range.end || range.end > self.len() {
+            return Err(Error::shape("clear", self.shape(), format!("a tensor that holds {range:?}")));
+        }
+        let size = self.dtype().size();
+        let bytes = range.len() * size;
+        let Some(gpu) = self.allocation().map(|(gpu, _)| gpu.clone()) else {
+            self.as_mut_bytes()?[range.start * size..][..bytes].fill(0);
+            return Ok(());
+        };
+        match self.arg_mut_at(range.start)? {
+            Arg::Pointer(address) if bytes > 0 => {
+                gpu.driver().fill(address, 0, bytes).map_err(|e| gpu.error("clear", e))
+            }
+            _ => Ok(()),
         }
     }
 

@@ -1,10 +1,12 @@
 //! A trained model, loaded whole from a run's checkpoint.
 
 use anyhow::Context as _;
+use bigmac::config::Config;
 use bigmac::data::Tokenizer;
 use bigmac::model::{ModelShape, Placement, RankModules};
-use bigmac::train::{Checkpoint, Session, tokenizer};
+use bigmac::train::{Checkpoint, Session, open_gpu, tokenizer};
 use bigmac_runtime::Context;
+use bigmac_runtime::gpu::Gpu;
 use clap::Args;
 use std::path::PathBuf;
 
@@ -13,6 +15,9 @@ use std::path::PathBuf;
 pub struct RunArg {
     /// A run's directory (its newest checkpoint is taken), or one of its checkpoints.
     run: PathBuf,
+    /// What to compute on: cpu, cuda, cuda:N or replay [default: what the run was trained on].
+    #[arg(long)]
+    device: Option<String>,
 }
 
 /// A model with what belongs to it.
@@ -25,7 +30,11 @@ pub struct Loaded {
     pub shape: ModelShape,
     /// Its tokenizer.
     pub tokenizer: Tokenizer,
-    /// A context on this machine's processor.
+    /// The run's configuration, with the device that was asked for.
+    pub config: Config,
+    /// The GPU of that device; none for the CPU.
+    gpu: Option<Gpu>,
+    /// A context on that device.
     pub ctx: Context,
 }
 
@@ -33,20 +42,24 @@ impl Loaded {
     /// Loads the model.
     pub fn open(arg: &RunArg) -> anyhow::Result<Loaded> {
         let checkpoint = Checkpoint::open(&arg.run)?;
-        let config = &checkpoint.state().config;
-        let tokenizer = tokenizer(config)?;
+        let mut config = checkpoint.state().config.clone();
+        if let Some(device) = &arg.device {
+            config.pipeline.device.clone_from(device);
+        }
+        let tokenizer = tokenizer(&config)?;
         let shape = ModelShape::new(&config.model, &tokenizer)?;
         checkpoint.check_vocabulary(&shape)?;
-        let ctx = Context::cpu(0, threads())?;
+        let gpu = open_gpu(&config.pipeline.device)?;
+        let ctx = Context::on(0, threads(), gpu.as_ref())?;
         let modules = RankModules::new(&ctx, &shape, &Placement::whole(&shape)?, 0, &|ctx, kind, specs| {
             checkpoint.parameters(ctx, kind, specs, shape.dtype)
         })?;
-        Ok(Loaded { checkpoint, modules, shape, tokenizer, ctx })
+        Ok(Loaded { checkpoint, modules, shape, tokenizer, config, gpu, ctx })
     }
 
     /// The session that the model was trained in, with its data.
     pub fn session(&self) -> anyhow::Result<Session> {
-        Session::open(&self.checkpoint.state().config, &|_| {})
+        Session::open_on(self.gpu.clone(), &self.config, &|_| {})
             .context("the run's data set, whose path is taken from the current folder")
     }
 }

@@ -6,8 +6,8 @@ use bigmac::execute::Program;
 use bigmac::schedule::render::{TimeUnit, Timeline, Trace, html};
 use bigmac::schedule::simulate::simulate;
 use bigmac::train::{Observer, Session, Snapshot, StepReport, TrainError};
+use bigmac_runtime::Error;
 use bigmac_runtime::fs::write_atomically;
-use bigmac_runtime::{Context, Error};
 use indicatif::{HumanBytes, ProgressBar, ProgressStyle};
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
@@ -93,7 +93,7 @@ impl RunProgress {
         let p = &config.pipeline;
         let heldout = session.heldout.as_ref().map_or(0, |h| h.len());
         self.say(&format!(
-            "{} samples of {} ({heldout} held out), {} steps of {} in at least {} microbatches, schedule {} over {} ranks x {} threads, {}",
+            "{} samples of {} ({heldout} held out), {} steps of {} in at least {} microbatches, schedule {} over {} ranks x {} threads, {} on {}",
             data.len(),
             data.file().display(),
             config.train.steps,
@@ -103,6 +103,7 @@ impl RunProgress {
             p.ranks,
             p.threads,
             session.shape.dtype,
+            p.device,
         ));
     }
 
@@ -165,7 +166,7 @@ impl Observer for RunProgress {
         if session.heldout.is_none() {
             return Ok(());
         }
-        let ctx = Context::cpu(0, 1)?;
+        let ctx = session.context(0, 1)?;
         let mut whole = snapshot.whole_model(&ctx, &session.shape)?;
         let evaluation = evaluate(session, &mut whole, self.samples, self.threads)?;
         let folder = self.folder.join("samples");

@@ -37,6 +37,10 @@ pub struct TrainArgs {
     /// Ranks, each a thread (or several) of this process.
     #[arg(long)]
     ranks: Option<usize>,
+    /// What to compute on: cpu, cuda, cuda:N or replay. On a CUDA device in bf16 with fp32 master weights, unless --set
+    /// model.dtype=f32 says otherwise.
+    #[arg(long)]
+    device: Option<String>,
     /// Steps of the whole run.
     #[arg(long)]
     steps: Option<u64>,
@@ -54,7 +58,11 @@ pub struct TrainArgs {
 impl TrainArgs {
     /// The settings that the command's own flags stand for, before those of --set.
     fn settings(&self) -> Vec<String> {
+        // A resumed run keeps its dtype.
+        let bf16 = self.resume.is_none() && self.device.as_ref().is_some_and(|d| d.starts_with("cuda"));
         let flags = [
+            self.device.as_ref().map(|d| format!("pipeline.device={d}")),
+            bf16.then(|| "model.dtype=bf16".to_owned()),
             self.schedule.as_ref().map(|s| format!("pipeline.schedule={s}")),
             self.ranks.map(|n| format!("pipeline.ranks={n}")),
             self.steps.map(|n| format!("train.steps={n}")),
@@ -93,7 +101,7 @@ pub fn run(args: &TrainArgs) -> anyhow::Result<()> {
         return finish(args, &folder, outcome.step, None);
     }
     let threads = config.pipeline.ranks * config.pipeline.threads;
-    let ctx = bigmac_runtime::Context::cpu(0, 1)?;
+    let ctx = session.context(0, 1)?;
     let mut whole = snapshot.whole_model(&ctx, &session.shape)?;
     progress.say("evaluating on unseen samples");
     let evaluation = evaluate(&session, &mut whole, config.output.final_samples, threads)?;

@@ -2,6 +2,7 @@
 
 use super::{Config, ConfigError};
 use crate::schedule::budget::module_budgets;
+use bigmac_runtime::Device;
 
 impl Config {
     /// Checks what types alone don't: counts that have to be at least one, widths that have to agree.
@@ -104,6 +105,9 @@ impl Config {
                 p.ranks
             ),
         )?;
+        if let Err(error) = p.device.parse::<Device>() {
+            require(false, "pipeline.device", format!("'{}'", p.device), error)?;
+        }
         if let Err(error) = module_budgets(&p.budget) {
             require(
                 false,

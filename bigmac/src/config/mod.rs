@@ -269,6 +269,9 @@ pub struct Pipeline {
     pub ranks: usize,
     /// LLM chunks on each rank; more than 1 where the order of chunks interleaves them.
     pub chunks: usize,
+    /// What ranks compute on: `cpu`, `cuda` or `cuda:N` (all ranks share that GPU), or `replay`, which runs the GPU's kernels on the CPU
+    /// for testing.
+    pub device: String,
     /// Threads of each rank.
     pub threads: usize,
     /// Microbatches that share a slot; 0: the schedule chooses.
@@ -290,6 +293,7 @@ impl Default for Pipeline {
             llm: "1f1b".into(),
             ranks: 2,
             chunks: 1,
+            device: "cpu".into(),
             threads: 1,
             group: 0,
             llm_group: 0,

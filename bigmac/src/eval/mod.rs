@@ -119,11 +119,13 @@ pub fn evaluate(
     let (modules, shape) = (&*modules, &session.shape);
     // Shares of 32 fill a batch of prompts; a drawing is long enough to be shared alone.
     let shares: Vec<&[usize]> = read.chunks(32).collect();
-    let captions = share(&shares, threads, |ctx, share| captions(ctx, modules, shape, dataset, share))?;
+    let captions =
+        share(session, &shares, threads, |ctx, share| captions(ctx, modules, shape, dataset, share))?;
     evaluation.captions = captions.into_iter().flatten().collect();
     let detector = Detector::new(shape.draw_size);
-    evaluation.drawings =
-        share(&drawn, threads, |ctx, &sample| drawing(ctx, modules, session, dataset, sample, &detector))?;
+    evaluation.drawings = share(session, &drawn, threads, |ctx, &sample| {
+        drawing(ctx, modules, session, dataset, sample, &detector)
+    })?;
     let summary = &mut evaluation.summary;
     summary.caption_exact = fraction(evaluation.captions.iter().map(|c| c.given == c.wanted));
     let verdicts = || evaluation.drawings.iter().filter_map(|d| d.verdict);
@@ -143,13 +145,14 @@ fn fraction(flags: impl Iterator<Item = bool>) -> Option<f64> {
 
 /// Runs `f` on every item, on several threads that each have a context of their own, and returns the results in order.
 fn share<T: Sync, R: Send>(
+    session: &Session,
     items: &[T],
     threads: usize,
     f: impl Fn(&Context, &T) -> Result<R, TrainError> + Sync,
 ) -> Result<Vec<R>, TrainError> {
     let next = AtomicUsize::new(0);
     let work = || -> Result<Vec<(usize, R)>, TrainError> {
-        let ctx = Context::cpu(0, 1)?;
+        let ctx = session.context(0, 1)?;
         let mut done = Vec::new();
         loop {
             let i = next.fetch_add(1, Ordering::Relaxed);
@@ -191,7 +194,7 @@ fn losses(
     let pipeline = Pipeline { schedule: "monolithic".into(), ranks: 1, ..Pipeline::default() };
     let program = program(&plan, &costs, &pipeline)?;
     let task = step_task(session, &plan, u64::from(EVALUATION_STEP));
-    let ctx = Context::cpu(0, session.config.pipeline.threads)?;
+    let ctx = session.context(0, session.config.pipeline.threads)?;
     let timeout = Duration::from_secs_f64(session.config.pipeline.timeout);
     let mut world = LocalCommunicator::world(1, timeout);
     let comm = world.pop().ok_or_else(|| Error::argument("evaluate", "a world of one rank has no rank"))?;

@@ -61,5 +61,5 @@ pub fn paint(
     let grid = shape.draw_grid()?;
     let latents = sampler.draw(ctx, &generator.net, &generator.params, &cond, grid, key)?;
     let picture = shape.codec.decode(ctx, &latents, grid)?;
-    Ok(cast(ctx, &picture, DType::F32)?.contiguous(ctx)?.as_slice::<f32>()?.to_vec())
+    Ok(cast(ctx, &picture, DType::F32)?.to_vec(ctx)?)
 }

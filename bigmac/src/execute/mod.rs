@@ -1,6 +1,7 @@
 //! Execution: one executor runs every schedule for real, with explicit activation buffers.
 
 mod buffers;
+mod clock;
 mod cost;
 mod encoder;
 mod error;

@@ -1,6 +1,7 @@
 //! The one executor: runs a rank's list of ops, whatever schedule wrote it.
 
 use super::buffers::{ActivationBuffers, Activations};
+use super::clock::Clock;
 use super::error::ExecuteError;
 use super::task::StepTask;
 use super::unit::{Forwarded, LossPart, Recorded};
@@ -96,6 +97,8 @@ struct Run<'a> {
     recomputed: Vec<Unit>,
     /// What their forwards read, for their recomputation; counted as messages until then.
     inputs: HashMap<Unit, HashMap<Value, Tensor>>,
+    /// Losses on a device that the host has not seen yet.
+    losses: Vec<(Unit, LossPart, Tensor)>,
     measured: Measured,
 }
 
@@ -125,14 +128,15 @@ pub fn run(
         buffers: ActivationBuffers::new(rank, &program.buffers),
         recomputed: recomputed(ops),
         inputs: HashMap::new(),
+        losses: Vec::new(),
         measured: Measured::default(),
     };
-    let start = Instant::now();
+    let mut clock = Clock::start(ctx)?;
     for op in ops {
-        let begun = start.elapsed().as_secs_f64();
         run.measured.waits.push(0.0);
+        clock.begin()?;
         run.op(op)?;
-        run.measured.spans.push((begun, start.elapsed().as_secs_f64()));
+        clock.end()?;
         let mut held = PerModule::default();
         for kind in ModuleKind::ALL {
             held[kind] = ctx.memory().scope(activation_scope(kind)).current();
@@ -140,7 +144,13 @@ pub fn run(
         }
         run.measured.held.push(held);
     }
-    let measured = run.measured;
+    run.count_late_losses()?;
+    let mut measured = run.measured;
+    measured.spans = clock.finish()?;
+    if ctx.is_gpu() {
+        // The host's waits are not the device's.
+        measured.waits.fill(0.0);
+    }
     modules.finish_step()?;
     Ok(measured)
 }
@@ -257,8 +267,32 @@ impl Run<'_> {
     }
 
     fn count_loss(&mut self, unit: Unit, part: LossPart, loss: &Tensor) -> Result<(), ExecuteError> {
+        if self.ctx.is_gpu() {
+            // Looked at when the step ends: the host doesn't wait in between.
+            self.losses.push((unit, part, loss.clone()));
+            return Ok(());
+        }
         let loss = cast(self.ctx, loss, DType::F64)?;
-        let value = loss.as_slice::<f64>()?.iter().sum::<f64>();
+        self.add_loss(unit, part, loss.as_slice::<f64>()?.iter().sum::<f64>())
+    }
+
+    /// Downloads the losses that were put off, all at once.
+    fn count_late_losses(&mut self) -> Result<(), ExecuteError> {
+        let late = std::mem::take(&mut self.losses);
+        if late.is_empty() {
+            return Ok(());
+        }
+        let mut all = Tensor::empty(self.ctx, &[late.len()], DType::F32)?;
+        for (i, (_, _, loss)) in late.iter().enumerate() {
+            all.write(self.ctx, i, loss)?;
+        }
+        let values = all.to_vec::<f32>(self.ctx)?;
+        late.into_iter()
+            .zip(values)
+            .try_for_each(|((unit, part, _), value)| self.add_loss(unit, part, f64::from(value)))
+    }
+
+    fn add_loss(&mut self, unit: Unit, part: LossPart, value: f64) -> Result<(), ExecuteError> {
         if !value.is_finite() {
             return Err(ExecuteError::NotFinite {
                 step: self.task.step(),

@@ -68,8 +68,9 @@ impl Inputs for Live<'_, '_> {
 
     fn drawing(&mut self, item: &DrawItem, latents: &Spec) -> Result<Drawing, ExecuteError> {
         let task = self.task;
-        let picture = Tensor::from_slice(self.ctx, &load_draw_item(item)?, &[3, item.size, item.size])?;
-        let clean = task.shape.codec.encode(self.ctx, &picture)?;
+        let host = self.ctx.host();
+        let picture = Tensor::from_slice(&host, &load_draw_item(item)?, &[3, item.size, item.size])?;
+        let clean = task.shape.codec.encode(&host, &picture)?;
         let key = SampleKey { seed: task.seed, step: task.step as u32, sample: item.sample };
         let noised = task.flow.noised(self.ctx, &clean, key, latents.dtype)?;
         let time = time_features(self.ctx, noised.time, latents.dtype)?;

@@ -122,11 +122,10 @@ impl Recorded {
                 Seed::Value(value) => take(value)?,
                 Seed::Rows(parts) => {
                     let mut grad = Tensor::zeros(ctx, &end.spec.shape, end.spec.dtype)?;
-                    let row = end.spec.bytes() / end.spec.shape.first().copied().unwrap_or(1).max(1);
+                    let row = end.spec.len() / end.spec.shape.first().copied().unwrap_or(1).max(1);
                     let mut at = 0;
                     for (value, rows) in parts {
-                        let part = take(value)?;
-                        grad.as_mut_bytes()?[at..at + rows * row].copy_from_slice(part.as_bytes()?);
+                        grad.write(ctx, at, &take(value)?)?;
                         at += rows * row;
                     }
                     grad

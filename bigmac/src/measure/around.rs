@@ -32,7 +32,7 @@ pub fn around(
     let tokens = plan.microbatches.iter().map(|load| load.tokens.len()).max().unwrap_or(0);
     let hidden = (tokens * session.shape.width() * session.shape.dtype.size()).max(4);
     let ranks = run_ranks(pipeline.ranks, timeout, |comm| {
-        let ctx = Context::cpu(comm.rank(), pipeline.threads)?;
+        let ctx = session.context(comm.rank(), pipeline.threads)?;
         let mut times = [Vec::new(), Vec::new(), Vec::new(), Vec::new()];
         let placement = Placement::of(&session.shape, &program.workload)?;
         let seed = session.config.run.seed;
@@ -44,13 +44,16 @@ pub fn around(
             let measured = run(&ctx, &comm, program, &task, &mut modules)?;
             let ping = [ping_pong(&ctx, &comm, 4)?, ping_pong(&ctx, &comm, hidden)?];
             comm.barrier()?;
+            ctx.stream().synchronize()?;
             let began = Instant::now();
             reduce(&ctx, &comm, &mut modules, &measured, false)?;
+            ctx.stream().synchronize()?;
             let reduced = began.elapsed().as_secs_f64();
             let began = Instant::now();
             for (optimizer, (_, params, gradients)) in optimizers.iter_mut().zip(modules.parts_mut()) {
                 optimizer.step(&ctx, params, gradients, &session.config.train, 0.0, round as u64, 1.0)?;
             }
+            ctx.stream().synchronize()?;
             let stepped = began.elapsed().as_secs_f64();
             if round >= rounds.warmup {
                 let all = [ping[0], ping[1], reduced, stepped];

@@ -95,7 +95,7 @@ fn run_rank(
     progress: &(dyn Fn() + Sync),
 ) -> Result<RankTurns, TrainError> {
     let Place { session, plan, rounds, comm } = *place;
-    let ctx = Context::cpu(comm.rank(), session.config.pipeline.threads)?;
+    let ctx = session.context(comm.rank(), session.config.pipeline.threads)?;
     let mut layouts: Vec<RankModules> = Vec::new();
     let mut layout_of = Vec::with_capacity(programs.len());
     for program in programs {

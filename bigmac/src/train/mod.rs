@@ -21,7 +21,7 @@ pub use program::{options, program, program_on};
 pub use rank::step_task;
 pub use reduce::{Totals, reduce};
 pub use schedule::learning_rate;
-pub use session::{SHAPES_FOLDER, Session, tokenizer};
+pub use session::{SHAPES_FOLDER, Session, open_gpu, tokenizer};
 pub use snapshot::{Snapshot, state_name};
 
 use crate::config;

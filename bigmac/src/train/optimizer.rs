@@ -1,8 +1,8 @@
 //! AdamW over a module's parameters, with its state in flat buffers.
 
 use crate::config::Train;
-use bigmac_autograd::{Gradients, ParamId, Parameters};
-use bigmac_kernels::adamw::{self, AdamW};
+use bigmac_autograd::{Gradients, Parameters};
+use bigmac_kernels::adamw::{AdamW, Group, Member, State};
 use bigmac_kernels::cast::cast;
 use bigmac_runtime::memory::scopes;
 use bigmac_runtime::{Context, DType, Result, Tensor};
@@ -14,6 +14,7 @@ pub struct Optimizer {
     first: Tensor,
     second: Tensor,
     master: Option<Tensor>,
+    group: Group,
 }
 
 /// The parts of an optimizer's state that are written to checkpoints.
@@ -32,13 +33,13 @@ impl Optimizer {
             let mut master = zeros()?;
             for (_, p) in params.iter() {
                 let weight = cast(&ctx, p.tensor(), DType::F32)?;
-                master.as_mut_slice::<f32>()?[p.range()].copy_from_slice(weight.as_slice()?);
+                master.write(&ctx, p.range().start, &weight)?;
             }
             Some(master)
         } else {
             None
         };
-        Ok(Optimizer { first: zeros()?, second: zeros()?, master })
+        Ok(Optimizer { first: zeros()?, second: zeros()?, master, group: Group::default() })
     }
 
     /// A part of the state by its name in [`STATE_PARTS`]; `None` where the parameters need no masters.
@@ -76,27 +77,21 @@ impl Optimizer {
         step: u64,
         grad_scale: f64,
     ) -> Result<()> {
-        let flat = gradients.flat().as_slice::<f32>()?;
-        let (first, second) = (self.first.as_mut_slice::<f32>()?, self.second.as_mut_slice::<f32>()?);
-        let mut master = self.master.as_mut().map(|m| m.as_mut_slice::<f32>()).transpose()?;
-        let ids: Vec<ParamId> = params.iter().filter(|(_, p)| p.trainable()).map(|(id, _)| id).collect();
-        for id in ids {
-            let parameter = params.parameter(id);
-            let range = parameter.range();
-            let decays = parameter.tensor().shape().len() > 1 && !is_embedding(parameter.name());
-            let settings = AdamW {
-                lr,
-                betas: [train.beta1, train.beta2],
-                eps: train.epsilon,
-                weight_decay: if decays { train.weight_decay } else { 0.0 },
-                step: step + 1,
-                grad_scale,
-            };
-            let master = master.as_mut().map(|m| &mut m[range.clone()]);
-            let (grad, m, v) = (&flat[range.clone()], &mut first[range.clone()], &mut second[range.clone()]);
-            adamw::step(ctx, settings, params.get_mut(id), master, grad, m, v)?;
-        }
-        Ok(())
+        let settings = AdamW {
+            lr,
+            betas: [train.beta1, train.beta2],
+            eps: train.epsilon,
+            weight_decay: train.weight_decay,
+            step: step + 1,
+            grad_scale,
+        };
+        let members = params.iter_mut().filter(|p| p.trainable()).map(|parameter| Member {
+            decays: parameter.tensor().shape().len() > 1 && !is_embedding(parameter.name()),
+            range: parameter.range(),
+            weight: parameter.tensor_mut(),
+        });
+        let state = State { first: &mut self.first, second: &mut self.second, master: self.master.as_mut() };
+        self.group.step(ctx, settings, None, members, gradients.flat(), state)
     }
 }
 

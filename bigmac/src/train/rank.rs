@@ -71,7 +71,7 @@ pub fn step_task<'a>(session: &'a Session, plan: &'a StepPlan, step: u64) -> Ste
 /// Runs all steps that are left, or until somebody asks to stop.
 pub(super) fn run_rank(shared: &Shared<'_>, comm: &dyn Communicator) -> Result<Ended, TrainError> {
     let config = &shared.session.config;
-    let ctx = Context::cpu(comm.rank(), config.pipeline.threads)?;
+    let ctx = shared.session.context(comm.rank(), config.pipeline.threads)?;
     let mut runner = Runner::new(shared, ctx, comm)?;
     let first = shared.resume.map_or(0, |c| c.state().step);
     let mut step = first;
@@ -118,7 +118,7 @@ impl<'a> Runner<'a> {
                     };
                     for (spec, (_, parameter)) in specs.iter().zip(params.iter()) {
                         let stored = checkpoint.optimizer_part(&ctx, part, spec)?;
-                        state.as_mut_slice::<f32>()?[parameter.range()].copy_from_slice(stored.as_slice()?);
+                        state.write(&ctx, parameter.range().start, &stored)?;
                     }
                 }
                 Ok(optimizer)
@@ -191,7 +191,7 @@ impl<'a> Runner<'a> {
 
     /// The bytes of every rank, in rank order.
     fn gather_bytes(&self, mine: &[u8]) -> Result<Vec<Vec<u8>>, TrainError> {
-        let ctx = &self.ctx;
+        let ctx = &self.ctx.host();
         let length = Tensor::from_slice(ctx, &[mine.len() as u32], &[1])?;
         let lengths = self.comm.all_gather(ctx, &length)?;
         let all = self.comm.all_gather(ctx, &Tensor::from_slice(ctx, mine, &[mine.len()])?)?;
@@ -239,16 +239,16 @@ impl<'a> Runner<'a> {
     /// Waits, however long it takes, until rank 0 has done what it does alone (files, samples). The time limit is for peers
     /// that don't come; rank 0 is at work, and if it fails, everybody is told at once.
     fn wait_for_first(&self) -> Result<(), TrainError> {
-        let spec = Spec::new(&[1], DType::U8);
+        let (ctx, spec) = (self.ctx.host(), Spec::new(&[1], DType::U8));
         if self.comm.rank() == 0 {
             for peer in 1..self.comm.size() {
-                let word = Tensor::zeros(&self.ctx, &spec.shape, spec.dtype)?;
-                self.comm.send(&self.ctx, word, peer, FIRST_IS_BACK)?;
+                let word = Tensor::zeros(&ctx, &spec.shape, spec.dtype)?;
+                self.comm.send(&ctx, word, peer, FIRST_IS_BACK)?;
             }
             return Ok(());
         }
         loop {
-            match self.comm.recv(&self.ctx, 0, FIRST_IS_BACK, &spec) {
+            match self.comm.recv(&ctx, 0, FIRST_IS_BACK, &spec) {
                 Err(CommError::Timeout { .. }) => {}
                 other => return other.map(drop).map_err(TrainError::from),
             }
@@ -260,7 +260,8 @@ impl<'a> Runner<'a> {
         let Some(snapshot) = self.gather(true)? else { return Ok(None) };
         let session = self.shared.session;
         let folder = self.shared.folder.join(checkpoint::FOLDER);
-        let path = checkpoint::save(&self.ctx, &folder, &snapshot, &session.shape, &session.config, step)?;
+        let path =
+            checkpoint::save(&self.ctx.host(), &folder, &snapshot, &session.shape, &session.config, step)?;
         self.shared.observer.saved(&path);
         Ok(Some(snapshot))
     }

@@ -2,12 +2,12 @@
 
 use crate::execute::{ExecuteError, Measured};
 use crate::model::{RankModules, Replica};
-use crate::schedule::Chunk;
-use bigmac_autograd::{Gradients, ParamId};
+use crate::schedule::{Chunk, ModuleKind};
+use bigmac_autograd::ParamId;
 use bigmac_comm::{Communicator, Reduce, Tag};
 use bigmac_kernels::{add, norm};
 use bigmac_models::qwen3::Qwen3;
-use bigmac_runtime::{Context, Tensor};
+use bigmac_runtime::{Context, DType, Tensor};
 
 /// Sums over all ranks, the same on every rank.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -44,21 +44,12 @@ pub fn reduce(
         }
     }
     reduce_tied(ctx, comm, modules)?;
-    // Copies are equal now, so rank 0 counts those that every rank has; each rank counts what it alone holds.
-    let mut squares = 0.0;
-    for (kind, _, _, gradients) in modules.parts() {
-        if comm.rank() == 0 || !modules.placement().is_replicated(kind) {
-            squares += norm::sum_of_squares(ctx, gradients.flat())?;
-        }
-    }
-    for (_, stage) in &modules.llm {
-        if let Some(copy) = tied_copy(stage) {
-            squares -= norm::sum_of_squares(ctx, &stage.gradients.view(copy)?)?;
-        }
-    }
+    let squares = squares(ctx, comm.rank(), modules)?;
     let values = [measured.token_loss, measured.drawing_loss, squares, f64::from(u8::from(stop))];
-    let mut sums = Tensor::from_slice(ctx, &values, &[values.len()])?;
-    comm.all_reduce(ctx, &mut sums, Reduce::Sum)?;
+    // Numbers that the host looks at next.
+    let host = ctx.host();
+    let mut sums = Tensor::from_slice(&host, &values, &[values.len()])?;
+    comm.all_reduce(&host, &mut sums, Reduce::Sum)?;
     let sums = sums.as_slice::<f64>()?;
     Ok(Totals {
         token_loss: sums[0],
@@ -66,6 +57,33 @@ pub fn reduce(
         grad_norm: sums[2].max(0.0).sqrt(),
         stop: sums[3] > 0.0,
     })
+}
+
+/// This rank's part in the sum of squares of the whole gradient; waits for the device, once. Copies are equal now, so rank 0 counts those
+/// that every rank has; each rank counts what it alone holds, and of a tied embedding the first stage's.
+fn squares(ctx: &Context, rank: usize, modules: &RankModules) -> Result<f64, ExecuteError> {
+    let counts = |kind| rank == 0 || !modules.placement().is_replicated(kind);
+    let mut views = Vec::new();
+    for (kind, _, _, gradients) in modules.parts() {
+        if kind != ModuleKind::Llm && counts(kind) {
+            views.push(gradients.flat().clone());
+        }
+    }
+    for (_, stage) in modules.llm.iter().filter(|_| counts(ModuleKind::Llm)) {
+        let flat = stage.gradients.flat();
+        let copy = tied_copy(stage).map(|id| stage.params.parameter(id).range());
+        let copy = copy.unwrap_or(flat.len()..flat.len());
+        views.push(flat.narrow(0, 0, copy.start)?);
+        views.push(flat.narrow(0, copy.end, flat.len() - copy.end)?);
+    }
+    if !ctx.is_gpu() {
+        return Ok(views.iter().map(|view| norm::sum_of_squares(ctx, view)).sum::<Result<f64, _>>()?);
+    }
+    let mut sum = Tensor::zeros(ctx, &[1], DType::F32)?;
+    for view in &views {
+        norm::add_sum_of_squares(ctx, view, &mut sum)?;
+    }
+    Ok(sum.to_vec::<f32>(ctx)?.into_iter().map(f64::from).sum())
 }
 
 /// Adds the gradients of the tied embedding, which the first and the last stage each hold a copy of.
@@ -103,7 +121,7 @@ fn reduce_tied(
         }
     };
     for (chunk, id) in original.into_iter().chain(copy) {
-        write(&mut modules.stage_mut(chunk)?.gradients, id, &sum)?;
+        modules.stage_mut(chunk)?.gradients.replace(ctx, id, &sum)?;
     }
     Ok(())
 }
@@ -116,10 +134,4 @@ fn tied_original(stage: &Replica<Qwen3>) -> Option<ParamId> {
 /// The last stage's copy of the tied embedding.
 fn tied_copy(stage: &Replica<Qwen3>) -> Option<ParamId> {
     stage.net.tied().filter(|_| stage.net.stage().last)
-}
-
-fn write(gradients: &mut Gradients, id: ParamId, values: &Tensor) -> Result<(), ExecuteError> {
-    let mut sink = gradients.sink(id);
-    sink.slice::<f32>()?.copy_from_slice(values.as_slice()?);
-    Ok(())
 }

@@ -8,6 +8,8 @@ use crate::data::{DataError, Dataset, Planner, SpecialNames, StepShape, Tokenize
 use crate::execute::{CostModel, ExecuteError, Rates};
 use crate::model::ModelShape;
 use crate::schedule::{Limits, Options, Schedule, UniformCosts, Workload, registry};
+use bigmac_runtime::gpu::Gpu;
+use bigmac_runtime::{Context, Device, Error};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -25,6 +27,8 @@ pub struct Session {
     pub costs: CostModel,
     /// Plans steps over the training set.
     pub planner: Planner,
+    /// The GPU that all ranks share; none on the CPU.
+    pub gpu: Option<Gpu>,
     /// Samples that are not trained on; none when the data set comes without.
     pub heldout: Option<Arc<Dataset>>,
 }
@@ -36,6 +40,18 @@ impl Session {
     /// [`TrainError::Schedule`] for one that there isn't; [`TrainError::Data`] naming file and line; [`TrainError::Runtime`]
     /// for a model that doesn't fit together.
     pub fn open(config: &Config, progress: &(dyn Fn(usize) + Sync)) -> Result<Session, TrainError> {
+        Session::open_on(open_gpu(&config.pipeline.device)?, config, progress)
+    }
+
+    /// As [`Session::open`], on a device that is open already.
+    ///
+    /// # Errors
+    /// As [`Session::open`].
+    pub fn open_on(
+        gpu: Option<Gpu>,
+        config: &Config,
+        progress: &(dyn Fn(usize) + Sync),
+    ) -> Result<Session, TrainError> {
         // Told before pictures are written and files are read for it.
         let schedule = registry::schedule(&config.pipeline.schedule)?;
         if !schedule.is_whole() {
@@ -56,7 +72,27 @@ impl Session {
             seed: config.run.seed,
         };
         let costs = CostModel { shape: shape.clone(), rates: Rates::default() };
-        Ok(Session { config: config.clone(), shape, costs, planner: Planner::new(train, step)?, heldout })
+        let planner = Planner::new(train, step)?;
+        Ok(Session { config: config.clone(), shape, costs, planner, gpu, heldout })
+    }
+
+    /// A context of this run's device for a rank.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] when the threads can't be had.
+    pub fn context(&self, rank: usize, threads: usize) -> Result<Context, TrainError> {
+        Ok(Context::on(rank, threads, self.gpu.as_ref())?)
+    }
+}
+
+/// The GPU that a configuration's `pipeline.device` names; none for the CPU.
+///
+/// # Errors
+/// [`Error::Argument`] for a name that means nothing; [`Error::Device`] for a device that this machine doesn't have.
+pub fn open_gpu(device: &str) -> Result<Option<Gpu>, TrainError> {
+    match device.parse().map_err(|e: String| Error::argument("pipeline.device", e))? {
+        Device::Cpu => Ok(None),
+        device => Ok(Some(Gpu::open(device)?)),
     }
 }
 

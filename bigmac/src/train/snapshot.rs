@@ -11,7 +11,7 @@ use bigmac_models::init::ParameterSpec;
 use bigmac_runtime::{Context, DType, Error, Result, Spec, Tensor};
 use std::collections::BTreeMap;
 
-/// Weights and optimizer state of all modules. Nothing in it depends on how the model was cut.
+/// Weights and optimizer state of all modules, on the CPU. Nothing in it depends on how the model was cut.
 #[derive(Clone, Debug, Default)]
 pub struct Snapshot {
     /// Every parameter by its name.
@@ -43,6 +43,7 @@ impl Snapshot {
         shape: &ModelShape,
     ) -> Result<Option<Snapshot>, TrainError> {
         let mut snapshot = Snapshot::default();
+        let host = ctx.host();
         let mut tag = FIRST_TAG;
         for (index, (kind, specs, params, _)) in modules.parts().enumerate() {
             // Rank 0 has what every rank has: of the others only what they alone hold is news.
@@ -55,7 +56,7 @@ impl Snapshot {
                     if comm.rank() == 0 {
                         snapshot.put(part, spec, tensor);
                     } else {
-                        comm.send(ctx, tensor, 0, Tag(tag))?;
+                        comm.send(&host, tensor, 0, Tag(tag))?;
                         tag += 1;
                     }
                 }
@@ -69,7 +70,7 @@ impl Snapshot {
             for (kind, stage) in modules.placement().held_by(Rank(rank)) {
                 for spec in shape.specs(kind, stage)?.iter().filter(|s| !s.is_copy()) {
                     for (part, wanted) in expected(spec, shape.dtype, optimizers.is_some()) {
-                        let tensor = comm.recv(ctx, rank, Tag(tag), &wanted)?;
+                        let tensor = comm.recv(&host, rank, Tag(tag), &wanted)?;
                         snapshot.put(part, spec, tensor);
                         tag += 1;
                     }
@@ -107,7 +108,7 @@ impl Snapshot {
         RankModules::new(ctx, shape, &Placement::whole(shape)?, 0, &|_, _, specs| {
             let mut params = Parameters::new();
             for spec in specs {
-                let found = self.weights.get(&spec.source).cloned();
+                let found = self.weights.get(&spec.source).map(|tensor| tensor.to_device(ctx)).transpose()?;
                 let missing =
                     || Error::argument("snapshot", format!("there is no parameter '{}'", spec.source));
                 params.add(spec.name.clone(), found.ok_or_else(missing)?, spec.trainable)?;
@@ -117,7 +118,7 @@ impl Snapshot {
     }
 }
 
-/// Weight and optimizer state of one parameter, each in a tensor of its own.
+/// Weight and optimizer state of one parameter, each in a tensor of its own on the CPU.
 fn values(
     ctx: &Context,
     spec: &ParameterSpec,
@@ -126,10 +127,11 @@ fn values(
 ) -> Result<Vec<(Option<&'static str>, Tensor)>> {
     let id = bigmac_models::init::find(params, &spec.name)?;
     let range = params.parameter(id).range();
-    let mut list = vec![(None, params.get(id).copy(ctx)?)];
+    let own = |tensor: &Tensor| if ctx.is_gpu() { tensor.to_cpu(ctx) } else { tensor.copy(ctx) };
+    let mut list = vec![(None, own(params.get(id))?)];
     for part in STATE_PARTS {
         if let Some(state) = optimizer.and_then(|o| o.part(part)) {
-            list.push((Some(part), state.narrow(0, range.start, range.len())?.copy(ctx)?));
+            list.push((Some(part), own(&state.narrow(0, range.start, range.len())?)?));
         }
     }
     Ok(list)

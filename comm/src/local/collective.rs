@@ -77,7 +77,7 @@ impl LocalCommunicator {
 
     pub(super) fn all_reduce_in_place(&self, ctx: &Context, tensor: &mut Tensor, op: Reduce) -> Result<()> {
         check_dtype("all_reduce", tensor.dtype())?;
-        tensor.as_mut_bytes()?;
+        tensor.check_writable("all_reduce")?;
         let call = self.begin(format!("all_reduce ({op}) of {}", describe(&tensor.spec())));
         let lent = self.exchange(&call, 0, repeat_n(tensor.clone(), self.size()))?;
         let own = shard(tensor.len(), self.size(), self.rank());
@@ -86,7 +86,7 @@ impl LocalCommunicator {
         // Before the next round, so that whoever has all its answers owns its tensor alone again.
         drop(lent);
         let shards = self.exchange(&call, 1, repeat_n(reduced, self.size()))?;
-        concatenate(&shards, tensor)?;
+        concatenate(ctx, &shards, tensor)?;
         drop(shards);
         self.meet(&call, 2)
     }
@@ -115,15 +115,15 @@ impl LocalCommunicator {
         let mut shape = tensor.spec().shape;
         shape[0] = lent.iter().map(|tensor| tensor.shape()[0]).sum();
         let mut out = Tensor::empty(ctx, &shape, tensor.dtype())?;
-        concatenate(&lent, &mut out)?;
+        concatenate(ctx, &lent, &mut out)?;
         drop(lent);
         self.meet(&call, 1)?;
         Ok(out)
     }
 
-    pub(super) fn broadcast_in_place(&self, tensor: &mut Tensor, root: usize) -> Result<()> {
+    pub(super) fn broadcast_in_place(&self, ctx: &Context, tensor: &mut Tensor, root: usize) -> Result<()> {
         let source = self.member("broadcast", root)?;
-        tensor.as_mut_bytes()?;
+        tensor.check_writable("broadcast")?;
         let call = self.begin(format!("broadcast from rank {source} of {}", describe(&tensor.spec())));
         let is_root = self.rank() == root;
         let mut lent = self.exchange(
@@ -132,7 +132,7 @@ impl LocalCommunicator {
             (0..self.size()).map(|to| (is_root && to != root).then(|| tensor.clone())),
         )?;
         if let Some(source) = lent[root].take() {
-            tensor.as_mut_bytes()?.copy_from_slice(source.as_bytes()?);
+            tensor.write(ctx, 0, &source)?;
         }
         self.meet(&call, 1)
     }
@@ -161,13 +161,12 @@ impl LocalCommunicator {
     }
 }
 
-/// Writes the contiguous `parts` into `out` behind each other; together they are as long as it.
-fn concatenate(parts: &[Tensor], out: &mut Tensor) -> Result<()> {
-    let mut rest = out.as_mut_bytes()?;
+/// Writes the `parts` into `out` behind each other; together they are as long as it.
+fn concatenate(ctx: &Context, parts: &[Tensor], out: &mut Tensor) -> Result<()> {
+    let mut at = 0;
     for part in parts {
-        let (to, after) = rest.split_at_mut(part.as_bytes()?.len());
-        to.copy_from_slice(part.as_bytes()?);
-        rest = after;
+        out.write(ctx, at, part)?;
+        at += part.len();
     }
     Ok(())
 }

@@ -172,8 +172,8 @@ impl Communicator for LocalCommunicator {
         self.gather_rows(ctx, tensor)
     }
 
-    fn broadcast(&self, _ctx: &Context, tensor: &mut Tensor, root: usize) -> Result<()> {
-        self.broadcast_in_place(tensor, root)
+    fn broadcast(&self, ctx: &Context, tensor: &mut Tensor, root: usize) -> Result<()> {
+        self.broadcast_in_place(ctx, tensor, root)
     }
 
     fn all_to_all_v(&self, ctx: &Context, tensors: Vec<Tensor>, specs: &[Spec]) -> Result<Vec<Tensor>> {

@@ -68,17 +68,20 @@ impl FlowMatching {
     /// [`Error::DType`](bigmac_runtime::Error::DType) when `clean` or `dtype` is not a float type; those of allocation.
     pub fn noised(&self, ctx: &Context, clean: &Tensor, key: SampleKey, dtype: DType) -> Result<Noised> {
         let time = self.time(key);
-        let clean = cast(ctx, &clean.contiguous(ctx)?, DType::F32)?;
+        // Noise is drawn on the CPU, so the picture is noised there as well and crosses to a device once.
+        let host = &ctx.host();
+        let clean = cast(host, &clean.to_cpu(ctx)?, DType::F32)?;
         let noise = noise(key, clean.len());
-        let mut latents = Tensor::empty(ctx, clean.shape(), DType::F32)?;
-        let mut target = Tensor::empty(ctx, clean.shape(), DType::F32)?;
+        let mut latents = Tensor::empty(host, clean.shape(), DType::F32)?;
+        let mut target = Tensor::empty(host, clean.shape(), DType::F32)?;
         let t = time as f32;
         let outputs = latents.as_mut_slice::<f32>()?.iter_mut().zip(target.as_mut_slice::<f32>()?);
         for ((x, n), (y, v)) in clean.as_slice::<f32>()?.iter().zip(&noise).zip(outputs) {
             *y = (1.0 - t) * x + t * n;
             *v = n - x;
         }
-        Ok(Noised { time, latents: cast(ctx, &latents, dtype)?, target: cast(ctx, &target, dtype)? })
+        let there = |tensor| cast(host, tensor, dtype)?.to_device(ctx);
+        Ok(Noised { time, latents: there(&latents)?, target: there(&target)? })
     }
 }
 

@@ -3,7 +3,9 @@
 use super::flow::{SampleKey, noise};
 use super::{Grid, Mmdit, RopeTables, time_features};
 use bigmac_autograd::{Graph, Parameters};
+use bigmac_kernels::add::add;
 use bigmac_kernels::cast::cast;
+use bigmac_kernels::{Need, Operator, Scale};
 use bigmac_runtime::{Context, DType, Error, Result, Tensor};
 use serde::{Deserialize, Serialize};
 
@@ -58,14 +60,10 @@ impl EulerSampler {
             if v.shape() != x.shape() {
                 return Err(Error::shape(OP, v.shape(), format!("a velocity of shape {:?}", x.shape())));
             }
-            let by = (step[1] - step[0]) as f32;
-            let v = v.contiguous(ctx)?;
-            let mut next = Tensor::empty(ctx, x.shape(), DType::F32)?;
-            let old = x.as_slice::<f32>()?.iter().zip(v.as_slice::<f32>()?);
-            for (next, (x, v)) in next.as_mut_slice::<f32>()?.iter_mut().zip(old) {
-                *next = x + by * v;
-            }
-            x = next;
+            let by = Scale { factor: step[1] - step[0] };
+            let moved = by.forward(ctx, &[&v], &[], Need::NONE)?.outputs.into_iter().next();
+            let moved = moved.ok_or_else(|| Error::argument(OP, "scale gave no output"))?;
+            x = add(ctx, &x, &moved)?;
         }
         Ok(x)
     }

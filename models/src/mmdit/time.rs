@@ -19,5 +19,6 @@ pub fn time_features(ctx: &Context, time: f64, dtype: DType) -> Result<Tensor> {
     let angle = |i: usize| STRETCH * time * (-(i as f64) / HALF as f64 * MAX_PERIOD.ln()).exp();
     let cosines = (0..HALF).map(|i| angle(i).cos());
     let features: Vec<f64> = cosines.chain((0..HALF).map(|i| angle(i).sin())).collect();
-    cast(ctx, &Tensor::from_slice(ctx, &features, &[MmditConfig::TIME_FEATURES])?, dtype)
+    let host = ctx.host();
+    cast(&host, &Tensor::from_slice(&host, &features, &[MmditConfig::TIME_FEATURES])?, dtype)?.to_device(ctx)
 }
