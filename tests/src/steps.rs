@@ -132,7 +132,7 @@ fn run_rank(
     comm: &dyn Communicator,
     prepare: &Prepare<'_>,
 ) -> Result<(Totals, Vec<Gradient>, RankResult), TrainError> {
-    let ctx = Context::cpu(comm.rank(), threads)?;
+    let ctx = session.context(comm.rank(), threads)?;
     let (shape, dtype) = (&session.shape, session.shape.dtype);
     let placement = Placement::of(shape, &program.workload)?;
     let mut modules = RankModules::new(&ctx, shape, &placement, comm.rank(), &|ctx, _, specs| {
@@ -147,7 +147,7 @@ fn run_rank(
     let mut gradients = Vec::new();
     for (kind, specs, params, grads) in modules.parts() {
         for (spec, (id, _)) in specs.iter().zip(params.iter()) {
-            gradients.push((spec.clone(), kind, grads.view(id)?.as_slice::<f32>()?.to_vec()));
+            gradients.push((spec.clone(), kind, grads.view(id)?.to_vec::<f32>(&ctx)?));
         }
     }
     let (held, peak) = foretell(&ctx, &task, &modules, program, comm.rank())?;

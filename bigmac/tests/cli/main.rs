@@ -2,6 +2,7 @@
 
 mod commands;
 mod damage;
+mod device;
 mod input;
 mod interrupt;
 mod profile;

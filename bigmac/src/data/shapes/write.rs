@@ -174,17 +174,14 @@ fn is_complete(folder: &Path, spec: &ShapesSpec, overwrite: bool) -> Result<bool
 
 /// A folder without a mark or description of ours must be empty: what is in it is someone else's.
 fn refuse_foreign(folder: &Path) -> Result<(), DataError> {
+    let Some(entry) = fs::read_dir(folder).map_err(DataError::read(folder))?.next() else { return Ok(()) };
+    // Asked after the folder was listed: what is in it may be the mark that another process has just put there.
     if folder.join(WRITING_MARK).exists() || folder.join(DESCRIPTION).exists() {
         return Ok(());
     }
-    match fs::read_dir(folder).map_err(DataError::read(folder))?.next() {
-        None => Ok(()),
-        Some(entry) => {
-            let name = entry.map_err(DataError::read(folder))?.file_name();
-            let holds = format!("files that are no shapes set ({}, ...)", name.to_string_lossy());
-            Err(DataError::Occupied { folder: folder.to_path_buf(), holds })
-        }
-    }
+    let name = entry.map_err(DataError::read(folder))?.file_name();
+    let holds = format!("files that are no shapes set ({}, ...)", name.to_string_lossy());
+    Err(DataError::Occupied { folder: folder.to_path_buf(), holds })
 }
 
 fn write_parts(folder: &Path, spec: &ShapesSpec, progress: &(dyn Fn(usize) + Sync)) -> Result<(), DataError> {
