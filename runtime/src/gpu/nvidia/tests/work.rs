@@ -67,7 +67,7 @@ fn what_goes_up_comes_down_and_everything_is_given_back() {
     assert_eq!(lines("pinned"), lines("unpinned"));
     assert_eq!(lines("free"), 2);
     let end: Vec<&str> = record.lines().rev().take(4).collect();
-    assert_eq!(end, ["release 40", "stream destroyed", "pool destroyed", "module unloaded"]);
+    assert_eq!(end, ["release 40", "stream destroyed", "pool destroyed", "module unloaded, 0 queued"]);
 }
 
 #[test]
