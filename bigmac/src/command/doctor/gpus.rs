@@ -1,7 +1,7 @@
 //! GPUs, and what it takes to use them.
 
 use bigmac_runtime::gpu::libraries::{self, Lookup};
-use bigmac_runtime::gpu::nvidia::{Architecture, Compiler, Machine};
+use bigmac_runtime::gpu::nvidia::{Architecture, Compiler, Machine, OpenError};
 use serde::Serialize;
 use std::path::PathBuf;
 
@@ -42,8 +42,9 @@ impl Gpus {
             Err(_) => Compiler::open(),
         };
         let missing = match (&machine, &compiler) {
+            // Where libraries were looked for is told for all of them together.
+            (Err(OpenError::Library(error)), _) | (Ok(_), Err(error)) => Some(error.brief()),
             (Err(error), _) => Some(error.to_string()),
-            (_, Err(error)) => Some(error.to_string()),
             (Ok(machine), Ok(compiler)) => machine
                 .devices
                 .iter()

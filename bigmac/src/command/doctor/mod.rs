@@ -104,10 +104,13 @@ impl Report {
             )?;
         }
         if let Some(missing) = &self.gpus.missing {
-            writeln!(out, "  none that can be used: {missing}")?;
+            writeln!(out, "  no kernel can run on a GPU: {missing}")?;
         }
-        let version = |version: &Option<String>| version.clone().unwrap_or_else(|| "none".into());
-        writeln!(out, "  driver      {} (the latest CUDA that it knows)", version(&self.gpus.driver))?;
+        let version = |version: &Option<String>| match version {
+            Some(version) => format!("for CUDA {version}"),
+            None => "none that can be used".into(),
+        };
+        writeln!(out, "  driver      {}", version(&self.gpus.driver))?;
         writeln!(out, "  NVRTC       {}", version(&self.gpus.nvrtc))?;
         writeln!(out, "\nBackends")?;
         for backend in &self.backends {
@@ -118,17 +121,17 @@ impl Report {
         for lookup in &self.libraries {
             let (title, purpose) = (lookup.library.title(), lookup.library.purpose);
             match (&lookup.found, &lookup.given) {
-                (Some(path), _) => writeln!(out, "  {title:<33}found: {}", path.display())?,
+                (Some(path), _) => writeln!(out, "  {title:<41}found: {}", path.display())?,
                 (None, Some(given)) => writeln!(
                     out,
-                    "  {title:<33}not found: {} names {}, which is no file",
+                    "  {title:<41}not found: {} names {}, which is no file",
                     lookup.library.variable.unwrap_or_default(),
                     given.display()
                 )?,
-                (None, None) => writeln!(out, "  {title:<33}not found ({purpose})")?,
+                (None, None) => writeln!(out, "  {title:<41}not found ({purpose})")?,
             }
         }
-        writeln!(out, "  {:<33}", "looked in, in this order")?;
+        writeln!(out, "  looked in, in this order")?;
         for directory in directories() {
             writeln!(out, "    {}", directory.display())?;
         }
@@ -190,7 +193,7 @@ mod tests {
             assert!(json["libraries"].as_array().unwrap().iter().any(listed), "{json}");
         }
         let without = report(Some("the driver is gone"));
-        assert!(without.text().unwrap().contains("none that can be used: the driver is gone"));
+        assert!(without.text().unwrap().contains("no kernel can run on a GPU: the driver is gone"));
         assert_eq!(serde_json::to_value(&without).unwrap()["backends"][2]["usable"], false);
     }
 

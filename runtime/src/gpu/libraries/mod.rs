@@ -112,5 +112,28 @@ mod tests {
         let missing = CUDA.find_in(Some(dir.path().join("none.so")), directories);
         assert_eq!((missing.found, missing.looked_in), (None, Vec::new()));
         assert_eq!(CUDA.find_in(None, directories).found, Some(searched));
+        let says = |lookup: Lookup, wanted: &[&str]| {
+            let error = LibraryError::NotFound(Box::new(lookup));
+            let whole = error.to_string();
+            assert!(wanted.iter().all(|wanted| whole.contains(wanted)), "{whole}");
+            assert!(
+                whole.starts_with(&error.brief()) && !error.brief().contains("looked in"),
+                "{}",
+                error.brief()
+            );
+        };
+        let missing = CUDA.find_in(Some("/none.so".into()), directories);
+        says(missing, &["BIGMAC_LIBCUDA names /none.so", "no file", "unset"]);
+        let missing = NVRTC.find_in(None, || vec!["/first".into(), "/second".into()]);
+        says(
+            missing,
+            &[
+                "libnvrtc.so.13 or libnvrtc.so.12",
+                "pip install",
+                "BIGMAC_LIBNVRTC",
+                "looked in /first, /second",
+            ],
+        );
+        says(MPI.find_in(None, Vec::new), &["libmpi.so", "install OpenMPI or MPICH"]);
     }
 }

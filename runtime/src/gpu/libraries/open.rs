@@ -1,7 +1,6 @@
 //! Opening libraries and taking functions from them.
 
 use super::{Library, Lookup};
-use std::fmt::Write;
 use std::mem::ManuallyDrop;
 use std::path::{Path, PathBuf};
 
@@ -37,23 +36,37 @@ pub enum LibraryError {
     },
 }
 
+impl LibraryError {
+    /// The error in a sentence, without the directories that were searched.
+    pub fn brief(&self) -> String {
+        match self {
+            LibraryError::NotFound(lookup) => missing(lookup),
+            other => other.to_string(),
+        }
+    }
+}
+
 fn not_found(lookup: &Lookup) -> String {
-    let library = &lookup.library;
-    let title = library.names.join(" or ");
-    if let (Some(variable), Some(given)) = (library.variable, &lookup.given) {
-        return format!(
-            "{variable} names {}, which is no file; correct it, or unset it to have {title} searched",
-            given.display()
-        );
-    }
-    let mut message = format!("{title} ({}) wasn't found; {}", library.purpose, library.advice);
-    if let Some(variable) = library.variable {
-        // Writing to a string can't fail.
-        let _ = write!(message, ", or name the file in {variable}");
-    }
     let looked: Vec<String> =
         lookup.looked_in.iter().map(|directory| directory.display().to_string()).collect();
-    message + "; looked in " + &looked.join(", ")
+    let places =
+        if looked.is_empty() { String::new() } else { "; looked in ".to_owned() + &looked.join(", ") };
+    missing(lookup) + &places
+}
+
+fn missing(lookup: &Lookup) -> String {
+    let library = &lookup.library;
+    let title = library.names.join(" or ");
+    match (library.variable, &lookup.given) {
+        (Some(variable), Some(given)) => format!(
+            "{variable} names {}, which is no file; correct it, or unset it to have {title} searched",
+            given.display()
+        ),
+        (variable, _) => {
+            let or = variable.map(|variable| format!(", or name the file in {variable}")).unwrap_or_default();
+            format!("{title} ({}) wasn't found; {}{or}", library.purpose, library.advice)
+        }
+    }
 }
 
 /// An open library. It stays open until the process ends: drivers start threads and handlers that run after the last call.

@@ -45,7 +45,9 @@ fn among(variable: impl Fn(&str) -> Option<OsString>, configuration: &Path) -> V
     }
     all.extend(packaged(&variable, &listed("PATH")));
     let mut seen = BTreeSet::new();
-    all.retain(|directory| !directory.as_os_str().is_empty() && seen.insert(directory.clone()));
+    // Many of these are links to each other.
+    let itself = |directory: &Path| directory.canonicalize().unwrap_or_else(|_| directory.to_owned());
+    all.retain(|directory| !directory.as_os_str().is_empty() && seen.insert(itself(directory)));
     all
 }
 
@@ -200,6 +202,7 @@ mod tests {
         let system = make("usr/lib/python3/dist-packages").join("nvidia/*/lib");
         let user = make("home/.local/lib/python3.13/site-packages/nvidia/cuda_nvrtc/lib");
         make("venv/lib/python3.11/site-packages/nvidia/without");
+        std::os::unix::fs::symlink("lib", dir.path().join("venv/lib64")).unwrap();
         std::fs::write(make("usr/bin").join("python3"), "").unwrap();
         let variable = |name: &str| match name {
             "VIRTUAL_ENV" => Some(dir.path().join("venv").into_os_string()),
