@@ -33,12 +33,14 @@ pub(crate) fn map<T: Float, const N: usize>(
     ctx: &Context,
     x: [&[T]; N],
     y: &mut [T],
-    f: impl Fn([T::Acc; N]) -> T::Acc + Sync,
+    f: impl Fn([T::Acc; N]) -> T::Acc + Sync + Copy,
 ) {
     ctx.threads().chunks_mut(y, BLOCK, |block, y| {
+        // A copy of its own: what the formula holds is then known not to change, and branches on it leave the loop.
+        let formula = f;
         let x = x.map(|x| &x[block * BLOCK..][..y.len()]);
         for (i, y) in y.iter_mut().enumerate() {
-            *y = T::from_acc(f(from_fn(|n| x[n][i].acc())));
+            *y = T::from_acc(formula(from_fn(|n| x[n][i].acc())));
         }
     });
 }
@@ -50,22 +52,23 @@ pub(crate) fn map_to_two<T: Float, const N: usize>(
     x: [&[T]; N],
     y: &mut [T],
     z: &mut [T],
-    f: impl Fn([T::Acc; N]) -> [T::Acc; 2] + Sync,
+    f: impl Fn([T::Acc; N]) -> [T::Acc; 2] + Sync + Copy,
 ) {
     ctx.threads().chunks2_mut((y, BLOCK), (z, BLOCK), |block, y, z| {
+        let formula = f;
         let x = x.map(|x| &x[block * BLOCK..][..y.len()]);
         // In steps that load before they store: with two outputs the compiler gives up on proving that none overlap.
         let mut at = 0;
         let (y, z) = (y.as_chunks_mut::<LANES>(), z.as_chunks_mut::<LANES>());
         for (y, z) in y.0.iter_mut().zip(z.0) {
             let x = x.map(|x| chunk::<T, LANES>(x, at));
-            let pairs: [[T::Acc; 2]; LANES] = from_fn(|lane| f(from_fn(|n| x[n][lane].acc())));
+            let pairs: [[T::Acc; 2]; LANES] = from_fn(|lane| formula(from_fn(|n| x[n][lane].acc())));
             *y = pairs.map(|[a, _]| T::from_acc(a));
             *z = pairs.map(|[_, b]| T::from_acc(b));
             at += LANES;
         }
         for (i, (y, z)) in y.1.iter_mut().zip(z.1).enumerate() {
-            let [a, b] = f(from_fn(|n| x[n][at + i].acc()));
+            let [a, b] = formula(from_fn(|n| x[n][at + i].acc()));
             (*y, *z) = (T::from_acc(a), T::from_acc(b));
         }
     });

@@ -3,6 +3,8 @@
 mod carrier;
 mod column_sums;
 mod elementwise;
+mod elementwise_cuda;
+mod elementwise_operator;
 mod numeric;
 mod operator;
 mod rows;

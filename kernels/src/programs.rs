@@ -1,7 +1,25 @@
 //! Every program that launches can ask for, so that all of them are compiled, and their registers and spills compared with what is
 //! recorded, on machines without a GPU (`kernels/tests/resources.rs`).
 
-use bigmac_runtime::gpu::{Variants, copy_variants};
+use crate::elementwise_cuda::variants;
+use crate::gather_rows::cuda::segment_variants;
+use crate::*;
+use bigmac_runtime::gpu::{Source, Variants, copy_variants};
+
+/// Maps (`elementwise.cuh`) without knobs of their own.
+static MAPS: [&Source; 11] = [
+    &add::cuda::SOURCE,
+    &add_weight::cuda::SOURCE,
+    &concat::cuda::SOURCE,
+    &fill::cuda::SOURCE,
+    &mul::SOURCE,
+    &patchify::cuda::SOURCE,
+    &replace_rows::cuda::SOURCE,
+    &scale::SOURCE,
+    &silu::SOURCE,
+    &swiglu::SOURCE,
+    &view::cuda::SOURCE,
+];
 
 /// The variants of every source, the runtime's own copy among them. An operator with a kernel adds a line here:
 /// `crate::gelu::variants()`, where
@@ -14,5 +32,17 @@ use bigmac_runtime::gpu::{Variants, copy_variants};
 pub fn programs() -> Vec<Variants> {
     let mut programs = vec![copy_variants()];
     programs.extend(crate::product::cuda::programs());
+    programs.extend(maps());
     programs
+}
+
+/// The operators that are maps, and those that sum segments.
+fn maps() -> Vec<Variants> {
+    let mut all: Vec<Variants> = MAPS.iter().map(|source| variants(source, None)).collect();
+    all.push(variants(&cast::cuda::SOURCE, None).elements(&["float"]));
+    all.push(variants(&gather_rows::cuda::SOURCE, Some(("VEC", &[1]))));
+    all.push(variants(&gelu::SOURCE, Some(("TANH", &[0, 1]))));
+    all.extend(segment_variants(&embedding::cuda::SOURCE));
+    all.extend(segment_variants(&gather_rows::cuda::SOURCE));
+    all
 }

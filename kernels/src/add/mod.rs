@@ -1,6 +1,7 @@
 //! Sum of two tensors.
 
 mod cpu;
+pub(crate) mod cuda;
 
 use crate::operator::*;
 use bigmac_runtime::{Context, DType, Error, Result, Spec, Tensor};
@@ -47,7 +48,11 @@ impl Operator for Add {
 pub fn add(ctx: &Context, a: &Tensor, b: &Tensor) -> Result<Tensor> {
     let mut y = Tensor::empty(ctx, a.shape(), a.dtype())?;
     let (a, b) = (a.contiguous(ctx)?, b.contiguous(ctx)?);
-    crate::for_float!("add", a.dtype(), T => cpu::add::<T>(ctx, a.as_slice()?, b.as_slice()?, y.as_mut_slice()?))?;
+    if ctx.is_gpu() {
+        cuda::add(ctx, &a, &b, &mut y)?;
+    } else {
+        crate::for_float!("add", a.dtype(), T => cpu::add::<T>(ctx, a.as_slice()?, b.as_slice()?, y.as_mut_slice()?))?;
+    }
     Ok(y)
 }
 
@@ -60,7 +65,11 @@ pub fn accumulate(ctx: &Context, mut a: Tensor, b: &Tensor) -> Result<Tensor> {
         return add(ctx, &a, b);
     }
     let b = b.contiguous(ctx)?;
-    crate::for_float!("add", a.dtype(), T => cpu::accumulate::<T>(ctx, a.as_mut_slice()?, b.as_slice()?))?;
+    if ctx.is_gpu() {
+        cuda::accumulate(ctx, &mut a, &b)?;
+    } else {
+        crate::for_float!("add", a.dtype(), T => cpu::accumulate::<T>(ctx, a.as_mut_slice()?, b.as_slice()?))?;
+    }
     Ok(a)
 }
 
@@ -73,8 +82,46 @@ pub fn add_assign(ctx: &Context, a: &mut Tensor, b: &Tensor) -> Result<()> {
         return Err(Error::shape("add", (a.shape(), b.shape()), "two equal shapes"));
     }
     match a.dtype() {
+        DType::F32 if ctx.is_gpu() => cuda::accumulate(ctx, a, &b.contiguous(ctx)?),
         DType::F64 => cpu::accumulate::<f64>(ctx, a.as_mut_slice()?, b.as_slice()?),
         DType::F32 => cpu::accumulate::<f32>(ctx, a.as_mut_slice()?, b.as_slice()?),
         given => Err(Error::DType { op: "add", given, wanted: "f32 or f64".into() }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::check::{Check, float_tensor, gpus, random, to_f64};
+
+    #[test]
+    fn every_shape_passes() {
+        for shape in [&[1][..], &[3, 5], &[2, 7, 97], &[0, 4], &[4099]] {
+            Check::new(&Add).input(shape).input(shape).run().unwrap();
+        }
+    }
+
+    #[test]
+    fn sums_go_into_the_first_tensor_unless_it_is_shared() {
+        let cpu = Context::cpu(0, 1).unwrap();
+        let mut contexts = vec![cpu.clone()];
+        contexts.extend(gpus().unwrap().iter().map(|gpu| Context::on_gpu(0, 1, gpu).unwrap()));
+        for ctx in contexts {
+            for dtype in [DType::F32, DType::BF16] {
+                let [a, b] = [1, 2]
+                    .map(|stream| float_tensor(&ctx, &random(&[2051], stream), &[2051], dtype).unwrap());
+                let values = |x: &Tensor| to_f64(&cpu, &x.to_cpu(&ctx).unwrap()).unwrap();
+                let wanted = values(&add(&ctx, &a, &b).unwrap());
+                let other = a.clone();
+                let apart = accumulate(&ctx, a, &b).unwrap();
+                assert!(apart.storage_id() != other.storage_id() && values(&apart) == wanted);
+                let storage = other.storage_id();
+                let inside = accumulate(&ctx, other, &b).unwrap();
+                assert!(inside.storage_id() == storage && values(&inside) == wanted);
+                let mut sum = apart;
+                let result = add_assign(&ctx, &mut sum, &b);
+                assert_eq!(result.is_ok(), dtype == DType::F32);
+            }
+        }
     }
 }

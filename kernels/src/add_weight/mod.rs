@@ -1,9 +1,10 @@
 //! Adding a weight, such as a position embedding.
 
 mod cpu;
+pub(crate) mod cuda;
 
+use crate::column_sums::{self, Terms};
 use crate::operator::*;
-use crate::rows::sum_rows;
 use bigmac_runtime::{Context, Error, Result, Spec, Tensor};
 
 /// `y = x + w`: input x `[.., T, D]`, weight w `[T, D]` (or any shape that ends x's) of one float dtype, output like x.
@@ -37,10 +38,14 @@ impl Operator for AddWeight {
     ) -> Result<Forwarded> {
         let (x, w) = (inputs[0].contiguous(ctx)?, weights[0].contiguous(ctx)?);
         let mut y = Tensor::empty(ctx, x.shape(), x.dtype())?;
-        crate::for_float!(self.name(), x.dtype(), T => {
-            cpu::forward::<T>(ctx, x.as_slice()?, w.as_slice()?, y.as_mut_slice()?);
-            Ok(())
-        })?;
+        if ctx.is_gpu() {
+            cuda::forward(ctx, &x, &w, &mut y)?;
+        } else {
+            crate::for_float!(self.name(), x.dtype(), T => {
+                cpu::forward::<T>(ctx, x.as_slice()?, w.as_slice()?, y.as_mut_slice()?);
+                Ok(())
+            })?;
+        }
         Ok(Forwarded::one(y, []))
     }
 
@@ -57,9 +62,7 @@ impl Operator for AddWeight {
     ) -> Result<()> {
         let dy = backward.grad(self.name())?.contiguous(ctx)?;
         let width = backward.weights[0].len();
-        crate::for_float!(self.name(), dy.dtype(), T => {
-            grad.put(&sum_rows::<T>(ctx, dy.as_slice()?, width))
-        })
+        column_sums::into_grad(ctx, self.name(), &dy, width, Terms::Values, &mut grad)
     }
 }
 
@@ -70,9 +73,13 @@ mod tests {
 
     #[test]
     fn every_shape_passes() {
-        for (x, w) in
-            [(&[5, 3][..], &[5, 3][..]), (&[2, 3, 7, 5], &[7, 5]), (&[9, 97], &[97]), (&[0, 3], &[3])]
-        {
+        for (x, w) in [
+            (&[5, 3][..], &[5, 3][..]),
+            (&[2, 3, 7, 5], &[7, 5]),
+            (&[9, 97], &[97]),
+            (&[0, 3], &[3]),
+            (&[40, 16, 8], &[16, 8]),
+        ] {
             Check::new(&AddWeight).input(x).weight(w).run().unwrap();
         }
     }

@@ -1,5 +1,7 @@
 //! Change of float dtype.
 
+pub(crate) mod cuda;
+
 use crate::carrier::{carrier, carrier_spec};
 use crate::numeric::{Float, Real};
 use crate::operator::*;
@@ -7,7 +9,7 @@ use crate::rows::BLOCK;
 use bigmac_runtime::{Context, DType, Error, Result, Spec, Tensor};
 
 /// `y = x` in float dtype `to`, rounded to nearest even (F64 to a half type by way of F32): input x of any shape and float
-/// dtype. Saves nothing but x's dtype. A cast to the dtype that x has is a view.
+/// dtype (on a GPU F32 and BF16). Saves nothing but x's dtype. A cast to the dtype that x has is a view.
 #[derive(Clone, Copy, Debug)]
 pub struct Cast {
     /// The dtype of the output.
@@ -51,13 +53,17 @@ impl Operator for Cast {
 /// The values of a float tensor in another float dtype; the tensor itself when it has that dtype.
 ///
 /// # Errors
-/// [`Error::DType`] unless both are float types; those of allocation.
+/// [`Error::DType`] unless both are float types, on a GPU F32 and BF16; those of allocation.
 pub fn cast(ctx: &Context, x: &Tensor, to: DType) -> Result<Tensor> {
     if x.dtype() == to {
         return Ok(x.clone());
     }
     let x = x.contiguous(ctx)?;
     let mut y = Tensor::empty(ctx, x.shape(), to)?;
+    if ctx.is_gpu() {
+        cuda::cast(ctx, &x, &mut y)?;
+        return Ok(y);
+    }
     crate::for_float!("cast", x.dtype(), T => {
         let x = x.as_slice::<T>()?;
         crate::for_float!("cast", to, U => {
@@ -79,13 +85,13 @@ fn convert<T: Float, U: Float>(ctx: &Context, x: &[T], y: &mut [U]) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::check::{Check, float_tensor, random, to_f64};
+    use crate::check::{Check, float_tensor, gpus, random, to_f64};
     use half::{bf16, f16};
 
     #[test]
     fn gradients_pass() {
         for shape in [&[1][..], &[3, 5], &[2, 7, 97], &[0, 4]] {
-            Check::new(&Cast { to: DType::F64 }).input(shape).run().unwrap();
+            Check::new(&Cast { to: DType::F64 }).input(shape).cpu_only().run().unwrap();
         }
     }
 
@@ -119,5 +125,35 @@ mod tests {
         assert!(cast(&ctx, &x, DType::F32).is_err());
         let y = Tensor::from_slice(&ctx, &[1f32], &[1]).unwrap();
         assert!(cast(&ctx, &y, DType::I32).is_err());
+    }
+
+    #[test]
+    fn a_gpu_rounds_as_the_cpu() {
+        let cpu = Context::cpu(0, 1).unwrap();
+        // Every upper half, with lower halves around the tie.
+        let values: Vec<f32> = (0..=u16::MAX)
+            .step_by(3)
+            .flat_map(|high| {
+                [0, 0x7fff, 0x8000, 0x8001].map(|low| f32::from_bits(u32::from(high) << 16 | low))
+            })
+            .collect();
+        let x = Tensor::from_slice(&cpu, &values, &[values.len()]).unwrap();
+        let half = cast(&cpu, &x, DType::BF16).unwrap();
+        for gpu in gpus().unwrap() {
+            let gpu = Context::on_gpu(0, 1, gpu).unwrap();
+            for (x, to) in [(&x, DType::BF16), (&half, DType::F32)] {
+                let wanted = to_f64(&cpu, &cast(&cpu, x, to).unwrap()).unwrap();
+                let given = cast(&gpu, &x.to_device(&gpu).unwrap(), to).unwrap();
+                let given = to_f64(&cpu, &given.to_cpu(&gpu).unwrap()).unwrap();
+                assert!(
+                    given
+                        .iter()
+                        .zip(&wanted)
+                        .all(|(a, b)| a.to_bits() == b.to_bits() || a.is_nan() && b.is_nan())
+                );
+            }
+            let error = cast(&gpu, &x.to_device(&gpu).unwrap(), DType::F16).unwrap_err().to_string();
+            assert!(error.contains("f16"), "{error}");
+        }
     }
 }

@@ -1,5 +1,7 @@
 //! Joining tensors along a dimension.
 
+pub(crate) mod cuda;
+
 use crate::carrier::{carried_shape, carrier, carrier_spec};
 use crate::operator::*;
 use bigmac_runtime::{Context, Error, Result, Spec, Tensor};
@@ -48,15 +50,16 @@ impl Operator for Concat {
         let mut shape = inputs[0].shape().to_vec();
         shape[self.dim] = inputs.iter().map(|x| x.shape()[self.dim]).sum();
         let mut y = Tensor::empty(ctx, &shape, inputs[0].dtype())?;
-        let inner = shape[self.dim + 1..].iter().product::<usize>() * y.dtype().size();
-        let row = shape[self.dim] * inner;
+        let inner = shape[self.dim + 1..].iter().product::<usize>();
+        let whole = shape[self.dim] * inner;
         let mut start = 0;
         for x in inputs {
             let part = x.shape()[self.dim] * inner;
             let x = x.contiguous(ctx)?;
-            let rows = y.as_mut_bytes()?.chunks_exact_mut(row.max(1));
-            for (to, from) in rows.zip(x.as_bytes()?.chunks_exact(part.max(1))) {
-                to[start..start + part].copy_from_slice(from);
+            if ctx.is_gpu() {
+                cuda::place(ctx, &x, &mut y, [part, start, whole])?;
+            } else {
+                place(x.as_bytes()?, y.as_mut_bytes()?, [part, start, whole].map(|n| n * x.dtype().size()));
             }
             start += part;
         }
@@ -81,6 +84,13 @@ impl Operator for Concat {
     }
 }
 
+/// Writes the rows of `part` bytes of `x` from byte `start` on into the rows of `whole` bytes of `y`.
+fn place(x: &[u8], y: &mut [u8], [part, start, whole]: [usize; 3]) {
+    for (to, from) in y.chunks_exact_mut(whole.max(1)).zip(x.chunks_exact(part.max(1))) {
+        to[start..start + part].copy_from_slice(from);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -98,6 +108,11 @@ mod tests {
             Check::new(&op).input(&shape(2)).run().unwrap();
             let check = Check::new(&op).input(&shape(1)).input(&shape(0));
             check.input_values(random(&shape(3), 8), &shape(3), false).input(&shape(7)).run().unwrap();
+        }
+        // Whole packs to a GPU's thread, and more of them than a block takes; then rows that end within a pack.
+        for widths in [[64, 24], [60, 27]] {
+            let [a, b] = widths.map(|width| [70, width]);
+            Check::new(&Concat { dim: 1 }).input(&a).input(&b).run().unwrap();
         }
     }
 

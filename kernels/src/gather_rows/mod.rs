@@ -1,6 +1,7 @@
 //! Some rows of a matrix.
 
 mod cpu;
+pub(crate) mod cuda;
 
 use crate::carrier::{carried_shape, carrier, carrier_spec};
 use crate::operator::*;
@@ -9,7 +10,7 @@ use bigmac_runtime::{Context, Error, Result, Spec, Tensor};
 use std::sync::Arc;
 
 /// `y[i] = x[rows[i]]`: input x `[T, D]` of float dtype, output `[rows.len(), D]`. Saves nothing but x's shape. Rows may
-/// repeat; the gradients of a repeated row are added up in the order of `rows`, in the accumulator type.
+/// repeat; the gradients of a repeated row are added up in the accumulator type, in an order that `rows` alone decides.
 ///
 /// Reference: `torch.index_select` of dimension 0.
 #[derive(Clone, Debug)]
@@ -50,6 +51,10 @@ impl Operator for GatherRows {
         let shape = carried_shape(backward.saved(self.name(), 0)?);
         let dy = backward.grad(self.name())?.contiguous(ctx)?;
         let mut dx = Tensor::zeros(ctx, shape, dy.dtype())?;
+        if ctx.is_gpu() {
+            cuda::scatter(ctx, &self.rows, &dy, &mut dx)?;
+            return Ok([Some(dx)].into_iter().collect());
+        }
         crate::for_float!(self.name(), dy.dtype(), T => {
             cpu::scatter::<T>(&self.rows, dy.as_slice()?, shape[1], dx.as_mut_slice()?);
             Ok(())
@@ -62,6 +67,10 @@ impl Operator for GatherRows {
 pub(crate) fn gather_rows(ctx: &Context, x: &Tensor, rows: &[usize]) -> Result<Tensor> {
     let x = x.contiguous(ctx)?;
     let mut y = Tensor::empty(ctx, &[rows.len(), x.shape()[1]], x.dtype())?;
+    if ctx.is_gpu() {
+        cuda::gather(ctx, &x, &cuda::upload(ctx, rows.iter().copied())?, &mut y)?;
+        return Ok(y);
+    }
     let row_bytes = x.shape()[1] * x.dtype().size();
     gather(ctx, x.as_bytes()?, row_bytes, |i| rows[i], y.as_mut_bytes()?);
     Ok(y)
@@ -83,7 +92,7 @@ mod tests {
     #[test]
     fn rows_in_any_order_pass() {
         for rows in [&[0, 2, 5][..], &[4, 1], &[], &[3, 3, 0, 3, 5, 0]] {
-            for width in [1, 7, 96] {
+            for width in [1, 7, 96, 1032] {
                 Check::new(&GatherRows { rows: rows.into() }).input(&[6, width]).run().unwrap();
             }
         }
@@ -94,5 +103,14 @@ mod tests {
         let x = Spec::new(&[3, 2], bigmac_runtime::DType::F32);
         let error = GatherRows { rows: [0, 3].into() }.infer(&[x], &[], Need::NONE).unwrap_err().to_string();
         assert!(error.contains("row 3"), "{error}");
+    }
+
+    #[test]
+    fn many_gradients_of_one_row_are_summed() {
+        // More than a block of a GPU has threads, so that its blocks share the columns.
+        let rows: Vec<usize> = (0..150).map(|i| if i % 9 == 0 { i % 4 } else { 5 }).collect();
+        for width in [3, 40] {
+            Check::new(&GatherRows { rows: rows[..].into() }).input(&[6, width]).run().unwrap();
+        }
     }
 }

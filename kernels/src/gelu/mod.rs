@@ -1,9 +1,11 @@
 //! Gaussian error linear unit.
 
-use crate::elementwise::{infer_like_inputs, map};
+use crate::elementwise_cuda::source;
+use crate::elementwise_operator::{Elementwise, Kernels, elementwise_operator};
 use crate::numeric::Real;
-use crate::operator::*;
-use bigmac_runtime::{Context, Result, Spec, Tensor};
+use bigmac_runtime::gpu::Source;
+
+pub(crate) static SOURCE: Source = source("gelu/kernel.cu", include_str!("kernel.cu"));
 
 /// `y = x Phi(x)` with the normal distribution function `Phi`, or its approximation by tanh.
 ///
@@ -20,72 +22,36 @@ pub struct Gelu {
 const TWICE_ROOT: f64 = 1.595_769_121_605_730_7;
 const CUBIC: f64 = 0.044_715;
 
-#[inline(always)]
-fn by_tanh<A: Real>(x: A) -> A {
-    x * (A::of(TWICE_ROOT) * x * (A::of(CUBIC) * x).mul_add(x, A::ONE)).sigmoid()
-}
+elementwise_operator!(Gelu, 1);
 
-#[inline(always)]
-fn by_tanh_gradient<A: Real>(x: A, dy: A) -> A {
-    let square = x * x;
-    let s = (A::of(TWICE_ROOT) * x * A::of(CUBIC).mul_add(square, A::ONE)).sigmoid();
-    let slope = A::of(TWICE_ROOT) * A::of(3.0 * CUBIC).mul_add(square, A::ONE);
-    dy * (x * s * (A::ONE - s)).mul_add(slope, s)
-}
+impl Elementwise<1> for Gelu {
+    const NAME: &'static str = "gelu";
+    const READS: [[bool; 1]; 1] = [[true]];
 
-#[inline(always)]
-fn exact<A: Real>(x: A) -> A {
-    x * x.normal().0
-}
-
-#[inline(always)]
-fn exact_gradient<A: Real>(x: A, dy: A) -> A {
-    let (distribution, density) = x.normal();
-    dy * x.mul_add(density, distribution)
-}
-
-impl Operator for Gelu {
-    fn name(&self) -> &'static str {
-        "gelu"
+    fn kernels(&self) -> Kernels {
+        Kernels::new(&SOURCE, "gelu_forward", "gelu_backward").knob("TANH", self.tanh.into())
     }
 
-    fn infer(&self, inputs: &[Spec], weights: &[Spec], need: Need<'_>) -> Result<Inferred> {
-        infer_like_inputs(self.name(), inputs, weights, 1, need.any().then_some(SavedSpec::Input(0)))
+    #[inline(always)]
+    fn value<A: Real>(&self, [x]: [A; 1]) -> A {
+        if self.tanh {
+            x * (A::of(TWICE_ROOT) * x * (A::of(CUBIC) * x).mul_add(x, A::ONE)).sigmoid()
+        } else {
+            x * x.normal().0
+        }
     }
 
-    fn forward(
-        &self,
-        ctx: &Context,
-        inputs: &[&Tensor],
-        _weights: &[&Tensor],
-        need: Need<'_>,
-    ) -> Result<Forwarded> {
-        let x = inputs[0].contiguous(ctx)?;
-        let mut y = Tensor::empty(ctx, x.shape(), x.dtype())?;
-        crate::for_float!(self.name(), x.dtype(), T => {
-            let (x, y) = ([x.as_slice::<T>()?], y.as_mut_slice()?);
-            match self.tanh {
-                true => map(ctx, x, y, |[x]| by_tanh(x)),
-                false => map(ctx, x, y, |[x]| exact(x)),
-            }
-            Ok(())
-        })?;
-        Ok(Forwarded::one(y, need.any().then(|| inputs[0].clone())))
-    }
-
-    fn backward_input(&self, ctx: &Context, backward: &Backward<'_>) -> Result<InputGrads> {
-        let x = backward.saved(self.name(), 0)?.contiguous(ctx)?;
-        let dy = backward.grad(self.name())?.contiguous(ctx)?;
-        let mut dx = Tensor::empty(ctx, x.shape(), x.dtype())?;
-        crate::for_float!(self.name(), x.dtype(), T => {
-            let (x, dx) = ([x.as_slice::<T>()?, dy.as_slice()?], dx.as_mut_slice()?);
-            match self.tanh {
-                true => map(ctx, x, dx, |[x, dy]| by_tanh_gradient(x, dy)),
-                false => map(ctx, x, dx, |[x, dy]| exact_gradient(x, dy)),
-            }
-            Ok(())
-        })?;
-        Ok([Some(dx)].into_iter().collect())
+    #[inline(always)]
+    fn gradients<A: Real>(&self, [x]: [A; 1], dy: A) -> [A; 1] {
+        if self.tanh {
+            let square = x * x;
+            let s = (A::of(TWICE_ROOT) * x * A::of(CUBIC).mul_add(square, A::ONE)).sigmoid();
+            let slope = A::of(TWICE_ROOT) * A::of(3.0 * CUBIC).mul_add(square, A::ONE);
+            [dy * (x * s * (A::ONE - s)).mul_add(slope, s)]
+        } else {
+            let (distribution, density) = x.normal();
+            [dy * x.mul_add(density, distribution)]
+        }
     }
 }
 
@@ -93,6 +59,8 @@ impl Operator for Gelu {
 mod tests {
     use super::*;
     use crate::check::{Check, to_f64};
+    use crate::operator::*;
+    use bigmac_runtime::{Context, Tensor};
 
     #[test]
     fn both_forms_pass() {

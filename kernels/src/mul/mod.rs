@@ -1,60 +1,36 @@
 //! Product of two tensors, element by element.
 
-use crate::elementwise::{infer_like_inputs, map};
-use crate::operator::*;
-use bigmac_runtime::{Context, Error, Result, Spec, Tensor};
+use crate::elementwise_cuda::source;
+use crate::elementwise_operator::{Elementwise, Kernels, elementwise_operator};
+use crate::numeric::Real;
+use bigmac_runtime::gpu::Source;
 
-/// `y = a * b`: inputs a and b of one shape and float dtype, output like them. Saves b when a's gradient is wanted, then a
-/// when b's is.
+pub(crate) static SOURCE: Source = source("mul/kernel.cu", include_str!("kernel.cu"));
+
+/// `y = a * b`: inputs a and b of one shape and float dtype, output like them. Saves a when b's gradient is wanted, then b
+/// when a's is.
 #[derive(Clone, Copy, Debug)]
 pub struct Mul;
 
-/// The input whose value the gradient of each input takes.
-const OTHER: [usize; 2] = [1, 0];
+elementwise_operator!(Mul, 2);
 
-impl Operator for Mul {
-    fn name(&self) -> &'static str {
-        "mul"
+impl Elementwise<2> for Mul {
+    const NAME: &'static str = "mul";
+    const READS: [[bool; 2]; 2] = [[false, true], [true, false]];
+
+    fn kernels(&self) -> Kernels {
+        Kernels::new(&SOURCE, "mul_forward", "mul_backward")
     }
 
-    fn infer(&self, inputs: &[Spec], weights: &[Spec], need: Need<'_>) -> Result<Inferred> {
-        let saved = (0..2).filter(|&i| need.input(i)).map(|i| SavedSpec::Input(OTHER[i]));
-        infer_like_inputs(self.name(), inputs, weights, 2, saved)
+    #[inline(always)]
+    fn value<A: Real>(&self, [a, b]: [A; 2]) -> A {
+        a * b
     }
 
-    fn forward(
-        &self,
-        ctx: &Context,
-        inputs: &[&Tensor],
-        _weights: &[&Tensor],
-        need: Need<'_>,
-    ) -> Result<Forwarded> {
-        let saved = (0..2).filter(|&i| need.input(i)).map(|i| inputs[OTHER[i]].clone());
-        Ok(Forwarded::one(mul(ctx, inputs[0], inputs[1])?, saved))
+    #[inline(always)]
+    fn gradients<A: Real>(&self, [a, b]: [A; 2], dy: A) -> [A; 2] {
+        [dy * b, dy * a]
     }
-
-    fn backward_input(&self, ctx: &Context, backward: &Backward<'_>) -> Result<InputGrads> {
-        let dy = backward.grad(self.name())?;
-        let mut saved = backward.saved.iter();
-        let mut gradient = |i: usize| {
-            if !backward.need.input(i) {
-                return Ok(None);
-            }
-            let missing = || Error::argument(self.name(), "backward misses a saved tensor");
-            mul(ctx, dy, saved.next().ok_or_else(missing)?).map(Some)
-        };
-        (0..2).map(&mut gradient).collect()
-    }
-}
-
-fn mul(ctx: &Context, a: &Tensor, b: &Tensor) -> Result<Tensor> {
-    let (a, b) = (a.contiguous(ctx)?, b.contiguous(ctx)?);
-    let mut y = Tensor::empty(ctx, a.shape(), a.dtype())?;
-    crate::for_float!("mul", a.dtype(), T => {
-        map(ctx, [a.as_slice::<T>()?, b.as_slice()?], y.as_mut_slice()?, |[a, b]| a * b);
-        Ok(())
-    })?;
-    Ok(y)
 }
 
 #[cfg(test)]

@@ -1,5 +1,7 @@
 //! Cutting an image into patches, and putting it together again.
 
+pub(crate) mod cuda;
+
 use crate::carrier::{carried_shape, carrier, carrier_spec};
 use crate::operator::*;
 use bigmac_runtime::{Context, Error, Result, Spec, Tensor};
@@ -45,6 +47,10 @@ fn patchify(ctx: &Context, image: &Tensor, patch: usize) -> Result<Tensor> {
     let image = image.contiguous(ctx)?;
     let shape = patches_shape("patchify", image.shape(), patch)?;
     let mut patches = Tensor::empty(ctx, &shape, image.dtype())?;
+    if ctx.is_gpu() {
+        cuda::run(ctx, "patchify", &image, &mut patches, image.shape(), patch)?;
+        return Ok(patches);
+    }
     let size = image.dtype().size();
     let (from, to) = (image.as_bytes()?, patches.as_mut_bytes()?);
     for_each_run(image.shape(), patch, |image, patches| {
@@ -66,6 +72,10 @@ pub fn unpatchify(ctx: &Context, patches: &Tensor, image: [usize; 3], patch: usi
     }
     let patches = patches.contiguous(ctx)?;
     let mut y = Tensor::empty(ctx, &image, patches.dtype())?;
+    if ctx.is_gpu() {
+        cuda::run(ctx, "unpatchify", &patches, &mut y, &image, patch)?;
+        return Ok(y);
+    }
     let size = y.dtype().size();
     let (from, to) = (patches.as_bytes()?, y.as_mut_bytes()?);
     for_each_run(&image, patch, |image, patches| {

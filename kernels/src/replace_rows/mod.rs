@@ -1,5 +1,7 @@
 //! Putting other rows into a matrix.
 
+pub(crate) mod cuda;
+
 use crate::gather_rows::{expect_rows, gather_rows};
 use crate::operator::*;
 use bigmac_runtime::{Context, Error, Result, Spec, Tensor};
@@ -32,6 +34,16 @@ impl ReplaceRows {
     }
 }
 
+impl ReplaceRows {
+    /// `x` with the rows of `e`, or zeros, in the rows that are replaced.
+    fn on_gpu(&self, ctx: &Context, x: &Tensor, e: Option<&Tensor>) -> Result<Tensor> {
+        let x = x.contiguous(ctx)?;
+        let mut y = Tensor::empty(ctx, x.shape(), x.dtype())?;
+        cuda::replace(ctx, &x, e, &self.rows, &mut y)?;
+        Ok(y)
+    }
+}
+
 impl Operator for ReplaceRows {
     fn name(&self) -> &'static str {
         "replace_rows"
@@ -58,8 +70,11 @@ impl Operator for ReplaceRows {
         _weights: &[&Tensor],
         _need: Need<'_>,
     ) -> Result<Forwarded> {
-        let mut y = inputs[0].copy(ctx)?;
         let e = inputs[1].contiguous(ctx)?;
+        if ctx.is_gpu() {
+            return Ok(Forwarded::one(self.on_gpu(ctx, inputs[0], Some(&e))?, []));
+        }
+        let mut y = inputs[0].copy(ctx)?;
         let row_bytes = y.shape()[1] * y.dtype().size();
         let (to, from) = (y.as_mut_bytes()?, e.as_bytes()?);
         for (i, &row) in self.rows.iter().enumerate() {
@@ -72,6 +87,7 @@ impl Operator for ReplaceRows {
         let dy = backward.grad(self.name())?;
         let mut grads = InputGrads::new();
         grads.push(match backward.need.input(0) {
+            true if ctx.is_gpu() => Some(self.on_gpu(ctx, dy, None)?),
             true => {
                 let mut dx = dy.copy(ctx)?;
                 let row_bytes = dx.shape()[1] * dx.dtype().size();
@@ -99,7 +115,7 @@ mod tests {
     #[test]
     fn rows_in_any_order_pass() {
         for rows in [&[0, 2, 5][..], &[4, 1], &[], &[0, 1, 2, 3, 4, 5]] {
-            for width in [1, 7, 96] {
+            for width in [1, 7, 96, 1032] {
                 let op = ReplaceRows { rows: rows.into() };
                 let e = [rows.len(), width];
                 Check::new(&op).input(&[6, width]).input(&e).run().unwrap();

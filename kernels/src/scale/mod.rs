@@ -1,9 +1,11 @@
 //! Multiplication with a number.
 
-use crate::elementwise::{infer_like_inputs, map};
-use crate::numeric::{Float, Real};
-use crate::operator::*;
-use bigmac_runtime::{Context, Result, Spec, Tensor};
+use crate::elementwise_cuda::source;
+use crate::elementwise_operator::{Elementwise, Kernels, elementwise_operator};
+use crate::numeric::Real;
+use bigmac_runtime::gpu::{Arg, Source};
+
+pub(crate) static SOURCE: Source = source("scale/kernel.cu", include_str!("kernel.cu"));
 
 /// `y = factor * x`: input x of any shape and float dtype, output like x. Saves nothing.
 #[derive(Clone, Copy, Debug)]
@@ -12,40 +14,24 @@ pub struct Scale {
     pub factor: f64,
 }
 
-impl Scale {
-    fn apply(&self, ctx: &Context, x: &Tensor) -> Result<Tensor> {
-        let x = x.contiguous(ctx)?;
-        let mut y = Tensor::empty(ctx, x.shape(), x.dtype())?;
-        crate::for_float!(self.name(), x.dtype(), T => {
-            let factor = <T as Float>::Acc::of(self.factor);
-            map(ctx, [x.as_slice::<T>()?], y.as_mut_slice()?, |[x]| x * factor);
-            Ok(())
-        })?;
-        Ok(y)
-    }
-}
+elementwise_operator!(Scale, 1);
 
-impl Operator for Scale {
-    fn name(&self) -> &'static str {
-        "scale"
+impl Elementwise<1> for Scale {
+    const NAME: &'static str = "scale";
+    const READS: [[bool; 1]; 1] = [[false]];
+
+    fn kernels(&self) -> Kernels {
+        Kernels::new(&SOURCE, "scale_forward", "scale_backward").parameter(Arg::f32(self.factor))
     }
 
-    fn infer(&self, inputs: &[Spec], weights: &[Spec], _need: Need<'_>) -> Result<Inferred> {
-        infer_like_inputs(self.name(), inputs, weights, 1, [])
+    #[inline(always)]
+    fn value<A: Real>(&self, [x]: [A; 1]) -> A {
+        A::of(self.factor) * x
     }
 
-    fn forward(
-        &self,
-        ctx: &Context,
-        inputs: &[&Tensor],
-        _weights: &[&Tensor],
-        _need: Need<'_>,
-    ) -> Result<Forwarded> {
-        Ok(Forwarded::one(self.apply(ctx, inputs[0])?, []))
-    }
-
-    fn backward_input(&self, ctx: &Context, backward: &Backward<'_>) -> Result<InputGrads> {
-        Ok([Some(self.apply(ctx, backward.grad(self.name())?)?)].into_iter().collect())
+    #[inline(always)]
+    fn gradients<A: Real>(&self, _: [A; 1], dy: A) -> [A; 1] {
+        [A::of(self.factor) * dy]
     }
 }
 

@@ -1,9 +1,11 @@
 //! Sigmoid linear unit.
 
-use crate::elementwise::{infer_like_inputs, map};
+use crate::elementwise_cuda::source;
+use crate::elementwise_operator::{Elementwise, Kernels, elementwise_operator};
 use crate::numeric::Real;
-use crate::operator::*;
-use bigmac_runtime::{Context, Result, Spec, Tensor};
+use bigmac_runtime::gpu::Source;
+
+pub(crate) static SOURCE: Source = source("silu/kernel.cu", include_str!("kernel.cu"));
 
 /// `y = x sigmoid(x)`: input x of any shape and float dtype, output like x. Saves x.
 ///
@@ -19,41 +21,24 @@ pub(crate) fn silu<A: Real>(x: A) -> (A, A) {
     (y, y.mul_add(A::ONE - s, s))
 }
 
-impl Operator for Silu {
-    fn name(&self) -> &'static str {
-        "silu"
+elementwise_operator!(Silu, 1);
+
+impl Elementwise<1> for Silu {
+    const NAME: &'static str = "silu";
+    const READS: [[bool; 1]; 1] = [[true]];
+
+    fn kernels(&self) -> Kernels {
+        Kernels::new(&SOURCE, "silu_forward", "silu_backward")
     }
 
-    fn infer(&self, inputs: &[Spec], weights: &[Spec], need: Need<'_>) -> Result<Inferred> {
-        infer_like_inputs(self.name(), inputs, weights, 1, need.any().then_some(SavedSpec::Input(0)))
+    #[inline(always)]
+    fn value<A: Real>(&self, [x]: [A; 1]) -> A {
+        silu(x).0
     }
 
-    fn forward(
-        &self,
-        ctx: &Context,
-        inputs: &[&Tensor],
-        _weights: &[&Tensor],
-        need: Need<'_>,
-    ) -> Result<Forwarded> {
-        let x = inputs[0].contiguous(ctx)?;
-        let mut y = Tensor::empty(ctx, x.shape(), x.dtype())?;
-        crate::for_float!(self.name(), x.dtype(), T => {
-            map(ctx, [x.as_slice::<T>()?], y.as_mut_slice()?, |[x]| silu(x).0);
-            Ok(())
-        })?;
-        Ok(Forwarded::one(y, need.any().then(|| inputs[0].clone())))
-    }
-
-    fn backward_input(&self, ctx: &Context, backward: &Backward<'_>) -> Result<InputGrads> {
-        let x = backward.saved(self.name(), 0)?.contiguous(ctx)?;
-        let dy = backward.grad(self.name())?.contiguous(ctx)?;
-        let mut dx = Tensor::empty(ctx, x.shape(), x.dtype())?;
-        crate::for_float!(self.name(), x.dtype(), T => {
-            let x = [x.as_slice::<T>()?, dy.as_slice()?];
-            map(ctx, x, dx.as_mut_slice()?, |[x, dy]| dy * silu(x).1);
-            Ok(())
-        })?;
-        Ok([Some(dx)].into_iter().collect())
+    #[inline(always)]
+    fn gradients<A: Real>(&self, [x]: [A; 1], dy: A) -> [A; 1] {
+        [dy * silu(x).1]
     }
 }
 
@@ -61,6 +46,8 @@ impl Operator for Silu {
 mod tests {
     use super::*;
     use crate::check::{Check, to_f64};
+    use crate::operator::*;
+    use bigmac_runtime::{Context, Tensor};
 
     #[test]
     fn every_shape_passes() {

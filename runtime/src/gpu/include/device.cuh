@@ -32,6 +32,8 @@ DEV u32 shuffle(u32 v, int lane) { return __shfl_sync(0xffffffffu, v, lane); }
 DEV i32 shuffle(i32 v, int lane) { return __shfl_sync(0xffffffffu, v, lane); }
 /// A bit per lane: which of them say yes.
 DEV u32 ballot(bool yes) { return __ballot_sync(0xffffffffu, yes); }
+/// How many bits are set.
+DEV u32 count_bits(u32 bits) { return __popc(bits); }
 /// Waits for `threads` threads (a multiple of 32) at barrier `id`, 1 to 15; 0 is that of __syncthreads.
 DEV void barrier_sync(u32 id, u32 threads) { asm volatile("bar.sync %0, %1;" ::"r"(id), "r"(threads) : "memory"); }
 /// Arrives at a barrier without waiting for it: others of its `threads` do.

@@ -395,6 +395,7 @@ DEV u32 ballot(bool yes) {
     for (u32 lane = 0; lane < 32; lane++) all |= u32(replay::words_of(lane, turn)[0]) << lane;
     return all;
 }
+DEV u32 count_bits(u32 bits) { return u32(__builtin_popcount(bits)); }
 DEV void __syncwarp() { replay::meet("__syncwarp", nullptr, 0); }
 DEV void barrier_sync(u32 id, u32 threads) {
     replay::block.current->barrier = replay::block.current->rank * replay::BARRIERS_EACH + id;

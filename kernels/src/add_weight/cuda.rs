@@ -1,0 +1,13 @@
+//! Adding a weight on a GPU.
+
+use crate::elementwise_cuda::{over, source};
+use bigmac_runtime::gpu::{Arg, Source};
+use bigmac_runtime::{Context, Result, Tensor};
+
+pub(crate) static SOURCE: Source = source("add_weight/kernel.cu", include_str!("kernel.cu"));
+
+/// `y = x + w`, with `w` again and again.
+pub(super) fn forward(ctx: &Context, x: &Tensor, w: &Tensor, y: &mut Tensor) -> Result<()> {
+    let launch = over("add_weight", &SOURCE, "add_weight_forward", x.dtype(), x.len())?;
+    ctx.launch(&launch, &[Arg::i64(x.len())?, x.arg()?, w.arg()?, y.arg_mut()?, Arg::i32(w.len())?])
+}

@@ -1,0 +1,24 @@
+//! Patches on a GPU.
+
+use crate::elementwise_cuda::{over, source};
+use bigmac_runtime::gpu::{Arg, Source};
+use bigmac_runtime::{Context, Result, Tensor};
+
+pub(crate) static SOURCE: Source = source("patchify/kernel.cu", include_str!("kernel.cu"));
+
+/// Runs `kernel`, `patchify` or `unpatchify`, over an image of shape `image` `[C, H, W]` and its patches.
+pub(super) fn run(
+    ctx: &Context,
+    kernel: &'static str,
+    from: &Tensor,
+    to: &mut Tensor,
+    image: &[usize],
+    patch: usize,
+) -> Result<()> {
+    let launch = over("patchify", &SOURCE, kernel, from.dtype(), from.len())?;
+    let mut args = vec![Arg::i64(from.len())?, from.arg()?, to.arg_mut()?];
+    for &extent in image.iter().chain([&patch]) {
+        args.push(Arg::i32(extent)?);
+    }
+    ctx.launch(&launch, &args)
+}
