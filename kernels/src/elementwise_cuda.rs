@@ -4,7 +4,7 @@ use bigmac_runtime::gpu::{Launch, Source, Variants};
 use bigmac_runtime::{DType, Result};
 
 /// Threads to a block: with a few of them on an SM, blocks that start and end leave none of its time unused.
-const THREADS: usize = 256;
+pub(crate) const THREADS: usize = 256;
 /// Packs of 16 bytes that a thread has under way per input; `elementwise.cuh` says why.
 const PACKS: usize = 2;
 /// Every map's knobs.

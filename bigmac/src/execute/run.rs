@@ -268,7 +268,8 @@ impl Run<'_> {
 
     fn count_loss(&mut self, unit: Unit, part: LossPart, loss: &Tensor) -> Result<(), ExecuteError> {
         if self.ctx.is_gpu() {
-            // Looked at when the step ends: the host doesn't wait in between.
+            // Looked at when the step ends: the host doesn't wait in between. Until then it is no activation.
+            loss.move_to_scope(&self.ctx.memory().scope(scopes::WORKSPACE))?;
             self.losses.push((unit, part, loss.clone()));
             return Ok(());
         }

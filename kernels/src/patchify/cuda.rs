@@ -1,6 +1,6 @@
 //! Patches on a GPU.
 
-use crate::elementwise_cuda::{over, source};
+use crate::elementwise_cuda::{THREADS, over, source};
 use bigmac_runtime::gpu::{Arg, Source};
 use bigmac_runtime::{Context, Result, Tensor};
 
@@ -15,7 +15,9 @@ pub(super) fn run(
     image: &[usize],
     patch: usize,
 ) -> Result<()> {
-    let launch = over("patchify", &SOURCE, kernel, from.dtype(), from.len())?;
+    // A thread moves one element: neither side's neighbours are the other's.
+    let blocks = from.len().div_ceil(THREADS);
+    let launch = over("patchify", &SOURCE, kernel, from.dtype(), from.len())?.grid([blocks, 1, 1]);
     let mut args = vec![Arg::i64(from.len())?, from.arg()?, to.arg_mut()?];
     for &extent in image.iter().chain([&patch]) {
         args.push(Arg::i32(extent)?);

@@ -124,7 +124,8 @@ mod tests {
 
     #[test]
     fn every_shape_passes() {
-        for (shape, patch) in [([1, 1, 1], 1), ([3, 4, 6], 2), ([2, 9, 3], 3), ([3, 8, 8], 1), ([4, 0, 2], 2)]
+        for (shape, patch) in
+            [([1, 1, 1], 1), ([3, 4, 6], 2), ([2, 9, 3], 3), ([3, 8, 8], 1), ([4, 0, 2], 2), ([3, 64, 48], 8)]
         {
             Check::new(&Patchify { patch }).input(&shape).run().unwrap();
         }
