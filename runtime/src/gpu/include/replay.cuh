@@ -259,8 +259,23 @@ inline void run_engine(bool all) {
     }
 }
 
+/// What lags behind in random order: a warp, and where several blocks run together, one of them or none; another ones after a while. Without,
+/// all threads would come along nearly in step.
+struct Laggards {
+    u32 warp = 0, rank = 0, left = 0;
+
+    void choose() {
+        if (left-- > 0) return;
+        left = 64;
+        warp = u32(block.random() % ((block.fibers.size() + 31) / 32));
+        rank = block.cluster > 1 ? u32(block.random() % (block.cluster + 1)) : 1;
+    }
+    bool lags(const Fiber& fiber) const { return (fiber.warp == warp || fiber.rank == rank) && block.random() % 8 != 0; }
+};
+
 inline void run_block(char* stacks) {
     auto& fibers = block.fibers;
+    Laggards laggards;
     for (size_t i = 0; i < fibers.size(); i++) start(fibers[i], stacks + i * STACK);
     memset(block.shared, 0xff, size_t(block.shared_stride) * block.cluster);
     memset(block.arrived, 0, sizeof block.arrived);
@@ -268,11 +283,18 @@ inline void run_block(char* stacks) {
     for (size_t i = 0; i < turn.size(); i++) turn[i] = u32(block.order == 1 ? turn.size() - 1 - i : i);
     int idle = 0;
     while (block.failure.empty()) {
-        if (block.order == 2) std::shuffle(turn.begin(), turn.end(), block.random);
+        if (block.order == 2) {
+            std::shuffle(turn.begin(), turn.end(), block.random);
+            laggards.choose();
+        }
         bool progress = !block.engine.empty();
         for (u32 i : turn) {
             Fiber& fiber = fibers[i];
             if (fiber.wait != Wait::Nothing && fiber.wait != Wait::Memory) continue;
+            if (block.order == 2 && laggards.lags(fiber)) {
+                progress |= fiber.wait == Wait::Nothing;
+                continue;
+            }
             const bool polled = fiber.wait == Wait::Memory;
             block.current = &fiber;
             fiber.wait = Wait::Nothing;
