@@ -1,12 +1,12 @@
 //! Launches of the kernels.
 
 use super::variants::{Family, Variant};
-use super::{Activation, Problem};
+use super::{Activation, Problem, hopper};
 use bigmac_runtime::gpu::{Arg, Launch, Source, Variants};
 use bigmac_runtime::memory::scopes;
 use bigmac_runtime::{Context, DType, Result, Tensor};
 
-const INCLUDES: &[(&str, &str)] = &[
+pub(super) const INCLUDES: &[(&str, &str)] = &[
     ("product/epilogue.cuh", include_str!("../epilogue.cuh")),
     ("product/raster.cuh", include_str!("../raster.cuh")),
 ];
@@ -50,14 +50,18 @@ impl Form {
 
     /// The kernel of a variant that goes by tiles.
     fn tiled(&self, variant: &Variant) -> Launch {
-        let mma = variant.family == Family::Mma;
-        let (source, name) = if mma { (&MMA, "product_mma") } else { (&FFMA, "product_ffma") };
+        let (source, name) = match variant.family {
+            Family::Mma => (&MMA, "product_mma"),
+            Family::Hopper => (&hopper::SOURCE, "product_hopper"),
+            Family::Ffma | Family::FewRows => (&FFMA, "product_ffma"),
+        };
         let knobs = variant.knobs.iter();
-        knobs
+        let launch = knobs
             .fold(self.kernel(source, name), |launch, &(name, value)| launch.knob(name, value))
             .knob("A_TRANSPOSED", self.transposed[0])
-            .knob("B_TRANSPOSED", self.transposed[1])
-            .knob("ALIGNED", self.aligned)
+            .knob("B_TRANSPOSED", self.transposed[1]);
+        // The tensor memory accelerator takes no others.
+        if variant.family == Family::Hopper { launch } else { launch.knob("ALIGNED", self.aligned) }
     }
 
     /// The kernel for up to eight rows.
@@ -99,6 +103,20 @@ pub(crate) fn programs() -> Vec<Variants> {
         }
         programs
     };
+    let mut wide = Variants::new(&hopper::SOURCE).elements(&["bf16"]).targets(&["sm_90a"]);
+    for variant in super::variants().iter().filter(|v| v.family == Family::Hopper) {
+        let input = Form { transposed: [false, false], ..plain };
+        let weight = Form { transposed: [true, false], out: DType::F32, ..plain };
+        for form in [plain, input, weight] {
+            wide = wide.launched(&form.tiled(variant));
+        }
+        // Those whose sums leave the fewest registers.
+        if variant.tile[0] * variant.tile[1] >= 128 * 256 {
+            for activation in [Activation::GeluTanh, Activation::SiluGate] {
+                wide = wide.launched(&Form { activation, ..plain }.tiled(variant));
+            }
+        }
+    }
     let mut few = Variants::new(&FEW_ROWS);
     let mut reduce = Variants::new(&REDUCE);
     for out in [DType::BF16, DType::F32] {
@@ -110,6 +128,7 @@ pub(crate) fn programs() -> Vec<Variants> {
     vec![
         tiled(Family::Mma, DType::BF16, &MMA, &["bf16"]),
         tiled(Family::Ffma, DType::F32, &FFMA, &["float"]),
+        wide,
         few,
         reduce,
     ]
@@ -127,16 +146,29 @@ pub(super) fn launch(
 ) -> Result<()> {
     match variant.family {
         Family::FewRows => few_rows(ctx, variant, problem),
-        Family::Mma | Family::Ffma => tiles(ctx, variant, splits, problem),
+        Family::Mma | Family::Ffma | Family::Hopper => tiles(ctx, variant, splits, problem),
     }
 }
 
 /// What the epilogue of a kernel is told, other than where to write.
-struct Finish {
-    bias: Arg,
-    residual: Arg,
-    alpha: Arg,
-    flags: Arg,
+pub(super) struct Finish {
+    pub(super) bias: Arg,
+    pub(super) residual: Arg,
+    pub(super) alpha: Arg,
+    pub(super) flags: Arg,
+}
+
+/// Where a product, or the parts of one, go.
+pub(super) struct Target {
+    pub(super) c: Arg,
+    pub(super) dtype: DType,
+    pub(super) columns: usize,
+    /// Elements from row to row, and from matrix to matrix.
+    pub(super) leading: usize,
+    pub(super) stride: usize,
+    /// Parts of the sum over k, each of so many elements and with its own matrices behind those of the part before.
+    pub(super) splits: usize,
+    pub(super) per_split: usize,
 }
 
 impl Finish {
@@ -170,12 +202,13 @@ fn tiles(ctx: &Context, variant: &Variant, splits: usize, problem: &mut Problem<
     let problem = &*problem;
     let form = Form::of(problem)?;
     let run = |form: &Form, finish: &Finish, c: Arg, leading: usize, stride: usize| {
-        let launch = form
-            .tiled(variant)
-            .element(problem.op, problem.dtype())?
-            .grid([blocks, splits, 1])
-            .block(variant.threads)
-            .shared(variant.shared);
+        let launch = form.tiled(variant).element(problem.op, problem.dtype())?;
+        if variant.family == Family::Hopper {
+            let columns = form.activation.columns(n);
+            let target = Target { c, dtype: form.out, columns, leading, stride, splits, per_split };
+            return hopper::run(ctx, variant, launch, problem, finish, &target);
+        }
+        let launch = launch.grid([blocks, splits, 1]).block(variant.threads).shared(variant.shared);
         let mut args = factors(problem)?.to_vec();
         args.extend([c, finish.bias, finish.residual, Arg::i32(m)?, Arg::i32(n)?, Arg::i32(k)?]);
         args.extend([Arg::i64(problem.a.leading)?, Arg::i64(problem.b.leading)?, Arg::i64(leading)?]);

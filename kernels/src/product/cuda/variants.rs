@@ -1,6 +1,6 @@
 //! The kernels there are, and the rule that picks one.
 
-use super::Problem;
+use super::{Problem, hopper};
 use bigmac_runtime::{Context, DType, Error, Result};
 
 /// A kernel's kind.
@@ -12,10 +12,12 @@ pub enum Family {
     Ffma,
     /// Up to eight rows times a transposed b, both dtypes.
     FewRows,
+    /// bf16 by `wgmma`, with loads by the tensor memory accelerator, on sm_90a.
+    Hopper,
 }
 
 /// One kernel with its knobs.
-#[derive(Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Variant {
     /// By which it is asked for; never reused for another kernel.
     pub number: u32,
@@ -82,7 +84,7 @@ macro_rules! ffma {
     };
 }
 
-static VARIANTS: [Variant; 13] = [
+const ANYWHERE: [Variant; 13] = [
     mma!(0, "mma 128x256x32", 128 x 256 x 32, 4, 2 x 4, 1, 1.0),
     mma!(1, "mma 256x128x32", 256 x 128 x 32, 4, 4 x 2, 1, 1.0),
     mma!(2, "mma 128x128x32", 128 x 128 x 32, 4, 2 x 2, 2, 0.95),
@@ -108,6 +110,16 @@ static VARIANTS: [Variant; 13] = [
     },
 ];
 
+static VARIANTS: [Variant; ANYWHERE.len() + hopper::VARIANTS.len()] = {
+    let mut all = [ANYWHERE[0]; ANYWHERE.len() + hopper::VARIANTS.len()];
+    let mut i = 0;
+    while i < all.len() {
+        all[i] = if i < ANYWHERE.len() { ANYWHERE[i] } else { hopper::VARIANTS[i - ANYWHERE.len()] };
+        i += 1;
+    }
+    all
+};
+
 /// Every kernel, in the order of their numbers.
 pub fn variants() -> &'static [Variant] {
     &VARIANTS
@@ -118,11 +130,12 @@ const FEW: usize = 8;
 
 impl Variant {
     /// True when this kernel can do the problem.
-    pub fn takes(&self, _ctx: &Context, problem: &Problem<'_>) -> bool {
+    pub fn takes(&self, ctx: &Context, problem: &Problem<'_>) -> bool {
         match self.family {
             Family::Mma => problem.dtype() == DType::BF16,
             Family::Ffma => problem.dtype() == DType::F32,
             Family::FewRows => problem.m <= FEW && !problem.a.transposed && problem.b.transposed,
+            Family::Hopper => hopper::takes(ctx, self, problem),
         }
     }
 
@@ -159,7 +172,11 @@ pub(super) fn splits(problem: &Problem<'_>) -> usize {
 /// [`Error::Argument`] when there is none.
 pub(super) fn choose(ctx: &Context, problem: &Problem<'_>, splits: usize) -> Result<&'static Variant> {
     let processors = ctx.gpu().map_or(0, |gpu| gpu.driver().processors()).max(1);
-    let takes = || VARIANTS.iter().filter(|v| v.takes(ctx, problem));
+    // A replay says nothing of Hopper's speed, so there it is taken where it is asked for.
+    let fast = |v: &Variant| {
+        v.family != Family::Hopper || ctx.gpu().is_some_and(|gpu| gpu.driver().target() == "sm_90a")
+    };
+    let takes = || VARIANTS.iter().filter(|v| fast(v) && v.takes(ctx, problem));
     if let Some(few) = takes().find(|v| v.family == Family::FewRows) {
         return Ok(few);
     }
