@@ -1,7 +1,7 @@
 //! Tapes: what was applied, and the walk backward that consumes it.
 
 use crate::params::{Gradients, ParamId, Parameters};
-use bigmac_kernels::{Backward, InputGrads, Need, Operator, Saved, add};
+use bigmac_kernels::{Backward, InputGrads, Need, Operator, Saved, WeightGrad, WeightGrads, add};
 use bigmac_runtime::memory::MemoryScope;
 use bigmac_runtime::{Context, Error, Result, Tensor};
 use smallvec::SmallVec;
@@ -163,7 +163,7 @@ impl Deferred {
             let tensors = weight_tensors(params, &node.weights);
             let need = Need { inputs: &[], weights: &node.need_weights };
             let backward = Backward { saved: &node.saved, weights: &tensors, grads: &node.grads, need };
-            weight_gradients(ctx, &*node.op, &backward, &node.weights, gradients)?;
+            node.op.backward_all(ctx, &backward, &mut Sinks { gradients, weights: &node.weights })?;
         }
         Ok(())
     }
@@ -173,17 +173,16 @@ fn weight_tensors<'a>(params: &'a Parameters, weights: &[ParamId]) -> SmallVec<[
     weights.iter().map(|&w| params.get(w)).collect()
 }
 
-fn weight_gradients(
-    ctx: &Context,
-    op: &dyn Operator,
-    backward: &Backward<'_>,
-    weights: &[ParamId],
-    gradients: &mut Gradients,
-) -> Result<()> {
-    for (i, &weight) in weights.iter().enumerate().filter(|&(i, _)| backward.need.weight(i)) {
-        op.backward_weight(ctx, backward, i, gradients.sink(weight))?;
+/// Where the gradients of one operator's weights go.
+struct Sinks<'a> {
+    gradients: &'a mut Gradients,
+    weights: &'a [ParamId],
+}
+
+impl WeightGrads for Sinks<'_> {
+    fn of(&mut self, weight: usize) -> WeightGrad<'_> {
+        self.gradients.sink(self.weights[weight])
     }
-    Ok(())
 }
 
 fn unique_bytes<'a>(tensors: impl Iterator<Item = &'a Tensor>) -> usize {
@@ -291,17 +290,15 @@ impl DeferredNode {
         let tensors = weight_tensors(params, &self.weights);
         let need = Need { inputs: &need_inputs, weights: &self.need_weights };
         let backward = Backward { saved: &self.saved, weights: &tensors, grads: &self.grads, need };
-        if learns && !defers {
-            weight_gradients(ctx, &*self.op, &backward, &self.weights, gradients)?;
+        if !defers {
+            return self.op.backward_all(ctx, &backward, &mut Sinks { gradients, weights: &self.weights });
         }
         let grads = if need_inputs.contains(&true) {
             self.op.backward_input(ctx, &backward)?
         } else {
             InputGrads::new()
         };
-        if defers {
-            deferred.nodes.push(self);
-        }
+        deferred.nodes.push(self);
         Ok(grads)
     }
 }

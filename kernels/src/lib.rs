@@ -63,7 +63,7 @@ pub use mul::Mul;
 pub use numeric::{Float, Real};
 pub use operator::{
     Backward, Forwarded, Inferred, InputGrads, Need, Operator, OutputSpec, Saved, SavedSpec, WeightGrad,
-    expect_count, expect_float,
+    WeightGrads, expect_count, expect_float,
 };
 pub use patchify::{Patchify, unpatchify};
 pub use replace_rows::ReplaceRows;

@@ -208,6 +208,12 @@ impl WeightGrad<'_> {
     }
 }
 
+/// Where the gradients of an operator's weights go.
+pub trait WeightGrads {
+    /// Where to write, or to add, the gradient of weight number `weight`; asked for once per weight.
+    fn of(&mut self, weight: usize) -> WeightGrad<'_>;
+}
+
 /// A differentiable (or not) function of tensors.
 ///
 /// Inputs are activations: they may need a gradient, and what is saved of them counts as activation memory. Weights are
@@ -269,6 +275,37 @@ pub trait Operator: std::fmt::Debug + Send + Sync {
     ) -> Result<()> {
         let _ = (ctx, backward, weight, grad);
         Err(Error::NoBackward { op: self.name() })
+    }
+
+    /// All gradients for which `backward.need` asks: those of the weights, then those of the inputs, none of which are returned where none
+    /// is wanted. For an operator to override whose gradients have work in common.
+    ///
+    /// # Errors
+    /// As [`Operator::backward_weight`] and [`Operator::backward_input`].
+    fn backward_all(
+        &self,
+        ctx: &Context,
+        backward: &Backward<'_>,
+        weights: &mut dyn WeightGrads,
+    ) -> Result<InputGrads> {
+        one_by_one(self, ctx, backward, weights)
+    }
+}
+
+/// All gradients that are wanted, one after the other.
+pub(crate) fn one_by_one<O: Operator + ?Sized>(
+    op: &O,
+    ctx: &Context,
+    backward: &Backward<'_>,
+    weights: &mut dyn WeightGrads,
+) -> Result<InputGrads> {
+    for weight in (0..backward.weights.len()).filter(|&i| backward.need.weight(i)) {
+        op.backward_weight(ctx, backward, weight, weights.of(weight))?;
+    }
+    if backward.need.inputs.contains(&true) {
+        op.backward_input(ctx, backward)
+    } else {
+        Ok(InputGrads::new())
     }
 }
 

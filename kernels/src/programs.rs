@@ -21,6 +21,14 @@ static MAPS: [&Source; 11] = [
     &view::cuda::SOURCE,
 ];
 
+/// Losses, norms and sums: sources without knobs.
+static SUMS: [&Source; 4] = [
+    &linear_cross_entropy::cuda::SOURCE,
+    &mean_squared_error::cuda::SOURCE,
+    &norm::cuda::SOURCE,
+    &sum::cuda::SOURCE,
+];
+
 /// The variants of every source, the runtime's own copy among them. An operator with a kernel adds a line here:
 /// `crate::gelu::variants()`, where
 /// ```text
@@ -33,6 +41,8 @@ pub fn programs() -> Vec<Variants> {
     let mut programs = vec![copy_variants()];
     programs.extend(crate::product::cuda::programs());
     programs.extend(maps());
+    programs.extend(SUMS.map(Variants::new));
+    programs.push(adamw::cuda::variants());
     programs
 }
 

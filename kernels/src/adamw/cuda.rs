@@ -2,11 +2,15 @@
 
 use super::group::{Clip, Member, State};
 use super::{AdamW, Coefficients, OP};
-use bigmac_runtime::gpu::{Arg, Launch, Source};
+use bigmac_runtime::gpu::{Arg, Launch, Source, Variants};
 use bigmac_runtime::memory::scopes;
 use bigmac_runtime::{Context, DType, Error, Result, Spec, Tensor};
 
-static SOURCE: Source = Source::new("adamw/kernel.cu", include_str!("kernel.cu"));
+pub(crate) static SOURCE: Source = Source::new("adamw/kernel.cu", include_str!("kernel.cu"));
+
+pub(crate) fn variants() -> Variants {
+    Variants::new(&SOURCE).with([("MASTER", false)]).with([("MASTER", true)])
+}
 
 const THREADS: usize = 256;
 /// Elements of a chunk: enough that a block's start costs little beside its work, few enough that all multiprocessors are busy with
@@ -84,7 +88,7 @@ impl Tables {
         for table in &self.list {
             let launch = Launch::new(&SOURCE, "adamw_step")
                 .element(OP, table.dtype)?
-                .knob("MASTER", i64::from(state.master.is_some()))
+                .knob("MASTER", state.master.is_some())
                 .grid([table.count, 1, 1])
                 .block(THREADS);
             let master = state.master.as_mut().map_or(Ok(Arg::NULL), |m| m.arg_mut())?;

@@ -1,10 +1,7 @@
 // One AdamW step of all parameters of a module.
 #include "bigmac.cuh"
 
-/// MASTER: 1 when fp32 copies of the weights are updated, and the weights are those rounded.
-#ifndef MASTER
-#define MASTER 0
-#endif
+// MASTER: 1 when fp32 copies of the weights are updated, and the weights are those rounded.
 
 /// A piece of one parameter; the host writes them (24 bytes each).
 struct Chunk {

@@ -1,7 +1,7 @@
 //! AdamW.
 
 mod cpu;
-mod cuda;
+pub(crate) mod cuda;
 mod group;
 
 pub use group::{Clip, Group, Member, State};

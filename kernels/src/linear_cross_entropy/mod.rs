@@ -1,6 +1,7 @@
 //! The output layer and its loss in one.
 
 mod cpu;
+pub(crate) mod cuda;
 #[cfg(test)]
 mod tests;
 
@@ -23,12 +24,15 @@ const IGNORED: i32 = -100;
 ///
 /// Saves hidden, targets and each token's log-sum-exp `[T]` when any gradient is wanted.
 ///
-/// A target that is neither -100 nor a word, 0..V, is an [`Error::Argument`].
+/// A target that is neither -100 nor a word, 0..V, is an [`Error::Argument`] on the CPU. On a GPU, where nothing waits to look, it makes
+/// the loss and the gradients NaN.
+///
+/// On a GPU a chunk is as many words as 256 MiB hold of logits and their gradients, for up to 8192 tokens at a time.
 #[derive(Clone, Copy, Debug)]
 pub struct LinearCrossEntropy {
     /// Factor of the sum, such as 1 / (target tokens of the whole step).
     pub scale: f64,
-    /// Words of the vocabulary to a chunk.
+    /// Words of the vocabulary to a chunk on the CPU.
     pub chunk: usize,
 }
 
@@ -51,6 +55,45 @@ impl LinearCrossEntropy {
             }
         }
         Ok(rows)
+    }
+
+    /// The loss, and each token's log-sum-exp where it is wanted.
+    fn forward_on_cpu(
+        &self,
+        ctx: &Context,
+        hidden: &Tensor,
+        targets: &Tensor,
+        w: &Tensor,
+        want_lse: bool,
+    ) -> Result<(Tensor, Option<Tensor>)> {
+        let targets = targets.contiguous(ctx)?;
+        let rows = Self::rows(targets.as_slice()?, w.shape()[0])?;
+        let wide = hidden.dtype().accumulator();
+        let mut lse = if want_lse { Some(Tensor::zeros(ctx, targets.shape(), wide)?) } else { None };
+        let mut loss = Tensor::empty(ctx, &[1], wide)?;
+        let h = widened(ctx, hidden)?;
+        crate::for_float!(Self::NAME, hidden.dtype(), T => {
+            type R = <T as Float>::Acc;
+            let pass = cpu::Pass::<R>::new(ctx, h.as_slice()?, w, &rows, self.chunk)?;
+            let lse = lse.as_mut().map(|lse| lse.as_mut_slice()).transpose()?;
+            loss.as_mut_slice::<R>()?[0] = R::of(cpu::forward(ctx, &pass, lse)? * self.scale);
+            Ok(())
+        })?;
+        Ok((loss, lse))
+    }
+
+    /// The gradients on a GPU, from one recomputation of the logits: of the hidden states if they are wanted, and of the weight.
+    fn backward_on_gpu(
+        &self,
+        ctx: &Context,
+        backward: &Backward<'_>,
+        want_hidden: bool,
+        dw: Option<WeightGrad<'_>>,
+    ) -> Result<Option<Tensor>> {
+        let (hidden, targets) = (backward.saved(Self::NAME, 0)?, backward.saved(Self::NAME, 1)?);
+        let pass = cuda::Pass::new(ctx, hidden, targets, backward.weights[0])?;
+        let grad = (backward.grad(Self::NAME)?, self.scale);
+        cuda::backward(ctx, &pass, backward.saved(Self::NAME, 2)?, grad, want_hidden, dw)
     }
 
     /// Calls `f` with what a backward recomputes the logits from, each token's log-sum-exp, and the gradient of a token's
@@ -94,6 +137,9 @@ impl Operator for LinearCrossEntropy {
             let wanted = "hidden [T, D], targets [T] and a weight [V, D]";
             return Err(Error::shape(Self::NAME, (h, t, w), wanted));
         }
+        if w[0] == 0 {
+            return Err(Error::shape(Self::NAME, (h, t, w), "a weight of at least one word"));
+        }
         if self.chunk == 0 {
             return Err(Error::argument(Self::NAME, "got chunks of 0 words, wanted at least 1"));
         }
@@ -110,27 +156,24 @@ impl Operator for LinearCrossEntropy {
         weights: &[&Tensor],
         need: Need<'_>,
     ) -> Result<Forwarded> {
-        let (hidden, w) = (inputs[0], weights[0]);
-        let targets = inputs[1].contiguous(ctx)?;
-        let rows = Self::rows(targets.as_slice()?, w.shape()[0])?;
-        let wide = hidden.dtype().accumulator();
-        let mut lse = if need.any() { Some(Tensor::zeros(ctx, targets.shape(), wide)?) } else { None };
-        let mut loss = Tensor::empty(ctx, &[1], wide)?;
-        let h = widened(ctx, hidden)?;
-        crate::for_float!(Self::NAME, hidden.dtype(), T => {
-            type R = <T as Float>::Acc;
-            let pass = cpu::Pass::<R>::new(ctx, h.as_slice()?, w, &rows, self.chunk)?;
-            let lse = lse.as_mut().map(|lse| lse.as_mut_slice()).transpose()?;
-            loss.as_mut_slice::<R>()?[0] = R::of(cpu::forward(ctx, &pass, lse)? * self.scale);
-            Ok(())
-        })?;
-        let saved = lse.map(|lse| [hidden.clone(), inputs[1].clone(), lse].into_iter());
+        let (hidden, targets, w) = (inputs[0], inputs[1], weights[0]);
+        let (loss, lse) = if ctx.is_gpu() {
+            let (loss, lse) = cuda::forward(ctx, &cuda::Pass::new(ctx, hidden, targets, w)?, self.scale)?;
+            (loss, need.any().then_some(lse))
+        } else {
+            self.forward_on_cpu(ctx, hidden, targets, w, need.any())?
+        };
+        let saved = lse.map(|lse| [hidden.clone(), targets.clone(), lse].into_iter());
         Ok(Forwarded::one(loss, saved.into_iter().flatten()))
     }
 
     fn backward_input(&self, ctx: &Context, backward: &Backward<'_>) -> Result<InputGrads> {
         if !backward.need.input(0) {
             return Ok([None, None].into_iter().collect());
+        }
+        if ctx.is_gpu() {
+            let dh = self.backward_on_gpu(ctx, backward, true, None)?;
+            return Ok([dh, None].into_iter().collect());
         }
         let hidden = backward.saved(Self::NAME, 0)?;
         let dh = crate::for_float!(Self::NAME, hidden.dtype(), T => {
@@ -152,6 +195,9 @@ impl Operator for LinearCrossEntropy {
         if weight != 0 {
             return Err(Error::argument(Self::NAME, format!("there is no weight {weight}")));
         }
+        if ctx.is_gpu() {
+            return self.backward_on_gpu(ctx, backward, false, Some(grad)).map(drop);
+        }
         let add = grad.accumulate;
         crate::for_float!(Self::NAME, backward.saved(Self::NAME, 0)?.dtype(), T => {
             type R = <T as Float>::Acc;
@@ -160,5 +206,18 @@ impl Operator for LinearCrossEntropy {
                 cpu::backward_weight(ctx, pass, lse, factor, add, dw)
             })
         })
+    }
+
+    fn backward_all(
+        &self,
+        ctx: &Context,
+        backward: &Backward<'_>,
+        weights: &mut dyn WeightGrads,
+    ) -> Result<InputGrads> {
+        if ctx.is_gpu() && backward.need.input(0) && backward.need.weight(0) {
+            let dh = self.backward_on_gpu(ctx, backward, true, Some(weights.of(0)))?;
+            return Ok([dh, None].into_iter().collect());
+        }
+        one_by_one(self, ctx, backward, weights)
     }
 }

@@ -4,7 +4,7 @@ use crate::sum::cuda::{HEADER, pack_blocks, pack_launch, total};
 use bigmac_runtime::gpu::{Arg, Source};
 use bigmac_runtime::{Context, DType, Result, Tensor};
 
-static SOURCE: Source =
+pub(crate) static SOURCE: Source =
     Source { file: "mean_squared_error/kernel.cu", text: include_str!("kernel.cu"), includes: &[HEADER] };
 
 /// `scale` times the sum of squared differences of contiguous tensors.

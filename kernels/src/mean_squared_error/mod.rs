@@ -1,6 +1,6 @@
 //! Sum of squared differences, scaled: a mean, with the scale of a mean.
 
-mod cuda;
+pub(crate) mod cuda;
 
 use crate::elementwise::{infer_like_inputs, map};
 use crate::numeric::{Float, Real};

@@ -4,7 +4,7 @@ use crate::sum::cuda::{HEADER, total};
 use bigmac_runtime::gpu::Source;
 use bigmac_runtime::{Context, Result, Tensor};
 
-static SOURCE: Source =
+pub(crate) static SOURCE: Source =
     Source { file: "norm/kernel.cu", text: include_str!("kernel.cu"), includes: &[HEADER] };
 
 /// Writes the sum of squares of a contiguous tensor to `y[0]`, or adds it.

@@ -1,6 +1,6 @@
 //! Norms of gradients.
 
-mod cuda;
+pub(crate) mod cuda;
 
 use crate::rows::total;
 use bigmac_runtime::{Context, DType, Error, Result, Tensor};

@@ -7,7 +7,7 @@ use bigmac_runtime::{Context, DType, Result, Tensor};
 /// What sources of such sums include.
 pub(crate) const HEADER: (&str, &str) = ("total.cuh", include_str!("../total.cuh"));
 
-static SOURCE: Source =
+pub(crate) static SOURCE: Source =
     Source { file: "sum/kernel.cu", text: include_str!("kernel.cu"), includes: &[HEADER] };
 
 /// Threads of a block.
@@ -16,8 +16,8 @@ const THREADS: usize = 256;
 const PACK_BYTES: usize = 16;
 /// Packs that a thread has under way at once, as in `total.cuh`.
 const CHAINS: usize = 4;
-/// The most blocks, whatever the device: about as many as an H100 runs at once.
-const MOST_BLOCKS: usize = 1024;
+/// The most blocks, whatever the device: enough that the last of a few rounds over its multiprocessors costs little.
+const MOST_BLOCKS: usize = 8192;
 
 /// Blocks over `len` elements that go one pack to a thread.
 pub(crate) fn pack_blocks(len: usize, dtype: DType) -> usize {
