@@ -1,6 +1,7 @@
 //! Linear layer.
 
 mod cpu;
+mod cuda;
 #[cfg(test)]
 mod tests;
 
@@ -56,16 +57,21 @@ impl Operator for Linear {
         weights: &[&Tensor],
         need: Need<'_>,
     ) -> Result<Forwarded> {
+        let (out, inner) = (weights[0].shape()[0], weights[0].shape()[1]);
+        let mut shape = inputs[0].shape().to_vec();
+        shape[inputs[0].shape().len() - 1] = out;
+        let saved = need.weight(0).then(|| inputs[0].clone());
+        if ctx.is_gpu() {
+            let y = cuda::forward(ctx, inputs[0], weights[0], weights.get(1).copied(), &shape)?;
+            return Ok(Forwarded::one(y, saved));
+        }
         let (x, w) = (widened(ctx, inputs[0])?, widened(ctx, weights[0])?);
         let b = weights.get(1).map(|b| widened(ctx, b)).transpose()?;
-        let (out, inner) = (w.shape()[0], w.shape()[1]);
-        let mut shape = x.shape().to_vec();
-        shape[x.shape().len() - 1] = out;
         let y = crate::for_float!(Self::NAME, inputs[0].dtype(), T => rounded::<T>(ctx, &shape, |y| {
             let b = b.as_ref().map(|b| b.as_slice()).transpose()?;
             cpu::forward(ctx, x.as_slice()?, w.as_slice()?, b, (out, inner), y)
         }))?;
-        Ok(Forwarded::one(y, need.weight(0).then(|| inputs[0].clone())))
+        Ok(Forwarded::one(y, saved))
     }
 
     fn defers_weight(&self) -> bool {
@@ -77,10 +83,14 @@ impl Operator for Linear {
             return Ok([None].into_iter().collect());
         }
         let given = backward.grad(Self::NAME)?;
+        let (out, inner) = (backward.weights[0].shape()[0], backward.weights[0].shape()[1]);
+        let mut shape = given.shape().to_vec();
+        shape[given.shape().len() - 1] = inner;
+        if ctx.is_gpu() {
+            let dx = cuda::backward_input(ctx, given, backward.weights[0], &shape)?;
+            return Ok([Some(dx)].into_iter().collect());
+        }
         let (dy, w) = (widened(ctx, given)?, widened(ctx, backward.weights[0])?);
-        let (out, inner) = (w.shape()[0], w.shape()[1]);
-        let mut shape = dy.shape().to_vec();
-        shape[dy.shape().len() - 1] = inner;
         let dx = crate::for_float!(Self::NAME, given.dtype(), T => rounded::<T>(ctx, &shape, |dx| {
             cpu::backward_input(ctx, dy.as_slice()?, w.as_slice()?, (out, inner), dx)
         }))?;
@@ -96,6 +106,12 @@ impl Operator for Linear {
     ) -> Result<()> {
         let add = grad.accumulate;
         let given = backward.grad(Self::NAME)?;
+        if ctx.is_gpu() && weight < 1 + usize::from(self.bias) {
+            return match weight {
+                0 => cuda::backward_weight(ctx, backward.saved(Self::NAME, 0)?, given, &mut grad),
+                _ => cuda::backward_bias(ctx, given, &mut grad),
+            };
+        }
         crate::for_float!(Self::NAME, given.dtype(), T => {
             let to = grad.slice::<<T as Float>::Acc>()?;
             match weight {

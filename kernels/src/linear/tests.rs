@@ -14,6 +14,11 @@ fn gradients_agree_for_odd_and_even_shapes() {
         (&[65, 24], 31),
         (&[130, 8], 3),
         (&[29], 4),
+        // Around the edges of the GPU's tiles, with rows that are and aren't aligned to 16 bytes.
+        (&[64, 64], 128),
+        (&[65, 72], 136),
+        (&[63, 65], 127),
+        (&[9, 600], 16),
     ] {
         let inner = x[x.len() - 1];
         Check::new(&Linear { bias: false }).input(x).weight(&[out, inner]).run().unwrap();

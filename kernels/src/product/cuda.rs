@@ -4,6 +4,7 @@
 //! once. How a sum over k is split depends on the problem alone, never on the device or on the tile, and all kernels of a family add in the
 //! same order: which bits come out depends on the problem and the family. Hopper has a family of its own, whose tensor cores add in theirs.
 
+mod autotune;
 mod hopper;
 mod launch;
 mod problem;
@@ -12,6 +13,7 @@ mod tests;
 mod variants;
 mod views;
 
+pub use autotune::{AUTOTUNE, Timing, measure};
 pub(crate) use launch::programs;
 pub use problem::Problem;
 pub use variants::{Family, Variant, variants};
@@ -157,7 +159,8 @@ impl Batch {
 
 /// `c = epilogue(a b)`, for every product of the batch.
 ///
-/// With k = 0 the product is 0; with m, n or the batch's count 0 nothing happens.
+/// With k = 0 the product is 0; with m, n or the batch's count 0 nothing happens. A rule names the kernel; with [`AUTOTUNE`] set it is the
+/// fastest of its family.
 ///
 /// # Errors
 /// In the name of `op`: [`Error::Shape`](bigmac_runtime::Error::Shape) for factors that don't fit each other or their tensors,
@@ -176,7 +179,10 @@ pub fn multiply(
         return Ok(());
     }
     let splits = variants::splits(&problem);
-    let variant = variants::choose(ctx, &problem, splits)?;
+    let variant = match autotune::chosen(ctx, &problem, splits)? {
+        Some(timed) => timed,
+        None => variants::choose(ctx, &problem, splits)?,
+    };
     launch::launch(ctx, variant, splits, &mut problem)
 }
 

@@ -48,20 +48,22 @@ struct Loader {
     METHOD void load(bf16* tile, i32 left) {
         const i32 lines = ALONG_K ? across : left;
         const i32 valid = most(0, least(CHUNK, ALONG_K ? left - chunk * CHUNK : across));
+#if ALIGNED
         UNROLL for (int pass = 0; pass < PASSES; pass++) {
             const int at = line + pass * STEP;
             if (LINES % STEP != 0 && at >= LINES) break;
-            const bf16* p = from + pass * STEP * leading;
-            bf16* to = tile + place<LENGTH>(at, chunk);
-            const i32 elements = at < lines ? valid : 0;
-            if (ALIGNED) {
-                copy_async_16(to, p, elements * sizeof(bf16));
-            } else {
-                Pack<bf16, CHUNK> pack;
-                UNROLL for (int e = 0; e < CHUNK; e++) pack.at[e] = e < elements ? p[e] : bf16{0};
-                store_pack(to, pack);
-            }
+            copy_async_16(tile + place<LENGTH>(at, chunk), from + pass * STEP * leading, at < lines ? valid * sizeof(bf16) : 0);
         }
+#else
+        // Copies of 16 bytes need aligned lines. These go through registers, a few at a time.
+        ROLLED for (int at = line; at < LINES; at += STEP) {
+            const bf16* p = from + (at - line) * leading;
+            const i32 elements = at < lines ? valid : 0;
+            Pack<bf16, CHUNK> pack;
+            UNROLL for (int e = 0; e < CHUNK; e++) pack.at[e] = e < elements ? p[e] : bf16{0};
+            store_pack(tile + place<LENGTH>(at, chunk), pack);
+        }
+#endif
         from += ALONG_K ? LENGTH : LINES * leading;
     }
 };

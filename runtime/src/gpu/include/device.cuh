@@ -11,6 +11,8 @@
     extern __shared__ __align__(1024) unsigned char name##_raw[]; \
     E* name = reinterpret_cast<E*>(name##_raw)
 #define UNROLL _Pragma("unroll")
+/// Keeps a loop a loop, where registers are scarce and its speed matters less.
+#define ROLLED _Pragma("unroll 1")
 #define NAN_VALUE __int_as_float(0x7fffffff)
 #define INFINITY_VALUE __int_as_float(0x7f800000)
 

@@ -31,6 +31,7 @@
 #define SHARED static
 #define SHARED_DYNAMIC(E, name) E* name = reinterpret_cast<E*>(replay::shared_of(replay::block.current->rank))
 #define UNROLL
+#define ROLLED
 #define NAN_VALUE __builtin_nanf("")
 #define INFINITY_VALUE __builtin_inff()
 
