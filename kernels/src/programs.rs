@@ -43,6 +43,14 @@ pub fn programs() -> Vec<Variants> {
     programs.extend(maps());
     programs.extend(SUMS.map(Variants::new));
     programs.push(adamw::cuda::variants());
+    let rows = [
+        crate::column_sums::cuda::variants(),
+        crate::gated_add::cuda::variants(),
+        crate::layer_norm::cuda::variants(),
+        crate::rms_norm::cuda::variants(),
+        crate::rope::cuda::variants(),
+    ];
+    programs.extend(rows.into_iter().flatten());
     programs
 }
 

@@ -1,7 +1,7 @@
 //! How kernels cut row-major matrices on a GPU: the knobs of `rows.cuh` and `columns.cuh`.
 
 use bigmac_runtime::DType;
-use bigmac_runtime::gpu::{Arg, Launch};
+use bigmac_runtime::gpu::{Arg, Launch, Source, Variants};
 
 /// What sources that include `rows.cuh` or `columns.cuh` include.
 pub(crate) const INCLUDES: &[(&str, &str)] = &[
@@ -18,6 +18,12 @@ pub(crate) fn pack(dtype: DType, width: usize, pointers: &[Arg]) -> usize {
     let pack = 16 / dtype.size();
     let aligned = pointers.iter().all(|p| !matches!(p, Arg::Pointer(address) if address % 16 != 0));
     if aligned && width.is_multiple_of(pack) { pack } else { 1 }
+}
+
+/// One list of variants of a source per element that kernels are compiled for; `add` is given its dtype.
+pub(crate) fn variants(source: &'static Source, add: impl Fn(Variants, DType) -> Variants) -> [Variants; 2] {
+    let both: [(&'static [&'static str], DType); 2] = [(&["float"], DType::F32), (&["bf16"], DType::BF16)];
+    both.map(|(elements, dtype)| add(Variants::new(source).elements(elements), dtype))
 }
 
 /// Whole rows to teams of threads, which keep them in registers: see `rows.cuh`.
@@ -48,12 +54,26 @@ impl RowTiles {
             _ => (TEAM, true),
         };
         let packs = match all.div_ceil(team) {
-            _ if looped => DEPTH,
+            // Enough teams share a multiprocessor then to have as many loads under way.
+            _ if looped => DEPTH / 2,
             packs if pack == 1 => packs.next_power_of_two(),
             packs => packs,
         };
         let rows = if team <= WARP { (DEPTH / packs).max(1) } else { 1 };
         RowTiles { pack, team, packs, rows, looped }
+    }
+
+    /// The variants of a source of kernels over rows: at widths of heads and hidden states, and at some that leave rows unaligned or are
+    /// too wide to be held.
+    pub(crate) fn variants(source: &'static Source) -> [Variants; 2] {
+        const WIDTHS: [usize; 14] =
+            [64, 128, 512, 1024, 1152, 2560, 4096, 5120, 8192, 16_384, 32_768, 97, 4099, 10_001];
+        variants(source, |list, dtype| {
+            WIDTHS.into_iter().fold(list, |list, width| {
+                let tiles = RowTiles::new(width, pack(dtype, width, &[]));
+                list.launched(&tiles.over(Launch::new(source, ""), 1))
+            })
+        })
     }
 
     /// The launch with this tiling's knobs and extents, over `rows` rows.
@@ -89,6 +109,12 @@ impl ColumnTiles {
     pub(crate) fn new(width: usize, pack: usize, narrow: bool) -> Self {
         let lanes = if narrow || width <= 8 * pack { 8 } else { WARP };
         ColumnTiles { pack, lanes, across: width.div_ceil(lanes * pack) }
+    }
+
+    /// Tilings whose programs differ: narrow and wide, of rows that are aligned and of some that aren't.
+    pub(crate) fn all(dtype: DType) -> [Self; 3] {
+        let whole = pack(dtype, 1024, &[]);
+        [(whole, false), (whole, true), (1, false)].map(|(pack, narrow)| Self::new(1024, pack, narrow))
     }
 
     /// Rows that a block has under way at a time.

@@ -1,13 +1,24 @@
 //! Sums over rows on a GPU.
 
 use super::Terms;
-use crate::tiling::{ColumnTiles, INCLUDES, pack};
-use bigmac_runtime::gpu::{Arg, Launch, Source};
+use crate::tiling::{self, ColumnTiles, INCLUDES, pack};
+use bigmac_runtime::gpu::{Arg, Launch, Source, Variants};
 use bigmac_runtime::memory::scopes;
 use bigmac_runtime::{Context, DType, Result, Tensor};
 
 static SOURCE: Source =
     Source { file: "column_sums/kernel.cu", text: include_str!("kernel.cu"), includes: INCLUDES };
+
+/// What the source is compiled as: every kind of term to float sums; where they are rounded hardly matters.
+pub(crate) fn variants() -> [Variants; 2] {
+    tiling::variants(&SOURCE, |list, dtype| {
+        let kinds =
+            ColumnTiles::all(dtype).into_iter().flat_map(|tiles| (0..4u32).map(move |kind| (tiles, kind)));
+        kinds.fold(list, |list, (tiles, kind)| {
+            list.launched(&tiles.over(Launch::new(&SOURCE, "").knob("TERMS", kind).word("OUT", "float")))
+        })
+    })
+}
 
 /// Where sums go: an address, of F32 or BF16, and whether they are added to what is there (F32 alone).
 #[derive(Clone, Copy)]

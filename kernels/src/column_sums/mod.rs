@@ -3,7 +3,7 @@
 //! The order of every sum is fixed by the shape: rows are cut in blocks, which are summed apart, and the blocks' sums added in order.
 
 mod cpu;
-mod cuda;
+pub(crate) mod cuda;
 
 use crate::operator::WeightGrad;
 use crate::rows;

@@ -1,11 +1,21 @@
 //! Gated sums on a GPU.
 
-use crate::tiling::{ColumnTiles, INCLUDES, pack};
-use bigmac_runtime::gpu::{Arg, Launch, Source};
+use crate::tiling::{self, ColumnTiles, INCLUDES, pack};
+use bigmac_runtime::gpu::{Arg, Launch, Source, Variants};
 use bigmac_runtime::{Context, Result, Tensor};
 
 static SOURCE: Source =
     Source { file: "gated_add/kernel.cu", text: include_str!("kernel.cu"), includes: INCLUDES };
+
+/// What the source is compiled as.
+pub(crate) fn variants() -> [Variants; 2] {
+    let launch = Launch::new(&SOURCE, "");
+    tiling::variants(&SOURCE, |list, dtype| {
+        ColumnTiles::all(dtype)
+            .into_iter()
+            .fold(list, |list, tiles| list.launched(&tiles.over(launch.clone())))
+    })
+}
 
 /// `z = x + gate * y`, or `gate * y` without an x, for contiguous tensors.
 pub(super) fn gated_add(

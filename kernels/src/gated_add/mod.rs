@@ -1,7 +1,7 @@
 //! The gated residual sum of diffusion transformers.
 
 mod cpu;
-mod cuda;
+pub(crate) mod cuda;
 
 use crate::column_sums::{self, Terms};
 use crate::operator::*;

@@ -1,11 +1,16 @@
 //! Layer normalisation on a GPU, scaled by `offset + w`.
 
 use crate::tiling::{INCLUDES, RowTiles, pack};
-use bigmac_runtime::gpu::{Arg, Launch, Source};
+use bigmac_runtime::gpu::{Arg, Launch, Source, Variants};
 use bigmac_runtime::{Context, Result, Tensor};
 
 static SOURCE: Source =
     Source { file: "layer_norm/kernel.cu", text: include_str!("kernel.cu"), includes: INCLUDES };
+
+/// What the source is compiled as.
+pub(crate) fn variants() -> [Variants; 2] {
+    RowTiles::variants(&SOURCE)
+}
 
 /// `y` and statistics of contiguous x `[.., D]`, w `[D]` and b `[D]`.
 pub(super) fn forward(

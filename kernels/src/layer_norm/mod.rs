@@ -1,7 +1,7 @@
 //! Layer normalisation.
 
 mod cpu;
-mod cuda;
+pub(crate) mod cuda;
 
 use crate::column_sums::{self, Terms};
 use crate::numeric::Real;

@@ -1,11 +1,16 @@
 //! RMSNorm on a GPU.
 
 use crate::tiling::{INCLUDES, RowTiles, pack};
-use bigmac_runtime::gpu::{Arg, Launch, Source};
+use bigmac_runtime::gpu::{Arg, Launch, Source, Variants};
 use bigmac_runtime::{Context, Result, Tensor};
 
 static SOURCE: Source =
     Source { file: "rms_norm/kernel.cu", text: include_str!("kernel.cu"), includes: INCLUDES };
+
+/// What the source is compiled as.
+pub(crate) fn variants() -> [Variants; 2] {
+    RowTiles::variants(&SOURCE)
+}
 
 /// `y` and `rstd` of contiguous x `[.., D]` and w `[D]`.
 pub(super) fn forward(

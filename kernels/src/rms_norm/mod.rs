@@ -1,7 +1,7 @@
 //! Root mean square layer normalisation.
 
 mod cpu;
-mod cuda;
+pub(crate) mod cuda;
 
 use crate::column_sums::{self, Terms};
 use crate::operator::*;

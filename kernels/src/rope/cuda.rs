@@ -1,12 +1,24 @@
 //! Rotary embedding on a GPU.
 
 use super::Rope;
-use crate::tiling::{INCLUDES, pack};
-use bigmac_runtime::gpu::{Arg, Launch, Source};
-use bigmac_runtime::{Context, Result, Tensor};
+use crate::tiling::{self, INCLUDES, pack};
+use bigmac_runtime::gpu::{Arg, Launch, Source, Variants};
+use bigmac_runtime::{Context, Error, Result, Tensor};
 
 static SOURCE: Source =
     Source { file: "rope/kernel.cu", text: include_str!("kernel.cu"), includes: INCLUDES };
+
+/// What the source is compiled as.
+pub(crate) fn variants() -> [Variants; 2] {
+    tiling::variants(&SOURCE, |list, dtype| {
+        let knobs = |interleaved, pack: usize| {
+            [("INTERLEAVED", i64::from(interleaved)), ("VEC", pack as i64), ("HEADS", 4)]
+        };
+        [(false, pack(dtype, 64, &[])), (true, pack(dtype, 64, &[])), (false, 1), (true, 1)]
+            .into_iter()
+            .fold(list, |list, (interleaved, pack)| list.with(knobs(interleaved, pack)))
+    })
+}
 
 /// Turns x `[T, H, D]`, whose heads' elements lie side by side, into the contiguous y; backwards when `inverse`.
 pub(super) fn rotate(
@@ -21,7 +33,7 @@ pub(super) fn rotate(
     const BLOCK: usize = 256;
     let (&[tokens, heads, dim], &[by_token, by_head, _]) = (x.shape(), x.strides()) else {
         let wanted = "x [T, H, D]";
-        return Err(bigmac_runtime::Error::shape(op, x.shape(), wanted));
+        return Err(Error::shape(op, x.shape(), wanted));
     };
     let half = dim / 2;
     let [x_arg, cos, sin, y] = [x.arg()?, cos.arg()?, sin.arg()?, y.arg_mut()?];

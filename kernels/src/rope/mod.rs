@@ -1,7 +1,7 @@
 //! Rotary position embedding.
 
 mod cpu;
-mod cuda;
+pub(crate) mod cuda;
 mod tables;
 
 pub use tables::rope_tables;
