@@ -190,11 +190,12 @@ DEV void store_sums(float (&sums)[TILE_N / 2], const Result& to, const TensorMap
 /// grid any number of clusters, block THREADS, shared memory BARRIERS + 16 STAGES bytes.
 ///
 /// One thread of the first warpgroup loads tile after tile, STAGES of them ahead of the other two warpgroups, each of which computes half the
-/// rows of every tile of c; so the loads of the next tile of c are under way while this one is stored.
-KERNEL __launch_bounds__(THREADS) void product_hopper(const __grid_constant__ TensorMap a_map, const __grid_constant__ TensorMap b_map,
-                                                      const __grid_constant__ TensorMap c_map, const bf16* bias, const Out* residual,
-                                                      i32 m, i32 n, i32 k, i32 matrices, i32 splits, i32 per_split, float alpha,
-                                                      u32 flags) {
+/// rows of every tile of c; so the loads of the next tile of c are under way while this one is stored. One block to a multiprocessor, so that
+/// the registers at entry are known, which registers_grow and registers_shrink count from.
+KERNEL __launch_bounds__(THREADS, 1) void product_hopper(const __grid_constant__ TensorMap a_map, const __grid_constant__ TensorMap b_map,
+                                                         const __grid_constant__ TensorMap c_map, const bf16* bias, const Out* residual,
+                                                         i32 m, i32 n, i32 k, i32 matrices, i32 splits, i32 per_split, float alpha,
+                                                         u32 flags) {
 #if HOPPER
     SHARED_DYNAMIC(char, shared);
     char* stores = shared + STAGES * STAGE_BYTES;
