@@ -93,6 +93,10 @@ DEV void ldmatrix_x4_trans(u32 (&r)[4], const void* row) {
 DEV void copy_async_16(void* shared, const void* global, u32 valid) {
     asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(shared_address(shared)), "l"(global), "r"(valid) : "memory");
 }
+/// As copy_async_16, of 8 bytes: both aligned to 8, `valid` is 0 or 8.
+DEV void copy_async_8(void* shared, const void* global, u32 valid) {
+    asm volatile("cp.async.ca.shared.global [%0], [%1], 8, %2;" ::"r"(shared_address(shared)), "l"(global), "r"(valid) : "memory");
+}
 /// Ends a group of the copies started since the last one.
 DEV void copy_async_commit() { asm volatile("cp.async.commit_group;" ::: "memory"); }
 /// Waits until at most the youngest `N` groups of this thread are under way. Other threads see the data after a barrier.

@@ -62,7 +62,7 @@ enum class Wait { Nothing, Warp, Barrier, Memory, End };
 struct Copy {
     void* to;
     const void* from;
-    u32 valid;
+    u32 valid, bytes;
 };
 
 constexpr int WORDS = 8;
@@ -484,11 +484,13 @@ DEV void ldmatrix_x4_trans(u32 (&r)[4], const void* row) { replay_ldmatrix<true>
 
 // ---- copies that run behind the thread's back --------------------------------------------------------------------------------
 
-DEV void copy_async_16(void* shared, const void* global, u32 valid) {
-    if (valid > 16 || reinterpret_cast<uintptr_t>(shared) % 16 != 0 || (valid && reinterpret_cast<uintptr_t>(global) % 16 != 0))
-        replay::fail_here("copy_async_16: %u bytes from %p to %p, wanted at most 16 and both aligned to 16", valid, global, shared);
-    replay::block.current->copies.back().push_back({shared, global, valid});
+DEV void replay_copy_async(void* shared, const void* global, u32 valid, u32 bytes) {
+    if (valid > bytes || reinterpret_cast<uintptr_t>(shared) % bytes != 0 || (valid && reinterpret_cast<uintptr_t>(global) % bytes != 0))
+        replay::fail_here("copy_async_%u: %u bytes from %p to %p, wanted at most %u and both aligned to it", bytes, valid, global, shared, bytes);
+    replay::block.current->copies.back().push_back({shared, global, valid, bytes});
 }
+DEV void copy_async_16(void* shared, const void* global, u32 valid) { replay_copy_async(shared, global, valid, 16); }
+DEV void copy_async_8(void* shared, const void* global, u32 valid) { replay_copy_async(shared, global, valid, 8); }
 DEV void copy_async_commit() { replay::block.current->copies.push_back({}); }
 // Copies happen as late as they may: who reads without waiting reads what was there before.
 template <int N>
@@ -498,7 +500,7 @@ DEV void copy_async_wait() {
         for (const auto& c : copies.front()) {
             char bytes[16] = {};
             if (c.valid) memcpy(bytes, c.from, c.valid);
-            memcpy(c.to, bytes, 16);
+            memcpy(c.to, bytes, c.bytes);
         }
         copies.erase(copies.begin());
     }
