@@ -47,7 +47,7 @@ pub use ada_layer_norm::AdaLayerNorm;
 pub use adamw::AdamW;
 pub use add::Add;
 pub use add_weight::AddWeight;
-pub use attention::Attention;
+pub use attention::{Attention, TiledAttention};
 pub use cast::Cast;
 pub use concat::Concat;
 pub use embedding::Embedding;

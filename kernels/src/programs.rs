@@ -51,6 +51,7 @@ pub fn programs() -> Vec<Variants> {
         crate::rope::cuda::variants(),
     ];
     programs.extend(rows.into_iter().flatten());
+    programs.extend(crate::attention::programs());
     programs
 }
 

@@ -3,11 +3,10 @@
 mod backward;
 mod forward;
 
-pub(super) use backward::{Given, backward};
-pub(super) use forward::forward;
-
-use crate::numeric::Real;
-use crate::product::Matrix;
+use super::{Attention, Given, Problem};
+use crate::numeric::{Float, Real};
+use crate::product::{Matrix, rounded, widened};
+use bigmac_runtime::{Context, Result, Tensor};
 use std::marker::PhantomData;
 use std::ops::Range;
 
@@ -16,16 +15,71 @@ const QUERIES: usize = 16;
 /// Keys to a block: its scores and probabilities stay in the first-level cache.
 const KEYS: usize = 128;
 
-/// Shapes and rules of one call.
-#[derive(Debug)]
-pub(super) struct Problem<'a> {
-    pub(super) bounds_q: &'a [usize],
-    pub(super) bounds_k: &'a [usize],
-    pub(super) causal: bool,
-    pub(super) scale: f64,
-    pub(super) heads: usize,
-    pub(super) key_heads: usize,
-    pub(super) dim: usize,
+/// The tensor in its accumulator dtype, as a view whose last dimension has stride 1.
+fn operand(ctx: &Context, tensor: &Tensor) -> Result<Tensor> {
+    if tensor.dtype() == tensor.dtype().accumulator() && tensor.strides()[2] == 1 {
+        return Ok(tensor.clone());
+    }
+    widened(ctx, tensor)
+}
+
+/// The output, and the log-sum-exp of each query's scores `[heads, tokens]` when it is wanted.
+pub(super) fn forward(
+    ctx: &Context,
+    problem: &Problem<'_>,
+    inputs: [&Tensor; 3],
+    keep_lse: bool,
+) -> Result<(Tensor, Option<Tensor>)> {
+    let [q, k, v] = inputs.map(|t| operand(ctx, t));
+    let (q, k, v) = (q?, k?, v?);
+    let lse_shape = [problem.heads, q.shape()[0]];
+    let mut lse = if keep_lse { Some(Tensor::empty(ctx, &lse_shape, q.dtype())?) } else { None };
+    let out = crate::for_float!(Attention::NAME, inputs[0].dtype(), T => {
+        type R = <T as Float>::Acc;
+        let lse = lse.as_mut().map(|lse| lse.as_mut_slice::<R>()).transpose()?;
+        rounded::<T>(ctx, q.shape(), |out| {
+            forward::forward(ctx, problem, [Heads::<R>::new(&q)?, Heads::new(&k)?, Heads::new(&v)?], out, lse)
+        })
+    })?;
+    Ok((out, lse))
+}
+
+/// Gradients of q, k and v, as far as they are wanted.
+pub(super) fn backward(
+    ctx: &Context,
+    problem: &Problem<'_>,
+    given: &Given<'_>,
+) -> Result<[Option<Tensor>; 3]> {
+    let [q, k, v] = given.inputs.map(|t| operand(ctx, t));
+    let (q, k, v, out, dout) = (q?, k?, v?, operand(ctx, given.out)?, operand(ctx, given.dout)?);
+    crate::for_float!(Attention::NAME, given.inputs[0].dtype(), T => {
+        type R = <T as Float>::Acc;
+        let operands = backward::Operands {
+            q: Heads::<R>::new(&q)?,
+            k: Heads::new(&k)?,
+            v: Heads::new(&v)?,
+            out: Heads::new(&out)?,
+            dy: Heads::new(&dout)?,
+            lse: given.lse.as_slice()?,
+        };
+        let (mut dq, mut dk, mut dv) = (None, None, None);
+        // One pass gives all three; each is rounded once when it is wanted.
+        let wanted = |wanted: bool, shape: &[usize], to: &mut Option<Tensor>, inner: &mut dyn FnMut(Option<&mut [R]>) -> Result<()>| {
+            if !wanted {
+                return inner(None);
+            }
+            *to = Some(rounded::<T>(ctx, shape, |to| inner(Some(to)))?);
+            Ok(())
+        };
+        wanted(given.need[0], q.shape(), &mut dq, &mut |mut q| {
+            wanted(given.need[1], k.shape(), &mut dk, &mut |mut k| {
+                wanted(given.need[2], v.shape(), &mut dv, &mut |v| {
+                    backward::backward(ctx, problem, &operands, [q.as_deref_mut(), k.as_deref_mut(), v])
+                })
+            })
+        })?;
+        Ok([dq, dk, dv])
+    })
 }
 
 /// One sequence under one head of keys.
@@ -75,14 +129,23 @@ impl Problem<'_> {
 
 /// A `[tokens, heads, dim]` view whose last dimension has stride 1.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Heads<'a, R> {
-    pub(super) data: &'a [R],
-    pub(super) token_stride: usize,
-    pub(super) head_stride: usize,
-    pub(super) dim: usize,
+struct Heads<'a, R> {
+    data: &'a [R],
+    token_stride: usize,
+    head_stride: usize,
+    dim: usize,
 }
 
 impl<'a, R: Real> Heads<'a, R> {
+    fn new(tensor: &'a Tensor) -> Result<Self> {
+        Ok(Heads {
+            data: tensor.as_strided_slice()?,
+            token_stride: tensor.strides()[0],
+            head_stride: tensor.strides()[1],
+            dim: tensor.shape()[2],
+        })
+    }
+
     /// The rows of one head at some tokens.
     fn matrix(&self, tokens: Range<usize>, head: usize) -> Matrix<'a, R> {
         let from = (tokens.start * self.token_stride + head * self.head_stride).min(self.data.len());

@@ -1,12 +1,16 @@
 //! Attention over packed sequences.
 
 mod cpu;
+mod cuda;
+#[cfg(test)]
+mod kernel_tests;
 #[cfg(test)]
 mod tests;
+mod variants;
 
-use crate::numeric::Float;
+pub use variants::{Form, Tiling, Variant, Warpgroups, variants};
+
 use crate::operator::*;
-use crate::product::{rounded, widened};
 use bigmac_runtime::{Context, Error, Result, Spec, Tensor};
 use std::sync::Arc;
 
@@ -22,6 +26,9 @@ use std::sync::Arc;
 /// Forward and backward go over blocks of queries and keys with the running maximum and sum of FlashAttention-2 (arXiv
 /// 2307.08691, algorithms 1 and 2). Saves q, k, v, the output and the log-sum-exp `[Hq, T]` of each query's scores when
 /// any gradient is wanted; the backward computes the probabilities again.
+///
+/// A GPU takes f32 and bf16, and heads of up to 256 columns; those of 64 and 128 columns are the fast ones. In bf16 probabilities, and
+/// gradients of scores, are rounded to bf16 before they are multiplied with values, keys and queries.
 #[derive(Clone, Debug)]
 pub struct Attention {
     /// Where each sequence's queries start, and T at the end.
@@ -32,6 +39,46 @@ pub struct Attention {
     pub causal: bool,
     /// Factor of the scores, usually `1 / sqrt(D)`.
     pub scale: f64,
+}
+
+/// [`Attention`] with one of the [`variants`] of a GPU's kernels, whatever the problem: for measuring and testing them. The same on a CPU.
+#[derive(Clone, Debug)]
+pub struct TiledAttention {
+    /// What to compute.
+    pub attention: Attention,
+    /// Which of the variants for the inputs' dtype and head size to use; one that isn't there is an error.
+    pub variant: usize,
+}
+
+/// Shapes and rules of one call.
+#[derive(Debug)]
+struct Problem<'a> {
+    bounds_q: &'a [usize],
+    bounds_k: &'a [usize],
+    causal: bool,
+    scale: f64,
+    heads: usize,
+    key_heads: usize,
+    dim: usize,
+}
+
+/// What a backward is computed from, and which gradients are wanted.
+struct Given<'a> {
+    /// q, k and v.
+    inputs: [&'a Tensor; 3],
+    /// The forward's output, contiguous.
+    out: &'a Tensor,
+    /// Its gradient.
+    dout: &'a Tensor,
+    /// `[Hq, T]`.
+    lse: &'a Tensor,
+    /// Of q, k and v.
+    need: [bool; 3],
+}
+
+/// See [`crate::programs::programs`].
+pub(crate) fn programs() -> Vec<bigmac_runtime::gpu::Variants> {
+    cuda::programs()
 }
 
 impl Attention {
@@ -46,8 +93,8 @@ impl Attention {
         Err(Error::argument(Self::NAME, message))
     }
 
-    fn problem<'a>(&'a self, q: &Tensor, k: &Tensor) -> cpu::Problem<'a> {
-        cpu::Problem {
+    fn problem<'a>(&'a self, q: &Tensor, k: &Tensor) -> Problem<'a> {
+        Problem {
             bounds_q: &self.bounds_q,
             bounds_k: &self.bounds_k,
             causal: self.causal,
@@ -57,23 +104,47 @@ impl Attention {
             dim: q.shape()[2],
         }
     }
-}
 
-/// The tensor in its accumulator dtype, as a view whose last dimension has stride 1.
-fn operand(ctx: &Context, tensor: &Tensor) -> Result<Tensor> {
-    if tensor.dtype() == tensor.dtype().accumulator() && tensor.strides()[2] == 1 {
-        return Ok(tensor.clone());
+    fn forward_with(
+        &self,
+        ctx: &Context,
+        inputs: &[&Tensor],
+        need: Need<'_>,
+        variant: Option<usize>,
+    ) -> Result<Forwarded> {
+        let [q, k, v] = [inputs[0], inputs[1], inputs[2]];
+        let problem = self.problem(q, k);
+        let (out, lse) = if ctx.is_gpu() {
+            cuda::forward(ctx, &problem, [q, k, v], variant, need.any())?
+        } else {
+            cpu::forward(ctx, &problem, [q, k, v], need.any())?
+        };
+        let saved = lse.map(|lse| [q.clone(), k.clone(), v.clone(), out.clone(), lse].into_iter());
+        Ok(Forwarded::one(out, saved.into_iter().flatten()))
     }
-    widened(ctx, tensor)
-}
 
-fn heads<R: crate::Real>(tensor: &Tensor) -> Result<cpu::Heads<'_, R>> {
-    Ok(cpu::Heads {
-        data: tensor.as_strided_slice()?,
-        token_stride: tensor.strides()[0],
-        head_stride: tensor.strides()[1],
-        dim: tensor.shape()[2],
-    })
+    fn backward_with(
+        &self,
+        ctx: &Context,
+        backward: &Backward<'_>,
+        variant: Option<usize>,
+    ) -> Result<InputGrads> {
+        let saved = |i| backward.saved(Self::NAME, i);
+        let given = Given {
+            inputs: [saved(0)?, saved(1)?, saved(2)?],
+            out: saved(3)?,
+            dout: backward.grad(Self::NAME)?,
+            lse: saved(4)?,
+            need: [0, 1, 2].map(|i| backward.need.input(i)),
+        };
+        let problem = self.problem(given.inputs[0], given.inputs[1]);
+        let grads = if ctx.is_gpu() {
+            cuda::backward(ctx, &problem, &given, variant)?
+        } else {
+            cpu::backward(ctx, &problem, &given)?
+        };
+        Ok(grads.into_iter().collect())
+    }
 }
 
 impl Operator for Attention {
@@ -116,58 +187,34 @@ impl Operator for Attention {
         _weights: &[&Tensor],
         need: Need<'_>,
     ) -> Result<Forwarded> {
-        let [q, k, v] = [0, 1, 2].map(|i| operand(ctx, inputs[i]));
-        let (q, k, v) = (q?, k?, v?);
-        let problem = self.problem(&q, &k);
-        let lse_shape = [q.shape()[1], q.shape()[0]];
-        let mut lse = if need.any() { Some(Tensor::empty(ctx, &lse_shape, q.dtype())?) } else { None };
-        let out = crate::for_float!(Self::NAME, inputs[0].dtype(), T => {
-            type R = <T as Float>::Acc;
-            let lse = lse.as_mut().map(|lse| lse.as_mut_slice::<R>()).transpose()?;
-            rounded::<T>(ctx, q.shape(), |out| {
-                cpu::forward(ctx, &problem, [heads::<R>(&q)?, heads(&k)?, heads(&v)?], out, lse)
-            })
-        })?;
-        let saved = lse.map(|lse| {
-            [inputs[0].clone(), inputs[1].clone(), inputs[2].clone(), out.clone(), lse].into_iter()
-        });
-        Ok(Forwarded::one(out, saved.into_iter().flatten()))
+        self.forward_with(ctx, inputs, need, None)
     }
 
     fn backward_input(&self, ctx: &Context, backward: &Backward<'_>) -> Result<InputGrads> {
-        let saved = |i| operand(ctx, backward.saved(Self::NAME, i)?);
-        let (q, k, v, out) = (saved(0)?, saved(1)?, saved(2)?, saved(3)?);
-        let lse = backward.saved(Self::NAME, 4)?;
-        let dy = operand(ctx, backward.grad(Self::NAME)?)?;
-        let problem = self.problem(&q, &k);
-        let need = |i| backward.need.input(i);
-        crate::for_float!(Self::NAME, backward.saved(Self::NAME, 0)?.dtype(), T => {
-            type R = <T as Float>::Acc;
-            let given = cpu::Given {
-                q: heads::<R>(&q)?,
-                k: heads(&k)?,
-                v: heads(&v)?,
-                out: heads(&out)?,
-                dy: heads(&dy)?,
-                lse: lse.as_slice()?,
-            };
-            let (mut dq, mut dk, mut dv) = (None, None, None);
-            // One pass gives all three; each is rounded once when it is wanted.
-            let wanted = |wanted: bool, shape: &[usize], to: &mut Option<Tensor>, inner: &mut dyn FnMut(Option<&mut [R]>) -> Result<()>| {
-                if !wanted {
-                    return inner(None);
-                }
-                *to = Some(rounded::<T>(ctx, shape, |to| inner(Some(to)))?);
-                Ok(())
-            };
-            wanted(need(0), q.shape(), &mut dq, &mut |mut q| {
-                wanted(need(1), k.shape(), &mut dk, &mut |mut k| {
-                    wanted(need(2), v.shape(), &mut dv, &mut |v| {
-                        cpu::backward(ctx, &problem, &given, [q.as_deref_mut(), k.as_deref_mut(), v])
-                    })
-                })
-            })?;
-            Ok([dq, dk, dv].into_iter().collect())
-        })
+        self.backward_with(ctx, backward, None)
+    }
+}
+
+impl Operator for TiledAttention {
+    fn name(&self) -> &'static str {
+        Attention::NAME
+    }
+
+    fn infer(&self, inputs: &[Spec], weights: &[Spec], need: Need<'_>) -> Result<Inferred> {
+        self.attention.infer(inputs, weights, need)
+    }
+
+    fn forward(
+        &self,
+        ctx: &Context,
+        inputs: &[&Tensor],
+        _weights: &[&Tensor],
+        need: Need<'_>,
+    ) -> Result<Forwarded> {
+        self.attention.forward_with(ctx, inputs, need, Some(self.variant))
+    }
+
+    fn backward_input(&self, ctx: &Context, backward: &Backward<'_>) -> Result<InputGrads> {
+        self.attention.backward_with(ctx, backward, Some(self.variant))
     }
 }

@@ -9,16 +9,16 @@ use bigmac_runtime::{Context, Result, Tensor};
 
 /// What the backward is computed from.
 #[derive(Debug)]
-pub(in super::super) struct Given<'a, R> {
-    pub(in super::super) q: Heads<'a, R>,
-    pub(in super::super) k: Heads<'a, R>,
-    pub(in super::super) v: Heads<'a, R>,
+pub(super) struct Operands<'a, R> {
+    pub(super) q: Heads<'a, R>,
+    pub(super) k: Heads<'a, R>,
+    pub(super) v: Heads<'a, R>,
     /// The forward's output.
-    pub(in super::super) out: Heads<'a, R>,
+    pub(super) out: Heads<'a, R>,
     /// Its gradient.
-    pub(in super::super) dy: Heads<'a, R>,
+    pub(super) dy: Heads<'a, R>,
     /// `[heads, tokens]`.
-    pub(in super::super) lse: &'a [R],
+    pub(super) lse: &'a [R],
 }
 
 /// Where the gradients of q, k and v go; `None` where one is not wanted.
@@ -29,10 +29,10 @@ struct Grads<'a, R> {
 }
 
 /// Writes the gradients of q, k and v that are wanted.
-pub(in super::super) fn backward<R: Scalar>(
+pub(super) fn backward<R: Scalar>(
     ctx: &Context,
     problem: &Problem<'_>,
-    given: &Given<'_, R>,
+    given: &Operands<'_, R>,
     [dq, dk, dv]: [Option<&mut [R]>; 3],
 ) -> Result<()> {
     let grads = Grads { q: dq.map(Places::new), k: dk.map(Places::new), v: dv.map(Places::new) };
@@ -51,7 +51,7 @@ pub(in super::super) fn backward<R: Scalar>(
 fn one<R: Scalar>(
     problem: &Problem<'_>,
     unit: &Unit,
-    given: &Given<'_, R>,
+    given: &Operands<'_, R>,
     grads: &Grads<'_, R>,
     scratch: &mut [R],
 ) {

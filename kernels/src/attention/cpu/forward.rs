@@ -7,7 +7,7 @@ use bigmac_runtime::memory::scopes;
 use bigmac_runtime::{Context, Result, Tensor};
 
 /// Writes the output, and the log-sum-exp of each query's scores `[heads, tokens]` where it is wanted.
-pub(in super::super) fn forward<R: Scalar>(
+pub(super) fn forward<R: Scalar>(
     ctx: &Context,
     problem: &Problem<'_>,
     [q, k, v]: [Heads<'_, R>; 3],
