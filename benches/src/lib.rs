@@ -1,1 +1,3 @@
-//! Benchmark binaries; what they share is in `bigmac::measure`.
+//! What benchmark binaries share beside `bigmac::measure`.
+
+pub mod python;

@@ -12,6 +12,7 @@ mod torch;
 use anyhow::bail;
 use bigmac::config;
 use bigmac::profile::Spread;
+use bigmac_benches::python;
 use clap::Parser;
 use ours::Turns;
 use serde::Serialize;
@@ -69,8 +70,8 @@ struct Peer {
 
 fn main() -> anyhow::Result<()> {
     let args = Peers::parse();
-    let python = torch::interpreter();
-    let missing = torch::missing(&python).err();
+    let python = python::interpreter();
+    let missing = python::missing(&python).err();
     if let (Some(reason), false) = (&missing, args.json) {
         println!("PyTorch is not there, so only our side is measured: {reason}\n");
     }

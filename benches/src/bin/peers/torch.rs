@@ -1,40 +1,16 @@
 //! The other side: a Python process that trains the same model, a line of JSON to a turn.
 
-use anyhow::{Context, bail};
 use bigmac::data::{PackedMicrobatch, StepPlan};
 use bigmac::train::Session;
+use bigmac_benches::python::Script;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
-use std::io::{BufRead, BufReader, Write};
 use std::ops::Range;
-use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::time::Duration;
 
 const SCRIPT: &str = include_str!("../../../peers/torch_step.py");
 /// Long enough for other threads to have come to rest before a turn begins.
 const SETTLE: Duration = Duration::from_millis(50);
-
-/// The Python interpreter that is asked for PyTorch.
-pub fn interpreter() -> String {
-    std::env::var("BIGMAC_PYTHON").unwrap_or_else(|_| "python3".into())
-}
-
-/// Checks that `python` has PyTorch.
-///
-/// # Errors
-/// What it says where it hasn't.
-pub fn missing(python: &str) -> anyhow::Result<()> {
-    let found = Command::new(python).args(["-c", "import torch"]).output();
-    let found = found.with_context(|| format!("can't run {python}; name an interpreter in BIGMAC_PYTHON"))?;
-    if found.status.success() {
-        return Ok(());
-    }
-    let said = String::from_utf8_lossy(&found.stderr);
-    bail!(
-        "{python}: {}; name an interpreter that has it in BIGMAC_PYTHON",
-        said.lines().last().unwrap_or_default()
-    )
-}
 
 /// A sample as the script takes it; rows count from the sample's first token.
 #[derive(Debug, Serialize)]
@@ -64,9 +40,7 @@ pub struct Ready {
 /// The process.
 #[derive(Debug)]
 pub struct Torch {
-    child: Child,
-    input: ChildStdin,
-    output: BufReader<ChildStdout>,
+    script: Script,
     /// What it is.
     pub ready: Ready,
 }
@@ -77,24 +51,14 @@ impl Torch {
     /// # Errors
     /// When it doesn't start, or ends; what it says goes to standard error.
     pub fn start(python: &str, session: &Session, threads: usize) -> anyhow::Result<Torch> {
-        let mut child = Command::new(python)
-            .args(["-c", SCRIPT])
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .with_context(|| format!("can't run {python}"))?;
-        let (Some(mut input), Some(output)) = (child.stdin.take(), child.stdout.take()) else {
-            bail!("{python} was started without pipes");
-        };
-        let mut output = BufReader::new(output);
+        let mut script = Script::start(python, SCRIPT, &[])?;
         let config = &session.config;
         let mut model = serde_json::to_value(&config.model)?;
         model["vocabulary"] = json!(session.shape.llava.text.vocab_size);
         let trial = samples(&session.planner.step(0));
         let job = json!({ "threads": threads, "model": model, "train": config.train, "trial": trial });
-        writeln!(input, "{job}")?;
-        let ready = answer(&mut output)?;
-        Ok(Torch { child, input, output, ready })
+        let ready = script.ask(&job)?;
+        Ok(Torch { script, ready })
     }
 
     /// Trains on these steps; seconds of each.
@@ -104,27 +68,10 @@ impl Torch {
     pub fn turn(&mut self, session: &Session, steps: Range<u64>) -> anyhow::Result<Vec<f64>> {
         std::thread::sleep(SETTLE);
         let batches: Vec<Vec<Sample>> = steps.map(|step| samples(&session.planner.step(step))).collect();
-        writeln!(self.input, "{}", serde_json::to_string(&batches)?)?;
-        let seconds = answer(&mut self.output)?;
+        let seconds = self.script.ask(&batches)?;
         std::thread::sleep(SETTLE);
         Ok(seconds)
     }
-}
-
-impl Drop for Torch {
-    fn drop(&mut self) {
-        // Nothing is lost with it, and nobody is left to be told that it can't be ended.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-fn answer<T: for<'a> Deserialize<'a>>(output: &mut impl BufRead) -> anyhow::Result<T> {
-    let mut line = String::new();
-    if output.read_line(&mut line)? == 0 {
-        bail!("PyTorch's side ended early; what it said is above");
-    }
-    serde_json::from_str(&line).with_context(|| format!("PyTorch's side answered {line:?}"))
 }
 
 /// A step's samples, microbatch by microbatch.
