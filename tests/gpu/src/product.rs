@@ -1,0 +1,112 @@
+//! Every kernel that multiplies matrices, at sizes that its tiles don't divide, against products in f64.
+
+use crate::bench::{Bench, Outcome, close};
+use anyhow::{Context as _, ensure};
+use bigmac_kernels::check::{float_tensor, to_f64};
+use bigmac_kernels::product::cuda::{
+    Batch, Epilogue, Factor, Output, Problem, Variant, multiply_with, variants as all,
+};
+use bigmac_kernels::{MatMul, Need, Operator};
+use bigmac_runtime::{DType, Tensor};
+
+/// m, n and k: not a multiple of any tile, lines of odd lengths, few rows, a long sum.
+const REAL: [[usize; 3]; 4] = [[1000, 1032, 520], [257, 131, 1031], [8, 1040, 2048], [200, 136, 9000]];
+const SMALL: [[usize; 3]; 2] = [[33, 72, 40], [8, 35, 50]];
+
+/// Which factors are transposed in memory.
+const LAYOUTS: [[bool; 2]; 3] = [[false, true], [false, false], [true, false]];
+
+/// A product's factors, and what is wanted.
+struct Example {
+    extents: [usize; 3],
+    layout: [bool; 2],
+    a: Tensor,
+    b: Tensor,
+    wanted: Vec<f64>,
+}
+
+impl Example {
+    fn new(bench: &Bench, extents: [usize; 3], layout: [bool; 2], dtype: DType) -> anyhow::Result<Example> {
+        let [m, n, k] = extents;
+        let shape = |transposed, rows, cols| if transposed { [cols, rows] } else { [rows, cols] };
+        let a = bench.normal(&shape(layout[0], m, k), 1, dtype)?;
+        let b = bench.normal(&shape(layout[1], k, n), 2, dtype)?;
+        let exact = |t: &Tensor| -> anyhow::Result<Tensor> {
+            Ok(float_tensor(&bench.cpu, &to_f64(&bench.ctx, t)?, t.shape(), DType::F64)?)
+        };
+        let product = MatMul { transpose_a: layout[0], transpose_b: layout[1] };
+        let forwarded = product.forward(&bench.cpu, &[&exact(&a)?, &exact(&b)?], &[], Need::NONE)?;
+        let wanted = to_f64(&bench.cpu, forwarded.outputs.first().context("a product has an output")?)?;
+        Ok(Example { extents, layout, a, b, wanted })
+    }
+
+    fn factors(&self) -> [Factor<'_>; 2] {
+        let [m, n, k] = self.extents;
+        let factor = |tensor, transposed, rows, cols| {
+            if transposed {
+                Factor::new(tensor, cols, rows).transposed()
+            } else {
+                Factor::new(tensor, rows, cols)
+            }
+        };
+        [factor(&self.a, self.layout[0], m, k), factor(&self.b, self.layout[1], k, n)]
+    }
+
+    fn takes(&self, bench: &Bench, variant: &Variant) -> anyhow::Result<bool> {
+        let [m, n, _] = self.extents;
+        let mut c = Tensor::empty(&bench.ctx, &[m, n], self.a.dtype())?;
+        let ([a, b], out) = (self.factors(), Output::new(&mut c, n));
+        let problem = Problem::new("gpu-tests", a, b, out, Epilogue::default(), Batch::ONE)?;
+        Ok(variant.takes(&bench.ctx, &problem))
+    }
+
+    fn multiply(&self, bench: &Bench, variant: &Variant, splits: usize) -> anyhow::Result<Vec<f64>> {
+        let [m, n, _] = self.extents;
+        let mut c = Tensor::zeros(&bench.ctx, &[m, n], DType::F32)?;
+        let ([a, b], out) = (self.factors(), Output::new(&mut c, n));
+        let way = (variant, splits);
+        multiply_with(&bench.ctx, way, "gpu-tests", a, b, out, Epilogue::default(), Batch::ONE)?;
+        Ok(to_f64(&bench.ctx, &c)?)
+    }
+}
+
+/// Every variant on every product that it takes, with sums whole and split, twice.
+///
+/// # Errors
+/// The first product that is wrong.
+pub fn variants(bench: &Bench) -> anyhow::Result<Outcome> {
+    let sizes: &[[usize; 3]] = if bench.small { &SMALL } else { &REAL };
+    let mut counts = vec![0; all().len()];
+    for dtype in [DType::BF16, DType::F32] {
+        for (&extents, layout) in sizes.iter().flat_map(|e| LAYOUTS.map(|layout| (e, layout))) {
+            let example = Example::new(bench, extents, layout, dtype)?;
+            for (variant, count) in all().iter().zip(&mut counts) {
+                if !example.takes(bench, variant)? {
+                    continue;
+                }
+                for splits in [1, 3] {
+                    let name = format!("{} ({dtype}, {extents:?}, {layout:?}, {splits} parts)", variant.name);
+                    let given = example.multiply(bench, variant, splits)?;
+                    // Factors are exact in both, and so are products: what is left are sums in fp32, which tensor cores truncate.
+                    close(&name, &given, &example.wanted, 2e-5)?;
+                    let again = example.multiply(bench, variant, splits)?;
+                    ensure!(given == again, "{name}: two runs give different bits");
+                    *count += 1;
+                }
+            }
+        }
+    }
+    let untried: Vec<&str> =
+        all().iter().zip(&counts).filter(|(_, c)| **c == 0).map(|(v, _)| v.name).collect();
+    let tried =
+        format!("{} products by {} kernels", counts.iter().sum::<usize>(), all().len() - untried.len());
+    if untried.is_empty() || bench.gpu.driver().target() != "sm_90a" {
+        let note = if untried.is_empty() {
+            String::new()
+        } else {
+            format!("; not for this device: {}", untried.join(", "))
+        };
+        return Ok(Outcome::Passed(tried + &note));
+    }
+    anyhow::bail!("no product was one for {}; add a size that is", untried.join(", "))
+}
