@@ -34,7 +34,7 @@ DEV Words<E, L> load_words(const E* p) {
     if constexpr (L * sizeof(E) < 4) {
         w.word[0] = *reinterpret_cast<const u16*>(p);
     } else {
-        const auto pack = *reinterpret_cast<const Pack<u32, Words<E, L>::COUNT>*>(p);
+        const auto pack = load_pack<Words<E, L>::COUNT>(reinterpret_cast<const u32*>(p));
         UNROLL
         for (int i = 0; i < Words<E, L>::COUNT; i++) w.word[i] = pack.at[i];
     }

@@ -72,9 +72,15 @@ DEV u32 pack_bf16(float low, float high) { return u32(float_to_bf16(low).bits) |
 
 /// `N` elements from `p`, which is aligned to all of them.
 template <int N, class E>
-DEV Pack<E, N> load_pack(const E* p) { return *reinterpret_cast<const Pack<E, N>*>(p); }
+DEV Pack<E, N> load_pack(const E* p) {
+    expect_aligned(p, sizeof(Pack<E, N>));
+    return *reinterpret_cast<const Pack<E, N>*>(p);
+}
 template <int N, class E>
-DEV void store_pack(E* p, const Pack<E, N>& v) { *reinterpret_cast<Pack<E, N>*>(p) = v; }
+DEV void store_pack(E* p, const Pack<E, N>& v) {
+    expect_aligned(p, sizeof v);
+    *reinterpret_cast<Pack<E, N>*>(p) = v;
+}
 
 /// True when `p` is aligned to `bytes`, a power of two.
 DEV bool aligned(const void* p, u32 bytes) { return (reinterpret_cast<u64>(p) & (bytes - 1)) == 0; }

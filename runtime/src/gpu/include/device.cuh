@@ -16,6 +16,10 @@
 #define NAN_VALUE __int_as_float(0x7fffffff)
 #define INFINITY_VALUE __int_as_float(0x7f800000)
 
+/// An address that `bytes` bytes are read from or written to in one instruction. The GPU faults when it isn't aligned to them, and the
+/// replay fails.
+DEV void expect_aligned(const void*, u32) {}
+
 DEV float bits_to_float(u32 bits) { return __uint_as_float(bits); }
 DEV u32 float_to_bits(float x) { return __float_as_uint(x); }
 DEV bf16 float_to_bf16(float x) {

@@ -379,6 +379,10 @@ inline int launch(const Launch& ask, void (*kernel)(A...), void** arguments) {
 #define blockDim (replay::block.extent)
 #define gridDim (replay::block.grid)
 
+DEV void expect_aligned(const void* p, u32 bytes) {
+    if (reinterpret_cast<uintptr_t>(p) % bytes != 0) replay::fail_here("%u bytes are moved at once at %p, which isn't aligned to them", bytes, p);
+}
+
 DEV float bits_to_float(u32 bits) {
     float x;
     memcpy(&x, &bits, 4);
