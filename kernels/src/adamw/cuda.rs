@@ -1,6 +1,6 @@
 //! AdamW on a GPU: tables of chunks, and the launch over one.
 
-use super::group::{Clip, Member, State};
+use super::member::{Clip, Member, State};
 use super::{AdamW, Coefficients, OP};
 use bigmac_runtime::gpu::{Arg, Launch, Source, Variants};
 use bigmac_runtime::memory::scopes;

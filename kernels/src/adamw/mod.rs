@@ -3,8 +3,10 @@
 mod cpu;
 pub(crate) mod cuda;
 mod group;
+mod member;
 
-pub use group::{Clip, Group, Member, State};
+pub use group::Group;
+pub use member::{Clip, Member, State};
 
 use crate::numeric::Float;
 use bigmac_runtime::{Context, DType, Error, Result, Tensor};

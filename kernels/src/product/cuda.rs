@@ -5,18 +5,21 @@
 //! same order: which bits come out depends on the problem and the family. Hopper has a family of its own, whose tensor cores add in theirs.
 
 mod autotune;
+mod finish;
 mod hopper;
 mod launch;
 mod problem;
 #[cfg(test)]
 mod tests;
+mod variant;
 mod variants;
 mod views;
 
 pub use autotune::{AUTOTUNE, Timing, measure};
 pub(crate) use launch::programs;
 pub use problem::Problem;
-pub use variants::{Family, Variant, variants};
+pub use variant::{Family, Variant};
+pub use variants::variants;
 pub use views::{with_matrices, with_rows};
 
 use crate::operator::WeightGrad;

@@ -1,38 +1,10 @@
 //! What a GPU, real or replayed, has to be able to do.
 
+pub use super::error::{DriverError, DriverResult};
 use super::source::{Compiled, Program};
 use super::tensor_map::{TensorMap, TensorMapShape};
 use std::ffi::c_void;
 use std::fmt::Debug;
-
-/// Why a driver's call failed: what was asked, and what the driver said.
-#[derive(Clone, Debug, thiserror::Error)]
-pub enum DriverError {
-    /// There is no memory left for an allocation.
-    #[error("no device memory for {0} more bytes")]
-    OutOfMemory(usize),
-    /// A kernel's source didn't compile.
-    #[error("{file} doesn't compile for {target}:\n{log}")]
-    Compile {
-        /// The source file, as far as it is known by name.
-        file: String,
-        /// What it was compiled for.
-        target: String,
-        /// The compiler's log, with lines of the file.
-        log: String,
-    },
-    /// Any other refusal.
-    #[error("{call}: {message}")]
-    Call {
-        /// The driver's function.
-        call: String,
-        /// What it said, and what to do.
-        message: String,
-    },
-}
-
-/// Result of a driver's call.
-pub type DriverResult<T> = Result<T, DriverError>;
 
 /// A kernel that is loaded and can be launched. What the number means is its driver's affair.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -10,6 +10,7 @@ pub mod cache;
 mod copy;
 mod device;
 pub mod driver;
+mod error;
 mod launch;
 pub mod libraries;
 pub mod nvidia;

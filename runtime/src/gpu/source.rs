@@ -1,6 +1,6 @@
 //! Kernel sources: where their text comes from, and what their kernels take.
 
-use super::driver::{DriverError, DriverResult};
+use super::error::{DriverError, DriverResult};
 use std::path::{Path, PathBuf};
 
 /// Set to a directory that holds `gelu/kernel.cu` and the like, sources are read from there instead of from the program: a kernel

@@ -3,6 +3,7 @@ use crate::adamw::cuda::CHUNK;
 use crate::adamw::step;
 use crate::adamw::tests::{ADAMW, reference};
 use crate::check::{float_tensor, gpus, random};
+use std::ops::Range;
 
 /// Odd lengths put what follows out of step with packs; there are chunks one short, full and one over.
 const SHAPES: [&[usize]; 9] =

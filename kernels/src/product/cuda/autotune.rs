@@ -1,6 +1,7 @@
 //! Times the kernels that can do a problem, when asked to, and remembers which was the fastest.
 
-use super::variants::{self, Variant};
+use super::variant::Variant;
+use super::variants;
 use super::{Output, Problem, launch};
 use bigmac_runtime::gpu::Gpu;
 use bigmac_runtime::gpu::cache::Cache;

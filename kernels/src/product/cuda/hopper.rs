@@ -1,7 +1,7 @@
 //! Hopper's own kernel: what it takes, and its launch.
 
-use super::launch::{Finish, INCLUDES, Target};
-use super::variants::{Family, Variant};
+use super::finish::{Finish, INCLUDES, Target};
+use super::variant::{Family, Variant};
 use super::{Activation, Factor, Problem};
 use bigmac_runtime::gpu::{Arg, Launch, Source, Swizzle, TensorMap, TensorMapShape};
 use bigmac_runtime::{Context, DType, Error, Result};

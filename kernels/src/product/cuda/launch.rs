@@ -1,15 +1,12 @@
 //! Launches of the kernels.
 
-use super::variants::{Family, Variant};
+use super::finish::{Finish, INCLUDES, Target};
+use super::variant::{Family, Variant};
 use super::{Activation, Problem, hopper};
 use bigmac_runtime::gpu::{Arg, Launch, Source, Variants};
 use bigmac_runtime::memory::scopes;
 use bigmac_runtime::{Context, DType, Result, Tensor};
 
-pub(super) const INCLUDES: &[(&str, &str)] = &[
-    ("product/epilogue.cuh", include_str!("../epilogue.cuh")),
-    ("product/raster.cuh", include_str!("../raster.cuh")),
-];
 static MMA: Source =
     Source { file: "product/kernel.cu", text: include_str!("../kernel.cu"), includes: INCLUDES };
 static FFMA: Source =
@@ -147,47 +144,6 @@ pub(super) fn launch(
     match variant.family {
         Family::FewRows => few_rows(ctx, variant, problem),
         Family::Mma | Family::Ffma | Family::Hopper => tiles(ctx, variant, splits, problem),
-    }
-}
-
-/// What the epilogue of a kernel is told, other than where to write.
-pub(super) struct Finish {
-    pub(super) bias: Arg,
-    pub(super) residual: Arg,
-    pub(super) alpha: Arg,
-    pub(super) flags: Arg,
-}
-
-/// Where a product, or the parts of one, go.
-pub(super) struct Target {
-    pub(super) c: Arg,
-    pub(super) dtype: DType,
-    pub(super) columns: usize,
-    /// Elements from row to row, and from matrix to matrix.
-    pub(super) leading: usize,
-    pub(super) stride: usize,
-    /// Parts of the sum over k, each of so many elements and with its own matrices behind those of the part before.
-    pub(super) splits: usize,
-    pub(super) per_split: usize,
-}
-
-impl Finish {
-    /// What the problem asks for.
-    fn of(problem: &Problem<'_>) -> Result<Finish> {
-        let epilogue = &problem.epilogue;
-        let address = |tensor: Option<&Tensor>| tensor.map_or(Ok(Arg::NULL), Tensor::arg);
-        let flags = [epilogue.bias.is_some(), epilogue.residual.is_some(), epilogue.accumulate];
-        Ok(Finish {
-            bias: address(epilogue.bias)?,
-            residual: address(epilogue.residual)?,
-            alpha: Arg::F32(epilogue.alpha),
-            flags: Arg::U32(flags.iter().zip([1, 2, 4]).map(|(&set, bit)| u32::from(set) * bit).sum()),
-        })
-    }
-
-    /// The sums as they are, in fp32.
-    fn partial() -> Finish {
-        Finish { bias: Arg::NULL, residual: Arg::NULL, alpha: Arg::F32(1.0), flags: Arg::U32(0) }
     }
 }
 

@@ -1,9 +1,10 @@
 //! An open GPU: one context, one stream, one pool of memory.
 
+use super::architecture::Architecture;
 use super::context::{Context, Event, Pool, Stream};
 use super::cuda::Cuda;
 use super::error::{OpenError, Version};
-use super::machine::{Architecture, DeviceInfo};
+use super::machine::DeviceInfo;
 use super::module::{Kernel, Module};
 use super::nvrtc::Compiler;
 use super::staging::Staging;

@@ -1,6 +1,6 @@
 //! Why a GPU can't be opened.
 
-use super::machine::Architecture;
+use super::architecture::Architecture;
 use crate::gpu::driver::DriverError;
 use crate::gpu::libraries::LibraryError;
 use std::path::PathBuf;

@@ -1,6 +1,7 @@
 //! NVIDIA GPUs: the driver and NVRTC, loaded at run time. Nothing of CUDA is needed to build this, and nothing but the driver
 //! and NVRTC to run it.
 
+mod architecture;
 mod context;
 mod cuda;
 mod driver;
@@ -14,8 +15,9 @@ mod staging;
 mod tests;
 mod types;
 
+pub use architecture::Architecture;
 pub use driver::Nvidia;
 pub use error::{OpenError, Version};
-pub use machine::{Architecture, DeviceInfo, Machine};
+pub use machine::{DeviceInfo, Machine};
 pub use nvrtc::{Compiler, Image};
 pub use resources::Resources;

@@ -1,0 +1,30 @@
+//! What drivers answer when they refuse.
+
+/// Why a driver's call failed: what was asked, and what the driver said.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum DriverError {
+    /// There is no memory left for an allocation.
+    #[error("no device memory for {0} more bytes")]
+    OutOfMemory(usize),
+    /// A kernel's source didn't compile.
+    #[error("{file} doesn't compile for {target}:\n{log}")]
+    Compile {
+        /// The source file, as far as it is known by name.
+        file: String,
+        /// What it was compiled for.
+        target: String,
+        /// The compiler's log, with lines of the file.
+        log: String,
+    },
+    /// Any other refusal.
+    #[error("{call}: {message}")]
+    Call {
+        /// The driver's function.
+        call: String,
+        /// What it said, and what to do.
+        message: String,
+    },
+}
+
+/// Result of a driver's call.
+pub type DriverResult<T> = Result<T, DriverError>;
