@@ -11,7 +11,7 @@ pub struct Member<'a> {
     pub weight: &'a mut Tensor,
     /// Where its elements lie in the flat buffers.
     pub range: Range<usize>,
-    /// Whether [`AdamW::weight_decay`] applies to it.
+    /// Whether [`weight_decay`](super::AdamW::weight_decay) applies to it.
     pub decays: bool,
 }
 
