@@ -53,21 +53,23 @@ struct Loaded {
 struct Watched {
     files: Vec<(PathBuf, Option<SystemTime>)>,
     looked: Instant,
+    /// A change was seen; the kernel is out of date from then on.
+    stale: bool,
 }
 
 impl Watched {
     fn new(source: &Source) -> Option<Mutex<Watched>> {
         let files = source.overriding_files()?;
         let files = files.into_iter().map(|path| (modified(&path), path)).map(|(time, path)| (path, time));
-        Some(Mutex::new(Watched { files: files.collect(), looked: Instant::now() }))
+        Some(Mutex::new(Watched { files: files.collect(), looked: Instant::now(), stale: false }))
     }
 
     fn changed(&mut self) -> bool {
-        if self.looked.elapsed() < LOOK_AGAIN {
-            return false;
+        if !self.stale && self.looked.elapsed() >= LOOK_AGAIN {
+            self.looked = Instant::now();
+            self.stale = self.files.iter().any(|(path, time)| modified(path) != *time);
         }
-        self.looked = Instant::now();
-        self.files.iter().any(|(path, time)| modified(path) != *time)
+        self.stale
     }
 }
 
@@ -252,4 +254,24 @@ fn geometry(launch: &Launch) -> std::result::Result<Geometry, String> {
         u32::try_from(launch.shared).map_err(|_| format!("got {} bytes of shared memory", launch.shared))?;
     let narrow = |extents: [usize; 3]| extents.map(|n| n as u32);
     Ok(Geometry { grid: narrow(grid), block: narrow(block), cluster: narrow(launch.cluster), shared })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_changed_source_stays_changed_until_it_is_compiled_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("kernel.cu");
+        std::fs::write(&path, "one").unwrap();
+        let files = vec![(path.clone(), modified(&path))];
+        let mut watched = Watched { files, looked: Instant::now(), stale: false };
+        std::thread::sleep(LOOK_AGAIN);
+        assert!(!watched.changed());
+        std::fs::write(&path, "two").unwrap();
+        std::thread::sleep(LOOK_AGAIN);
+        // Whoever compiles looks once more when nobody else is compiling.
+        assert!(watched.changed() && watched.changed());
+    }
 }

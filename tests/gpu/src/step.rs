@@ -4,7 +4,7 @@ use crate::bench::{Bench, Outcome};
 use anyhow::ensure;
 use bigmac::config::{Config, Dtype, Encoder, Generator, Llm, Model, Train};
 use bigmac_tests::dataset::SmallSet;
-use bigmac_tests::steps::{StepResult, close_gradients, run_step};
+use bigmac_tests::steps::{GradientMap, StepResult, close_gradients, run_step};
 use bigmac_tests::tiny::{self, CAPTION, DRAWING, EDIT, LINES, SEVERAL, SHORT_DRAWING, SHORT_TEXT, TEXT};
 
 /// Tokens alone: the LLM.
@@ -94,11 +94,20 @@ fn both(bench: &Bench, microbatches: &[&[usize]]) -> anyhow::Result<Outcome> {
             let off = (given - wanted).abs();
             ensure!(off <= loss * wanted.abs(), "{name}, {part}: {given}, wanted {wanted}");
         }
-        close_gradients(&one.gradients, &here.gradients, gradient)?;
+        let [given, wanted] = [&one, &here].map(|step| compared(step, dtype));
+        close_gradients(&given, &wanted, gradient)?;
         ensure!(one.gradients == two.gradients, "{name}: two runs give different gradients");
         said.push(format!("{name} {:.4} (the CPU {:.4})", one.totals.token_loss, here.totals.token_loss));
     }
     Ok(Outcome::Passed(format!("token loss {}", said.join(", "))))
+}
+
+/// The gradients that can be compared. That of a key's bias is zero but for rounding: a softmax doesn't see what all its scores have in
+/// common. In fp32 what is left of it is small enough not to matter.
+fn compared(step: &StepResult, dtype: Dtype) -> GradientMap {
+    let kept = |name: &str| dtype == Dtype::F32 || !name.ends_with("k_proj.bias");
+    let gradients = step.gradients.iter().filter(|((_, name), _)| kept(name));
+    gradients.map(|(key, gradient)| (key.clone(), gradient.clone())).collect()
 }
 
 fn run(config: &Config, device: &str, microbatches: &[&[usize]]) -> anyhow::Result<StepResult> {
