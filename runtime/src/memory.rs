@@ -192,13 +192,13 @@ impl Memory {
         lock(&self.cache.0).clear();
     }
 
-    /// The error for `bytes` more bytes in `scope`, with what every scope holds.
+    /// The error for `bytes` more bytes in `scope`, where they are counted already, with what every scope holds without them.
     pub(crate) fn out_of_memory(&self, bytes: usize, scope: &MemoryScope) -> Error {
+        let held = |s: &MemoryScope| s.current().saturating_sub(if s.same(scope) { bytes } else { 0 });
         let mut scopes = self.all_scopes();
-        scopes.retain(|s| s.current() > 0);
-        scopes.sort_by_key(|s| std::cmp::Reverse(s.current()));
-        let list: Vec<String> =
-            scopes.iter().map(|s| format!("{} in {}", size(s.current()), s.name())).collect();
+        scopes.retain(|s| held(s) > 0);
+        scopes.sort_by_key(|s| std::cmp::Reverse(held(s)));
+        let list: Vec<String> = scopes.iter().map(|s| format!("{} in {}", size(held(s)), s.name())).collect();
         let in_use = if list.is_empty() { "nothing".to_owned() } else { list.join(", ") };
         Error::OutOfMemory { bytes, scope: scope.name().to_owned(), rank: self.rank, in_use }
     }
@@ -242,6 +242,17 @@ mod tests {
         scope.release(60);
         scope.reset_peak();
         assert_eq!((scope.current(), scope.peak()), (0, 0));
+    }
+
+    #[test]
+    fn bytes_that_are_not_there_are_not_among_those_that_are_held() {
+        let memory = Memory::new(0);
+        let (full, other) = (memory.scope("full"), memory.scope("other"));
+        full.charge(3 << 20).unwrap();
+        other.charge(1 << 20).unwrap();
+        full.charge(1 << 40).unwrap();
+        let error = memory.out_of_memory(1 << 40, &full).to_string();
+        assert!(error.contains("holds 3.0 MiB in full, 1.0 MiB in other"), "{error}");
     }
 
     #[test]
