@@ -61,6 +61,9 @@ pub fn exhausted(bench: &Bench) -> anyhow::Result<Outcome> {
     ensure!(*bytes == piece, "{piece} bytes were asked for, the error says {bytes}");
     ensure!(in_use.contains("encoder activations"), "no scope's bytes are in the error: {in_use}");
     let count = held.len();
+    if count == 0 {
+        ensure!(in_use == "3.9 KiB in encoder activations", "what isn't there is held: {in_use}");
+    }
     drop((held, small));
     ensure!(scopes.iter().all(|ctx| ctx.scope().current() == 0), "bytes are left in the scopes");
     works(bench)?;
