@@ -1,6 +1,6 @@
 //! What operators that work element by element share: their checks, and their loops over contiguous data.
 
-use crate::numeric::Float;
+use crate::numeric::{Float, Real};
 use crate::operator::{Inferred, SavedSpec, expect_count, expect_float};
 use crate::rows::{BLOCK, chunk};
 use bigmac_runtime::{Context, Error, Result, Spec};
@@ -62,9 +62,13 @@ pub(crate) fn map_to_two<T: Float, const N: usize>(
         let (y, z) = (y.as_chunks_mut::<LANES>(), z.as_chunks_mut::<LANES>());
         for (y, z) in y.0.iter_mut().zip(z.0) {
             let x = x.map(|x| chunk::<T, LANES>(x, at));
-            let pairs: [[T::Acc; 2]; LANES] = from_fn(|lane| formula(from_fn(|n| x[n][lane].acc())));
-            *y = pairs.map(|[a, _]| T::from_acc(a));
-            *z = pairs.map(|[_, b]| T::from_acc(b));
+            // Apart, and not as pairs: those lie in memory side by side, and taking them apart again is what isn't vectorised.
+            let (mut a, mut b) = ([T::Acc::ZERO; LANES], [T::Acc::ZERO; LANES]);
+            for lane in 0..LANES {
+                [a[lane], b[lane]] = formula(from_fn(|n| x[n][lane].acc()));
+            }
+            *y = a.map(T::from_acc);
+            *z = b.map(T::from_acc);
             at += LANES;
         }
         for (i, (y, z)) in y.1.iter_mut().zip(z.1).enumerate() {
