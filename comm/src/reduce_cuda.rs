@@ -5,7 +5,7 @@ use bigmac_runtime::gpu::{Arg, Launch, Source};
 use bigmac_runtime::{Context, DType, Error, Result, Spec, Tensor};
 
 /// The kernel's source.
-pub static SOURCE: Source = Source::new("reduce.cu", include_str!("reduce.cu"));
+static SOURCE: Source = Source::new("reduce.cu", include_str!("reduce.cu"));
 
 const THREADS: usize = 256;
 
@@ -42,4 +42,32 @@ pub(crate) fn reduce(
         Arg::I32(i32::from(op == Reduce::Max)),
     ];
     ctx.launch(&launch, &args)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use bigmac_runtime::gpu::nvidia::Compiler;
+    use bigmac_runtime::gpu::{Knob, Program};
+
+    #[test]
+    fn the_kernel_compiles_for_gpus_without_spilling() {
+        let compiler = match Compiler::open() {
+            Ok(compiler) => compiler,
+            Err(error) => {
+                assert!(std::env::var_os("CI").is_none(), "the reduction can't be compiled: {error}");
+                eprintln!("SKIPPED: the reduction isn't compiled for any GPU. {error}");
+                return;
+            }
+        };
+        for target in ["sm_80", "sm_90a"] {
+            for element in ["float", "bf16"] {
+                let knobs = [("ELEMENT", Knob::Word(element))];
+                let image = compiler.compile(target, &Program { source: &SOURCE, knobs: &knobs }).unwrap();
+                assert!(image.resources.iter().any(|found| found.kernel == "reduce_ranks"), "{}", image.log);
+                let spills = image.resources.iter().map(|found| found.spill_stores + found.spill_loads);
+                assert_eq!(spills.sum::<u32>(), 0, "{target} {element}: {}", image.log);
+            }
+        }
+    }
 }

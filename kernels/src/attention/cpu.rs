@@ -177,7 +177,7 @@ impl<'a, R> Places<'a, R> {
     ///
     /// # Safety
     /// Nobody else holds one of them.
-    #[allow(clippy::mut_from_ref)] // the caller's promise stands in for the exclusive borrow
+    #[expect(clippy::mut_from_ref, reason = "the caller's promise stands in for the exclusive borrow")]
     unsafe fn get(&self, start: usize, len: usize) -> &mut [R] {
         assert!(start + len <= self.len, "{start} + {len} of {}", self.len);
         // SAFETY: in bounds by the assertion, unaliased by the caller's promise.
