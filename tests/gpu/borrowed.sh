@@ -238,7 +238,7 @@ run_smoke() {
 }
 
 run_products() {
-    each $((column == 2 ? 12 : 90)) $(tests '^product-[0-9]') product-anywhere
+    each $((column == 2 ? 12 : 200)) $(tests '^product-[0-9]') product-anywhere
 }
 
 run_attention() {

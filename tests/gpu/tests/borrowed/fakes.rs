@@ -64,7 +64,8 @@ echo "test result: ok on $BIGMAC_CHECK_DEVICE"
 const STEP_TESTS: &str = "act step-tests\necho ok\n";
 const BIGMAC: &str = "act doctor\necho 'NVRTC 13.0 and a driver'\n";
 const SMI: &str = "act nvidia-smi\necho 'NVIDIA H200, 580.1'\n";
-const NCU: &str = "act ncu\necho '  product_hopper (1, 1, 1)x(384, 1, 1)'\necho '    DRAM Throughput  %  42.00'\n";
+const NCU: &str =
+    "act ncu\necho '  product_hopper (1, 1, 1)x(384, 1, 1)'\necho '    DRAM Throughput  %  42.00'\n";
 const SANITIZER: &str = "act memcheck\necho '========= ERROR SUMMARY: 0 errors'\n";
 const PYTHON: &str = r#"
 if [ "$1" = -c ]; then act torch; echo 'PyTorch 2.11'; exit; fi

@@ -24,14 +24,19 @@ const PARTS: [&str; 13] = [
 ];
 
 fn state<'a>(run: &'a Run, part: &str) -> (&'a str, &'a str) {
-    let (state, note) = run.parts.get(part).unwrap_or_else(|| panic!("nothing is said of {part}: {}", run.stdout));
+    let (state, note) =
+        run.parts.get(part).unwrap_or_else(|| panic!("nothing is said of {part}: {}", run.stdout));
     (state, note)
 }
 
 /// The summary is there, whole and short enough, and few enough files are left to be carried back.
 fn check_summary(run: &Run) {
     let summary = &run.files["summary.txt"];
-    assert!(run.stdout.ends_with(summary.as_str()), "the summary is not the last that is printed: {}", run.stdout);
+    assert!(
+        run.stdout.ends_with(summary.as_str()),
+        "the summary is not the last that is printed: {}",
+        run.stdout
+    );
     assert!(summary.len() <= 10_000, "{} characters", summary.len());
     assert!(run.files.len() <= 8, "{:?}", run.files.keys());
     for part in run.parts.keys() {
@@ -56,7 +61,8 @@ fn every_part_passes_and_leaves_its_results() {
         assert!(log.contains(said), "{said} is not in the log");
     }
     // Those without clusters come first, each in a process of its own.
-    let order = ["product-101", "product-102", "product-anywhere"].map(|name| log.find(&format!("passed  {name}")));
+    let order =
+        ["product-101", "product-102", "product-anywhere"].map(|name| log.find(&format!("passed  {name}")));
     assert!(order.is_sorted() && order[0].is_some(), "{order:?}");
 }
 
@@ -94,7 +100,10 @@ fn a_part_that_is_killed_faults_or_fails_leaves_the_others() {
                     }
                     check_summary(&run);
                     let log = &run.files["log.txt"];
-                    assert!(log.contains(left) || run.files["environment.txt"].contains(left), "{name}: {left}");
+                    assert!(
+                        log.contains(left) || run.files["environment.txt"].contains(left),
+                        "{name}: {left}"
+                    );
                     let summary = &run.files["summary.txt"];
                     let said = match how {
                         "kill" => "killed, or over its time limit",
@@ -129,7 +138,8 @@ fn a_part_that_hangs_costs_its_own_time() {
                 let (state, note) = state(&run, part);
                 assert_eq!(state, "FAILED", "{name}: {note}");
                 // A process that may take as long as its part leaves nothing for those after it, which is said.
-                let there = run.files["log.txt"].contains(left) || run.files["environment.txt"].contains(left);
+                let there =
+                    run.files["log.txt"].contains(left) || run.files["environment.txt"].contains(left);
                 assert!(there || note.contains("no time left"), "{name}: {note}");
             });
         }
@@ -215,7 +225,10 @@ fn an_interrupted_run_still_says_what_it_has() {
     let path = format!("{}:{}", fakes.tools().display(), std::env::var("PATH").unwrap());
     let mut command = script();
     command.arg(fakes.bundle()).arg(&out).env("PATH", path);
-    command.env("FAKES", "attention-128:hang").env("PARTS", "products,attention").stdout(std::process::Stdio::piped());
+    command
+        .env("FAKES", "attention-128:hang")
+        .env("PARTS", "products,attention")
+        .stdout(std::process::Stdio::piped());
     let child = command.spawn().unwrap();
     let log = out.join("log.txt");
     let began = Instant::now();
@@ -223,7 +236,8 @@ fn an_interrupted_run_still_says_what_it_has() {
         assert!(began.elapsed() < Duration::from_secs(60), "the part was never begun");
         std::thread::sleep(Duration::from_millis(20));
     }
-    let killed = std::process::Command::new("kill").args(["-TERM", &child.id().to_string()]).status().unwrap();
+    let killed =
+        std::process::Command::new("kill").args(["-TERM", &child.id().to_string()]).status().unwrap();
     assert!(killed.success());
     let output = child.wait_with_output().unwrap();
     let run = fakes::read(&output, &out);
@@ -234,9 +248,11 @@ fn an_interrupted_run_still_says_what_it_has() {
 #[test]
 fn wrong_arguments_are_told() {
     let fakes = Fakes::new();
-    for (variable, value, said) in
-        [("PARTS", "products,nonsense", "'nonsense'"), ("BUDGET", "soon", "'soon'"), ("BUDGET", "3", "30 at least")]
-    {
+    for (variable, value, said) in [
+        ("PARTS", "products,nonsense", "'nonsense'"),
+        ("BUDGET", "soon", "'soon'"),
+        ("BUDGET", "3", "30 at least"),
+    ] {
         let out = fakes.bundle().with_file_name("wrong");
         let output = script().arg(fakes.bundle()).arg(out).env(variable, value).output().unwrap();
         let text = String::from_utf8_lossy(&output.stderr);

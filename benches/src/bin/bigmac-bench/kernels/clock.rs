@@ -76,7 +76,9 @@ impl<'a> Clock<'a> {
     pub fn runs(&self, mut run: impl FnMut(usize) -> anyhow::Result<()>) -> anyhow::Result<usize> {
         let mut runs = 1;
         loop {
-            let taken = self.take(runs, &mut run)?.seconds * runs as f64;
+            // The shorter of two: other processes interrupt this one, and what is first of its kind takes long.
+            let mut seconds = || anyhow::Ok(self.take(runs, &mut run)?.seconds * runs as f64);
+            let taken = seconds()?.min(seconds()?);
             if taken >= self.sample || runs >= MOST_RUNS {
                 return Ok(runs);
             }
