@@ -1,11 +1,13 @@
 //! A device's primary context, and what lives in it: each is given back when it is dropped.
 
-use super::cuda::{Cuda, Functions};
+use super::cuda::{Cuda, Failure, Functions};
+use super::deadline;
 use super::error::OpenError;
 use super::types::*;
 use crate::gpu::driver::{DriverError, DriverResult};
 use std::ffi::{c_int, c_uint, c_void};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 /// The primary context of a device, which every library in this process shares.
 #[derive(Debug)]
@@ -13,19 +15,29 @@ pub(super) struct Context {
     cuda: Cuda,
     device: c_int,
     handle: ContextHandle,
+    /// How long a wait may take, where that is limited.
+    limit: Option<Duration>,
+    /// Set when a wait took longer.
+    hung: OnceLock<DriverError>,
 }
 
 impl Context {
-    pub fn retain(cuda: Cuda, device: c_int) -> Result<Arc<Context>, OpenError> {
+    /// A device's context, in which a wait may take as long as `limit`.
+    pub fn retain(cuda: Cuda, device: c_int, limit: Option<Duration>) -> Result<Arc<Context>, OpenError> {
         let mut handle = ContextHandle::NULL;
         // SAFETY: `handle` is room for what the call writes; it is given back when this is dropped.
         unsafe { cuda.context_retain(&mut handle, device)? };
-        Ok(Arc::new(Context { cuda, device, handle }))
+        Ok(Arc::new(Context { cuda, device, handle, limit, hung: OnceLock::new() }))
     }
 
     /// The driver's functions, with this context current on the calling thread. It is set at each call: a thread may work on
     /// several devices, and other libraries set it as well.
+    ///
+    /// After a wait that took too long it is an error: most calls would wait for the same work, those that give things back too.
     pub fn enter(&self) -> DriverResult<&Functions> {
+        if let Some(hung) = self.hung.get() {
+            return Err(hung.clone());
+        }
         // SAFETY: the context is retained as long as this lives.
         unsafe { self.cuda.context_set(self.handle)? };
         Ok(&self.cuda)
@@ -35,12 +47,20 @@ impl Context {
     pub fn cuda(&self) -> &Cuda {
         &self.cuda
     }
+
+    /// An attribute of the device.
+    pub fn attribute(&self, attribute: c_int) -> DriverResult<c_int> {
+        self.cuda.attribute(self.device, attribute)
+    }
 }
 
 impl Drop for Context {
     fn drop(&mut self) {
-        // SAFETY: it was retained once. Whether giving back fails changes nothing any more.
-        let _ = unsafe { self.cuda.context_release(self.device) };
+        // Giving back the last handle would wait for work that hangs.
+        if self.hung.get().is_none() {
+            // SAFETY: it was retained once. Whether giving back fails changes nothing any more.
+            let _ = unsafe { self.cuda.context_release(self.device) };
+        }
     }
 }
 
@@ -60,6 +80,12 @@ impl Stream {
     }
 
     pub fn synchronize(&self) -> DriverResult<()> {
+        if self.context.limit.is_some() {
+            // An event, as the stream itself is never done while other threads go on giving it work.
+            let end = Event::new(&self.context, EVENT_UNTIMED)?;
+            end.record(self)?;
+            return end.wait();
+        }
         // SAFETY: the stream lives.
         unsafe { self.context.enter()?.stream_synchronize(self.handle)? };
         Ok(())
@@ -101,7 +127,14 @@ impl Event {
         Ok(unsafe { self.context.enter()?.event_passed(self.handle)? })
     }
 
+    /// Waits until the stream has come past it, at most as long as the context allows.
     pub fn wait(&self) -> DriverResult<()> {
+        if let Some(limit) = self.context.limit {
+            if deadline::poll(limit, || self.passed())? {
+                return Ok(());
+            }
+            return Err(self.context.hung.get_or_init(|| DriverError::Timeout(limit)).clone());
+        }
         // SAFETY: the event lives.
         unsafe { self.context.enter()?.event_synchronize(self.handle)? };
         Ok(())
@@ -179,17 +212,40 @@ pub(super) struct Pool {
 }
 
 impl Pool {
-    pub fn new(context: &Arc<Context>) -> DriverResult<Pool> {
+    /// A pool that has given memory once; the driver's refusal where it makes no pools, or gives nothing from them.
+    pub fn open(context: &Arc<Context>, stream: &Stream) -> DriverResult<Result<Pool, Failure>> {
+        match Pool::new(context).and_then(|pool| pool.try_once(stream).map(|()| pool)) {
+            Ok(pool) => Ok(Ok(pool)),
+            Err(Unusable::Refused(refusal)) => Ok(Err(refusal)),
+            Err(Unusable::Failed(error)) => Err(error),
+        }
+    }
+
+    fn new(context: &Arc<Context>) -> Result<Pool, Unusable> {
         let cuda = context.enter()?;
         let mut handle = PoolHandle::NULL;
         // SAFETY: the properties are whole, and `handle` is room for what the call writes.
         unsafe { cuda.pool_create(&mut handle, &PoolProperties::on(context.device))? };
         let pool = Pool { context: context.clone(), handle };
-        // Otherwise all that is free goes back to the system at every synchronisation, and is asked for anew after it.
+        // Otherwise all that is free goes back to the system at every synchronisation, and is asked for again after it.
         let mut threshold = u64::MAX;
         // SAFETY: the attribute's value is a u64.
         unsafe { cuda.pool_set(handle, pool_attribute::RELEASE_THRESHOLD, (&raw mut threshold).cast())? };
         Ok(pool)
+    }
+
+    /// Takes some memory and gives it back.
+    fn try_once(&self, stream: &Stream) -> Result<(), Unusable> {
+        let cuda = self.context.enter()?;
+        let mut address = 0;
+        // SAFETY: pool and stream live, and `address` is room for what the call writes.
+        match unsafe { cuda.allocate(&mut address, 256, self.handle, stream.handle) } {
+            // SAFETY: the memory is the pool's, and nobody else has its address.
+            Ok(()) => unsafe { cuda.free(address, stream.handle) }.map_err(Unusable::from),
+            // Another process has it all now, and may give it back.
+            Err(failure) if failure.status == status::OUT_OF_MEMORY => Ok(()),
+            Err(failure) => Err(failure.into()),
+        }
     }
 
     pub fn allocate(&self, bytes: usize, stream: &Stream) -> DriverResult<u64> {
@@ -201,6 +257,13 @@ impl Pool {
             Err(failure) if failure.status == status::OUT_OF_MEMORY => Err(DriverError::OutOfMemory(bytes)),
             Err(failure) => Err(failure.into()),
         }
+    }
+
+    /// Takes memory back, behind the stream's work so far.
+    pub fn free(&self, address: u64, stream: &Stream) {
+        // That a call before this one broke the context comes up at the next call that can say so.
+        // SAFETY: the address is that of an allocation of this pool, as the driver's calls trust.
+        let _ = self.context.enter().map(|cuda| unsafe { cuda.free(address, stream.handle) });
     }
 
     /// Gives everything that nobody uses back to the system.
@@ -220,6 +283,29 @@ impl Pool {
             DriverResult::Ok(value)
         };
         Ok(get(pool_attribute::RESERVED)?.saturating_sub(get(pool_attribute::USED)?) as usize)
+    }
+}
+
+/// Why there is no pool.
+enum Unusable {
+    /// The driver has none.
+    Refused(Failure),
+    Failed(DriverError),
+}
+
+impl From<Failure> for Unusable {
+    fn from(failure: Failure) -> Unusable {
+        if status::is_refusal(failure.status) {
+            Unusable::Refused(failure)
+        } else {
+            Unusable::Failed(failure.into())
+        }
+    }
+}
+
+impl From<DriverError> for Unusable {
+    fn from(error: DriverError) -> Unusable {
+        Unusable::Failed(error)
     }
 }
 

@@ -2,11 +2,14 @@
 //! and NVRTC to run it.
 
 mod architecture;
+mod blocks;
 mod context;
 mod cuda;
+mod deadline;
 mod driver;
 mod error;
 mod machine;
+mod memory;
 mod module;
 mod nvrtc;
 mod resources;
@@ -16,8 +19,10 @@ mod tests;
 mod types;
 
 pub use architecture::Architecture;
+pub use deadline::TIMEOUT;
 pub use driver::Nvidia;
 pub use error::{OpenError, Version};
 pub use machine::{DeviceInfo, Machine};
+pub use memory::Allocator;
 pub use nvrtc::{Compiler, Image};
 pub use resources::Resources;
