@@ -1,7 +1,8 @@
 //! Where a device's memory comes from.
 
 use super::blocks::Blocks;
-use super::context::{Context, Pool, Stream};
+use super::context::{Context, Stream};
+use super::pool::Pool;
 use super::types::attribute;
 use crate::gpu::driver::DriverResult;
 use std::sync::Arc;

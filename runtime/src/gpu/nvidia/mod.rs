@@ -12,6 +12,7 @@ mod machine;
 mod memory;
 mod module;
 mod nvrtc;
+mod pool;
 mod resources;
 mod staging;
 #[cfg(test)]
