@@ -39,7 +39,8 @@ impl Parameter {
         self.trainable
     }
 
-    /// Where its elements lie in a flat buffer over all parameters of the module (gradients, moments, masters).
+    /// Where its elements lie in a flat buffer over all parameters of the module (gradients, moments, masters). It starts at a multiple
+    /// of [`Parameters::ALIGNMENT`].
     pub fn range(&self) -> Range<usize> {
         self.range.clone()
     }
@@ -54,6 +55,10 @@ pub struct Parameters {
 }
 
 impl Parameters {
+    /// What the ranges of parameters in flat buffers start at multiples of, in elements: 256 bytes of F32, which every wide access and
+    /// the tensor memory accelerator of a GPU ask less than. The elements in between are zeros.
+    pub const ALIGNMENT: usize = 64;
+
     /// No parameters yet.
     pub fn new() -> Self {
         Self::default()
@@ -72,7 +77,8 @@ impl Parameters {
         if self.by_name.insert(name.clone(), id).is_some() {
             return Err(Error::argument("parameters", format!("there are two parameters named '{name}'")));
         }
-        let range = self.elements..self.elements + tensor.len();
+        let start = self.elements.next_multiple_of(Self::ALIGNMENT);
+        let range = start..start + tensor.len();
         self.elements = range.end;
         self.list.push(Parameter { name, tensor, trainable, range });
         Ok(id)
@@ -118,7 +124,7 @@ impl Parameters {
         self.list.is_empty()
     }
 
-    /// Elements of all parameters together: the length of a flat buffer over them.
+    /// The length of a flat buffer over all parameters, in elements: theirs, and the zeros between them.
     pub fn elements(&self) -> usize {
         self.elements
     }
@@ -148,7 +154,8 @@ impl Parameters {
 
 /// The gradients of a module's parameters in one flat buffer: F32, or F64 for F64 parameters.
 ///
-/// The first gradient of a step is written, later ones are added, so no pass over the buffer clears it.
+/// The first gradient of a step is written, later ones are added, so no pass over the buffer clears it. Between parameters it is zero
+/// from the beginning, and nothing writes there: sums over the whole buffer are those over the gradients.
 #[derive(Debug)]
 pub struct Gradients {
     flat: Tensor,
@@ -230,5 +237,53 @@ impl Gradients {
     pub fn view(&self, id: ParamId) -> Result<Tensor> {
         let range = &self.ranges[id.0];
         self.flat.narrow(0, range.start, range.len())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ranges_are_aligned_and_what_lies_between_stays_zero() {
+        let ctx = Context::cpu(0, 1).unwrap();
+        for (dtype, of_gradients) in
+            [(DType::F32, DType::F32), (DType::BF16, DType::F32), (DType::F64, DType::F64)]
+        {
+            let lengths = [7, 64, 1, 65, 128, 3];
+            let mut parameters = Parameters::new();
+            let ids = lengths.map(|len| {
+                let tensor = Tensor::zeros(&ctx, &[len], dtype).unwrap();
+                parameters.add(format!("p{}", parameters.len()), tensor, true).unwrap()
+            });
+            let starts: Vec<usize> = parameters.iter().map(|(_, p)| p.range().start).collect();
+            assert_eq!(starts, [0, 64, 128, 192, 320, 448]);
+            assert!(ids.iter().zip(lengths).all(|(&id, len)| parameters.parameter(id).range().len() == len));
+            assert_eq!((parameters.elements(), parameters.shape_only().elements()), (451, 451));
+
+            let mut gradients = Gradients::new(&ctx, &parameters).unwrap();
+            assert_eq!((gradients.flat().shape(), gradients.flat().dtype()), (&[451][..], of_gradients));
+            for step in 0..2 {
+                gradients.begin_step();
+                // The last one gets no gradient, which makes it zero.
+                for (&id, len) in ids.iter().zip(lengths).take(5) {
+                    let values = vec![1.5_f64; len];
+                    let values = Tensor::from_slice(&ctx, &values, &[len]).unwrap();
+                    let values = bigmac_kernels::cast::cast(&ctx, &values, of_gradients).unwrap();
+                    gradients.replace(&ctx, id, &values).unwrap();
+                }
+                gradients.finish_step().unwrap();
+                let flat = bigmac_kernels::cast::cast(&ctx, gradients.flat(), DType::F64).unwrap();
+                let inside =
+                    |at: usize| ids[..5].iter().any(|&id| parameters.parameter(id).range().contains(&at));
+                for (at, &value) in flat.as_slice::<f64>().unwrap().iter().enumerate() {
+                    assert_eq!(
+                        value,
+                        if inside(at) { 1.5 } else { 0.0 },
+                        "{dtype:?}, step {step}, element {at}"
+                    );
+                }
+            }
+        }
     }
 }

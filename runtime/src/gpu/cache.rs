@@ -1,10 +1,11 @@
 //! Compiled kernels on disk, by everything that went into them.
 
 use super::driver::{DriverError, DriverResult};
-use super::source::Program;
-use crate::gpu::source::Text;
+use super::source::{Program, Text};
+use super::turns::Turns;
 use sha2::{Digest, Sha256};
 use std::path::{Path, PathBuf};
+use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// The variable that says where compiled kernels are kept, instead of `bigmac/kernels` in the user's cache directory.
@@ -79,7 +80,8 @@ impl Cache {
     }
 
     /// The file of that key and extension. When it isn't there, `make` is given a path beside it to write to, which is then
-    /// renamed: a file in the cache is always whole.
+    /// renamed: a file in the cache is always whole. Threads of this process that want the same file wait for the first of them;
+    /// several devices need one compilation only.
     ///
     /// # Errors
     /// Those of `make`; [`DriverError::Call`] when the file can't be renamed.
@@ -89,21 +91,34 @@ impl Cache {
         extension: &str,
         make: impl FnOnce(&Path) -> DriverResult<()>,
     ) -> DriverResult<PathBuf> {
-        static COUNT: AtomicU64 = AtomicU64::new(0);
+        static MAKING: LazyLock<Turns<PathBuf>> = LazyLock::new(Turns::default);
         let name = key.name(extension);
         let path = self.directory.join(&name);
         if path.is_file() {
             return Ok(path);
         }
+        MAKING.alone(&path, || {
+            if !path.is_file() {
+                self.make(&name, &path, make)?;
+            }
+            Ok(path.clone())
+        })
+    }
+
+    fn make(
+        &self,
+        name: &str,
+        path: &Path,
+        make: impl FnOnce(&Path) -> DriverResult<()>,
+    ) -> DriverResult<()> {
+        static COUNT: AtomicU64 = AtomicU64::new(0);
         let number = COUNT.fetch_add(1, Ordering::Relaxed);
         let aside = self.directory.join(format!("{}-{number}-{name}", std::process::id()));
-        let made = make(&aside).and_then(|()| std::fs::rename(&aside, &path).map_err(|e| wrong(&path, &e)));
-        if let Err(error) = made {
+        let made = make(&aside).and_then(|()| std::fs::rename(&aside, path).map_err(|e| wrong(path, &e)));
+        made.inspect_err(|_| {
             // The error to report is the first one; what is left aside does no harm.
             let _ = std::fs::remove_file(&aside);
-            return Err(error);
-        }
-        Ok(path)
+        })
     }
 }
 
@@ -165,5 +180,30 @@ mod tests {
         assert_eq!(std::fs::read_to_string(&path).unwrap(), "whole");
         let again = cache.get_or_make(key, "bin", |_| panic!("made twice")).unwrap();
         assert_eq!(again, path);
+    }
+
+    #[test]
+    fn threads_that_want_one_file_make_it_once() {
+        let dir = tempfile::tempdir().unwrap();
+        let text = SOURCE.read().unwrap();
+        let key = Key::new(&text, &Program { source: &SOURCE, knobs: &[] }, "t", "c");
+        let made = AtomicU64::new(0);
+        // Caches of several devices in one folder.
+        std::thread::scope(|scope| {
+            for _ in 0..6 {
+                scope.spawn(|| {
+                    let cache = Cache::at(dir.path().to_owned()).unwrap();
+                    let make = |path: &Path| {
+                        made.fetch_add(1, Ordering::Relaxed);
+                        std::thread::sleep(std::time::Duration::from_millis(50));
+                        std::fs::write(path, "whole").unwrap();
+                        Ok(())
+                    };
+                    let path = cache.get_or_make(key.clone(), "bin", make).unwrap();
+                    assert_eq!(std::fs::read_to_string(path).unwrap(), "whole");
+                });
+            }
+        });
+        assert_eq!(made.into_inner(), 1);
     }
 }

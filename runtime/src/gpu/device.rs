@@ -7,6 +7,7 @@ use super::nvidia::Nvidia;
 use super::replay::{Order, Replay};
 use super::source::{Knob, Parameter, Program, Source};
 use super::tensor_map::{TensorMap, TensorMapShape};
+use super::turns::Turns;
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::tensor::Tensor;
@@ -29,16 +30,22 @@ struct Inner {
     device: Device,
     driver: Box<dyn Driver>,
     loaded: RwLock<HashMap<Key, Arc<Loaded>>>,
-    /// Held while a program is compiled, so that two ranks don't both compile it.
-    compiling: Mutex<()>,
+    /// A program that several ranks need is compiled by one of them, while others compile other programs.
+    compiling: Turns<ProgramKey>,
+}
+
+/// What tells programs apart. One may have several kernels.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct ProgramKey {
+    file: &'static str,
+    knobs: SmallVec<[(&'static str, Knob); 8]>,
 }
 
 /// What tells loaded kernels apart.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct Key {
-    file: &'static str,
+    program: ProgramKey,
     kernel: &'static str,
-    knobs: SmallVec<[(&'static str, Knob); 8]>,
 }
 
 #[derive(Debug)]
@@ -104,7 +111,7 @@ impl Gpu {
 
     /// A device over any driver.
     pub fn over(device: Device, driver: Box<dyn Driver>) -> Gpu {
-        Gpu(Arc::new(Inner { device, driver, loaded: RwLock::default(), compiling: Mutex::default() }))
+        Gpu(Arc::new(Inner { device, driver, loaded: RwLock::default(), compiling: Turns::default() }))
     }
 
     /// Which device it is.
@@ -166,23 +173,29 @@ impl Gpu {
     }
 
     fn loaded(&self, launch: &Launch) -> DriverResult<Arc<Loaded>> {
-        let key = Key { file: launch.source.file, kernel: launch.kernel, knobs: launch.knobs.clone() };
+        let program = ProgramKey { file: launch.source.file, knobs: launch.knobs.clone() };
+        let key = Key { program, kernel: launch.kernel };
+        if let Some(loaded) = self.find(&key) {
+            return Ok(loaded);
+        }
+        self.0.compiling.alone(&key.program, || match self.find(&key) {
+            // Another rank did it meanwhile.
+            Some(loaded) => Ok(loaded),
+            None => self.compile(launch, &key),
+        })
+    }
+
+    /// The kernel, if it is loaded and its source has not changed since.
+    fn find(&self, key: &Key) -> Option<Arc<Loaded>> {
         let current = |loaded: &Arc<Loaded>| match &loaded.watched {
             None => true,
             Some(watched) => !watched.lock().unwrap_or_else(PoisonError::into_inner).changed(),
         };
-        let find = || {
-            let loaded = self.0.loaded.read().unwrap_or_else(PoisonError::into_inner);
-            loaded.get(&key).filter(|l| current(l)).cloned()
-        };
-        if let Some(loaded) = find() {
-            return Ok(loaded);
-        }
-        let _one_at_a_time = self.0.compiling.lock().unwrap_or_else(PoisonError::into_inner);
-        // Another rank may have done it meanwhile.
-        if let Some(loaded) = find() {
-            return Ok(loaded);
-        }
+        let loaded = self.0.loaded.read().unwrap_or_else(PoisonError::into_inner);
+        loaded.get(key).filter(|l| current(l)).cloned()
+    }
+
+    fn compile(&self, launch: &Launch, key: &Key) -> DriverResult<Arc<Loaded>> {
         // Before the text is read: a change in between is seen at the next look.
         let watched = Watched::new(launch.source);
         let compiled = self.0.driver.compile(&Program { source: launch.source, knobs: &launch.knobs })?;
@@ -196,7 +209,7 @@ impl Gpu {
         let parameters = signature.parameters.clone();
         let function = self.0.driver.load(&compiled, launch.kernel)?;
         let loaded = Arc::new(Loaded { function, parameters, watched });
-        self.0.loaded.write().unwrap_or_else(PoisonError::into_inner).insert(key, loaded.clone());
+        self.0.loaded.write().unwrap_or_else(PoisonError::into_inner).insert(key.clone(), loaded.clone());
         Ok(loaded)
     }
 

@@ -1,5 +1,7 @@
 //! What drivers answer when they refuse.
 
+use std::time::Duration;
+
 /// Why a driver's call failed: what was asked, and what the driver said.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum DriverError {
@@ -16,6 +18,13 @@ pub enum DriverError {
         /// The compiler's log, with lines of the file.
         log: String,
     },
+    /// The device wasn't done in time.
+    #[error(
+        "the GPU was not done after {0:?}, the limit of BIGMAC_GPU_TIMEOUT: a kernel may hang. This process can do nothing more on it; end \
+         the process. If the work does take that long, raise the limit; otherwise CUDA_LAUNCH_BLOCKING=1 makes the launch that hangs \
+         not return, and a debugger shows which it is"
+    )]
+    Timeout(Duration),
     /// Any other refusal.
     #[error("{call}: {message}")]
     Call {

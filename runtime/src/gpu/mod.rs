@@ -17,6 +17,7 @@ pub mod nvidia;
 pub mod replay;
 pub mod source;
 pub mod tensor_map;
+mod turns;
 mod variants;
 
 pub use arg::Arg;

@@ -1,7 +1,7 @@
 //! GPUs, and what it takes to use them.
 
 use bigmac_runtime::gpu::libraries::{self, Lookup};
-use bigmac_runtime::gpu::nvidia::{Architecture, Compiler, Machine, OpenError};
+use bigmac_runtime::gpu::nvidia::{Allocator, Architecture, Compiler, DeviceInfo, Machine, OpenError};
 use serde::Serialize;
 use std::path::PathBuf;
 
@@ -32,6 +32,30 @@ pub(super) struct Gpu {
     pub processors: usize,
     /// Bytes.
     pub memory: usize,
+    /// Where its memory comes from; `None` when it can't be used.
+    pub allocator: Option<String>,
+    /// Why it can't be used now.
+    pub refuses: Option<String>,
+}
+
+impl Gpu {
+    /// Tries the GPU, if kernels are written for it.
+    fn inspect(machine: &Machine, device: &DeviceInfo) -> Gpu {
+        let tried = if device.architecture < Architecture::EARLIEST {
+            Err(format!("it is older than {}, which kernels are written for", Architecture::EARLIEST))
+        } else {
+            machine.allocator(device.ordinal).map_err(|error| error.to_string())
+        };
+        Gpu {
+            device: format!("cuda:{}", device.ordinal),
+            name: device.name.clone(),
+            architecture: device.architecture.to_string(),
+            processors: device.processors,
+            memory: device.memory,
+            allocator: tried.as_ref().ok().map(Allocator::to_string),
+            refuses: tried.err(),
+        }
+    }
 }
 
 impl Gpus {
@@ -61,19 +85,15 @@ impl Gpus {
                 }),
         };
         let (driver, devices) = match machine {
-            Ok(machine) => (Some(machine.version.to_string()), machine.devices),
+            Ok(machine) => {
+                let devices = machine.devices.iter().map(|device| Gpu::inspect(&machine, device));
+                (Some(machine.version.to_string()), devices.collect())
+            }
             Err(_) => (None, Vec::new()),
         };
-        let devices = devices.into_iter().map(|device| Gpu {
-            device: format!("cuda:{}", device.ordinal),
-            name: device.name,
-            architecture: device.architecture.to_string(),
-            processors: device.processors,
-            memory: device.memory,
-        });
         Gpus {
             driver,
-            devices: devices.collect(),
+            devices,
             nvrtc: compiler.as_ref().ok().map(|compiler| compiler.version().to_string()),
             nvrtc_file: compiler.as_ref().ok().map(|compiler| compiler.file().to_owned()),
             missing,

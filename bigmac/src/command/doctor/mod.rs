@@ -102,6 +102,12 @@ impl Report {
                 "  {:<12}{}, {}, {memory}, {processors} multiprocessors",
                 gpu.device, gpu.name, gpu.architecture
             )?;
+            if let Some(allocator) = &gpu.allocator {
+                writeln!(out, "              memory from {allocator}")?;
+            }
+            if let Some(reason) = &gpu.refuses {
+                writeln!(out, "              can't be used: {reason}")?;
+            }
         }
         if let Some(missing) = &self.gpus.missing {
             writeln!(out, "  no kernel can run on a GPU: {missing}")?;
@@ -145,6 +151,7 @@ impl Report {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use bigmac_runtime::gpu::nvidia::Allocator;
 
     #[test]
     fn text_and_json_say_the_same() {
@@ -157,6 +164,8 @@ mod tests {
                 architecture: "sm_90".into(),
                 processors: 132,
                 memory: 80 << 30,
+                allocator: missing.is_none().then(|| Allocator::Pool.to_string()),
+                refuses: missing.map(str::to_owned),
             };
             let gpus = gpus::Gpus {
                 driver: Some("13.1".into()),
@@ -178,6 +187,7 @@ mod tests {
         let (text, json) = (with.text().unwrap(), serde_json::to_value(&with).unwrap());
         assert!(text.contains("12.3 GB/s") && json["measured"]["copy_gb_per_s"] == 12.34);
         assert!(text.contains("cuda:0      NVIDIA H100, sm_90, 80.0 GiB, 132 multiprocessors"), "{text}");
+        assert!(text.contains("memory from a memory pool of the driver"), "{text}");
         assert_eq!(
             (&json["gpus"]["devices"][0]["name"], &json["gpus"]["driver"]),
             (&"NVIDIA H100".into(), &"13.1".into())
@@ -193,6 +203,7 @@ mod tests {
             assert!(json["libraries"].as_array().unwrap().iter().any(listed), "{json}");
         }
         let without = report(Some("the driver is gone"));
+        assert!(without.text().unwrap().contains("can't be used: the driver is gone"));
         assert!(without.text().unwrap().contains("no kernel can run on a GPU: the driver is gone"));
         assert_eq!(serde_json::to_value(&without).unwrap()["backends"][2]["usable"], false);
     }

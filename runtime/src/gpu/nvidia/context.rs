@@ -1,11 +1,13 @@
 //! A device's primary context, and what lives in it: each is given back when it is dropped.
 
 use super::cuda::{Cuda, Functions};
+use super::deadline;
 use super::error::OpenError;
 use super::types::*;
 use crate::gpu::driver::{DriverError, DriverResult};
 use std::ffi::{c_int, c_uint, c_void};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 /// The primary context of a device, which every library in this process shares.
 #[derive(Debug)]
@@ -13,19 +15,29 @@ pub(super) struct Context {
     cuda: Cuda,
     device: c_int,
     handle: ContextHandle,
+    /// How long a wait may take, where that is limited.
+    limit: Option<Duration>,
+    /// Set when a wait took longer.
+    hung: OnceLock<DriverError>,
 }
 
 impl Context {
-    pub fn retain(cuda: Cuda, device: c_int) -> Result<Arc<Context>, OpenError> {
+    /// A device's context, in which a wait may take as long as `limit`.
+    pub fn retain(cuda: Cuda, device: c_int, limit: Option<Duration>) -> Result<Arc<Context>, OpenError> {
         let mut handle = ContextHandle::NULL;
         // SAFETY: `handle` is room for what the call writes; it is given back when this is dropped.
         unsafe { cuda.context_retain(&mut handle, device)? };
-        Ok(Arc::new(Context { cuda, device, handle }))
+        Ok(Arc::new(Context { cuda, device, handle, limit, hung: OnceLock::new() }))
     }
 
     /// The driver's functions, with this context current on the calling thread. It is set at each call: a thread may work on
     /// several devices, and other libraries set it as well.
+    ///
+    /// After a wait that took too long it is an error: most calls would wait for the same work, those that give things back too.
     pub fn enter(&self) -> DriverResult<&Functions> {
+        if let Some(hung) = self.hung.get() {
+            return Err(hung.clone());
+        }
         // SAFETY: the context is retained as long as this lives.
         unsafe { self.cuda.context_set(self.handle)? };
         Ok(&self.cuda)
@@ -35,12 +47,25 @@ impl Context {
     pub fn cuda(&self) -> &Cuda {
         &self.cuda
     }
+
+    /// The driver's handle of the device.
+    pub fn device(&self) -> c_int {
+        self.device
+    }
+
+    /// An attribute of the device.
+    pub fn attribute(&self, attribute: c_int) -> DriverResult<c_int> {
+        self.cuda.attribute(self.device, attribute)
+    }
 }
 
 impl Drop for Context {
     fn drop(&mut self) {
-        // SAFETY: it was retained once. Whether giving back fails changes nothing any more.
-        let _ = unsafe { self.cuda.context_release(self.device) };
+        // Giving back the last handle would wait for work that hangs.
+        if self.hung.get().is_none() {
+            // SAFETY: it was retained once. Whether giving back fails changes nothing any more.
+            let _ = unsafe { self.cuda.context_release(self.device) };
+        }
     }
 }
 
@@ -60,6 +85,12 @@ impl Stream {
     }
 
     pub fn synchronize(&self) -> DriverResult<()> {
+        if self.context.limit.is_some() {
+            // An event, as the stream itself is never done while other threads go on giving it work.
+            let end = Event::new(&self.context, EVENT_UNTIMED)?;
+            end.record(self)?;
+            return end.wait();
+        }
         // SAFETY: the stream lives.
         unsafe { self.context.enter()?.stream_synchronize(self.handle)? };
         Ok(())
@@ -101,7 +132,14 @@ impl Event {
         Ok(unsafe { self.context.enter()?.event_passed(self.handle)? })
     }
 
+    /// Waits until the stream has come past it, at most as long as the context allows.
     pub fn wait(&self) -> DriverResult<()> {
+        if let Some(limit) = self.context.limit {
+            if deadline::poll(limit, || self.passed())? {
+                return Ok(());
+            }
+            return Err(self.context.hung.get_or_init(|| DriverError::Timeout(limit)).clone());
+        }
         // SAFETY: the event lives.
         unsafe { self.context.enter()?.event_synchronize(self.handle)? };
         Ok(())
@@ -168,64 +206,5 @@ impl Drop for Pinned {
     fn drop(&mut self) {
         // SAFETY: nobody else has the address, and copies are waited for first (`Block`).
         let _ = self.context.enter().map(|cuda| unsafe { cuda.host_free(self.address) });
-    }
-}
-
-/// Memory of the device, given out and taken back in the order of a stream's work. What was taken back is kept for the next who asks.
-#[derive(Debug)]
-pub(super) struct Pool {
-    context: Arc<Context>,
-    handle: PoolHandle,
-}
-
-impl Pool {
-    pub fn new(context: &Arc<Context>) -> DriverResult<Pool> {
-        let cuda = context.enter()?;
-        let mut handle = PoolHandle::NULL;
-        // SAFETY: the properties are whole, and `handle` is room for what the call writes.
-        unsafe { cuda.pool_create(&mut handle, &PoolProperties::on(context.device))? };
-        let pool = Pool { context: context.clone(), handle };
-        // Otherwise all that is free goes back to the system at every synchronisation, and is asked for anew after it.
-        let mut threshold = u64::MAX;
-        // SAFETY: the attribute's value is a u64.
-        unsafe { cuda.pool_set(handle, pool_attribute::RELEASE_THRESHOLD, (&raw mut threshold).cast())? };
-        Ok(pool)
-    }
-
-    pub fn allocate(&self, bytes: usize, stream: &Stream) -> DriverResult<u64> {
-        let cuda = self.context.enter()?;
-        let mut address = 0;
-        // SAFETY: pool and stream live, and `address` is room for what the call writes.
-        match unsafe { cuda.allocate(&mut address, bytes, self.handle, stream.handle) } {
-            Ok(()) => Ok(address),
-            Err(failure) if failure.status == status::OUT_OF_MEMORY => Err(DriverError::OutOfMemory(bytes)),
-            Err(failure) => Err(failure.into()),
-        }
-    }
-
-    /// Gives everything that nobody uses back to the system.
-    pub fn trim(&self) -> DriverResult<()> {
-        // SAFETY: the pool lives.
-        unsafe { self.context.enter()?.pool_trim(self.handle, 0)? };
-        Ok(())
-    }
-
-    /// Bytes that the pool holds and nobody uses.
-    pub fn unused(&self) -> DriverResult<usize> {
-        let cuda = self.context.enter()?;
-        let get = |attribute| {
-            let mut value = 0_u64;
-            // SAFETY: both attributes' values are u64.
-            unsafe { cuda.pool_get(self.handle, attribute, (&raw mut value).cast())? };
-            DriverResult::Ok(value)
-        };
-        Ok(get(pool_attribute::RESERVED)?.saturating_sub(get(pool_attribute::USED)?) as usize)
-    }
-}
-
-impl Drop for Pool {
-    fn drop(&mut self) {
-        // SAFETY: nobody else has the handle; the driver keeps what is still in use until it is given back.
-        let _ = self.context.enter().map(|cuda| unsafe { cuda.pool_destroy(self.handle) });
     }
 }

@@ -50,6 +50,8 @@ functions! {
         pool_destroy = "cuMemPoolDestroy" (pool: PoolHandle);
         allocate = "cuMemAllocFromPoolAsync" (address: *mut u64, bytes: usize, pool: PoolHandle, stream: StreamHandle);
         free = "cuMemFreeAsync" (address: u64, stream: StreamHandle);
+        allocate_now = "cuMemAlloc_v2" (address: *mut u64, bytes: usize);
+        free_now = "cuMemFree_v2" (address: u64);
         host_allocate = "cuMemHostAlloc" (address: *mut *mut c_void, bytes: usize, flags: c_uint);
         host_free = "cuMemFreeHost" (address: *mut c_void);
         upload = "cuMemcpyHtoDAsync_v2" (to: u64, from: *const c_void, bytes: usize, stream: StreamHandle);

@@ -1,10 +1,12 @@
-//! An open GPU: one context, one stream, one pool of memory.
+//! An open GPU: one context, one stream, one source of memory.
 
 use super::architecture::Architecture;
-use super::context::{Context, Event, Pool, Stream};
+use super::context::{Context, Event, Stream};
 use super::cuda::Cuda;
+use super::deadline;
 use super::error::{OpenError, Version};
 use super::machine::DeviceInfo;
+use super::memory::{Allocator, Memory};
 use super::module::{Kernel, Module};
 use super::nvrtc::Compiler;
 use super::staging::Staging;
@@ -17,6 +19,11 @@ use std::collections::HashMap;
 use std::ffi::{c_int, c_uint, c_void};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::time::Duration;
+
+/// Bytes of dynamic shared memory above which a kernel wants all that a multiprocessor can have: those kernels stage what they
+/// read there themselves, and several blocks fit only if the L1 cache doesn't take the room.
+const LARGE_SHARED: u32 = 48 << 10;
 
 /// An NVIDIA GPU, through its driver. All ranks on it share this one; calls may come from any thread.
 #[derive(Debug)]
@@ -26,7 +33,7 @@ pub struct Nvidia {
     staging: Staging,
     loaded: RwLock<Vec<Kernel>>,
     modules: Mutex<HashMap<PathBuf, Module>>,
-    pool: Pool,
+    memory: Memory,
     stream: Stream,
     context: Arc<Context>,
     compiler: Compiler,
@@ -50,19 +57,22 @@ impl Nvidia {
     /// results of.
     ///
     /// # Errors
-    /// [`OpenError`]: a library is missing, the driver is too old, there is no such GPU, or it is older than sm_80.
+    /// [`OpenError`]: a library is missing, the driver is too old, there is no such GPU, it is older than sm_80, or
+    /// [`TIMEOUT`](super::TIMEOUT) can't be read.
     pub fn open(ordinal: usize) -> Result<Nvidia, OpenError> {
+        let limit = deadline::from_environment()?;
         let cuda = Cuda::open(None)?;
         let compiler = Compiler::open_for(cuda.version)?;
-        Nvidia::open_with(cuda, compiler, Cache::open()?, ordinal)
+        Nvidia::open_with(cuda, compiler, Cache::open()?, ordinal, limit)
     }
 
-    /// As [`Nvidia::open`], with the driver of that file and a compiler and a cache that are open.
+    /// As [`Nvidia::open`], with a driver, a compiler and a cache that are open, and a limit for every wait.
     pub(super) fn open_with(
         cuda: Cuda,
         compiler: Compiler,
         cache: Cache,
         ordinal: usize,
+        limit: Option<Duration>,
     ) -> Result<Nvidia, OpenError> {
         let (device, info) = cuda.device(ordinal)?;
         let DeviceInfo { name, architecture, .. } = info.clone();
@@ -70,24 +80,18 @@ impl Nvidia {
             let wanted = Architecture::EARLIEST;
             return Err(OpenError::Unsupported { ordinal, name, given: architecture, wanted });
         }
-        if cuda.attribute(device, attribute::MEMORY_POOLS)? == 0 {
-            return Err(OpenError::Driver(DriverError::Call {
-                call: format!("opening GPU {ordinal}, {name}"),
-                message: "its driver has no memory pools (some virtual GPUs have none); use another GPU"
-                    .into(),
-            }));
-        }
         let target = architecture.target();
         compiler.check_target(&target)?;
         let shared_per_block = cuda.attribute(device, attribute::SHARED_PER_BLOCK)?;
-        let context = Context::retain(cuda, device)?;
+        let context = Context::retain(cuda, device, limit)?;
+        let stream = Stream::new(&context)?;
         Ok(Nvidia {
             marks: Mutex::default(),
             staging: Staging::new(),
             loaded: RwLock::default(),
             modules: Mutex::default(),
-            pool: Pool::new(&context)?,
-            stream: Stream::new(&context)?,
+            memory: Memory::open(&context, &stream)?,
+            stream,
             context,
             compiler,
             cache,
@@ -100,6 +104,11 @@ impl Nvidia {
     /// The versions of driver and compiler.
     pub fn versions(&self) -> (Version, Version) {
         (self.context.cuda().version, self.compiler.version())
+    }
+
+    /// Where its memory comes from.
+    pub fn allocator(&self) -> &Allocator {
+        self.memory.allocator()
     }
 
     fn marks(&self) -> MutexGuard<'_, Marks> {
@@ -124,22 +133,19 @@ impl Driver for Nvidia {
         let (mut free, mut all) = (0, 0);
         // SAFETY: both are room for what the call writes.
         unsafe { self.context.enter()?.memory_info(&mut free, &mut all)? };
-        Ok((free + self.pool.unused()?, all))
+        Ok((free + self.memory.unused()?, all))
     }
 
     fn allocate(&self, bytes: usize) -> DriverResult<u64> {
-        self.pool.allocate(bytes, &self.stream)
+        self.memory.allocate(bytes, &self.stream)
     }
 
-    fn free(&self, address: u64, _bytes: usize) {
-        // That a call before this one broke the context comes up at the next call that can say so.
-        // SAFETY: the address is that of an allocation of this driver, as the trait's calls trust.
-        let _ = self.context.enter().map(|cuda| unsafe { cuda.free(address, self.stream.handle) });
+    fn free(&self, address: u64, bytes: usize) {
+        self.memory.free(address, bytes, &self.stream);
     }
 
     fn trim(&self) -> DriverResult<()> {
-        self.stream.synchronize()?;
-        self.pool.trim()
+        self.memory.trim(&self.stream)
     }
 
     fn upload(&self, to: u64, from: &[u8]) -> DriverResult<()> {
@@ -201,6 +207,9 @@ impl Driver for Nvidia {
             call: format!("launching kernel {}", function.0),
             message: format!("{} kernels are loaded on this GPU, and this isn't one of them", loaded.len()),
         })?;
+        if geometry.shared > LARGE_SHARED {
+            kernel.prefer_shared(cuda)?;
+        }
         let cluster = LaunchAttribute::cluster(geometry.cluster);
         let config = LaunchConfig {
             grid: geometry.grid,

@@ -1,6 +1,7 @@
 //! Why a GPU can't be opened.
 
 use super::architecture::Architecture;
+use super::deadline::TIMEOUT;
 use crate::gpu::driver::DriverError;
 use crate::gpu::libraries::LibraryError;
 use std::path::PathBuf;
@@ -88,6 +89,14 @@ pub enum OpenError {
         target: String,
         /// What it can compile for.
         known: String,
+    },
+    /// The longest time for waits can't be read.
+    #[error(
+        "{TIMEOUT} is '{given}'; expected seconds, more than 0, such as 30, or unset it to wait without a limit"
+    )]
+    Timeout {
+        /// What the variable says.
+        given: String,
     },
     /// A call failed.
     #[error(transparent)]

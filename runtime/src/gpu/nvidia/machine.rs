@@ -1,8 +1,11 @@
 //! Which GPUs there are.
 
 use super::architecture::Architecture;
+use super::context::{Context, Stream};
 use super::cuda::Cuda;
+use super::deadline;
 use super::error::{OpenError, Version};
+use super::memory::{Allocator, Memory};
 use super::types::attribute;
 use crate::gpu::driver::DriverResult;
 use std::ffi::{CStr, c_int};
@@ -48,6 +51,20 @@ impl Machine {
         let devices = (0..cuda.count()?).map(|ordinal| cuda.device(ordinal).map(|(_, info)| info));
         let devices = devices.collect::<Result<_, _>>()?;
         Ok(Machine { devices, file: cuda.file, version: cuda.version })
+    }
+
+    /// Where the memory of one of its GPUs comes from. Unlike [`Machine::inspect`] this makes a context on it for a moment, which shows
+    /// as well that it can be used.
+    ///
+    /// # Errors
+    /// [`OpenError`]: there is no such GPU, or it can't be used now.
+    pub fn allocator(&self, ordinal: usize) -> Result<Allocator, OpenError> {
+        let limit = deadline::from_environment()?;
+        let cuda = Cuda::open(Some(&self.file))?;
+        let (device, _) = cuda.device(ordinal)?;
+        let context = Context::retain(cuda, device, limit)?;
+        let stream = Stream::new(&context)?;
+        Ok(Memory::open(&context, &stream)?.allocator().clone())
     }
 }
 

@@ -2,13 +2,17 @@
 //! and NVRTC to run it.
 
 mod architecture;
+mod blocks;
 mod context;
 mod cuda;
+mod deadline;
 mod driver;
 mod error;
 mod machine;
+mod memory;
 mod module;
 mod nvrtc;
+mod pool;
 mod resources;
 mod staging;
 #[cfg(test)]
@@ -16,8 +20,10 @@ mod tests;
 mod types;
 
 pub use architecture::Architecture;
+pub use deadline::TIMEOUT;
 pub use driver::Nvidia;
 pub use error::{OpenError, Version};
 pub use machine::{DeviceInfo, Machine};
+pub use memory::Allocator;
 pub use nvrtc::{Compiler, Image};
 pub use resources::Resources;

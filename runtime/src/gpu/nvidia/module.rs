@@ -1,12 +1,13 @@
 //! Compiled kernels, loaded into the device's context.
 
 use super::context::Context;
-use super::cuda::Failure;
+use super::cuda::{Failure, Functions};
 use super::types::*;
 use crate::gpu::driver::{DriverError, DriverResult, Geometry};
 use std::ffi::{CString, c_int};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// A compiled file in the context.
 #[derive(Debug)]
@@ -17,7 +18,7 @@ pub(super) struct Module {
 }
 
 /// A kernel of a module, with what a launch of it has to keep to.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(super) struct Kernel {
     pub name: String,
     pub handle: FunctionHandle,
@@ -27,6 +28,8 @@ pub(super) struct Kernel {
     registers: c_int,
     /// Bytes of dynamic shared memory, at most.
     shared: c_int,
+    /// A multiprocessor is asked to give it all the shared memory it has.
+    prefers_shared: AtomicBool,
 }
 
 impl Module {
@@ -83,6 +86,7 @@ impl Module {
             threads: get(function_attribute::MOST_THREADS)?,
             registers: get(function_attribute::REGISTERS)?,
             shared,
+            prefers_shared: AtomicBool::new(false),
         })
     }
 }
@@ -95,6 +99,17 @@ impl Drop for Module {
 }
 
 impl Kernel {
+    /// Asks that a multiprocessor which runs this kernel has as much shared memory and as little L1 cache as it can have. Otherwise
+    /// the driver chooses, and may leave room for fewer blocks than fit. Results don't change.
+    pub fn prefer_shared(&self, cuda: &Functions) -> DriverResult<()> {
+        const ALL: c_int = 100;
+        if !self.prefers_shared.swap(true, Ordering::Relaxed) {
+            // SAFETY: the function lives as long as its module, which lives as long as the device is open.
+            unsafe { cuda.function_set(self.handle, function_attribute::SHARED_CARVEOUT, ALL)? };
+        }
+        Ok(())
+    }
+
     /// The error for a launch that was refused: with the extents, and with the limits that they may have passed.
     pub fn refused(&self, geometry: &Geometry, failure: Failure) -> DriverError {
         let Geometry { grid, block, cluster, shared } = geometry;

@@ -46,18 +46,26 @@ pub(super) mod status {
     pub const INVALID_IMAGE: c_int = 200;
     pub const NO_BINARY_FOR_GPU: c_int = 209;
     pub const ECC_UNCORRECTABLE: c_int = 214;
+    pub const OPERATING_SYSTEM: c_int = 304;
     pub const NOT_READY: c_int = 600;
     pub const ILLEGAL_ADDRESS: c_int = 700;
     pub const LAUNCH_TIMEOUT: c_int = 702;
     pub const ASSERT: c_int = 710;
     pub const HARDWARE_STACK_ERROR: c_int = 714;
     pub const LAUNCH_FAILED: c_int = 719;
+    pub const NOT_PERMITTED: c_int = 800;
+    pub const NOT_SUPPORTED: c_int = 801;
     pub const SYSTEM_DRIVER_MISMATCH: c_int = 803;
 
     /// After these nothing works in the context any more: memory was corrupted, or a kernel was stopped midway.
     pub fn loses_the_context(status: c_int) -> bool {
         matches!(status, ECC_UNCORRECTABLE | ILLEGAL_ADDRESS | LAUNCH_TIMEOUT | ASSERT)
             || (HARDWARE_STACK_ERROR..=LAUNCH_FAILED).contains(&status)
+    }
+
+    /// What a device answers that doesn't have what was asked for, or has a layer above it that lets nobody have it.
+    pub fn is_refusal(status: c_int) -> bool {
+        matches!(status, OPERATING_SYSTEM | NOT_PERMITTED | NOT_SUPPORTED)
     }
 }
 
@@ -80,6 +88,7 @@ pub(super) mod function_attribute {
     pub const STATIC_SHARED: c_int = 1;
     pub const REGISTERS: c_int = 4;
     pub const MOST_DYNAMIC_SHARED: c_int = 8;
+    pub const SHARED_CARVEOUT: c_int = 9;
     pub const NON_PORTABLE_CLUSTER: c_int = 14;
 }
 

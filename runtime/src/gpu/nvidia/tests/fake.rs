@@ -8,6 +8,7 @@ use std::ffi::{CStr, c_char};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
+use std::time::Duration;
 
 /// The library, alone in its folder: each has its own state.
 pub struct Fake {
@@ -40,9 +41,14 @@ impl Fake {
 
     /// The GPU, with a compiler that knows every architecture and is never asked to compile.
     pub fn open(&self, ordinal: usize) -> Result<Nvidia, OpenError> {
+        self.open_limited(ordinal, None)
+    }
+
+    /// As [`Fake::open`], with a limit for waits.
+    pub fn open_limited(&self, ordinal: usize, limit: Option<Duration>) -> Result<Nvidia, OpenError> {
         let cuda = Cuda::open(Some(&self.file()))?;
         let cache = Cache::at(self.dir.path().join("cache")).unwrap();
-        Nvidia::open_with(cuda, self.compiler(), cache, ordinal)
+        Nvidia::open_with(cuda, self.compiler(), cache, ordinal, limit)
     }
 
     /// An NVRTC that has a version and nothing else.

@@ -8,6 +8,10 @@
 //   FAILING       what the work queued by a launch ends with
 //   REFUSED       what cuLaunchKernelEx returns
 //   WITHOUT_POOLS leaves out cuMemAllocFromPoolAsync
+//   POOLS         whether the device says that it has memory pools
+//   POOL_CREATE, POOL_ALLOCATE  what making a pool, and taking memory from it, returns
+//   RUNNING       asking whether an event has passed does one piece of work
+//   HANGING       no event ever passes
 #include <pthread.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -38,6 +42,25 @@
 #ifndef REFUSED
 #define REFUSED 0
 #endif
+#ifndef POOLS
+#define POOLS 1
+#endif
+#ifndef POOL_CREATE
+#define POOL_CREATE 0
+#endif
+#ifndef POOL_ALLOCATE
+#define POOL_ALLOCATE 0
+#endif
+#ifdef RUNNING
+#define RUN_ONE run_until(done + 1 < queued ? done + 1 : queued)
+#else
+#define RUN_ONE 0
+#endif
+#ifdef HANGING
+#define HANGS 1
+#else
+#define HANGS 0
+#endif
 
 // ---- what was called, for the test to read ------------------------------------------------------------------------------------
 
@@ -51,6 +74,10 @@ static pthread_mutex_t recording = PTHREAD_MUTEX_INITIALIZER, queueing = PTHREAD
         pthread_mutex_unlock(&recording);                                                        \
     } while (0)
 const char *fake_record(void) { return record; }
+
+/// Memory of the device starts behind its own size.
+enum { HEADER = 256 };
+static size_t *size_of(uint64_t address) { return (size_t *)(address - HEADER); }
 
 // ---- queued work --------------------------------------------------------------------------------------------------------------
 
@@ -86,7 +113,7 @@ static int run_until(int end) {
             for (int32_t i = 0; i < w->count; i++) ((float *)w->to)[i] = ((float *)w->from)[i] * w->factor;
             lost = FAILING;
             break;
-        case FREE: free((void *)w->to); break;
+        case FREE: free((void *)(w->to - HEADER)); break;
         }
     }
     int status = lost;
@@ -132,7 +159,7 @@ int cuDeviceGetAttribute(int *v, int a, int d) {
     case 75: *v = MAJOR; return 0;
     case 76: *v = MINOR; return 0;
     case 97: *v = 232448; return 0;
-    case 115: *v = 1; return 0;
+    case 115: *v = POOLS; return 0;
     }
     return 1;
 }
@@ -140,7 +167,7 @@ int cuDevicePrimaryCtxRetain(uint64_t *c, int d) { RECORD("retain %d\n", d); *c 
 int cuDevicePrimaryCtxRelease_v2(int d) { RECORD("release %d\n", d); return 0; }
 int cuCtxSetCurrent(uint64_t c) { current = c; return c == 7 ? 0 : 201; }
 int cuStreamCreate(uint64_t *s, unsigned flags) { RECORD("stream flags %u\n", flags); *s = 11; return current == 7 ? 0 : 201; }
-int cuStreamSynchronize(uint64_t s) { return s == 11 ? run_until(queued) : 400; }
+int cuStreamSynchronize(uint64_t s) { RECORD("synchronized\n"); return s == 11 ? run_until(queued) : 400; }
 int cuStreamDestroy_v2(uint64_t s) { RECORD("stream destroyed\n"); return s == 11 ? 0 : 400; }
 int cuEventCreate(struct event **e, unsigned flags) { RECORD("event flags %u\n", flags); *e = calloc(1, sizeof **e); return 0; }
 int cuEventRecord(struct event *e, uint64_t s) {
@@ -148,7 +175,11 @@ int cuEventRecord(struct event *e, uint64_t s) {
     e->recorded = 1;
     return push_at((struct work){EVENT, 0, 0, 0, 0, 0}, &e->at);
 }
-int cuEventQuery(struct event *e) { return lost ? lost : e->recorded && e->at > done ? 600 : 0; }
+int cuEventQuery(struct event *e) {
+    if (HANGS) return 600;
+    int status = RUN_ONE;
+    return status ? status : lost ? lost : e->recorded && e->at > done ? 600 : 0;
+}
 int cuEventSynchronize(struct event *e) { return run_until(e->recorded ? e->at : 0); }
 int cuEventElapsedTime(float *ms, struct event *a, struct event *b) {
     if (!a->recorded || !b->recorded) return 400;
@@ -158,29 +189,70 @@ int cuEventElapsedTime(float *ms, struct event *a, struct event *b) {
 }
 int cuEventDestroy_v2(struct event *e) { free(e); return 0; }
 
-static uint64_t threshold, used;
+/// Bytes that are in use, those that the driver keeps for the pool, those that were allocated without a pool.
+static uint64_t threshold, used, reserved, plain;
+static pthread_mutex_t allocating = PTHREAD_MUTEX_INITIALIZER;
+static uint64_t take(size_t bytes) {
+    char *memory = aligned_alloc(256, HEADER + (bytes + 255) / 256 * 256);
+    if (!memory) return 0;
+    memset(memory + HEADER, 0xff, bytes);
+    *(size_t *)memory = bytes;
+    return (uint64_t)memory + HEADER;
+}
 int cuMemPoolCreate(uint64_t *p, const int *properties) {
     RECORD("pool type %d handles %d location %d %d\n", properties[0], properties[1], properties[2], properties[3]);
     for (int i = 4; i < 22; i++)
         if (properties[i]) return 1;
     *p = 13;
-    return 0;
+    return POOL_CREATE;
 }
 int cuMemPoolSetAttribute(uint64_t p, int a, uint64_t *v) { if (p != 13 || a != 4) return 1; threshold = *v; return 0; }
-int cuMemPoolGetAttribute(uint64_t p, int a, uint64_t *v) { if (p != 13) return 1; *v = a == 5 ? used + 1000 : a == 7 ? used : 0; return a == 5 || a == 7 ? 0 : 1; }
-int cuMemPoolTrimTo(uint64_t p, size_t keep) { RECORD("trim to %zu, threshold %llx\n", keep, (unsigned long long)threshold); return p == 13 ? 0 : 1; }
+int cuMemPoolGetAttribute(uint64_t p, int a, uint64_t *v) { if (p != 13) return 1; *v = a == 5 ? reserved : a == 7 ? used : 0; return a == 5 || a == 7 ? 0 : 1; }
+int cuMemPoolTrimTo(uint64_t p, size_t keep) {
+    RECORD("trim to %zu, threshold %llx\n", keep, (unsigned long long)threshold);
+    reserved = used > keep ? used : keep;
+    return p == 13 ? 0 : 1;
+}
 int cuMemPoolDestroy(uint64_t p) { RECORD("pool destroyed\n"); return p == 13 ? 0 : 1; }
 #ifndef WITHOUT_POOLS
 int cuMemAllocFromPoolAsync(uint64_t *a, size_t bytes, uint64_t p, uint64_t s) {
     if (p != 13 || s != 11 || current != 7) return 1;
-    if (used + bytes > ROOM) return 2;
-    used += bytes;
-    *a = (uint64_t)aligned_alloc(256, (bytes + 255) / 256 * 256);
-    return *a ? 0 : 2;
+    if (POOL_ALLOCATE) return POOL_ALLOCATE;
+    pthread_mutex_lock(&allocating);
+    int fits = used + bytes <= ROOM;
+    if (fits) used += bytes;
+    if (used > reserved) reserved = used;
+    pthread_mutex_unlock(&allocating);
+    return fits && (*a = take(bytes)) ? 0 : 2;
 }
 #endif
-int cuMemFreeAsync(uint64_t a, uint64_t s) { RECORD("free\n"); return s == 11 ? push((struct work){FREE, a, 0, 0, 0, 0}) : 400; }
-int cuMemGetInfo_v2(size_t *left, size_t *all) { *left = ROOM - used; *all = ROOM; return 0; }
+int cuMemFreeAsync(uint64_t a, uint64_t s) {
+    RECORD("free\n");
+    if (s != 11) return 400;
+    pthread_mutex_lock(&allocating);
+    used -= *size_of(a);
+    pthread_mutex_unlock(&allocating);
+    return push((struct work){FREE, a, 0, 0, 0, 0});
+}
+int cuMemAlloc_v2(uint64_t *a, size_t bytes) {
+    RECORD("allocate now %zu\n", bytes);
+    if (current != 7) return 201;
+    pthread_mutex_lock(&allocating);
+    int fits = plain + bytes <= ROOM;
+    if (fits) plain += bytes;
+    pthread_mutex_unlock(&allocating);
+    return fits && (*a = take(bytes)) ? 0 : 2;
+}
+int cuMemFree_v2(uint64_t a) {
+    RECORD("free now, %d queued\n", queued - done);
+    pthread_mutex_lock(&allocating);
+    plain -= *size_of(a);
+    pthread_mutex_unlock(&allocating);
+    int status = run_until(queued);
+    free((void *)(a - HEADER));
+    return status;
+}
+int cuMemGetInfo_v2(size_t *left, size_t *all) { *left = ROOM - reserved - plain; *all = ROOM; return 0; }
 int cuMemHostAlloc(void **p, size_t bytes, unsigned flags) { RECORD("pinned %zu flags %u\n", bytes, flags); *p = malloc(bytes); return 0; }
 int cuMemFreeHost(void *p) { RECORD("unpinned\n"); free(p); return 0; }
 int cuMemcpyHtoDAsync_v2(uint64_t to, const void *from, size_t n, uint64_t s) { return s == 11 ? push((struct work){UPLOAD, to, (uint64_t)from, n, 0, 0}) : 400; }

@@ -1,14 +1,14 @@
 //! What can be wrong with a driver, a GPU or a launch: each is an error that says what was given, what is wanted, what to do.
 
 use super::fake::Fake;
-use crate::gpu::driver::{Driver, DriverError, Function, Geometry};
+use crate::gpu::driver::{Driver, Function, Geometry};
 use crate::gpu::libraries::{CUDA, LibraryError};
 use crate::gpu::nvidia::{Architecture, OpenError, Version};
 use crate::gpu::source::Compiled;
 
-const GEOMETRY: Geometry = Geometry { grid: [2, 1, 1], block: [64, 1, 1], cluster: [1; 3], shared: 4096 };
+pub const GEOMETRY: Geometry = Geometry { grid: [2, 1, 1], block: [64, 1, 1], cluster: [1; 3], shared: 4096 };
 
-fn says(error: impl std::fmt::Display, wanted: &[&str]) {
+pub fn says(error: impl std::fmt::Display, wanted: &[&str]) {
     let text = error.to_string();
     assert!(wanted.iter().all(|wanted| text.contains(wanted)), "{text}\nwanted {wanted:?}");
 }
@@ -72,20 +72,6 @@ fn an_architecture_that_is_too_old_or_unknown_is_refused() {
     for (major, minor, target) in [(8, 0, "sm_80"), (8, 9, "sm_89"), (9, 0, "sm_90a"), (12, 1, "sm_121a")] {
         assert_eq!(Architecture { major, minor }.target(), target);
     }
-}
-
-#[test]
-fn memory_that_is_not_there_is_its_own_error() {
-    let fake = Fake::new(&["ROOM=1000"]);
-    let gpu = fake.open(0).unwrap();
-    let first = gpu.allocate(600).unwrap();
-    assert!(matches!(gpu.allocate(401), Err(DriverError::OutOfMemory(401))));
-    gpu.allocate(400).unwrap();
-    gpu.free(first, 600);
-    gpu.trim().unwrap();
-    assert!(fake.record().contains("trim to 0, threshold ffffffffffffffff"));
-    // What the pool keeps unused is free to this process.
-    assert_eq!(gpu.memory().unwrap(), (1000, 1000));
 }
 
 #[test]

@@ -65,7 +65,8 @@ fn what_goes_up_comes_down_and_everything_is_given_back() {
         assert_eq!(lines(line), 1, "{line} in:\n{record}");
     }
     assert_eq!(lines("pinned"), lines("unpinned"));
-    assert_eq!(lines("free"), 2);
+    // Two, and what was tried when the device was opened.
+    assert_eq!(lines("free"), 3);
     let end: Vec<&str> = record.lines().rev().take(4).collect();
     assert_eq!(end, ["release 40", "stream destroyed", "pool destroyed", "module unloaded, 0 queued"]);
 }
@@ -185,4 +186,18 @@ fn tensor_maps_are_described_as_the_driver_takes_them() {
     let older = Fake::new(&["MAJOR=8"]);
     let error = older.open(0).unwrap().tensor_map(0x40, &shape).unwrap_err().to_string();
     assert!(error.contains("sm_80") && error.contains("sm_90"), "{error}");
+}
+
+#[test]
+fn kernels_with_much_shared_memory_ask_for_all_of_it_once() {
+    let fake = Fake::new(&[]);
+    let gpu = fake.open(0).unwrap();
+    let function = gpu.load(&fake.compiled(), "scale").unwrap();
+    let address = gpu.allocate(16).unwrap();
+    let launch = |shared| {
+        let geometry = Geometry { grid: [1; 3], block: [32, 1, 1], cluster: [1; 3], shared };
+        scale(&gpu, function, &geometry, (address, address), 4).unwrap();
+        fake.record().matches("function 9 = 100\n").count()
+    };
+    assert_eq!([0, 48 << 10, (48 << 10) + 1, 200 << 10, 0].map(launch), [0, 0, 1, 1, 1]);
 }

@@ -1,0 +1,75 @@
+//! Work that is done once for each of many names, and for different names at the same time.
+
+use std::collections::HashMap;
+use std::hash::Hash;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// A lock for each name that something is being done for.
+#[derive(Debug)]
+pub(super) struct Turns<K>(Mutex<HashMap<K, Arc<Mutex<()>>>>);
+
+impl<K> Default for Turns<K> {
+    fn default() -> Self {
+        Turns(Mutex::default())
+    }
+}
+
+impl<K: Clone + Eq + Hash> Turns<K> {
+    /// Does `work` while nobody else works for `key`. Whoever waited looks first whether it is done: an error or a panic of the one
+    /// before leaves it undone.
+    pub fn alone<T>(&self, key: &K, work: impl FnOnce() -> T) -> T {
+        let turn = self.names().entry(key.clone()).or_default().clone();
+        let held = turn.lock().unwrap_or_else(PoisonError::into_inner);
+        let result = work();
+        drop(held);
+        let mut names = self.names();
+        // The map's and this one: nobody waits, and nobody can begin to while the map is locked.
+        if Arc::strong_count(&turn) == 2 {
+            names.remove(key);
+        }
+        result
+    }
+
+    fn names(&self) -> MutexGuard<'_, HashMap<K, Arc<Mutex<()>>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::panic::{AssertUnwindSafe, catch_unwind};
+    use std::sync::Barrier;
+    use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+    #[test]
+    fn one_name_takes_turns_and_others_do_not_wait_for_it() {
+        let (turns, inside, done) = (Turns::default(), AtomicBool::new(false), AtomicUsize::new(0));
+        let both = Barrier::new(2);
+        std::thread::scope(|scope| {
+            for name in ["a", "b"] {
+                let (turns, both) = (&turns, &both);
+                scope.spawn(move || turns.alone(&name, || both.wait()));
+            }
+            for _ in 0..8 {
+                scope.spawn(|| {
+                    turns.alone(&"c", || {
+                        assert!(!inside.swap(true, Ordering::SeqCst));
+                        std::thread::yield_now();
+                        inside.store(false, Ordering::SeqCst);
+                        done.fetch_add(1, Ordering::SeqCst);
+                    });
+                });
+            }
+        });
+        assert_eq!((done.into_inner(), turns.names().len()), (8, 0));
+    }
+
+    #[test]
+    fn a_panic_leaves_the_turn_to_the_next() {
+        let turns = Turns::default();
+        let panicked = catch_unwind(AssertUnwindSafe(|| turns.alone(&1, || panic!("on purpose"))));
+        assert!(panicked.is_err());
+        assert_eq!(turns.alone(&1, || 5), 5);
+    }
+}
