@@ -51,7 +51,16 @@ pub fn around(
             let reduced = began.elapsed().as_secs_f64();
             let began = Instant::now();
             for (optimizer, (_, params, gradients)) in optimizers.iter_mut().zip(modules.parts_mut()) {
-                optimizer.step(&ctx, params, gradients, &session.config.train, 0.0, round as u64, 1.0)?;
+                optimizer.step(
+                    &ctx,
+                    params,
+                    gradients,
+                    &session.config.train,
+                    0.0,
+                    round as u64,
+                    1.0,
+                    None,
+                )?;
             }
             ctx.stream().synchronize()?;
             let stepped = began.elapsed().as_secs_f64();

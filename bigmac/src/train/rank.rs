@@ -150,7 +150,7 @@ impl<'a> Runner<'a> {
         let scale = if clip > 0.0 && totals.grad_norm > clip { clip / totals.grad_norm } else { 1.0 };
         let lr = learning_rate(&config.train, step);
         for (optimizer, (_, params, gradients)) in self.optimizers.iter_mut().zip(self.modules.parts_mut()) {
-            optimizer.step(&self.ctx, params, gradients, &config.train, lr, step, scale)?;
+            optimizer.step(&self.ctx, params, gradients, &config.train, lr, step, scale, None)?;
         }
         let mut report = StepReport {
             step,
