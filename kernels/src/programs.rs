@@ -49,6 +49,8 @@ pub fn programs() -> Vec<Variants> {
     programs.extend(maps());
     programs.extend(SUMS.map(Variants::new));
     programs.push(adamw::cuda::variants());
+    programs.push(finite::cuda::variants());
+    programs.push(noise::cuda::variants());
     let rows = [
         crate::column_sums::cuda::variants(),
         crate::gated_add::cuda::variants(),

@@ -4,13 +4,16 @@
 //! The sanitizer's library has to be in a process from its start, so each test here starts this program once more with it, for itself. A replay has its memory from the system's allocator, which the sanitizer watches.
 
 use bigmac_kernels::adamw::{Group, Member, State};
-use bigmac_kernels::check::{CHECK_DEVICE, Check, gpus};
+use bigmac_kernels::check::{CHECK_DEVICE, Check, gpus, to_f64};
+use bigmac_kernels::finite::admit;
+use bigmac_kernels::noise::add_noise;
 use bigmac_kernels::{
     AdaLayerNorm, AdamW, Add, AddWeight, Attention, Concat, Embedding, GatedAdd, GatherRows, Gelu, LayerNorm,
     Linear, LinearCrossEntropy, MatMul, MeanSquaredError, Mul, Operator, Patchify, ReplaceRows, RmsNorm,
     Rope, Scale, Silu, Sum, SwiGlu,
 };
 use bigmac_runtime::gpu::{Arg, Gpu, Launch, Order, Source, replay};
+use bigmac_runtime::rng::{Philox, Purpose};
 use bigmac_runtime::{Context, DType, Tensor};
 use std::path::PathBuf;
 use std::process::Command;
@@ -171,7 +174,22 @@ fn rows_and_elements() {
     for gpu in gpus().unwrap() {
         let ctx = Context::on_gpu(0, 1, gpu).unwrap();
         optimizer(&ctx);
+        noise(&ctx);
     }
+}
+
+/// Noise on an odd number of elements, and numbers that are finite.
+fn noise(ctx: &Context) {
+    let stream = Philox::new(1, Purpose::new("sanitized"), 0, 0);
+    for dtype in BOTH {
+        let x = Tensor::zeros(ctx, &[1027], DType::F32).unwrap();
+        let (latents, target) = add_noise(ctx, &x, 1.0, &stream, dtype).unwrap();
+        assert_eq!(to_f64(ctx, &latents).unwrap(), to_f64(ctx, &target).unwrap());
+    }
+    let (values, mut to) =
+        (Tensor::zeros(ctx, &[3], DType::F32), Tensor::zeros(ctx, &[1], DType::F32).unwrap());
+    admit(ctx, &values.unwrap(), &mut to).unwrap();
+    assert_eq!(to.to_vec::<f32>(ctx).unwrap(), [0.0]);
 }
 
 /// A step over parameters whose lengths are no multiple of anything.

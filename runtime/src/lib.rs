@@ -3,6 +3,7 @@
 mod context;
 mod device;
 mod device_tensor;
+mod download;
 mod dtype;
 mod error;
 pub mod fs;
@@ -17,6 +18,7 @@ mod threads;
 
 pub use context::Context;
 pub use device::Device;
+pub use download::Download;
 pub use dtype::{DType, Element};
 pub use error::{Error, Result};
 pub use layout::{Dims, Layout};

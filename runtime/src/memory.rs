@@ -18,6 +18,8 @@ pub mod scopes {
     pub const GRADIENTS: &str = "gradients";
     /// Moments and master weights.
     pub const OPTIMIZER: &str = "optimizer";
+    /// What is computed once and read by many operations, such as tables of rotary angles.
+    pub const TABLES: &str = "tables";
     /// Values sent and not yet received.
     pub const MESSAGES: &str = "messages";
     /// Everything that lives within one operation.

@@ -60,6 +60,16 @@ impl Philox {
         }
     }
 
+    /// The key, for a kernel that draws the same numbers.
+    pub fn key(&self) -> [u32; 2] {
+        self.key
+    }
+
+    /// The counter of the next block of four numbers: that block's number, then what the stream is keyed by.
+    pub fn counter(&self) -> [u32; 4] {
+        self.counter
+    }
+
     /// The next 32 random bits.
     pub fn next_u32(&mut self) -> u32 {
         if self.used == 4 {

@@ -8,3 +8,4 @@ pub mod reference;
 pub mod steps;
 pub mod tables;
 pub mod tiny;
+pub mod watched;

@@ -198,8 +198,8 @@ fn losses(
     let timeout = Duration::from_secs_f64(session.config.pipeline.timeout);
     let mut world = LocalCommunicator::world(1, timeout);
     let comm = world.pop().ok_or_else(|| Error::argument("evaluate", "a world of one rank has no rank"))?;
-    let measured = run(&ctx, &comm, &program, &task, modules)?;
-    Ok((measured.token_loss, measured.drawing_loss))
+    let losses = run(&ctx, &comm, &program, &task, modules)?.losses.read(&ctx)?;
+    Ok((losses.token, losses.drawing))
 }
 
 fn captions(

@@ -5,6 +5,7 @@ use crate::data::{DrawItem, ImageItem};
 use crate::schedule::Value;
 use bigmac_autograd::{Graph, Parameters};
 use bigmac_models::mmdit::{Grid, MmditConfig, RopeTables};
+use bigmac_models::qwen3::Qwen3;
 use bigmac_runtime::{Context, Spec, Tensor};
 
 /// The source of a unit's tensors.
@@ -15,6 +16,8 @@ pub(super) trait Inputs {
     fn image(&mut self, item: &ImageItem, spec: &Spec) -> Result<Tensor, ExecuteError>;
     /// Noised latents and the velocity to be learned, [patches, channels] both, and features of the time.
     fn drawing(&mut self, item: &DrawItem, latents: &Spec) -> Result<Drawing, ExecuteError>;
+    /// Rotary tables cos and sin of the LLM for packed tokens whose samples begin at `bounds`.
+    fn text_rope(&self, net: &Qwen3, bounds: &[usize]) -> Result<(Tensor, Tensor), ExecuteError>;
     /// Rotary tables of the generator for that grid and as many tokens of text.
     fn rope(&self, config: &MmditConfig, grid: Grid, text: usize) -> Result<RopeTables, ExecuteError>;
     /// Whether the unit is recorded for a backward, where it has one.

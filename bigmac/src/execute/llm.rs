@@ -8,7 +8,7 @@ use crate::model::Replica;
 use crate::schedule::{Chunk, Item, Microbatch, Value};
 use bigmac_autograd::{Graph, Var};
 use bigmac_kernels::GatherRows;
-use bigmac_models::qwen3::{Qwen3, positions};
+use bigmac_models::qwen3::Qwen3;
 use bigmac_runtime::{Context, Tensor};
 use std::sync::Arc;
 
@@ -45,7 +45,7 @@ impl StepTask<'_> {
             starts.extend(Start::new(&hidden, Value::HiddenGrad { microbatch, chunk: Chunk(chunk.0 - 1) }));
             hidden
         };
-        let (cos, sin) = stage.net.rope(ctx, &positions(&load.bounds), self.shape.dtype)?;
+        let (cos, sin) = inputs.text_rope(&stage.net, &load.bounds)?;
         let (cos, sin) = (graph.constant(cos), graph.constant(sin));
         let bounds: Arc<[usize]> = load.bounds.as_slice().into();
         let hidden = stage.net.layers(&mut graph, &hidden, (&cos, &sin), &bounds)?;

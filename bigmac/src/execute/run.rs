@@ -3,8 +3,9 @@
 use super::buffers::{ActivationBuffers, Activations};
 use super::clock::Clock;
 use super::error::ExecuteError;
+use super::losses::{LossCounter, Losses};
 use super::task::StepTask;
-use super::unit::{Forwarded, LossPart, Recorded};
+use super::unit::{Forwarded, Recorded};
 use crate::model::RankModules;
 use crate::schedule::render::Trace;
 use crate::schedule::{
@@ -13,9 +14,8 @@ use crate::schedule::{
 };
 use bigmac_autograd::Mode;
 use bigmac_comm::{Communicator, Tag};
-use bigmac_kernels::cast::cast;
 use bigmac_runtime::memory::scopes;
-use bigmac_runtime::{Context, DType, Tensor};
+use bigmac_runtime::{Context, Tensor};
 use std::collections::HashMap;
 use std::time::Instant;
 
@@ -57,10 +57,6 @@ impl Program {
 /// What a rank measured while it ran a step.
 #[derive(Clone, Debug, Default)]
 pub struct Measured {
-    /// Sum of the token losses that this rank computed; the step's token loss is the sum over ranks.
-    pub token_loss: f64,
-    /// The same for drawings, weighted by lambda.
-    pub drawing_loss: f64,
     /// Per module, the most bytes that live activations held after an op.
     pub saved: PerModule<usize>,
     /// After each op of this rank's list, the bytes that each module's live activations held.
@@ -82,6 +78,35 @@ impl Measured {
     }
 }
 
+/// What is left of a step that has run. On a GPU its work may still be queued.
+pub struct Ran {
+    /// Losses of this rank's units.
+    pub losses: Losses,
+    /// What was measured.
+    pub record: Record,
+}
+
+/// What a rank measured, with times that the device may still have to tell. When it is dropped nobody waits for them.
+pub struct Record {
+    measured: Measured,
+    clock: Clock,
+}
+
+impl Record {
+    /// Per module, the most bytes that live activations held after an op.
+    pub fn saved(&self) -> PerModule<usize> {
+        self.measured.saved
+    }
+
+    /// All of it; waits until the device has run the last op.
+    ///
+    /// # Errors
+    /// Those of the device.
+    pub fn read(self) -> Result<Measured, ExecuteError> {
+        Ok(Measured { spans: self.clock.finish()?, ..self.measured })
+    }
+}
+
 struct Run<'a> {
     rank: Rank,
     ctx: &'a Context,
@@ -97,12 +122,12 @@ struct Run<'a> {
     recomputed: Vec<Unit>,
     /// What their forwards read, for their recomputation; counted as messages until then.
     inputs: HashMap<Unit, HashMap<Value, Tensor>>,
-    /// Losses on a device that the host has not seen yet.
-    losses: Vec<(Unit, LossPart, Tensor)>,
+    losses: LossCounter,
     measured: Measured,
 }
 
-/// Runs this rank's ops of `program` up to its [`Op::Step`]: gradients are left in `modules`, not yet reduced.
+/// Runs this rank's ops of `program` up to its [`Op::Step`]: gradients are left in `modules`, not yet reduced. On a GPU they are queued, and
+/// nothing waits for them.
 ///
 /// # Errors
 /// [`ExecuteError`]; the caller aborts the communicator, so that no peer waits.
@@ -112,7 +137,7 @@ pub fn run(
     program: &Program,
     task: &StepTask<'_>,
     modules: &mut RankModules,
-) -> Result<Measured, ExecuteError> {
+) -> Result<Ran, ExecuteError> {
     let rank = Rank(comm.rank());
     let ops = program.table.ranks.get(rank.0).map_or(&[][..], Vec::as_slice);
     modules.begin_step();
@@ -128,7 +153,7 @@ pub fn run(
         buffers: ActivationBuffers::new(rank, &program.buffers),
         recomputed: recomputed(ops),
         inputs: HashMap::new(),
-        losses: Vec::new(),
+        losses: LossCounter::new(task.step(), rank),
         measured: Measured::default(),
     };
     let mut clock = Clock::start(ctx)?;
@@ -144,15 +169,14 @@ pub fn run(
         }
         run.measured.held.push(held);
     }
-    run.count_late_losses()?;
+    let losses = run.losses.finish(ctx)?;
     let mut measured = run.measured;
-    measured.spans = clock.finish()?;
     if ctx.is_gpu() {
         // The host's waits are not the device's.
         measured.waits.fill(0.0);
     }
     modules.finish_step()?;
-    Ok(measured)
+    Ok(Ran { losses, record: Record { measured, clock } })
 }
 
 impl Run<'_> {
@@ -226,7 +250,7 @@ impl Run<'_> {
         }
         let forwarded = self.compute(unit, inputs, !again)?;
         for (part, loss) in &forwarded.losses {
-            self.count_loss(unit, *part, loss)?;
+            self.losses.count(self.ctx, unit, *part, loss)?;
         }
         drop(forwarded.losses);
         for (value, tensor) in forwarded.outputs {
@@ -264,50 +288,6 @@ impl Run<'_> {
         let Some(recorded) = recorded else { return Ok(()) };
         let (plan, workload) = (&self.program.buffers, &self.program.workload);
         self.buffers.put(unit, Activations::Recorded(recorded), plan, workload)
-    }
-
-    fn count_loss(&mut self, unit: Unit, part: LossPart, loss: &Tensor) -> Result<(), ExecuteError> {
-        if self.ctx.is_gpu() {
-            // Looked at when the step ends: the host doesn't wait in between. Until then it is no activation.
-            loss.move_to_scope(&self.ctx.memory().scope(scopes::WORKSPACE))?;
-            self.losses.push((unit, part, loss.clone()));
-            return Ok(());
-        }
-        let loss = cast(self.ctx, loss, DType::F64)?;
-        self.add_loss(unit, part, loss.as_slice::<f64>()?.iter().sum::<f64>())
-    }
-
-    /// Downloads the losses that were put off, all at once.
-    fn count_late_losses(&mut self) -> Result<(), ExecuteError> {
-        let late = std::mem::take(&mut self.losses);
-        if late.is_empty() {
-            return Ok(());
-        }
-        let mut all = Tensor::empty(self.ctx, &[late.len()], DType::F32)?;
-        for (i, (_, _, loss)) in late.iter().enumerate() {
-            all.write(self.ctx, i, loss)?;
-        }
-        let values = all.to_vec::<f32>(self.ctx)?;
-        late.into_iter()
-            .zip(values)
-            .try_for_each(|((unit, part, _), value)| self.add_loss(unit, part, f64::from(value)))
-    }
-
-    fn add_loss(&mut self, unit: Unit, part: LossPart, value: f64) -> Result<(), ExecuteError> {
-        if !value.is_finite() {
-            return Err(ExecuteError::NotFinite {
-                step: self.task.step(),
-                part: part.name(),
-                value,
-                rank: self.rank.0,
-                microbatch: unit.microbatch().0,
-            });
-        }
-        match part {
-            LossPart::Token => self.measured.token_loss += value,
-            LossPart::Drawing => self.measured.drawing_loss += value,
-        }
-        Ok(())
     }
 
     fn backward(&mut self, unit: Unit, mode: Mode) -> Result<(), ExecuteError> {

@@ -5,13 +5,14 @@ use super::inputs::{Drawing, Inputs};
 use super::task::StepTask;
 use super::unit::Forwarded;
 use crate::data::{DrawItem, ImageItem, load_draw_item, load_image_item};
-use crate::model::RankModules;
+use crate::model::{RankModules, Rotary};
 use crate::schedule::{Unit, Value, Workload};
 use bigmac_autograd::{Graph, Parameters};
 use bigmac_kernels::cast::cast;
 use bigmac_models::mmdit::codec::Codec;
 use bigmac_models::mmdit::flow::SampleKey;
 use bigmac_models::mmdit::{Grid, MmditConfig, RopeTables, time_features};
+use bigmac_models::qwen3::Qwen3;
 use bigmac_runtime::{Context, Spec, Tensor};
 
 impl StepTask<'_> {
@@ -26,7 +27,13 @@ impl StepTask<'_> {
         records: bool,
         take: &mut dyn FnMut(Value) -> Result<Tensor, ExecuteError>,
     ) -> Result<Forwarded, ExecuteError> {
-        self.unit(ctx, modules, workload, unit, &mut Live { task: self, ctx, records, take })
+        self.unit(
+            ctx,
+            modules,
+            workload,
+            unit,
+            &mut Live { task: self, ctx, rotary: &modules.rotary, records, take },
+        )
     }
 
     /// The bytes that the forward of a unit will save for its backward, exactly, without computing it.
@@ -52,6 +59,7 @@ impl StepTask<'_> {
 struct Live<'a, 't> {
     task: &'a StepTask<'t>,
     ctx: &'a Context,
+    rotary: &'a Rotary,
     records: bool,
     take: &'a mut dyn FnMut(Value) -> Result<Tensor, ExecuteError>,
 }
@@ -77,8 +85,13 @@ impl Inputs for Live<'_, '_> {
         Ok(Drawing { latents: noised.latents, target: noised.target, time })
     }
 
+    fn text_rope(&self, net: &Qwen3, bounds: &[usize]) -> Result<(Tensor, Tensor), ExecuteError> {
+        Ok(net.packed_rope(self.ctx, &self.rotary.text, bounds, self.task.shape.dtype)?)
+    }
+
     fn rope(&self, config: &MmditConfig, grid: Grid, text: usize) -> Result<RopeTables, ExecuteError> {
-        Ok(RopeTables::new(self.ctx, config, grid, text, self.task.shape.dtype)?)
+        let (cache, dtype) = (&self.rotary.drawings, self.task.shape.dtype);
+        Ok(RopeTables::cached(self.ctx, cache, config, grid, text, dtype)?)
     }
 
     fn records(&self) -> bool {
@@ -106,6 +119,10 @@ impl Inputs for Planned<'_, '_> {
         let time = Spec::new(&[MmditConfig::TIME_FEATURES], latents.dtype);
         let [latents, target] = [latents, latents].map(Tensor::shape_only);
         Ok(Drawing { latents, target, time: Tensor::shape_only(&time) })
+    }
+
+    fn text_rope(&self, net: &Qwen3, bounds: &[usize]) -> Result<(Tensor, Tensor), ExecuteError> {
+        Ok(net.planned_rope(bounds.last().copied().unwrap_or(0), self.0.shape.dtype))
     }
 
     fn rope(&self, config: &MmditConfig, grid: Grid, text: usize) -> Result<RopeTables, ExecuteError> {

@@ -10,7 +10,7 @@ use crate::data::StepPlan;
 use crate::execute::{Program, run};
 use crate::model::{Placement, RankModules};
 use crate::profile::{Around, Spread};
-use crate::train::{Optimizer, Session, TrainError, reduce, step_task};
+use crate::train::{Gate, Optimizer, Session, TrainError, reduce, step_task};
 
 /// Ping-pongs per measurement of a transfer.
 const PINGS: usize = 16;
@@ -40,18 +40,28 @@ pub fn around(
         let parts = modules.parts().map(|(_, _, params, _)| Optimizer::new(&ctx, params));
         let mut optimizers = parts.collect::<Result<Vec<_>, _>>()?;
         let task = step_task(session, plan, 0);
+        let mut gate = Gate::new(&ctx)?;
         for round in 0..rounds.warmup + rounds.kept {
-            let measured = run(&ctx, &comm, program, &task, &mut modules)?;
+            let losses = run(&ctx, &comm, program, &task, &mut modules)?.losses;
             let ping = [ping_pong(&ctx, &comm, 4)?, ping_pong(&ctx, &comm, hidden)?];
             comm.barrier()?;
             ctx.stream().synchronize()?;
             let began = Instant::now();
-            reduce(&ctx, &comm, &mut modules, &measured, false)?;
+            reduce(&ctx, &comm, &mut modules, losses, &mut gate, false)?;
             ctx.stream().synchronize()?;
             let reduced = began.elapsed().as_secs_f64();
             let began = Instant::now();
             for (optimizer, (_, params, gradients)) in optimizers.iter_mut().zip(modules.parts_mut()) {
-                optimizer.step(&ctx, params, gradients, &session.config.train, 0.0, round as u64, 1.0)?;
+                optimizer.step(
+                    &ctx,
+                    params,
+                    gradients,
+                    &session.config.train,
+                    0.0,
+                    round as u64,
+                    1.0,
+                    gate.clip(session.config.train.clip),
+                )?;
             }
             ctx.stream().synchronize()?;
             let stepped = began.elapsed().as_secs_f64();

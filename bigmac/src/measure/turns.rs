@@ -8,7 +8,7 @@ use bigmac_runtime::Context;
 use bigmac_runtime::rng::{Philox, Purpose};
 
 use crate::data::StepPlan;
-use crate::execute::{ExecuteError, Measured, Program, StepTask, run};
+use crate::execute::{ExecuteError, Measured, Program, Ran, StepTask, run};
 use crate::model::{Placement, RankModules};
 use crate::schedule::memory::{Change, peak_bytes, walk};
 use crate::schedule::{PerModule, Table};
@@ -116,7 +116,9 @@ fn run_rank(
         for which in order {
             let modules = &mut layouts[layout_of[which]];
             comm.barrier()?;
-            let one = run(&ctx, comm, programs[which], &task, modules)?;
+            let Ran { losses, record } = run(&ctx, comm, programs[which], &task, modules)?;
+            losses.read(&ctx)?;
+            let one = record.read()?;
             if round >= rounds.warmup {
                 measured[which].push(one);
             }

@@ -9,9 +9,10 @@ pub use shape::{Frozen, ModelShape};
 
 use crate::schedule::{Chunk, Module, ModuleKind, Rank};
 use bigmac_autograd::{Gradients, Parameters};
+use bigmac_kernels::RopeCache;
 use bigmac_models::init::{self, ParameterSpec};
 use bigmac_models::llava::VisionEncoder;
-use bigmac_models::mmdit::Mmdit;
+use bigmac_models::mmdit::{Mmdit, RopeTableCache};
 use bigmac_models::qwen3::Qwen3;
 use bigmac_models::stage::Stage;
 use bigmac_runtime::memory::scopes;
@@ -30,6 +31,15 @@ pub struct Replica<N> {
     pub gradients: Gradients,
 }
 
+/// Rotary tables that a rank has computed, for all of its chunks and steps.
+#[derive(Debug, Default)]
+pub struct Rotary {
+    /// Those of the LLM.
+    pub text: RopeCache,
+    /// Those of the generator.
+    pub drawings: RopeTableCache,
+}
+
 /// Where parameters come from: random numbers, a checkpoint, another layout of the same model.
 pub type Values<'a> = dyn Fn(&Context, ModuleKind, &[ParameterSpec]) -> Result<Parameters> + 'a;
 
@@ -42,6 +52,8 @@ pub struct RankModules {
     pub llm: Vec<(Chunk, Replica<Qwen3>)>,
     /// Chunks of the generator.
     pub generator: Vec<(Chunk, Replica<Mmdit>)>,
+    /// Rotary tables so far.
+    pub rotary: Rotary,
     placement: Placement,
 }
 
@@ -93,6 +105,7 @@ impl Maker<'_> {
             generator: self.chunks(ModuleKind::Generator, |stage, params| {
                 Mmdit::of_stage(&shape.generator, stage, params)
             })?,
+            rotary: Rotary::default(),
             placement: self.placement.clone(),
         })
     }

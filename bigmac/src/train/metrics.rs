@@ -1,6 +1,7 @@
 //! What a run reports of each step, and the file it goes to.
 
 use super::TrainError;
+use super::numbers::Totals;
 use crate::schedule::{ModuleKind, PerModule};
 use bigmac_runtime::Error;
 use bigmac_runtime::fs::write_atomically;
@@ -28,7 +29,9 @@ pub struct StepReport {
     pub lr: f64,
     /// Norm of the whole gradient, before clipping.
     pub grad_norm: f64,
-    /// Seconds of the step.
+    /// Seconds of the step: on the CPU by the host's clock, from its beginning to this report; on a GPU by the device's, from the end of the
+    /// step before to its own end, time in which the device had nothing to do included. What lies between steps (checkpoints, samples, a
+    /// timeline) is no part of any.
     pub seconds: f64,
     /// Samples of the step.
     pub samples: usize,
@@ -47,6 +50,17 @@ pub struct StepReport {
 }
 
 impl StepReport {
+    /// Adds what the end of the step told.
+    pub(super) fn finish(&mut self, totals: &Totals, seconds: f64) {
+        self.loss = totals.token_loss + totals.drawing_loss;
+        self.token_loss = totals.token_loss;
+        self.drawing_loss = totals.drawing_loss;
+        self.grad_norm = totals.grad_norm;
+        self.seconds = seconds;
+        self.tokens_per_second = self.tokens as f64 / seconds;
+        self.images_per_second = self.images as f64 / seconds;
+    }
+
     /// Takes up what a rank held.
     pub fn add_saved(&mut self, saved: PerModule<usize>) {
         for kind in ModuleKind::ALL {

@@ -1,9 +1,11 @@
 //! Training: from a configuration to a model, with checkpoints, metrics and samples on the way.
 
 mod checkpoint;
+mod collect;
 mod error;
 mod layout;
 mod metrics;
+mod numbers;
 mod optimizer;
 mod program;
 mod rank;
@@ -11,15 +13,17 @@ mod reduce;
 mod schedule;
 mod session;
 mod snapshot;
+mod stopwatch;
 
 pub use checkpoint::{Checkpoint, State, save};
 pub use error::TrainError;
 pub use layout::Layout;
 pub use metrics::{MetricsFile, StepReport};
+pub use numbers::{Gate, Numbers, QueuedNumbers, Totals};
 pub use optimizer::{Optimizer, STATE_PARTS};
 pub use program::{options, program, program_on};
 pub use rank::step_task;
-pub use reduce::{Totals, reduce};
+pub use reduce::{Reduced, reduce};
 pub use schedule::learning_rate;
 pub use session::{SHAPES_FOLDER, Session, open_gpu, tokenizer};
 pub use snapshot::{Snapshot, state_name};

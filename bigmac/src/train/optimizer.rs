@@ -2,7 +2,7 @@
 
 use crate::config::Train;
 use bigmac_autograd::{Gradients, Parameters};
-use bigmac_kernels::adamw::{AdamW, Group, Member, State};
+use bigmac_kernels::adamw::{AdamW, Clip, Group, Member, State};
 use bigmac_kernels::cast::cast;
 use bigmac_runtime::memory::scopes;
 use bigmac_runtime::{Context, DType, Result, Tensor};
@@ -62,8 +62,9 @@ impl Optimizer {
 
     /// One AdamW step (Loshchilov and Hutter, arXiv 1711.05101; as `torch.optim.AdamW`) of every trainable parameter.
     ///
-    /// `step` counts from 0; `grad_scale` multiplies gradients first, which is how clipping is done. Matrices decay, vectors and
-    /// the token embedding don't.
+    /// `step` counts from 0. `grad_scale` multiplies gradients first, which is how clipping by a norm that the host knows is done;
+    /// `clip` clips by a norm that only the device knows, so that nobody waits for it, and a norm that isn't finite then changes
+    /// nothing. Matrices decay, vectors and the token embedding don't.
     ///
     /// # Errors
     /// [`bigmac_runtime::Error::Shared`] when a tape still holds a parameter.
@@ -76,6 +77,7 @@ impl Optimizer {
         lr: f64,
         step: u64,
         grad_scale: f64,
+        clip: Option<Clip<'_>>,
     ) -> Result<()> {
         let settings = AdamW {
             lr,
@@ -91,7 +93,7 @@ impl Optimizer {
             weight: parameter.tensor_mut(),
         });
         let state = State { first: &mut self.first, second: &mut self.second, master: self.master.as_mut() };
-        self.group.step(ctx, settings, None, members, gradients.flat(), state)
+        self.group.step(ctx, settings, clip, members, gradients.flat(), state)
     }
 }
 

@@ -2,23 +2,21 @@
 
 use super::checkpoint::{self, Checkpoint};
 use super::metrics::{MetricsFile, StepReport};
+use super::numbers::{Gate, Numbers, Totals};
 use super::optimizer::{Optimizer, STATE_PARTS};
-use super::reduce::reduce;
+use super::reduce::{Reduced, reduce};
 use super::session::Session;
 use super::snapshot::Snapshot;
+use super::stopwatch::{Lap, Stopwatch};
 use super::{Layout, Observer, TrainError, learning_rate, program_on};
 use crate::data::StepPlan;
-use crate::execute::{Measured, Program, StepTask, run};
+use crate::execute::{Ran, StepTask, run};
 use crate::model::RankModules;
-use crate::schedule::render::Trace;
-use crate::schedule::{ModuleKind, PerModule};
 use bigmac_comm::{CommError, Communicator, Tag};
 use bigmac_models::mmdit::flow::FlowMatching;
 use bigmac_runtime::{Context, DType, Spec, Tensor};
-use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Instant;
 
 /// Tag of rank 0's word that it goes on; below those of reductions, above all others.
 const FIRST_IS_BACK: Tag = Tag(u64::MAX - 3);
@@ -47,13 +45,26 @@ pub(super) struct Ended {
 }
 
 /// A rank of a run.
-struct Runner<'a> {
-    shared: &'a Shared<'a>,
-    ctx: Context,
-    comm: &'a dyn Communicator,
+pub(super) struct Runner<'a> {
+    pub(super) shared: &'a Shared<'a>,
+    pub(super) ctx: Context,
+    pub(super) comm: &'a dyn Communicator,
     modules: RankModules,
     optimizers: Vec<Optimizer>,
     metrics: Option<MetricsFile>,
+    gate: Gate,
+    stopwatch: Stopwatch,
+    /// The step whose numbers the device may still have.
+    unread: Option<Unread>,
+}
+
+/// A step that was queued.
+#[derive(Debug)]
+struct Unread {
+    /// What the host knows of it.
+    report: StepReport,
+    numbers: Numbers,
+    lap: Lap,
 }
 
 /// The task of a step: what its units compute.
@@ -76,9 +87,19 @@ pub(super) fn run_rank(shared: &Shared<'_>, comm: &dyn Communicator) -> Result<E
     let first = shared.resume.map_or(0, |c| c.state().step);
     let mut step = first;
     while step < config.train.steps {
-        let stopped = runner.step(step)?;
+        let stopped = match runner.step(step) {
+            Ok(stopped) => stopped,
+            Err(error) => return Err(runner.read_alone().err().unwrap_or(error)),
+        };
         step += 1;
         let every = |n: u64| n > 0 && step.is_multiple_of(n) && step < config.train.steps;
+        if stopped
+            || step == config.train.steps
+            || every(config.output.checkpoint_every)
+            || every(config.output.sample_every)
+        {
+            runner.read()?;
+        }
         // Behind the last step everything is saved anyway.
         if (stopped && step < config.train.steps) || every(config.output.checkpoint_every) {
             runner.save(step)?;
@@ -126,12 +147,14 @@ impl<'a> Runner<'a> {
             .collect::<Result<Vec<_>, TrainError>>()?;
         let first = shared.resume.map_or(0, |c| c.state().step);
         let metrics = (rank == 0).then(|| MetricsFile::open(shared.folder, first)).transpose()?;
-        Ok(Runner { shared, ctx, comm, modules, optimizers, metrics })
+        let gate = Gate::new(&ctx)?;
+        let stopwatch = Stopwatch::default();
+        Ok(Runner { shared, ctx, comm, modules, optimizers, metrics, gate, stopwatch, unread: None })
     }
 
-    /// One step; true when somebody asked to stop.
+    /// One step; true when somebody asked to stop. On a GPU it is queued, and the numbers of the step before are read.
     fn step(&mut self, step: u64) -> Result<bool, TrainError> {
-        let began = Instant::now();
+        self.stopwatch.begin(&self.ctx)?;
         let session = self.shared.session;
         let config = &session.config;
         self.ctx.memory().all_scopes().iter().for_each(|s| s.reset_peak());
@@ -139,94 +162,63 @@ impl<'a> Runner<'a> {
         let layout = &self.shared.layout;
         let program = program_on(&plan, &layout.costs, &config.pipeline, layout.chain.as_ref())?;
         let task = step_task(session, &plan, step);
-        let measured = run(&self.ctx, self.comm, &program, &task, &mut self.modules)?;
+        let Ran { losses, record } = run(&self.ctx, self.comm, &program, &task, &mut self.modules)?;
         // Only rank 0 listens for the wish to stop; the sum tells everybody.
         let wish = self.comm.rank() == 0 && self.shared.stop.load(Ordering::Relaxed);
-        let totals = reduce(&self.ctx, self.comm, &mut self.modules, &measured, wish)?;
-        if !totals.grad_norm.is_finite() {
-            return Err(TrainError::Gradient { step, norm: totals.grad_norm });
-        }
-        let clip = config.train.clip;
-        let scale = if clip > 0.0 && totals.grad_norm > clip { clip / totals.grad_norm } else { 1.0 };
+        let Reduced { numbers, stop } =
+            reduce(&self.ctx, self.comm, &mut self.modules, losses, &mut self.gate, wish)?;
+        let scale = numbers.scale(step, config.train.clip)?;
         let lr = learning_rate(&config.train, step);
         for (optimizer, (_, params, gradients)) in self.optimizers.iter_mut().zip(self.modules.parts_mut()) {
-            optimizer.step(&self.ctx, params, gradients, &config.train, lr, step, scale)?;
+            let clip = self.gate.clip(config.train.clip);
+            optimizer.step(&self.ctx, params, gradients, &config.train, lr, step, scale, clip)?;
         }
-        let mut report = StepReport {
-            step,
-            loss: totals.token_loss + totals.drawing_loss,
-            token_loss: totals.token_loss,
-            drawing_loss: totals.drawing_loss,
-            lr,
-            grad_norm: totals.grad_norm,
-            ..counts(&plan)
-        };
-        self.collect_memory(&measured, &mut report)?;
-        self.collect_timeline(step, &plan, program, &measured)?;
-        report.seconds = began.elapsed().as_secs_f64();
-        report.tokens_per_second = report.tokens as f64 / report.seconds;
-        report.images_per_second = report.images as f64 / report.seconds;
+        let lap = self.stopwatch.end(&self.ctx)?;
+        let mut report = StepReport { step, lr, ..counts(&plan) };
+        self.collect_memory(record.saved(), &mut report)?;
+        let before = self.unread.replace(Unread { report, numbers, lap });
+        before.map_or(Ok(()), |before| self.report(before))?;
+        if self.is_drawn(step) {
+            self.draw_timeline(step, &plan, program, &record.read()?)?;
+            self.read()?;
+        }
+        if !self.ctx.is_gpu() {
+            self.read()?;
+        }
+        Ok(stop)
+    }
+
+    /// Reads the numbers of the last step, if they haven't been; waits for the device.
+    fn read(&mut self) -> Result<(), TrainError> {
+        self.stopwatch.pause();
+        self.unread.take().map_or(Ok(()), |unread| self.report(unread))
+    }
+
+    /// As [`Runner::read`] after an error, without peers, who may be gone: a step that went well is written down, and the first loss of this
+    /// rank that isn't finite is the cause of what came later.
+    fn read_alone(&mut self) -> Result<(), TrainError> {
+        let Some(Unread { report, numbers, lap }) = self.unread.take() else { return Ok(()) };
+        let totals = numbers.read(&self.ctx)?;
+        if totals.are_finite() { self.write(report, &totals, &lap) } else { Ok(()) }
+    }
+
+    /// Writes down a step, once its numbers are there and finite.
+    fn report(&mut self, unread: Unread) -> Result<(), TrainError> {
+        let Unread { report, numbers, lap } = unread;
+        let totals = numbers.read(&self.ctx).map_err(TrainError::from);
+        let totals = totals.and_then(|totals| totals.check(self.comm, report.step).map(|()| totals));
+        let totals = totals.inspect_err(|_| {
+            // What was queued after a step that failed has learned nothing, and is not reported.
+            self.unread = None;
+        })?;
+        self.write(report, &totals, &lap)
+    }
+
+    fn write(&mut self, mut report: StepReport, totals: &Totals, lap: &Lap) -> Result<(), TrainError> {
         if let Some(metrics) = &mut self.metrics {
+            report.finish(totals, lap.seconds()?);
             metrics.write(&report)?;
             self.shared.observer.step(&report);
-        }
-        Ok(totals.stop)
-    }
-
-    /// Peaks of all ranks, brought to every rank.
-    fn collect_memory(&self, measured: &Measured, report: &mut StepReport) -> Result<(), TrainError> {
-        let scopes = self.ctx.memory().all_scopes();
-        let mine: BTreeMap<String, usize> = scopes.iter().map(|s| (s.name().to_owned(), s.peak())).collect();
-        let saved: Vec<usize> = ModuleKind::ALL.iter().map(|&kind| measured.saved[kind]).collect();
-        let text = serde_json::to_vec(&(mine, saved)).unwrap_or_default();
-        for text in self.gather_bytes(&text)? {
-            let (peaks, saved): (BTreeMap<String, usize>, [usize; 3]) =
-                serde_json::from_slice(&text).unwrap_or_default();
-            let [encoder, llm, generator] = saved;
-            report.add_saved(PerModule { encoder, llm, generator });
-            report.peak_bytes.push(peaks);
-        }
-        Ok(())
-    }
-
-    /// The bytes of every rank, in rank order.
-    fn gather_bytes(&self, mine: &[u8]) -> Result<Vec<Vec<u8>>, TrainError> {
-        let ctx = &self.ctx.host();
-        let length = Tensor::from_slice(ctx, &[mine.len() as u32], &[1])?;
-        let lengths = self.comm.all_gather(ctx, &length)?;
-        let all = self.comm.all_gather(ctx, &Tensor::from_slice(ctx, mine, &[mine.len()])?)?;
-        let mut rest = all.as_slice::<u8>()?;
-        let mut parts = Vec::with_capacity(self.comm.size());
-        for &length in lengths.as_slice::<u32>()? {
-            let (part, behind) = rest.split_at(length as usize);
-            parts.push(part.to_vec());
-            rest = behind;
-        }
-        Ok(parts)
-    }
-
-    /// Draws the measured step beside its simulation, once the first steps' noise is over.
-    fn collect_timeline(
-        &self,
-        step: u64,
-        plan: &StepPlan,
-        mut program: Program,
-        measured: &Measured,
-    ) -> Result<(), TrainError> {
-        const MEASURED_STEP: u64 = 20;
-        let last = self.shared.session.config.train.steps.saturating_sub(1);
-        if step != MEASURED_STEP.min(last) {
-            return Ok(());
-        }
-        let rank = self.comm.rank();
-        let failed = |error| TrainError::Rank { rank, message: format!("lost the measured step: {error}") };
-        let trace = measured.trace();
-        let traces = self.gather_bytes(&serde_json::to_vec(&trace).map_err(failed)?)?;
-        if rank == 0 {
-            let read = |bytes: &Vec<u8>| serde_json::from_slice(bytes).map_err(failed);
-            let traces: Vec<Trace> = traces.iter().map(read).collect::<Result<_, _>>()?;
-            program.workload = self.shared.layout.costs.with_sizes(plan, program.workload)?;
-            self.shared.observer.timeline(self.shared.folder, &program, &traces, step)?;
         }
         Ok(())
     }

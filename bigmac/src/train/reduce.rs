@@ -1,24 +1,21 @@
-//! What ranks add up before an optimizer step: gradients of replicated modules, of the tied embedding, norms and losses.
+//! What ranks add up before an optimizer step: gradients of replicated modules and of the tied embedding, then numbers.
 
-use crate::execute::{ExecuteError, Measured};
+use super::numbers::{Gate, Numbers};
+use crate::execute::{ExecuteError, Losses};
 use crate::model::{RankModules, Replica};
 use crate::schedule::{Chunk, ModuleKind};
 use bigmac_autograd::ParamId;
 use bigmac_comm::{Communicator, Reduce, Tag};
-use bigmac_kernels::{add, norm};
+use bigmac_kernels::add;
 use bigmac_models::qwen3::Qwen3;
-use bigmac_runtime::{Context, DType, Tensor};
+use bigmac_runtime::{Context, Tensor};
 
-/// Sums over all ranks, the same on every rank.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Totals {
-    /// Token loss of the step.
-    pub token_loss: f64,
-    /// Drawing loss of the step, weighted.
-    pub drawing_loss: f64,
-    /// Norm of the whole gradient.
-    pub grad_norm: f64,
-    /// Some rank wishes to stop behind this step.
+/// What a reduction leaves beside the gradients.
+#[derive(Debug)]
+pub struct Reduced {
+    /// Losses and norm, over all ranks.
+    pub numbers: Numbers,
+    /// Some rank wishes to stop after this step.
     pub stop: bool,
 }
 
@@ -26,7 +23,9 @@ pub struct Totals {
 const TIED_UP: Tag = Tag(u64::MAX - 1);
 const TIED_DOWN: Tag = Tag(u64::MAX - 2);
 
-/// Reduces gradients over the ranks that hold copies, in rank order, and adds up losses and norms.
+/// Reduces gradients over the ranks that hold copies, in rank order, and adds up losses, squares of the gradient and the wish to stop.
+///
+/// On a GPU nothing waits for the device: losses and norm are summed there, and pass through `gate`.
 ///
 /// # Errors
 /// Those of the communicator.
@@ -34,9 +33,10 @@ pub fn reduce(
     ctx: &Context,
     comm: &dyn Communicator,
     modules: &mut RankModules,
-    measured: &Measured,
+    losses: Losses,
+    gate: &mut Gate,
     stop: bool,
-) -> Result<Totals, ExecuteError> {
+) -> Result<Reduced, ExecuteError> {
     if comm.size() > 1 {
         let placement = modules.placement().clone();
         for (_, _, gradients) in modules.parts_mut().filter(|(kind, ..)| placement.is_replicated(*kind)) {
@@ -44,24 +44,27 @@ pub fn reduce(
         }
     }
     reduce_tied(ctx, comm, modules)?;
-    let squares = squares(ctx, comm.rank(), modules)?;
-    let values = [measured.token_loss, measured.drawing_loss, squares, f64::from(u8::from(stop))];
-    // Numbers that the host looks at next.
-    let host = ctx.host();
-    let mut sums = Tensor::from_slice(&host, &values, &[values.len()])?;
-    comm.all_reduce(&host, &mut sums, Reduce::Sum)?;
-    let sums = sums.as_slice::<f64>()?;
-    Ok(Totals {
-        token_loss: sums[0],
-        drawing_loss: sums[1],
-        grad_norm: sums[2].max(0.0).sqrt(),
-        stop: sums[3] > 0.0,
-    })
+    let gradients = own_gradients(comm.rank(), modules)?;
+    match losses {
+        Losses::Known(losses) => Numbers::known(ctx, comm, losses, &gradients, stop),
+        Losses::Queued(losses) => {
+            let numbers = Numbers::queued(ctx, comm, losses, &gradients, gate)?;
+            Ok(Reduced { numbers, stop: any(ctx, comm, stop)? })
+        }
+    }
 }
 
-/// This rank's part in the sum of squares of the whole gradient; waits for the device, once. Copies are equal now, so rank 0 counts those
-/// that every rank has; each rank counts what it alone holds, and of a tied embedding the first stage's.
-fn squares(ctx: &Context, rank: usize, modules: &RankModules) -> Result<f64, ExecuteError> {
+/// True when some rank says so. A matter of the hosts, which doesn't wait for any device.
+fn any(ctx: &Context, comm: &dyn Communicator, wish: bool) -> Result<bool, ExecuteError> {
+    let host = ctx.host();
+    let mut sum = Tensor::from_slice(&host, &[f64::from(u8::from(wish))], &[1])?;
+    comm.all_reduce(&host, &mut sum, Reduce::Sum)?;
+    Ok(sum.as_slice::<f64>()?.iter().any(|&sum| sum > 0.0))
+}
+
+/// This rank's part of the whole gradient. Copies are equal now, so rank 0 counts those that every rank has; each rank counts what it alone
+/// holds, and of a tied embedding the first stage's.
+fn own_gradients(rank: usize, modules: &RankModules) -> Result<Vec<Tensor>, ExecuteError> {
     let counts = |kind| rank == 0 || !modules.placement().is_replicated(kind);
     let mut views = Vec::new();
     for (kind, _, _, gradients) in modules.parts() {
@@ -76,14 +79,7 @@ fn squares(ctx: &Context, rank: usize, modules: &RankModules) -> Result<f64, Exe
         views.push(flat.narrow(0, 0, copy.start)?);
         views.push(flat.narrow(0, copy.end, flat.len() - copy.end)?);
     }
-    if !ctx.is_gpu() {
-        return Ok(views.iter().map(|view| norm::sum_of_squares(ctx, view)).sum::<Result<f64, _>>()?);
-    }
-    let mut sum = Tensor::zeros(ctx, &[1], DType::F32)?;
-    for view in &views {
-        norm::add_sum_of_squares(ctx, view, &mut sum)?;
-    }
-    Ok(sum.to_vec::<f32>(ctx)?.into_iter().map(f64::from).sum())
+    Ok(views)
 }
 
 /// Adds the gradients of the tied embedding, which the first and the last stage each hold a copy of.

@@ -6,6 +6,7 @@ pub(crate) mod cuda;
 use crate::carrier::{carried_shape, carrier, carrier_spec};
 use crate::operator::*;
 use crate::rows::gather;
+use bigmac_runtime::memory::scopes;
 use bigmac_runtime::{Context, Error, Result, Spec, Tensor};
 use std::sync::Arc;
 
@@ -74,6 +75,25 @@ pub(crate) fn gather_rows(ctx: &Context, x: &Tensor, rows: &[usize]) -> Result<T
     let row_bytes = x.shape()[1] * x.dtype().size();
     gather(ctx, x.as_bytes()?, row_bytes, |i| rows[i], y.as_mut_bytes()?);
     Ok(y)
+}
+
+/// The same rows of two matrices of one shape and dtype, which were checked, each in a tensor of its own.
+pub(crate) fn gather_both(
+    ctx: &Context,
+    (a, b): (&Tensor, &Tensor),
+    rows: &[usize],
+) -> Result<(Tensor, Tensor)> {
+    if !ctx.is_gpu() {
+        return Ok((gather_rows(ctx, a, rows)?, gather_rows(ctx, b, rows)?));
+    }
+    // One upload for both.
+    let rows = cuda::upload(&ctx.in_scope(scopes::WORKSPACE), rows.iter().copied())?;
+    let gather = |x: &Tensor| {
+        let mut y = Tensor::empty(ctx, &[rows.len(), x.shape()[1]], x.dtype())?;
+        cuda::gather(ctx, &x.contiguous(ctx)?, &rows, &mut y)?;
+        Ok(y)
+    };
+    Ok((gather(a)?, gather(b)?))
 }
 
 /// Checks that rows lie below `tokens`.

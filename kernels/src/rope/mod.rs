@@ -1,9 +1,11 @@
 //! Rotary position embedding.
 
+mod cache;
 mod cpu;
 pub(crate) mod cuda;
 mod tables;
 
+pub use cache::RopeCache;
 pub use tables::rope_tables;
 
 use crate::operator::*;

@@ -4,8 +4,9 @@
 //! arXiv 2209.03003) and times as in Esser et al., arXiv 2403.03206, section 3.1.
 
 use bigmac_kernels::cast::cast;
+use bigmac_kernels::noise::add_noise;
 use bigmac_runtime::rng::{Philox, Purpose};
-use bigmac_runtime::{Context, DType, Result, Tensor};
+use bigmac_runtime::{Context, DType, Device, Result, Tensor};
 use serde::{Deserialize, Serialize};
 
 const TIME: Purpose = Purpose::new("flow time");
@@ -62,26 +63,19 @@ impl FlowMatching {
         1.0 / (1.0 + (-logit).exp())
     }
 
-    /// The picture `clean` (its latents, any shape) noised for a sample, as tensors of type `dtype`; computed in F32.
+    /// The picture `clean` (its latents, any shape, here or on the CPU) noised for a sample, as tensors of type `dtype`; computed in F32,
+    /// where `ctx` runs.
     ///
     /// # Errors
     /// [`Error::DType`](bigmac_runtime::Error::DType) when `clean` or `dtype` is not a float type; those of allocation.
     pub fn noised(&self, ctx: &Context, clean: &Tensor, key: SampleKey, dtype: DType) -> Result<Noised> {
         let time = self.time(key);
-        // Noise is drawn on the CPU, so the picture is noised there as well and crosses to a device once.
-        let host = &ctx.host();
-        let clean = cast(host, &clean.to_cpu(ctx)?, DType::F32)?;
-        let noise = noise(key, clean.len());
-        let mut latents = Tensor::empty(host, clean.shape(), DType::F32)?;
-        let mut target = Tensor::empty(host, clean.shape(), DType::F32)?;
-        let t = time as f32;
-        let outputs = latents.as_mut_slice::<f32>()?.iter_mut().zip(target.as_mut_slice::<f32>()?);
-        for ((x, n), (y, v)) in clean.as_slice::<f32>()?.iter().zip(&noise).zip(outputs) {
-            *y = (1.0 - t) * x + t * n;
-            *v = n - x;
-        }
-        let there = |tensor| cast(host, tensor, dtype)?.to_device(ctx);
-        Ok(Noised { time, latents: there(&latents)?, target: there(&target)? })
+        let clean = match clean.device() {
+            Device::Cpu => cast(&ctx.host(), clean, DType::F32)?.to_device(ctx)?,
+            _ => cast(ctx, clean, DType::F32)?,
+        };
+        let (latents, target) = add_noise(ctx, &clean, time as f32, &key.stream(NOISE), dtype)?;
+        Ok(Noised { time, latents, target })
     }
 }
 

@@ -13,7 +13,7 @@ pub mod sampler;
 mod time;
 
 pub use config::MmditConfig;
-pub use rope::{Grid, RopeTables, Rotations};
+pub use rope::{Grid, RopeTableCache, RopeTables, Rotations};
 pub use time::time_features;
 
 use crate::init::{ParameterSpec, find};

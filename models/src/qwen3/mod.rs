@@ -19,9 +19,9 @@ use crate::stage::at_end;
 use crate::weights::Checkpoint;
 use bigmac_autograd::{Graph, ParamId, Parameters, Var};
 use bigmac_kernels::{
-    Attention, Concat, Embedding, Linear, LinearCrossEntropy, ReplaceRows, RmsNorm, rope_tables,
+    Attention, Concat, Embedding, Linear, LinearCrossEntropy, ReplaceRows, RmsNorm, RopeCache, rope_tables,
 };
-use bigmac_runtime::{Context, DType, Error, Result, Tensor};
+use bigmac_runtime::{Context, DType, Error, Result, Spec, Tensor};
 use layer::Layer;
 use std::ops::Range;
 use std::path::Path;
@@ -242,6 +242,29 @@ impl Qwen3 {
     pub fn rope(&self, ctx: &Context, positions: &[f64], dtype: DType) -> Result<(Tensor, Tensor)> {
         let (dim, theta) = (self.config.head_dim, self.config.rope_theta);
         rope_tables(ctx, &[positions], &[dim], theta, dtype.accumulator())
+    }
+
+    /// As [`Qwen3::rope`], of packed tokens (each sample counts from 0; `bounds` are the samples' starts, and the number of tokens), from
+    /// tables that are computed once.
+    ///
+    /// # Errors
+    /// Those of allocation.
+    pub fn packed_rope(
+        &self,
+        ctx: &Context,
+        cache: &RopeCache,
+        bounds: &[usize],
+        dtype: DType,
+    ) -> Result<(Tensor, Tensor)> {
+        let positions: Vec<usize> = bounds.windows(2).flat_map(|w| 0..w[1].saturating_sub(w[0])).collect();
+        let (dim, theta) = (self.config.head_dim, self.config.rope_theta);
+        cache.gather(ctx, &positions, (&[dim], theta), dtype.accumulator())
+    }
+
+    /// The tables of [`Qwen3::rope`] for that many tokens without values, for planning.
+    pub fn planned_rope(&self, tokens: usize, dtype: DType) -> (Tensor, Tensor) {
+        let spec = Spec::new(&[tokens, self.config.head_dim / 2], dtype.accumulator());
+        (Tensor::shape_only(&spec), Tensor::shape_only(&spec))
     }
 }
 

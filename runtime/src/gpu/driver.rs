@@ -56,6 +56,10 @@ pub trait Driver: Send + Sync + Debug {
     /// Copies from the device, behind the work so far, and waits for it.
     fn download(&self, from: u64, to: &mut [u8]) -> DriverResult<()>;
 
+    /// Queues a copy of `bytes` bytes from the device, behind the work so far, and returns at once. What was there at that point
+    /// arrives, whatever is written over it or freed later.
+    fn download_later(&self, from: u64, bytes: usize) -> DriverResult<Box<dyn PendingDownload>>;
+
     /// Copies within the device, behind the work so far.
     fn copy(&self, to: u64, from: u64, bytes: usize) -> DriverResult<()>;
 
@@ -94,6 +98,12 @@ pub trait Driver: Send + Sync + Debug {
 
     /// Gives a mark back.
     fn forget(&self, mark: Mark);
+}
+
+/// A copy from the device that was queued. It may be dropped at any time: then nobody gets the bytes, and nothing waits.
+pub trait PendingDownload: Send + Debug {
+    /// Waits until the copy is done and returns its bytes; errors of kernels that ran before it come up here.
+    fn wait(self: Box<Self>) -> DriverResult<Vec<u8>>;
 }
 
 /// A moment in a device's work. What the number means is its driver's affair.

@@ -25,7 +25,7 @@ pub(crate) use copy::copy_strided;
 pub use copy::variants as copy_variants;
 pub(crate) use device::Allocation;
 pub use device::Gpu;
-pub use driver::{Driver, DriverError, DriverResult, Mark};
+pub use driver::{Driver, DriverError, DriverResult, Mark, PendingDownload};
 pub use launch::Launch;
 pub use replay::Order;
 pub use source::{KERNEL_DIR, Knob, Program, Source};

@@ -12,7 +12,7 @@ use super::nvrtc::Compiler;
 use super::staging::Staging;
 use super::types::*;
 use crate::gpu::cache::Cache;
-use crate::gpu::driver::{Driver, DriverError, DriverResult, Function, Geometry, Mark};
+use crate::gpu::driver::{Driver, DriverError, DriverResult, Function, Geometry, Mark, PendingDownload};
 use crate::gpu::source::{Compiled, Program};
 use crate::gpu::tensor_map::{Swizzle, TensorMap, TensorMapShape};
 use std::collections::HashMap;
@@ -156,6 +156,12 @@ impl Driver for Nvidia {
     fn download(&self, from: u64, to: &mut [u8]) -> DriverResult<()> {
         // SAFETY: there are as many bytes, as the trait's calls trust.
         unsafe { self.staging.download(&self.context, &self.stream, from, to) }
+    }
+
+    fn download_later(&self, from: u64, bytes: usize) -> DriverResult<Box<dyn PendingDownload>> {
+        // SAFETY: there are as many bytes, as the trait's calls trust.
+        let pending = unsafe { self.staging.download_later(&self.context, &self.stream, from, bytes)? };
+        Ok(Box::new(pending))
     }
 
     fn copy(&self, to: u64, from: u64, bytes: usize) -> DriverResult<()> {

@@ -3,12 +3,12 @@
 
 use super::context::{Context, Event, Pinned, Stream};
 use super::types::EVENT_UNTIMED;
-use crate::gpu::driver::DriverResult;
+use crate::gpu::driver::{DriverResult, PendingDownload};
 use std::collections::VecDeque;
 use std::ffi::c_void;
 use std::sync::{Arc, Mutex, PoisonError};
 
-/// Uploads up to this size go through blocks of this size.
+/// Uploads up to this size, and downloads that nobody waits for at once, go through blocks of this size.
 const SMALL: usize = 64 << 10;
 /// How many small uploads can be under way: more than ranks queue ahead in practice, so that none of them waits.
 const SMALL_BLOCKS: usize = 512;
@@ -84,6 +84,33 @@ pub(super) struct Staging {
     small: Ring,
     up: Ring,
     down: Ring,
+    /// Shared with the downloads that are pending, which give their blocks back.
+    later: Arc<Ring>,
+}
+
+/// A download that was queued, in the blocks that it arrives in.
+#[derive(Debug)]
+pub(super) struct Pending {
+    ring: Arc<Ring>,
+    parts: Vec<(Block, usize)>,
+}
+
+impl PendingDownload for Pending {
+    fn wait(self: Box<Self>) -> DriverResult<Vec<u8>> {
+        let mut bytes = Vec::with_capacity(self.parts.iter().map(|(_, len)| len).sum());
+        for (block, len) in &self.parts {
+            block.done.wait()?;
+            bytes.extend_from_slice(&block.pinned.as_slice()[..*len]);
+        }
+        Ok(bytes)
+    }
+}
+
+impl Drop for Pending {
+    fn drop(&mut self) {
+        // Whoever takes a block next waits for its copy.
+        self.parts.drain(..).for_each(|(block, _)| self.ring.put(block));
+    }
 }
 
 impl Staging {
@@ -92,6 +119,7 @@ impl Staging {
             small: Ring::new(SMALL, SMALL_BLOCKS),
             up: Ring::new(LARGE, LARGE_BLOCKS),
             down: Ring::new(LARGE, LARGE_BLOCKS),
+            later: Arc::new(Ring::new(SMALL, SMALL_BLOCKS)),
         }
     }
 
@@ -153,5 +181,29 @@ impl Staging {
             }
         }
         under_way.map_or(Ok(()), receive)
+    }
+    /// Queues a copy from the device behind the stream's work, and returns at once.
+    ///
+    /// # Safety
+    /// There are `bytes` bytes at `from` on the device.
+    pub unsafe fn download_later(
+        &self,
+        context: &Arc<Context>,
+        stream: &Stream,
+        from: u64,
+        bytes: usize,
+    ) -> DriverResult<Pending> {
+        let mut pending = Pending { ring: self.later.clone(), parts: Vec::new() };
+        for start in (0..bytes).step_by(self.later.bytes) {
+            let len = self.later.bytes.min(bytes - start);
+            let block = self.later.take(context)?;
+            // SAFETY: the caller vouches for the device's memory; the block lives until the copy is done.
+            unsafe {
+                context.enter()?.download(block.pinned.address(), from + start as u64, len, stream.handle)?
+            };
+            block.mark(stream)?;
+            pending.parts.push((block, len));
+        }
+        Ok(pending)
     }
 }

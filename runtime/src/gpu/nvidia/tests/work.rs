@@ -107,6 +107,50 @@ fn copies_of_every_size_arrive_whole_while_others_are_under_way() {
 }
 
 #[test]
+fn downloads_that_nobody_waits_for_arrive_later_with_what_was_there() {
+    const BYTES: usize = (3 << 16) + 7;
+    let fake = Fake::new(&[]);
+    let gpu = fake.open(0).unwrap();
+    let address = gpu.allocate(BYTES).unwrap();
+    let data: Vec<u8> = (0..BYTES).map(|i| (i * 5 + i / 253) as u8).collect();
+    gpu.upload(address, &data).unwrap();
+    let [kept, given_up] = [(); 2].map(|()| gpu.download_later(address, BYTES).unwrap());
+    let nothing = gpu.download_later(address, 0).unwrap();
+    gpu.fill(address, 0, BYTES).unwrap();
+    drop(given_up);
+    // Blocks that were given up are free again only once their copies are done.
+    let zeros: Vec<_> = (0..600).map(|_| gpu.download_later(address, 9).unwrap()).collect();
+    gpu.free(address, BYTES);
+    assert!(kept.wait().unwrap() == data);
+    assert!(nothing.wait().unwrap().is_empty());
+    for zero in zeros {
+        assert_eq!(zero.wait().unwrap(), [0; 9]);
+    }
+    // One is waited for when everything else is gone.
+    let address = gpu.allocate(8).unwrap();
+    gpu.fill(address, 3, 8).unwrap();
+    let last = gpu.download_later(address, 8).unwrap();
+    gpu.free(address, 8);
+    drop(gpu);
+    assert_eq!(last.wait().unwrap(), [3; 8]);
+    let record = fake.record();
+    assert_eq!(record.matches("\npinned").count(), record.matches("\nunpinned").count());
+}
+
+#[test]
+fn a_kernel_that_fails_is_told_by_the_download_after_it() {
+    let fake = Fake::new(&["FAILING=700"]);
+    let gpu = fake.open(0).unwrap();
+    let function = gpu.load(&fake.compiled(), "scale").unwrap();
+    let address = gpu.allocate(64).unwrap();
+    gpu.fill(address, 0, 64).unwrap();
+    let plain = Geometry { grid: [1; 3], block: [32, 1, 1], cluster: [1; 3], shared: 0 };
+    scale(&gpu, function, &plain, (address, address), 1).unwrap();
+    let error = gpu.download_later(address, 64).unwrap().wait().unwrap_err().to_string();
+    assert!(error.contains("CUDA_ERROR_ILLEGAL_ADDRESS"), "{error}");
+}
+
+#[test]
 fn threads_copy_at_the_same_time() {
     let fake = Fake::new(&[]);
     let gpu = fake.open(0).unwrap();

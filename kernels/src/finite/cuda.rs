@@ -1,0 +1,17 @@
+//! Whether numbers are finite, on a GPU.
+
+use bigmac_runtime::gpu::{Arg, Launch, Source, Variants};
+use bigmac_runtime::{Context, Result, Tensor};
+
+static SOURCE: Source = Source::new("finite/kernel.cu", include_str!("kernel.cu"));
+
+/// What the source is compiled as.
+pub(crate) fn variants() -> Variants {
+    Variants::new(&SOURCE).elements(&[])
+}
+
+/// See [`super::admit`]; `values` are contiguous.
+pub(super) fn admit(ctx: &Context, values: &Tensor, to: &mut Tensor) -> Result<()> {
+    let launch = Launch::new(&SOURCE, "finite_admit");
+    ctx.launch(&launch, &[values.arg()?, Arg::i32(values.len())?, to.arg_mut()?])
+}
