@@ -7,7 +7,7 @@ use bigmac::train::{Optimizer, STATE_PARTS};
 use bigmac_autograd::{Gradients, Graph, Mode, ParamId, Parameters};
 use bigmac_kernels::adamw::{self, AdamW};
 use bigmac_kernels::check::{float_tensor, random};
-use bigmac_kernels::{Gelu, Linear};
+use bigmac_kernels::{Linear, Silu};
 use bigmac_runtime::gpu::Gpu;
 use bigmac_runtime::{Context, DType, Device, Tensor};
 
@@ -45,7 +45,7 @@ impl Module {
         let mut g = Graph::recording(ctx, &self.params);
         let x = g.leaf(values(5)?);
         let inner = g.apply(Linear { bias: true }, &[&x], &[up, up_bias])?;
-        let inner = g.apply(Gelu, &[&inner], &[])?;
+        let inner = g.apply(Silu, &[&inner], &[])?;
         let y = g.apply(Linear { bias: true }, &[&inner], &[down, down_bias])?;
         let seed = (y.id().expect("the output depends on what learns"), values(6)?);
         drop((y, inner));
