@@ -167,7 +167,7 @@ impl Tensor {
             }
             (Some(gpu), Some((other, _))) if gpu.same(other) => match (self.arg_mut_at(offset)?, from.arg()?)
             {
-                (Arg::Pointer(to), Arg::Pointer(from)) => {
+                (Arg::Pointer(to), Arg::Pointer(from)) if bytes > 0 => {
                     gpu.driver().copy(to, from, bytes).map_err(|e| gpu.error(OP, e))
                 }
                 _ => Ok(()),

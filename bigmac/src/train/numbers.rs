@@ -51,7 +51,7 @@ pub enum Numbers {
     /// On the CPU.
     Known(Totals),
     /// On a GPU.
-    Queued(QueuedNumbers),
+    Queued(Box<QueuedNumbers>),
 }
 
 /// Numbers on their way from a GPU.
@@ -103,7 +103,7 @@ impl Numbers {
         if let Some(admitted) = &mut gate.squares {
             finite::admit(ctx, &sums, admitted)?;
         }
-        Ok(Numbers::Queued(QueuedNumbers { losses, sums: sums.download(ctx)? }))
+        Ok(Numbers::Queued(Box::new(QueuedNumbers { losses, sums: sums.download(ctx)? })))
     }
 
     /// What gradients are multiplied with before an optimizer step with that largest norm (0 for none), where the host knows: 1 where the
@@ -128,7 +128,8 @@ impl Numbers {
     pub fn read(self, ctx: &Context) -> Result<Totals, ExecuteError> {
         match self {
             Numbers::Known(totals) => Ok(totals),
-            Numbers::Queued(QueuedNumbers { losses, sums }) => {
+            Numbers::Queued(queued) => {
+                let QueuedNumbers { losses, sums } = *queued;
                 let sums: Vec<f64> = sums.wait::<f32>()?.into_iter().map(f64::from).collect();
                 let [token_loss, drawing_loss, squares] = sums[..] else {
                     return Err(bigmac_runtime::Error::argument("totals", "got other than 3 numbers").into());
