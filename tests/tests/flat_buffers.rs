@@ -114,7 +114,16 @@ fn a_step_is_that_of_each_parameter_alone() -> Result<()> {
                 assert!(gradient.iter().any(|&g| g != 0.0));
                 alone.step(&host, &config, step, &gradient)?;
             }
-            optimizer.step(&ctx, &mut module.params, &gradients, &config.train, LR, step, GRAD_SCALE)?;
+            optimizer.step(
+                &ctx,
+                &mut module.params,
+                &gradients,
+                &config.train,
+                LR,
+                step,
+                GRAD_SCALE,
+                None,
+            )?;
             for (id, alone) in module.ids.into_iter().zip(&alone) {
                 let parameter = module.params.parameter(id);
                 let name = parameter.name();

@@ -5,7 +5,8 @@ use bigmac_runtime::gpu::driver::{Function, Geometry};
 use bigmac_runtime::gpu::replay::Replay;
 use bigmac_runtime::gpu::source::{Compiled, signatures};
 use bigmac_runtime::gpu::{
-    Driver, DriverError, DriverResult, Gpu, Knobs, Mark, Order, Program, TensorMap, TensorMapShape,
+    Driver, DriverError, DriverResult, Gpu, Knobs, Mark, Order, PendingDownload, Program, TensorMap,
+    TensorMapShape,
 };
 use bigmac_runtime::{Context, Device};
 use std::collections::HashSet;
@@ -104,6 +105,10 @@ impl Driver for Recording {
 
     fn download(&self, from: u64, to: &mut [u8]) -> DriverResult<()> {
         self.memory.download(from, to)
+    }
+
+    fn download_later(&self, from: u64, bytes: usize) -> DriverResult<Box<dyn PendingDownload>> {
+        self.memory.download_later(from, bytes)
     }
 
     fn copy(&self, to: u64, from: u64, bytes: usize) -> DriverResult<()> {

@@ -63,8 +63,7 @@ struct Example {
 
 impl Example {
     fn new(bench: &Bench, dim: usize, dtype: DType, causal: bool) -> anyhow::Result<Example> {
-        let lengths: &[usize] =
-            if bench.small { &[19, 0, 1, 37] } else { &[700, 0, 1, 129, 1030, 64] };
+        let lengths: &[usize] = if bench.small { &[19, 0, 1, 37] } else { &[700, 0, 1, 129, 1030, 64] };
         let bounds = bounds(lengths);
         let tokens = lengths.iter().sum();
         let (queries, keys) = ([tokens, 4, dim], [tokens, 2, dim]);
@@ -90,7 +89,13 @@ impl Example {
     }
 
     /// Runs `operator` twice: what is wrong with its results, each part on its own.
-    fn compare(&self, bench: &Bench, operator: &dyn Operator, name: &str, faults: &mut Faults) -> anyhow::Result<()> {
+    fn compare(
+        &self,
+        bench: &Bench,
+        operator: &dyn Operator,
+        name: &str,
+        faults: &mut Faults,
+    ) -> anyhow::Result<()> {
         let given = match run(&bench.ctx, operator, &self.inputs, &self.dy) {
             Ok(given) => given,
             // The device is as it was.
@@ -102,7 +107,10 @@ impl Example {
             faults.take(near(&format!("{part} of {name}"), given, wanted, allowed))?;
         }
         let again = run(&bench.ctx, operator, &self.inputs, &self.dy)?;
-        let same = given.iter().zip(&again).all(|((_, a), (_, b))| a.iter().zip(b).all(|(a, b)| a.to_bits() == b.to_bits()));
+        let same = given
+            .iter()
+            .zip(&again)
+            .all(|((_, a), (_, b))| a.iter().zip(b).all(|(a, b)| a.to_bits() == b.to_bits()));
         faults.take(if same { Ok(()) } else { Err(anyhow!("{name}: two runs give different bits")) })
     }
 }
@@ -159,7 +167,11 @@ fn check(bench: &Bench, sizes: &[usize]) -> anyhow::Result<Outcome> {
         }
     }
     faults.end()?;
-    let note = if refused.is_empty() { String::new() } else { format!("; not for this device: {}", refused.join("; ")) };
+    let note = if refused.is_empty() {
+        String::new()
+    } else {
+        format!("; not for this device: {}", refused.join("; "))
+    };
     // All inputs are such that a Hopper takes them.
     ensure!(refused.is_empty() || bench.gpu.driver().target() != "sm_90a", "refused{note}");
     Ok(Outcome::Passed(format!("{count} forwards and backwards{note}")))
