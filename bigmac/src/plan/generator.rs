@@ -49,6 +49,15 @@ impl Generator {
         self.heads * self.head_dim
     }
 
+    /// Parts of a head that rotate with frame, row and column: even, together the head, the first of them some eighth of it as
+    /// Qwen-Image divides 128 into 16, 56, 56. None for a head that can't be divided so.
+    pub fn rope_axes(&self) -> Option<[usize; 3]> {
+        let head = self.head_dim;
+        let frames = (2..head).step_by(2).filter(|frame| (head - frame).is_multiple_of(4));
+        let frame = frames.min_by_key(|frame| frame.abs_diff(head / 8))?;
+        Some([frame, (head - frame) / 2, (head - frame) / 2])
+    }
+
     /// Tokens of both streams.
     pub fn tokens(&self) -> usize {
         self.latents + self.text

@@ -140,19 +140,11 @@ fn module_tables(model: &Model, l: &ModelLlm) -> Option<Table> {
             head_dim: g.head_dim,
             image_size: side * patch,
             patch,
-            rope_axes: axes(g.head_dim)?,
+            rope_axes: g.rope_axes()?,
             frozen: g.frozen,
             ..Generator::default()
         };
         tables.insert("generator".into(), Value::try_from(generator).ok()?);
     }
     Some(tables)
-}
-
-/// Parts of a head that rotate with frame, row and column: even, together the head, the first of them some eighth of it as
-/// Qwen-Image divides 128 into 16, 56, 56.
-fn axes(head: usize) -> Option<[usize; 3]> {
-    let frames = (2..head).step_by(2).filter(|frame| (head - frame).is_multiple_of(4));
-    let frame = frames.min_by_key(|frame| frame.abs_diff(head / 8))?;
-    Some([frame, (head - frame) / 2, (head - frame) / 2])
 }

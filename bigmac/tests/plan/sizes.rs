@@ -267,7 +267,8 @@ fn without_an_llm_the_modules_say_the_width_and_microbatches_are_their_items() {
     };
     assert_eq!(with(&|_| ()), Ok(()));
     let text_width = |model: &mut Model, width| model.generator.as_mut().unwrap().text_width = width;
-    let cases: [(&dyn Fn(&mut Model), &str); 8] = [
+    type Change<'a> = &'a dyn Fn(&mut Model);
+    let cases: [(Change<'_>, &str); 8] = [
         (&|m| text_width(m, None), "generator.text_width = none, but wanted is a width"),
         (&|m| text_width(m, Some(0)), "generator.text_width = 0, but wanted is at least 1"),
         (&|m| m.drawings = Counts::Each(0), "drawings = 0, but wanted is at least 1 without an [llm]"),
