@@ -1,10 +1,12 @@
 //! Graphs: operators applied to variables, recorded on a tape when a gradient will be wanted.
 
+use crate::observe::{Observer, Watch};
 use crate::params::{ParamId, Parameters};
 use crate::tape::{Node, Recompute, Tape, VarId, Walk, Work};
-use bigmac_kernels::{InputGrads, Need, Operator, OutputSpec, Saved, SavedSpec};
+use bigmac_kernels::{Flops, InputGrads, Need, Operator, OutputSpec, Saved, SavedSpec};
 use bigmac_runtime::{Context, Error, Result, Spec, Tensor};
 use smallvec::SmallVec;
+use std::sync::Arc;
 
 /// A tensor in a graph. It has an [`VarId`] when a gradient flows through it.
 #[derive(Clone, Debug)]
@@ -74,6 +76,12 @@ impl<'a> Graph<'a> {
         Self::new(ctx, params, Purpose::Plan)
     }
 
+    /// The same graph, whose operators and the backward of whose tape `observer` is told of.
+    pub fn observed(mut self, observer: Arc<dyn Observer>) -> Self {
+        self.tape.watch = Watch::new(observer);
+        self
+    }
+
     /// The context.
     pub fn ctx(&self) -> &'a Context {
         self.ctx
@@ -141,7 +149,7 @@ impl<'a> Graph<'a> {
         }
         let input_tensors: SmallVec<[&Tensor; 4]> = inputs.iter().map(|v| &v.tensor).collect();
         let weight_tensors: SmallVec<[&Tensor; 4]> = weights.iter().map(|&w| self.params.get(w)).collect();
-        let (outputs, saved) = self.compute(&op, &input_tensors, &weight_tensors, need)?;
+        let (outputs, saved, flops) = self.compute(&op, &input_tensors, &weight_tensors, need)?;
         if !recorded {
             return Ok(outputs.into_iter().map(|tensor| Var { tensor, id: None }).collect());
         }
@@ -153,6 +161,7 @@ impl<'a> Graph<'a> {
                 saved,
                 weights: weights.iter().copied().collect(),
                 need_weights,
+                flops,
             },
             inputs: inputs.iter().map(|v| v.id).collect(),
             outputs: outputs.iter().filter_map(|v| v.id).collect(),
@@ -160,19 +169,21 @@ impl<'a> Graph<'a> {
         Ok(outputs)
     }
 
-    /// Outputs and saved tensors, computed or foreseen.
+    /// Outputs and saved tensors, computed or foreseen; and operations, where they are watched.
     fn compute(
         &self,
         op: &dyn Operator,
         inputs: &[&Tensor],
         weights: &[&Tensor],
         need: Need<'_>,
-    ) -> Result<(SmallVec<[Tensor; 1]>, Saved)> {
+    ) -> Result<(SmallVec<[Tensor; 1]>, Saved, Flops)> {
         let specs = |tensors: &[&Tensor]| tensors.iter().map(|t| t.spec()).collect::<SmallVec<[Spec; 4]>>();
-        let inferred = op.infer(&specs(inputs), &specs(weights), need)?;
+        let (input_specs, weight_specs) = (specs(inputs), specs(weights));
+        let inferred = op.infer(&input_specs, &weight_specs, need)?;
         if self.purpose != Purpose::Plan {
             let forwarded = op.forward(self.ctx, inputs, weights, need)?;
-            return Ok((forwarded.outputs, forwarded.saved));
+            let flops = self.tape.watch.forward(op, &input_specs, &weight_specs, need, &inferred);
+            return Ok((forwarded.outputs, forwarded.saved, flops));
         }
         let outputs: SmallVec<[Tensor; 1]> = inferred
             .outputs
@@ -191,7 +202,7 @@ impl<'a> Graph<'a> {
                 SavedSpec::New(spec) => Tensor::shape_only(spec),
             })
             .collect();
-        Ok((outputs, saved))
+        Ok((outputs, saved, Flops::default()))
     }
 
     /// Computes `f` without saving what is inside; the backward computes it again from its inputs.
@@ -207,6 +218,7 @@ impl<'a> Graph<'a> {
         let detached: Vec<Var> = inputs.iter().map(|v| Var { tensor: v.tensor.clone(), id: None }).collect();
         let purpose = if self.purpose == Purpose::Record { Purpose::Infer } else { self.purpose };
         let mut inner = Graph::new(self.ctx, self.params, purpose);
+        inner.tape.watch = self.tape.watch.clone();
         let outputs = f(&mut inner, &detached)?;
         let learns = inputs.iter().any(|v| v.id.is_some()) || self.params.any_trainable();
         if self.purpose == Purpose::Infer || !learns {
@@ -244,6 +256,7 @@ where
         grads: &[Option<Tensor>],
     ) -> Result<InputGrads> {
         let mut graph = Graph::recording(walk.ctx, walk.params);
+        graph.tape.watch = walk.watch.again();
         let leaves: Vec<Var> = inputs
             .into_iter()
             .zip(wanted)

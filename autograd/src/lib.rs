@@ -5,9 +5,11 @@
 
 pub mod gradcheck;
 mod graph;
+mod observe;
 mod params;
 mod tape;
 
 pub use graph::{Graph, Var};
+pub use observe::{Applied, Observer, Pass};
 pub use params::{Gradients, ParamId, Parameter, Parameters};
 pub use tape::{Deferred, Mode, Propagated, Tape, VarId};

@@ -1,7 +1,8 @@
 //! Tapes: what was applied, and the walk backward that consumes it.
 
+use crate::observe::{Watch, WatchedBackward};
 use crate::params::{Gradients, ParamId, Parameters};
-use bigmac_kernels::{Backward, InputGrads, Need, Operator, Saved, WeightGrad, WeightGrads, add};
+use bigmac_kernels::{Backward, Flops, InputGrads, Need, Operator, Saved, WeightGrad, WeightGrads, add};
 use bigmac_runtime::memory::MemoryScope;
 use bigmac_runtime::{Context, Error, Result, Tensor};
 use smallvec::SmallVec;
@@ -28,6 +29,7 @@ pub(crate) struct Walk<'a> {
     pub gradients: &'a mut Gradients,
     pub mode: Mode,
     pub deferred: &'a mut Deferred,
+    pub watch: &'a Watch,
 }
 
 /// A function that is computed again in the backward, from its inputs.
@@ -49,6 +51,7 @@ pub(crate) enum Work {
         saved: Saved,
         weights: SmallVec<[ParamId; 2]>,
         need_weights: SmallVec<[bool; 4]>,
+        flops: Flops,
     },
     Checkpoint {
         compute: Box<dyn Recompute>,
@@ -78,17 +81,22 @@ pub(crate) struct Node {
 pub struct Tape {
     nodes: Vec<Node>,
     vars: u32,
+    pub(crate) watch: Watch,
 }
 
 /// Gradients by variable, as they are summed up.
 struct GradTable(Vec<Option<Tensor>>);
 
 impl GradTable {
-    fn add(&mut self, ctx: &Context, id: VarId, grad: Tensor) -> Result<()> {
+    fn add(&mut self, ctx: &Context, id: VarId, grad: Tensor, watch: &Watch) -> Result<()> {
         let slot = &mut self.0[id.0 as usize];
         *slot = Some(match slot.take() {
             None => grad,
-            Some(sum) => add::accumulate(ctx, sum, &grad)?,
+            Some(sum) => {
+                let sum = add::accumulate(ctx, sum, &grad)?;
+                watch.sum(&sum);
+                sum
+            }
         });
         Ok(())
     }
@@ -117,6 +125,8 @@ struct DeferredNode {
     weights: SmallVec<[ParamId; 2]>,
     need_weights: SmallVec<[bool; 4]>,
     grads: SmallVec<[Option<Tensor>; 1]>,
+    flops: Flops,
+    watch: Watch,
 }
 
 /// Weight gradients put off by a split backward; it holds their inputs and output gradients.
@@ -163,7 +173,10 @@ impl Deferred {
             let tensors = weight_tensors(params, &node.weights);
             let need = Need { inputs: &[], weights: &node.need_weights };
             let backward = Backward { saved: &node.saved, weights: &tensors, grads: &node.grads, need };
-            node.op.backward_all(ctx, &backward, &mut Sinks { gradients, weights: &node.weights })?;
+            let watched = node.watch.backward(&*node.op, node.flops, &backward);
+            let mut sinks = Sinks { gradients, weights: &node.weights, watched };
+            let none = node.op.backward_all(ctx, &backward, &mut sinks)?;
+            sinks.finish(&none);
         }
         Ok(())
     }
@@ -177,11 +190,31 @@ fn weight_tensors<'a>(params: &'a Parameters, weights: &[ParamId]) -> SmallVec<[
 struct Sinks<'a> {
     gradients: &'a mut Gradients,
     weights: &'a [ParamId],
+    watched: Option<WatchedBackward<'a>>,
 }
 
 impl WeightGrads for Sinks<'_> {
     fn of(&mut self, weight: usize) -> WeightGrad<'_> {
-        self.gradients.sink(self.weights[weight])
+        let grad = self.gradients.sink(self.weights[weight]);
+        if let Some(watched) = &mut self.watched {
+            watched.weight(&grad);
+        }
+        grad
+    }
+
+    fn written(&mut self) {
+        if let Some(watched) = &mut self.watched {
+            watched.written();
+        }
+    }
+}
+
+impl Sinks<'_> {
+    /// The backward is done.
+    fn finish(self, inputs: &InputGrads) {
+        if let Some(watched) = self.watched {
+            watched.finish(inputs);
+        }
     }
 }
 
@@ -242,7 +275,7 @@ impl Tape {
             if id.0 >= self.vars {
                 return Err(Error::argument("backward", "got a seed for a variable of another tape"));
             }
-            table.add(ctx, id, grad)?;
+            table.add(ctx, id, grad, &self.watch)?;
         }
         let mut deferred = Deferred::default();
         while let Some(node) = self.nodes.pop() {
@@ -252,20 +285,21 @@ impl Tape {
                 continue;
             }
             let input_grads = match node.work {
-                Work::Operator { op, saved, weights, need_weights } => {
-                    let operator = DeferredNode { op, saved, weights, need_weights, grads };
+                Work::Operator { op, saved, weights, need_weights, flops } => {
+                    let watch = self.watch.clone();
+                    let operator = DeferredNode { op, saved, weights, need_weights, grads, flops, watch };
                     operator.backward(ctx, params, &node.inputs, gradients, mode, &mut deferred)?
                 }
                 Work::Checkpoint { compute, saved } => {
                     let wanted: SmallVec<[bool; 4]> = node.inputs.iter().map(Option::is_some).collect();
-                    let mut walk =
-                        Walk { ctx, params, gradients: &mut *gradients, mode, deferred: &mut deferred };
+                    let (gradients, deferred, watch) = (&mut *gradients, &mut deferred, &self.watch);
+                    let mut walk = Walk { ctx, params, gradients, mode, deferred, watch };
                     compute.backward(&mut walk, saved, &wanted, &grads)?
                 }
             };
             for (id, grad) in node.inputs.iter().zip(input_grads) {
                 if let (Some(id), Some(grad)) = (id, grad) {
-                    table.add(ctx, *id, grad)?;
+                    table.add(ctx, *id, grad, &self.watch)?;
                 }
             }
         }
@@ -290,11 +324,19 @@ impl DeferredNode {
         let tensors = weight_tensors(params, &self.weights);
         let need = Need { inputs: &need_inputs, weights: &self.need_weights };
         let backward = Backward { saved: &self.saved, weights: &tensors, grads: &self.grads, need };
+        let watched = self.watch.backward(&*self.op, self.flops, &backward);
         if !defers {
-            return self.op.backward_all(ctx, &backward, &mut Sinks { gradients, weights: &self.weights });
+            let mut sinks = Sinks { gradients, weights: &self.weights, watched };
+            let grads = self.op.backward_all(ctx, &backward, &mut sinks)?;
+            sinks.finish(&grads);
+            return Ok(grads);
         }
         let grads = if need_inputs.contains(&true) {
-            self.op.backward_input(ctx, &backward)?
+            let grads = self.op.backward_input(ctx, &backward)?;
+            if let Some(watched) = watched {
+                watched.finish(&grads);
+            }
+            grads
         } else {
             InputGrads::new()
         };

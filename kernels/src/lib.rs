@@ -64,8 +64,8 @@ pub use mean_squared_error::MeanSquaredError;
 pub use mul::Mul;
 pub use numeric::{Float, Real};
 pub use operator::{
-    Backward, Forwarded, Inferred, InputGrads, Need, Operator, OutputSpec, Saved, SavedSpec, WeightGrad,
-    WeightGrads, expect_count, expect_float,
+    Backward, Flops, Forwarded, Inferred, InputGrads, Need, Operator, OutputSpec, Saved, SavedSpec,
+    WeightGrad, WeightGrads, expect_count, expect_float,
 };
 pub use patchify::{Patchify, unpatchify};
 pub use replace_rows::ReplaceRows;

@@ -212,6 +212,34 @@ impl WeightGrad<'_> {
 pub trait WeightGrads {
     /// Where to write, or to add, the gradient of weight number `weight`; asked for once per weight.
     fn of(&mut self, weight: usize) -> WeightGrad<'_>;
+
+    /// The gradients of all weights are computed, and those of the inputs come next. An operator that computes both together doesn't say
+    /// so.
+    fn written(&mut self) {}
+}
+
+/// Floating-point operations of an operator's passes by its definition, of products alone, whatever its kernels compute again or leave
+/// out: what model FLOPs utilisation counts (Chowdhery et al., *PaLM*, arXiv 2204.02311, appendix B).
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Flops {
+    /// The forward.
+    pub forward: f64,
+    /// The gradients of inputs that are wanted.
+    pub backward_input: f64,
+    /// The gradients of weights that are wanted.
+    pub backward_weight: f64,
+}
+
+impl Flops {
+    /// A product of an input and a weight, `2 m n k` operations: as many again for each gradient.
+    pub(crate) fn weighted(product: f64, need: Need<'_>) -> Self {
+        let wanted = |wanted: bool| if wanted { product } else { 0.0 };
+        Flops {
+            forward: product,
+            backward_input: wanted(need.input(0)),
+            backward_weight: wanted(need.weight(0)),
+        }
+    }
 }
 
 /// A differentiable (or not) function of tensors.
@@ -246,6 +274,12 @@ pub trait Operator: std::fmt::Debug + Send + Sync {
     /// False for an operator without a backward; a graph that needs a gradient through it is an error when it is built.
     fn differentiable(&self) -> bool {
         true
+    }
+
+    /// Operations of its passes on such inputs and weights, which [`Operator::infer`] accepts; none for an operator without products.
+    fn flops(&self, inputs: &[Spec], weights: &[Spec], need: Need<'_>) -> Flops {
+        let _ = (inputs, weights, need);
+        Flops::default()
     }
 
     /// True when [`Operator::backward_weight`] is a matrix product worth deferring in a split backward.
@@ -302,6 +336,7 @@ pub(crate) fn one_by_one<O: Operator + ?Sized>(
     for weight in (0..backward.weights.len()).filter(|&i| backward.need.weight(i)) {
         op.backward_weight(ctx, backward, weight, weights.of(weight))?;
     }
+    weights.written();
     if backward.need.inputs.contains(&true) {
         op.backward_input(ctx, backward)
     } else {

@@ -2,7 +2,7 @@
 
 use bigmac_runtime::gpu::driver::{Driver, DriverError, DriverResult, Function, Geometry, Mark};
 use bigmac_runtime::gpu::source::{Compiled, Parameter, Program, Signature};
-use bigmac_runtime::gpu::{Arg, Gpu, Launch, Source, TensorMap, TensorMapShape};
+use bigmac_runtime::gpu::{Arg, Gpu, Launch, PendingDownload, Source, TensorMap, TensorMapShape};
 use bigmac_runtime::{Device, Result};
 use std::ffi::c_void;
 use std::sync::{Arc, Condvar, Mutex};
@@ -123,6 +123,10 @@ impl Driver for Slow {
     }
 
     fn download(&self, _from: u64, _to: &mut [u8]) -> DriverResult<()> {
+        refused("has no memory")
+    }
+
+    fn download_later(&self, _from: u64, _bytes: usize) -> DriverResult<Box<dyn PendingDownload>> {
         refused("has no memory")
     }
 

@@ -124,8 +124,11 @@ impl Device {
     /// [`PlanError::Profile`] where the profile is of another model, or lacks times of a module that the model has work for.
     pub fn measured(mut self, profile: &Profile, model: &Model) -> Result<Device, PlanError> {
         model.check_profiled(profile)?;
-        let wanted =
-            PerModule { encoder: model.images.most() > 0, llm: true, generator: model.drawings.most() > 0 };
+        let wanted = PerModule {
+            encoder: model.images.most() > 0,
+            llm: model.llm.is_some(),
+            generator: model.drawings.most() > 0,
+        };
         let rates = profile.rates_of(wanted, true)?;
         for link in [&mut self.node, &mut self.cluster] {
             link.latency = rates.latency;

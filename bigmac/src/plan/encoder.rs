@@ -25,6 +25,8 @@ pub struct Encoder {
     /// Side of the square of patches that becomes one token of the LLM.
     #[serde(default = "one")]
     pub merge: usize,
+    /// Width of the embeddings that it makes, where there is no LLM that says it.
+    pub output_width: Option<usize>,
     /// True: its weights stay.
     #[serde(default)]
     pub frozen: bool,
@@ -79,12 +81,12 @@ impl Encoder {
 
     /// Patch and position embedding, last norm, and the projector.
     fn ends(&self, frame: Frame) -> Part {
-        let (bytes, out) = (frame.value_bytes, frame.llm_width);
+        let (bytes, out) = (frame.value_bytes, frame.hidden_width);
         let (rows, tokens) = (self.patches(), self.tokens());
         let pixels = 3 * self.patch.pow(2);
         let merged = self.width * self.merge.pow(2);
         let kept = bytes * (rows * (pixels + self.width) + tokens * 2 * out);
-        Part::linear(rows, pixels, self.width, true, bytes)
+        Part::linear(rows, pixels, self.width, true, bytes).of_data()
             + Part::parameters(rows * self.width + 2 * self.width)
             + Part::linear(tokens, merged, out, true, bytes)
             + Part::linear(tokens, out, out, true, bytes)
@@ -108,6 +110,6 @@ impl Encoder {
 
     /// Bytes of the embeddings that an item sends to the LLM.
     pub fn output_bytes(&self, frame: Frame) -> u64 {
-        (self.tokens() * frame.llm_width * frame.value_bytes) as u64
+        (self.tokens() * frame.hidden_width * frame.value_bytes) as u64
     }
 }

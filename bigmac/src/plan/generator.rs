@@ -22,6 +22,8 @@ pub struct Generator {
     pub latents: usize,
     /// Hidden states of the LLM that an image is drawn from.
     pub text: usize,
+    /// Width of these hidden states, where there is no LLM that says it.
+    pub text_width: Option<usize>,
     /// True: its weights stay.
     #[serde(default)]
     pub frozen: bool,
@@ -47,36 +49,76 @@ impl Generator {
         self.heads * self.head_dim
     }
 
+    /// Parts of a head that rotate with frame, row and column: even, together the head, the first of them some eighth of it as
+    /// Qwen-Image divides 128 into 16, 56, 56. None for a head that can't be divided so.
+    pub fn rope_axes(&self) -> Option<[usize; 3]> {
+        let head = self.head_dim;
+        let frames = (2..head).step_by(2).filter(|frame| (head - frame).is_multiple_of(4));
+        let frame = frames.min_by_key(|frame| frame.abs_diff(head / 8))?;
+        Some([frame, (head - frame) / 2, (head - frame) / 2])
+    }
+
+    /// Tokens of both streams.
+    pub fn tokens(&self) -> usize {
+        self.latents + self.text
+    }
+
     /// One block: per stream a modulation from the time (one row), attention's four projections, an MLP of four widths;
     /// attention of all tokens to all. It saves per token 12 vectors of the width (input, modulated, q and k before and
     /// after their norm and rotation, v, attention's output, its projection for the gate, second residual, modulated,
     /// the MLP's output for its gate), 2 of the MLP's, and statistics.
     pub fn block(&self, bytes: usize) -> Part {
-        let width = self.width();
-        let tokens = self.latents + self.text;
-        let stream = |rows| {
-            Part::linear(1, width, 6 * width, true, bytes)
-                + Part::linear(rows, width, width, true, bytes).times(4)
-                + Part::linear(rows, width, 4 * width, true, bytes)
-                + Part::linear(rows, 4 * width, width, true, bytes)
-                + Part::parameters(2 * self.head_dim)
-        };
-        let kept = bytes * (12 + 2 * 4) * width + STATISTIC * (2 * 2 + 3 * self.heads);
+        let tokens = self.tokens();
+        let stream = |rows| self.read(rows, bytes) + self.written(rows, bytes);
         stream(self.latents)
             + stream(self.text)
-            + Part::attention((tokens * tokens) as f64, width)
-            + Part::kept(tokens * kept)
+            + Part::attention((tokens * tokens) as f64, self.width())
+            + Part::kept(tokens * self.kept(bytes))
+    }
+
+    /// The last block: nothing reads the text's stream after it, so of the text only keys and values are computed. It saves 5 vectors
+    /// of it (input, modulated, k before and after its norm and rotation, v).
+    pub fn last_block(&self, bytes: usize) -> Part {
+        let text = bytes * 5 * self.width() + STATISTIC * (2 + self.heads);
+        self.read(self.latents, bytes)
+            + self.written(self.latents, bytes)
+            + self.read(self.text, bytes)
+            + self.written(self.text, bytes).unused()
+            + Part::attention((self.latents * self.tokens()) as f64, self.width())
+            + Part::kept(self.latents * self.kept(bytes) + self.text * text)
+    }
+
+    /// What one stream's part of a block is needed for others to attend to it: modulation, keys and values.
+    fn read(&self, rows: usize, bytes: usize) -> Part {
+        let width = self.width();
+        Part::linear(1, width, 6 * width, true, bytes)
+            + Part::linear(rows, width, width, true, bytes).times(2)
+            + Part::parameters(self.head_dim)
+    }
+
+    /// What a stream needs to be written itself: queries, attention's output projection, the MLP.
+    fn written(&self, rows: usize, bytes: usize) -> Part {
+        let width = self.width();
+        Part::linear(rows, width, width, true, bytes).times(2)
+            + Part::linear(rows, width, 4 * width, true, bytes)
+            + Part::linear(rows, 4 * width, width, true, bytes)
+            + Part::parameters(self.head_dim)
+    }
+
+    /// Bytes that a block keeps of a token.
+    fn kept(&self, bytes: usize) -> usize {
+        bytes * (12 + 2 * 4) * self.width() + STATISTIC * (2 * 2 + 3 * self.heads)
     }
 
     /// Embeddings of latents, text and time, the last modulation and projection, the loss.
     fn ends(&self, frame: Frame) -> Part {
-        let (bytes, width, cond) = (frame.value_bytes, self.width(), frame.llm_width);
+        let (bytes, width, cond) = (frame.value_bytes, self.width(), frame.hidden_width);
         let linear = |rows, inputs, outputs| Part::linear(rows, inputs, outputs, true, bytes);
         let kept = bytes * (self.latents * (2 * width + 3 * self.channels) + self.text * 2 * cond);
-        linear(self.latents, self.channels, width)
+        linear(self.latents, self.channels, width).of_data()
             + Part::parameters(cond)
             + linear(self.text, cond, width)
-            + linear(1, TIME_FEATURES, width)
+            + linear(1, TIME_FEATURES, width).of_data()
             + linear(1, width, width)
             + linear(1, width, 2 * width)
             + linear(self.latents, width, self.channels)
@@ -85,7 +127,8 @@ impl Generator {
 
     /// Everything, on one item.
     pub fn item(&self, frame: Frame) -> Part {
-        self.block(frame.value_bytes).times(self.layers) + self.ends(frame)
+        let bytes = frame.value_bytes;
+        self.block(bytes).times(self.layers.saturating_sub(1)) + self.last_block(bytes) + self.ends(frame)
     }
 
     /// What is saved of one item when only the inputs of blocks are, to compute the rest again.
@@ -95,11 +138,11 @@ impl Generator {
 
     /// Bytes of what one block hands to the next, for one item.
     pub fn hidden_bytes(&self, frame: Frame) -> u64 {
-        ((self.latents + self.text) * self.width() * frame.value_bytes) as u64
+        (self.tokens() * self.width() * frame.value_bytes) as u64
     }
 
     /// Bytes of the hidden states that an item reads from the LLM.
     pub fn input_bytes(&self, frame: Frame) -> u64 {
-        (self.text * frame.llm_width * frame.value_bytes) as u64
+        (self.text * frame.hidden_width * frame.value_bytes) as u64
     }
 }

@@ -4,6 +4,7 @@ use std::ops::Range;
 
 use super::device::Device;
 use super::error::PlanError;
+use super::llm::Llm;
 use super::model::{Counts, Model};
 use super::work::Part;
 use crate::execute::Rate;
@@ -56,19 +57,28 @@ impl Layout {
 
 /// A module on one item, or a chunk on one sequence.
 #[derive(Clone, Copy, Debug, Default)]
-struct Costed {
-    parameters: u64,
-    saved: u64,
-    forward: f64,
-    backward_input: f64,
-    backward_weight: f64,
+pub(super) struct Costed {
+    pub parameters: u64,
+    pub saved: u64,
+    pub forward: f64,
+    pub backward_input: f64,
+    pub backward_weight: f64,
 }
 
-/// A model in a layout on a device.
+impl Costed {
+    /// What an item of it costs where its module learns, or doesn't.
+    pub fn item(&self, learns: bool) -> ItemCost {
+        let weight = if learns { self.backward_weight } else { 0.0 };
+        ItemCost { forward: self.forward, backward: self.backward_input + weight }
+    }
+}
+
+/// A model with an LLM in a layout on a device.
 #[derive(Clone, Debug)]
 pub struct Estimate<'a> {
     /// What is trained.
     pub model: &'a Model,
+    llm: &'a Llm,
     /// On what.
     pub device: &'a Device,
     /// How it is laid out.
@@ -85,7 +95,7 @@ impl<'a> Estimate<'a> {
     /// The costs of a layout.
     ///
     /// # Errors
-    /// [`PlanError::Shape`] where there are more chunks than layers, or more work than can be simulated.
+    /// [`PlanError::Shape`] for a model without an LLM, where there are more chunks than layers, or more work than can be simulated.
     pub fn new(model: &'a Model, device: &'a Device, layout: Layout) -> Result<Self, PlanError> {
         Self::with_links(model, device, layout, PerModule::default())
     }
@@ -101,6 +111,11 @@ impl<'a> Estimate<'a> {
         layout: Layout,
         apart: PerModule<bool>,
     ) -> Result<Self, PlanError> {
+        let Some(llm) = &model.llm else {
+            let message =
+                "a schedule needs an [llm] to cut into pipeline stages, which the model has none of";
+            return Err(PlanError::Shape { message: message.into() });
+        };
         let items = model.images.most().saturating_add(model.drawings.most());
         let units = (layout.ranks * layout.chunks).saturating_add(items);
         if units.saturating_mul(layout.microbatches) > MOST_UNITS {
@@ -112,20 +127,16 @@ impl<'a> Estimate<'a> {
                 ),
             });
         }
-        let chunks = chunk_costs(model, device, &layout)?;
+        let chunks = chunk_costs(model, llm, device, &layout)?;
         let items = PerModule {
             encoder: item_cost(model, device, &layout, ModuleKind::Encoder, apart.encoder),
             llm: Costed::default(),
             generator: item_cost(model, device, &layout, ModuleKind::Generator, apart.generator),
         };
         let learns = model.learns();
-        let cost = |costed: &Costed, learns: bool| ItemCost {
-            forward: costed.forward,
-            backward: costed.backward_input + if learns { costed.backward_weight } else { 0.0 },
-        };
         let loads = (0..layout.microbatches).map(|microbatch| Load {
-            encoder: vec![cost(&items.encoder, learns.encoder); model.images.of(microbatch)],
-            generator: vec![cost(&items.generator, learns.generator); model.drawings.of(microbatch)],
+            encoder: vec![items.encoder.item(learns.encoder); model.images.of(microbatch)],
+            generator: vec![items.generator.item(learns.generator); model.drawings.of(microbatch)],
             llm: chunks
                 .iter()
                 .map(|c| ChunkCost {
@@ -142,10 +153,10 @@ impl<'a> Estimate<'a> {
                 seconds_per_byte: 1.0 / device.bandwidth(link),
                 overlapped: true,
             })?
-            .with_sizes(sizes(model, &layout, &chunks, &items))?
-            .with_layers(layers(model, device))?;
+            .with_sizes(sizes(model, llm, &layout, &chunks, &items))?
+            .with_layers(layers(model, llm, device))?;
         let working = working(model, &layout);
-        Ok(Estimate { model, device, layout, workload, chunks, items, working, apart })
+        Ok(Estimate { model, llm, device, layout, workload, chunks, items, working, apart })
     }
 
     /// Sharded modules whose devices are on different nodes.
@@ -167,7 +178,7 @@ impl<'a> Estimate<'a> {
         match (kind, part) {
             (ModuleKind::Llm, Some(part)) => {
                 let layers = part.layers.clone().unwrap_or_default();
-                llm_parameters(self.model, &layers)
+                llm_parameters(self.model, self.llm, &layers)
             }
             (ModuleKind::Llm, None) => self.chunks.get(module.chunk().0).map_or(0, |chunk| chunk.parameters),
             (_, part) => {
@@ -226,23 +237,23 @@ fn costed(
 }
 
 /// The LLM's layers of a range, with what comes before the first and after the last.
-fn llm_part(model: &Model, range: &Range<usize>) -> (Part, Part) {
-    let (llm, tokens, bytes) = (&model.llm, model.sequence, model.bytes.value);
+fn llm_part(model: &Model, llm: &Llm, range: &Range<usize>) -> (Part, Part) {
+    let (tokens, bytes) = (model.sequence, model.bytes.value);
     let first = if range.start == 0 { llm.embedding() } else { Part::default() };
     let last = if range.end == llm.layers { llm.head(tokens, bytes) } else { Part::default() };
     (llm.layer(tokens, bytes).times(range.len()), first + last)
 }
 
 /// A tied output projection apart from its embedding holds a copy of it.
-fn llm_parameters(model: &Model, range: &Range<usize>) -> u64 {
-    let (layers, ends) = llm_part(model, range);
-    let apart = range.end == model.llm.layers && range.start > 0;
-    let copy = if model.llm.tied && apart { model.llm.embedding().parameters } else { 0 };
+fn llm_parameters(model: &Model, llm: &Llm, range: &Range<usize>) -> u64 {
+    let (layers, ends) = llm_part(model, llm, range);
+    let apart = range.end == llm.layers && range.start > 0;
+    let copy = if llm.tied && apart { llm.embedding().parameters } else { 0 };
     layers.parameters + ends.parameters + copy
 }
 
-fn chunk_costs(model: &Model, device: &Device, layout: &Layout) -> Result<Vec<Costed>, PlanError> {
-    let (llm, all) = (&model.llm, layout.ranks * layout.chunks);
+fn chunk_costs(model: &Model, llm: &Llm, device: &Device, layout: &Layout) -> Result<Vec<Costed>, PlanError> {
+    let all = layout.ranks * layout.chunks;
     let shape = |message: String| PlanError::Shape { message };
     if all > llm.layers {
         return Err(shape(format!(
@@ -252,15 +263,15 @@ fn chunk_costs(model: &Model, device: &Device, layout: &Layout) -> Result<Vec<Co
     }
     let ranges = match layout.cut {
         Cut::Even => split_layers(llm.layers, all).map_err(|error| shape(error.to_string()))?,
-        Cut::Balanced => balanced(llm.layers, all, layers(model, device).head),
+        Cut::Balanced => balanced(llm.layers, all, layers(model, llm, device).head),
     };
     let chunk = |(index, range): (usize, &Range<usize>)| {
-        let (layers, ends) = llm_part(model, range);
+        let (layers, ends) = llm_part(model, llm, range);
         let again = layout.recompute.llm.then_some(&layers);
         let inputs = llm.hidden_bytes(model.frame()) * range.len() as u64;
         let saved = if layout.recompute.llm { inputs } else { layers.saved } + ends.saved;
         let costed = costed(device, (ModuleKind::Llm, index), &(layers + ends), saved, again);
-        Costed { parameters: llm_parameters(model, range), ..costed }
+        Costed { parameters: llm_parameters(model, llm, range), ..costed }
     };
     Ok(ranges.iter().enumerate().map(chunk).collect())
 }
@@ -286,6 +297,7 @@ fn balanced(layers: usize, chunks: usize, head: f64) -> Vec<Range<usize>> {
 /// Bytes that units save, and of the values between them.
 fn sizes(
     model: &Model,
+    llm: &Llm,
     layout: &Layout,
     chunks: &[Costed],
     items: &PerModule<Costed>,
@@ -304,13 +316,13 @@ fn sizes(
         encoder: vec![encoder; model.images.of(microbatch)],
         generator: vec![generator; model.drawings.of(microbatch)],
         llm: chunks.iter().map(|chunk| chunk.saved).collect(),
-        hidden: model.llm.hidden_bytes(model.frame()),
+        hidden: llm.hidden_bytes(model.frame()),
     });
     sizes.collect()
 }
 
 /// Where the modules may be cut by schedules that make one chain of them.
-fn layers(model: &Model, device: &Device) -> Layers {
+fn layers(model: &Model, llm: &Llm, device: &Device) -> Layers {
     let (tokens, bytes) = (model.sequence, model.bytes.value);
     let seconds = |part: &Part| {
         device.seconds(&part.forward)
@@ -319,13 +331,20 @@ fn layers(model: &Model, device: &Device) -> Layers {
     };
     Layers {
         encoder: model.encoder.as_ref().map_or(0, |encoder| encoder.layers),
-        llm: model.llm.layers,
+        llm: llm.layers,
         generator: model.generator.as_ref().map_or(0, |generator| generator.layers),
-        head: seconds(&model.llm.head(tokens, bytes)) / seconds(&model.llm.layer(tokens, bytes)),
+        head: seconds(&llm.head(tokens, bytes)) / seconds(&llm.layer(tokens, bytes)),
     }
 }
 
-fn item_cost(model: &Model, device: &Device, layout: &Layout, kind: ModuleKind, apart: bool) -> Costed {
+/// An encoder or generator on one item; nothing for the LLM, which has none, and for a module that isn't there.
+pub(super) fn item_cost(
+    model: &Model,
+    device: &Device,
+    layout: &Layout,
+    kind: ModuleKind,
+    apart: bool,
+) -> Costed {
     let (part, inputs) = match kind {
         ModuleKind::Encoder => match &model.encoder {
             Some(encoder) => (encoder.item(model.frame()), encoder.saved_inputs(model.frame())),
@@ -355,11 +374,12 @@ fn item_cost(model: &Model, device: &Device, layout: &Layout, kind: ModuleKind, 
     costed
 }
 
-fn working(model: &Model, layout: &Layout) -> PerModule<u64> {
+/// What [`Estimate::working`] says, of all modules.
+pub(super) fn working(model: &Model, layout: &Layout) -> PerModule<u64> {
     let bytes = model.bytes.value;
     let layers = PerModule {
         encoder: model.encoder.as_ref().map(|encoder| encoder.layer(bytes)),
-        llm: Some(model.llm.layer(model.sequence, bytes)),
+        llm: model.llm.as_ref().map(|llm| llm.layer(model.sequence, bytes)),
         generator: model.generator.as_ref().map(|generator| generator.block(bytes)),
     };
     let mut working = PerModule::default();

@@ -2,7 +2,9 @@
 
 use std::collections::BTreeSet;
 
-use super::layout::Estimate;
+use super::device::Device;
+use super::layout::{Estimate, Layout};
+use super::model::Bytes;
 use crate::schedule::memory::peak_bytes_together;
 use crate::schedule::simulate::Simulation;
 use crate::schedule::{Chunk, Module, ModuleKind, Op, Table, Workload};
@@ -41,6 +43,16 @@ impl RankMemory {
     pub fn total(&self) -> u64 {
         self.kinds().iter().map(|(_, bytes)| bytes).sum()
     }
+
+    /// Adds what a rank holds of parameters, each of these `bytes`, whose weights and gradients are `split` over so many devices.
+    /// Optimizer states are split over all devices that hold the same parameters (ZeRO stage 1, arXiv 1910.02054).
+    pub(super) fn hold(&mut self, holding: &Holding, bytes: &Bytes, split: u64) {
+        self.weights += holding.parameters * bytes.value as u64 / split;
+        if holding.learns {
+            self.gradients += holding.parameters * bytes.gradient as u64 / split;
+            self.optimizer += holding.parameters * bytes.optimizer as u64 / holding.devices;
+        }
+    }
 }
 
 /// Parameters that a rank holds, and how many devices hold the same ones.
@@ -58,9 +70,9 @@ pub struct Holding {
 
 impl Holding {
     /// Over how many devices its weights and gradients are split: those of one node that hold it, where it is sharded.
-    pub fn split(&self, estimate: &Estimate<'_>) -> u64 {
-        let node = estimate.device.devices_per_node as u64;
-        if estimate.layout.sharded[self.kind] { self.devices.min(node) } else { 1 }
+    pub fn split(&self, device: &Device, layout: &Layout) -> u64 {
+        let node = device.devices_per_node as u64;
+        if layout.sharded[self.kind] { self.devices.min(node) } else { 1 }
     }
 }
 
@@ -106,8 +118,7 @@ pub fn holdings(estimate: &Estimate<'_>, workload: &Workload, table: &Table) -> 
     modules.iter().map(|rank| rank.iter().map(holding).collect()).collect()
 }
 
-/// The memory of every rank that runs `table`. Optimizer states are split over all devices that hold the same parameters
-/// (ZeRO stage 1, arXiv 1910.02054).
+/// The memory of every rank that runs `table`.
 pub fn rank_memory(
     estimate: &Estimate<'_>,
     workload: &Workload,
@@ -115,7 +126,6 @@ pub fn rank_memory(
     simulation: &Simulation,
     holdings: &[Vec<Holding>],
 ) -> Vec<RankMemory> {
-    let bytes = &estimate.model.bytes;
     let activations = peak_bytes_together(table, workload, |unit| workload.saved(unit).unwrap_or_default());
     let messages = peak_messages(workload, table, simulation);
     let ranks = holdings.iter().zip(activations).zip(messages);
@@ -123,12 +133,8 @@ pub fn rank_memory(
         .map(|((holdings, activations), messages)| {
             let mut memory = RankMemory { activations, messages, ..RankMemory::default() };
             for holding in holdings {
-                let split = holding.split(estimate);
-                memory.weights += holding.parameters * bytes.value as u64 / split;
-                if holding.learns {
-                    memory.gradients += holding.parameters * bytes.gradient as u64 / split;
-                    memory.optimizer += holding.parameters * bytes.optimizer as u64 / holding.devices;
-                }
+                let split = holding.split(estimate.device, &estimate.layout);
+                memory.hold(holding, &estimate.model.bytes, split);
                 memory.working = memory.working.max(estimate.working(holding.kind));
             }
             memory

@@ -1,4 +1,4 @@
-//! What is trained: the layer sizes of the three modules, and what a sequence holds.
+//! What is trained: the layer sizes of the modules, and what a microbatch holds.
 
 use serde::{Deserialize, Serialize};
 
@@ -11,18 +11,20 @@ use super::work::Frame;
 use crate::profile::Profile;
 use crate::schedule::{Learns, ModuleKind};
 
-/// A multimodal LLM and the step that trains it. A microbatch is one sequence.
+/// A multimodal LLM, or one of its modules alone, and the step that trains it. A microbatch is one sequence; without an LLM it is
+/// the images and drawings alone.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Model {
     /// What it is, in half a line.
     pub summary: String,
-    /// Tokens of a sequence, those of its images included.
+    /// Tokens of a sequence, those of its images included; 0, or left out, without an LLM.
+    #[serde(default)]
     pub sequence: usize,
-    /// Images (or tiles of them) in a sequence.
+    /// Images (or tiles of them) in a microbatch.
     #[serde(default)]
     pub images: Counts,
-    /// Images to be drawn from a sequence.
+    /// Images to be drawn in a microbatch.
     #[serde(default)]
     pub drawings: Counts,
     /// What a parameter costs.
@@ -30,8 +32,8 @@ pub struct Model {
     pub bytes: Bytes,
     /// The image encoder and its projector, if any.
     pub encoder: Option<Encoder>,
-    /// The language model.
-    pub llm: Llm,
+    /// The language model, if any.
+    pub llm: Option<Llm>,
     /// The image generator, if any.
     pub generator: Option<Generator>,
 }
@@ -98,16 +100,25 @@ impl Description for Model {
             "qwen3-30b-a3b-vit-mmdit",
             include_str!("../../../configs/plan/models/qwen3-30b-a3b-vit-mmdit.toml"),
         ),
+        ("qwen3-1.7b", include_str!("../../../configs/plan/models/qwen3-1.7b.toml")),
+        ("llama-1b", include_str!("../../../configs/plan/models/llama-1b.toml")),
+        ("mmdit-1b", include_str!("../../../configs/plan/models/mmdit-1b.toml")),
     ];
 
     fn check(&self, place: &str) -> Result<(), PlanError> {
         let check = Checker { place };
-        check.counts(&[("sequence", self.sequence), ("bytes.value", self.bytes.value)])?;
-        self.llm.check(&check)?;
+        check.counts(&[("bytes.value", self.bytes.value)])?;
         check.require(self.bytes.value <= 8, "bytes.value", self.bytes.value, "at most 8")?;
         for (key, counts) in [("images", &self.images), ("drawings", &self.drawings)] {
             let empty = matches!(counts, Counts::Cycle(counts) if counts.is_empty());
             check.require(!empty, key, "[]", "a count, or a list with at least one")?;
+        }
+        match &self.llm {
+            Some(llm) => {
+                check.counts(&[("sequence", self.sequence)])?;
+                llm.check(&check)?;
+            }
+            None => self.check_alone(&check)?,
         }
         match &self.encoder {
             Some(encoder) => encoder.check(&check)?,
@@ -129,18 +140,21 @@ impl Description for Model {
                 )?;
             }
         }
+        self.check_widths(&check)?;
         self.check_magnitude(&check)?;
-        let tokens = self.image_tokens().saturating_mul(self.images.most());
-        check.require(
-            tokens <= self.sequence,
-            "images",
-            self.images.most(),
-            format!(
-                "so many that their {} tokens each fit the sequence of {}",
-                self.image_tokens(),
-                self.sequence
-            ),
-        )?;
+        if self.llm.is_some() {
+            let tokens = self.image_tokens().saturating_mul(self.images.most());
+            check.require(
+                tokens <= self.sequence,
+                "images",
+                self.images.most(),
+                format!(
+                    "so many that their {} tokens each fit the sequence of {}",
+                    self.image_tokens(),
+                    self.sequence
+                ),
+            )?;
+        }
         check.require(
             self.learns() != Learns { encoder: false, llm: false, generator: false },
             "frozen",
@@ -154,18 +168,63 @@ impl Description for Model {
 const LARGEST: f64 = 1e15;
 
 impl Model {
+    /// Checks what a model without an LLM must have, and what it can't have.
+    fn check_alone(&self, check: &Checker<'_>) -> Result<(), PlanError> {
+        let modules = [("encoder", self.encoder.is_some()), ("generator", self.generator.is_some())];
+        let modules: Vec<&str> = modules.iter().filter(|(_, there)| *there).map(|(name, _)| *name).collect();
+        let (key, items) = match modules[..] {
+            ["encoder"] => ("images", &self.images),
+            ["generator"] => ("drawings", &self.drawings),
+            [] => {
+                let wanted = "at least one of [llm], [encoder] and [generator]";
+                return check.require(false, "modules", "none", wanted);
+            }
+            _ => {
+                let wanted =
+                    "an [llm] between [encoder] and [generator]; for one of them alone, leave the other out";
+                return check.require(false, "llm", "none", wanted);
+            }
+        };
+        check.require(
+            self.sequence == 0,
+            "sequence",
+            self.sequence,
+            "none without an [llm], which alone reads sequences",
+        )?;
+        let wanted = format!("at least 1 without an [llm]: a microbatch is its {key}");
+        check.require(items.most() > 0, key, items.most(), wanted)
+    }
+
+    /// Checks that encoder and generator say the width of the hidden states where there is no LLM to say it, and no other one.
+    fn check_widths(&self, check: &Checker<'_>) -> Result<(), PlanError> {
+        let encoder = self.encoder.as_ref().map(|e| ("encoder.output_width", e.output_width));
+        let generator = self.generator.as_ref().map(|g| ("generator.text_width", g.text_width));
+        encoder.into_iter().chain(generator).try_for_each(|(key, said)| match (&self.llm, said) {
+            (Some(llm), Some(width)) => {
+                let wanted = format!("llm.width = {}, or left out", llm.width);
+                check.require(width == llm.width, key, width, wanted)
+            }
+            (None, Some(width)) => check.counts(&[(key, width)]),
+            (None, None) => check.require(false, key, "none", "a width, which no [llm] says"),
+            (Some(_), None) => Ok(()),
+        })
+    }
+
     /// Checks that what a module keeps, and its parameters, can be counted.
     fn check_magnitude(&self, check: &Checker<'_>) -> Result<(), PlanError> {
         let number = |count: usize| count as f64;
-        let l = &self.llm;
-        let experts = l.experts.map_or(0.0, |e| number(e.count) * number(e.mlp));
-        let chosen = l.experts.map_or(0.0, |e| number(e.active) * (number(e.mlp) + 2.0 * number(l.width)));
-        let heads = number(l.heads) * number(l.head_dim);
-        let inner = number(l.width) + heads + number(l.mlp);
-        let mut sizes = vec![
-            ("llm", number(self.sequence) * (inner + chosen + number(l.vocabulary)) * number(l.layers)),
-            ("llm", number(l.width) * ((inner + experts) * number(l.layers) + number(l.vocabulary))),
-        ];
+        let mut sizes = Vec::new();
+        if let Some(l) = &self.llm {
+            let experts = l.experts.map_or(0.0, |e| number(e.count) * number(e.mlp));
+            let chosen =
+                l.experts.map_or(0.0, |e| number(e.active) * (number(e.mlp) + 2.0 * number(l.width)));
+            let heads = number(l.heads) * number(l.head_dim);
+            let inner = number(l.width) + heads + number(l.mlp);
+            let kept = number(self.sequence) * (inner + chosen + number(l.vocabulary)) * number(l.layers);
+            sizes.push(("llm", kept));
+            let weights = number(l.width) * ((inner + experts) * number(l.layers) + number(l.vocabulary));
+            sizes.push(("llm", weights));
+        }
         if let Some(e) = &self.encoder {
             let patches = (number(e.image_size) / number(e.patch)).powi(2);
             let inner = number(e.width) + number(e.mlp);
@@ -184,16 +243,29 @@ impl Model {
 
     /// What its modules have in common.
     pub fn frame(&self) -> Frame {
-        Frame { sequence: self.sequence, llm_width: self.llm.width, value_bytes: self.bytes.value }
+        Frame { sequence: self.sequence, hidden_width: self.hidden_width(), value_bytes: self.bytes.value }
+    }
+
+    /// Width of the hidden states that an encoder makes and a generator reads: the LLM's, or what they say in its place; 0 where
+    /// nobody says it, which [`Description::check`] refuses wherever it is needed.
+    fn hidden_width(&self) -> usize {
+        let encoder = || self.encoder.as_ref().and_then(|encoder| encoder.output_width);
+        let generator = || self.generator.as_ref().and_then(|generator| generator.text_width);
+        let llm = self.llm.as_ref().map(|llm| llm.width);
+        llm.or_else(encoder).or_else(generator).unwrap_or_default()
     }
 
     /// Checks that a profile is of this model's layers.
     pub(super) fn check_profiled(&self, profile: &Profile) -> Result<(), PlanError> {
+        let check = Checker { place: "the model" };
         let (e, l, g) = (&profile.model.encoder, &profile.model.llm, &profile.model.generator);
+        let Some(llm) = &self.llm else {
+            return check.require(false, "llm", "none", "an [llm], which every profile is taken with");
+        };
         let mut sizes = vec![
-            ("llm.width", self.llm.width, l.width),
-            ("llm.layers", self.llm.layers, l.layers),
-            ("llm.mlp", self.llm.mlp, l.mlp),
+            ("llm.width", llm.width, l.width),
+            ("llm.layers", llm.layers, l.layers),
+            ("llm.mlp", llm.mlp, l.mlp),
         ];
         if let Some(encoder) = &self.encoder {
             sizes.extend([
@@ -209,13 +281,24 @@ impl Model {
             ]);
         }
         sizes.into_iter().try_for_each(|(key, given, measured)| {
-            Checker { place: "the model" }.require(
+            check.require(
                 given == measured,
                 key,
                 given,
                 format!("{measured}, which the profile was taken with"),
             )
         })
+    }
+
+    /// Tokens that a microbatch is computed on: the LLM's sequence; without an LLM the patches of all images, or the latents and hidden
+    /// states of all drawings.
+    pub fn tokens(&self, microbatch: usize) -> usize {
+        if self.llm.is_some() {
+            return self.sequence;
+        }
+        let encoder = self.encoder.as_ref().map_or(0, Encoder::patches);
+        let generator = self.generator.as_ref().map_or(0, Generator::tokens);
+        encoder * self.images.of(microbatch) + generator * self.drawings.of(microbatch)
     }
 
     /// Tokens of the LLM's sequence that an image takes; 0 without an encoder.
@@ -227,7 +310,7 @@ impl Model {
     pub fn learns(&self) -> Learns {
         Learns {
             encoder: self.encoder.as_ref().is_some_and(|encoder| !encoder.frozen),
-            llm: !self.llm.frozen,
+            llm: self.llm.as_ref().is_some_and(|llm| !llm.frozen),
             generator: self.generator.as_ref().is_some_and(|generator| !generator.frozen),
         }
     }
@@ -236,7 +319,7 @@ impl Model {
     pub fn parameters(&self, kind: ModuleKind) -> u64 {
         match kind {
             ModuleKind::Encoder => self.encoder.as_ref().map_or(0, |e| e.item(self.frame()).parameters),
-            ModuleKind::Llm => self.llm.whole(self.frame()).parameters,
+            ModuleKind::Llm => self.llm.as_ref().map_or(0, |l| l.whole(self.frame()).parameters),
             ModuleKind::Generator => self.generator.as_ref().map_or(0, |g| g.item(self.frame()).parameters),
         }
     }
@@ -247,8 +330,7 @@ impl Model {
         let items = |counts: &Counts| (0..microbatches).map(|m| counts.of(m)).sum::<usize>() as f64;
         let encoder = self.encoder.as_ref().map_or(0.0, |e| e.item(self.frame()).model_flops);
         let generator = self.generator.as_ref().map_or(0.0, |g| g.item(self.frame()).model_flops);
-        self.llm.whole(self.frame()).model_flops * microbatches as f64
-            + encoder * items(&self.images)
-            + generator * items(&self.drawings)
+        let llm = self.llm.as_ref().map_or(0.0, |l| l.whole(self.frame()).model_flops);
+        llm * microbatches as f64 + encoder * items(&self.images) + generator * items(&self.drawings)
     }
 }

@@ -5,6 +5,7 @@ use rayon::prelude::*;
 use super::error::PlanError;
 use super::layout::{Estimate, Layout};
 use super::memory::{holdings, rank_memory};
+use super::replicas;
 use super::request::Request;
 use super::step::{Step, step};
 use super::tasks::{Task, tasks};
@@ -43,7 +44,8 @@ const MARGIN: f64 = 0.1;
 /// fits, [`PlanError::Schedule`] where no schedule keeps the budget.
 pub fn search(request: &Request<'_>) -> Result<Found, PlanError> {
     request.check()?;
-    let (mut tasks, reasons) = tasks(request)?;
+    let Some(llm) = &request.model.llm else { return replicas::search(request) };
+    let (mut tasks, reasons) = tasks(request, llm)?;
     if tasks.is_empty() {
         let message = format!(
             "no layout of {} devices is possible: {}; change --devices, --batch, --ranks or --chunks",
@@ -121,7 +123,7 @@ impl<'a, 'r> Search<'a, 'r> {
     fn limit(&self, task: &Task) -> f64 {
         let steps = &self.found.steps;
         let name = task.schedule.name();
-        let own = steps.iter().find(|s| s.schedule.name() == name && s.layout.ranks == task.layout.ranks);
+        let own = steps.iter().find(|s| s.schedule() == Some(name) && s.layout.ranks == task.layout.ranks);
         let worst = steps.get(self.request.top - 1);
         let time = |step: Option<&Step>| step.map_or(f64::INFINITY, |step| step.seconds.total());
         time(own).min(time(worst))
@@ -294,8 +296,7 @@ impl<'a, 'r> Search<'a, 'r> {
 
     fn keep(&mut self, step: Step) {
         let steps = &mut self.found.steps;
-        let same =
-            |s: &Step| s.schedule.name() == step.schedule.name() && s.layout.ranks == step.layout.ranks;
+        let same = |s: &Step| s.schedule() == step.schedule() && s.layout.ranks == step.layout.ranks;
         match steps.iter_mut().find(|s| same(s)) {
             Some(other) if other.seconds.total() <= step.seconds.total() => return,
             Some(other) => *other = step,
@@ -308,7 +309,7 @@ impl<'a, 'r> Search<'a, 'r> {
 
 const GIB: f64 = 1073741824.0;
 
-fn nothing_fits(request: &Request<'_>, layouts: usize, least: &Step) -> PlanError {
+pub(super) fn nothing_fits(request: &Request<'_>, layouts: usize, least: &Step) -> PlanError {
     let fullest = least.fullest();
     let kinds = fullest.kinds();
     let parts = kinds.iter().filter(|(_, bytes)| *bytes > 0);
@@ -319,18 +320,21 @@ fn nothing_fits(request: &Request<'_>, layouts: usize, least: &Step) -> PlanErro
         "weights, gradients and optimizer states alone are more: take more devices, devices with more memory, or a \
          smaller model"
     } else {
-        "take more devices, devices with more memory, or a shorter --sequence"
+        match request.model.llm {
+            Some(_) => "take more devices, devices with more memory, or a shorter --sequence",
+            None => "take more devices, devices with more memory, or smaller items",
+        }
     };
     PlanError::Memory {
         layouts,
         needed: fullest.total() as f64 / GIB,
         available: request.device.usable() / GIB,
-        layout: format!(
-            "{} on {} ranks x {} replicas",
-            least.schedule.name(),
-            least.layout.ranks,
-            least.layout.replicas
-        ),
+        layout: match least.schedule() {
+            Some(schedule) => {
+                format!("{schedule} on {} ranks x {} replicas", least.layout.ranks, least.layout.replicas)
+            }
+            None => format!("{} replicas", least.layout.replicas),
+        },
         parts: parts.join(", "),
         advice: advice.to_owned(),
     }

@@ -3,24 +3,27 @@
 use toml::{Table, Value};
 
 use super::layout::Cut;
+use super::llm::Llm as ModelLlm;
 use super::model::Model;
 use super::step::Step;
 use crate::config::{Dtype, Encoder, Generator, Llm, Pipeline};
 use crate::schedule::{Budget, ModuleKind, PerModule};
 
-/// The TOML of a configuration that runs `step`, with what it can't say in comments.
+/// The TOML of a configuration that runs `step`, with what it can't say in comments; none for a model without an LLM, which
+/// `bigmac train` doesn't train.
 ///
 /// `[pipeline]` and `[train]` are of one replica. `[model]` is there where this runtime has the model: without experts, with
 /// a token per patch.
-pub fn settings(model: &Model, step: &Step) -> String {
+pub fn settings(model: &Model, step: &Step) -> Option<String> {
+    let (llm, order) = (model.llm.as_ref()?, step.order?);
     let defaults = Pipeline::default();
     let pipeline = Pipeline {
-        schedule: step.schedule.name().into(),
-        llm: step.llm.name().into(),
+        schedule: order.schedule.name().into(),
+        llm: order.llm.name().into(),
         ranks: step.memory.len(),
         chunks: step.layout.chunks,
-        group: step.group.unwrap_or(0),
-        budget: budget_text(&step.budget),
+        group: order.group.unwrap_or(0),
+        budget: budget_text(&order.budget),
         ..defaults
     };
     let mut table = Table::new();
@@ -34,7 +37,7 @@ pub fn settings(model: &Model, step: &Step) -> String {
         ("tokens_per_microbatch".to_owned(), Value::from(model.sequence as i64)),
     ]);
     table.insert("train".into(), Value::Table(train));
-    let runs = module_tables(model);
+    let runs = module_tables(model, llm);
     let has_model = runs.is_some();
     table.extend(runs.map(|tables| ("model".to_owned(), Value::Table(tables))));
     let mut text = String::new();
@@ -42,7 +45,7 @@ pub fn settings(model: &Model, step: &Step) -> String {
         text += &format!("# {note}\n");
     }
     // Tables of strings, numbers and flags are all TOML.
-    text + &toml::to_string_pretty(&table).unwrap_or_default()
+    Some(text + &toml::to_string_pretty(&table).unwrap_or_default())
 }
 
 fn notes(step: &Step, has_model: bool) -> Vec<String> {
@@ -87,8 +90,7 @@ fn keys<T: serde::Serialize>(value: &T, wanted: &[&str]) -> Value {
 }
 
 /// `[model]` with its modules; none for a model that this runtime doesn't have.
-fn module_tables(model: &Model) -> Option<Table> {
-    let l = &model.llm;
+fn module_tables(model: &Model, l: &ModelLlm) -> Option<Table> {
     let merges = model.encoder.as_ref().is_some_and(|encoder| encoder.merge != 1);
     if l.experts.is_some() || merges {
         return None;
@@ -138,19 +140,11 @@ fn module_tables(model: &Model) -> Option<Table> {
             head_dim: g.head_dim,
             image_size: side * patch,
             patch,
-            rope_axes: axes(g.head_dim)?,
+            rope_axes: g.rope_axes()?,
             frozen: g.frozen,
             ..Generator::default()
         };
         tables.insert("generator".into(), Value::try_from(generator).ok()?);
     }
     Some(tables)
-}
-
-/// Parts of a head that rotate with frame, row and column: even, together the head, the first of them some eighth of it as
-/// Qwen-Image divides 128 into 16, 56, 56.
-fn axes(head: usize) -> Option<[usize; 3]> {
-    let frames = (2..head).step_by(2).filter(|frame| (head - frame).is_multiple_of(4));
-    let frame = frames.min_by_key(|frame| frame.abs_diff(head / 8))?;
-    Some([frame, (head - frame) / 2, (head - frame) / 2])
 }

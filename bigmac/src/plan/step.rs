@@ -1,8 +1,10 @@
 //! A schedule in a layout: the time of a step and what it takes.
 
+use super::device::Device;
 use super::error::PlanError;
 use super::layout::{Estimate, Layout};
 use super::memory::{Holding, RankMemory, holdings, rank_memory};
+use super::model::Model;
 use crate::schedule::simulate::simulate;
 use crate::schedule::validate::{ValidateError, validate};
 use crate::schedule::{
@@ -14,14 +16,8 @@ use crate::schedule::{
 pub struct Step {
     /// How it is laid out.
     pub layout: Layout,
-    /// The schedule.
-    pub schedule: &'static dyn Schedule,
-    /// The order of the LLM's chunks under it.
-    pub llm: &'static dyn LlmSchedule,
-    /// Microbatches that share a slot, where it isn't the schedule's choice.
-    pub group: Option<usize>,
-    /// What activations were to stay within.
-    pub budget: PerModule<Option<Budget>>,
+    /// What its pipeline runs; none for a model without an LLM, where each device runs its items one after the other.
+    pub order: Option<Order>,
     /// Devices that it takes: some schedules lay out ranks of their own.
     pub devices: usize,
     /// Seconds of the pipeline, of the reduction of gradients after it, of the optimizer's update.
@@ -34,6 +30,19 @@ pub struct Step {
     pub flops: f64,
     /// Peak of a device, FLOP/s.
     pub peak: f64,
+}
+
+/// What a pipeline runs.
+#[derive(Clone, Copy, Debug)]
+pub struct Order {
+    /// The schedule.
+    pub schedule: &'static dyn Schedule,
+    /// The order of the LLM's chunks under it.
+    pub llm: &'static dyn LlmSchedule,
+    /// Microbatches that share a slot, where it isn't the schedule's choice.
+    pub group: Option<usize>,
+    /// What activations were to stay within.
+    pub budget: PerModule<Option<Budget>>,
 }
 
 /// Where a step's time goes; one after the other.
@@ -55,12 +64,17 @@ impl Seconds {
 }
 
 impl Step {
-    /// Sequences of a step.
+    /// The name of its schedule, where it has one.
+    pub fn schedule(&self) -> Option<&'static str> {
+        self.order.map(|order| order.schedule.name())
+    }
+
+    /// Microbatches of a step over all replicas.
     pub fn batch(&self) -> usize {
         self.layout.microbatches * self.layout.replicas
     }
 
-    /// Sequences per second.
+    /// Microbatches per second.
     pub fn rate(&self) -> f64 {
         self.batch() as f64 / self.seconds.total()
     }
@@ -103,12 +117,17 @@ pub fn step(
     let layout = estimate.layout;
     let step = Step {
         layout,
-        schedule,
-        llm: options.llm,
-        group: options.group,
-        budget: options.limits.budget,
+        order: Some(Order {
+            schedule,
+            llm: options.llm,
+            group: options.group,
+            budget: options.limits.budget,
+        }),
         devices: table.ranks.len() * layout.replicas,
-        seconds: Seconds { pipeline: simulated.time(), ..after(estimate, &holders) },
+        seconds: Seconds {
+            pipeline: simulated.time(),
+            ..after(estimate.model, estimate.device, &layout, &holders)
+        },
         bubble: simulated.bubble_rate(),
         memory,
         flops: estimate.model.flops(layout.microbatches) * layout.replicas as f64,
@@ -149,8 +168,8 @@ fn apart(estimate: &Estimate<'_>, holders: &[Vec<Holding>]) -> PerModule<bool> {
 
 /// What follows the pipeline. Gradients are added up in rings (each device sends and receives (n-1)/n of the bytes: gradients
 /// are spread, new weights gathered); the update reads and writes every state once. Neither is hidden under anything.
-pub(super) fn after(estimate: &Estimate<'_>, holdings: &[Vec<Holding>]) -> Seconds {
-    let (device, layout, bytes) = (estimate.device, &estimate.layout, &estimate.model.bytes);
+pub(super) fn after(model: &Model, device: &Device, layout: &Layout, holdings: &[Vec<Holding>]) -> Seconds {
+    let bytes = &model.bytes;
     if let Some(measured) = &device.measured {
         return Seconds { pipeline: 0.0, reduction: measured.reduction, update: measured.update };
     }
@@ -162,7 +181,7 @@ pub(super) fn after(estimate: &Estimate<'_>, holdings: &[Vec<Holding>]) -> Secon
     };
     let reduction = |holding: &Holding| {
         // Within a node, sharded gradients have been added up with every item.
-        let split = holding.split(estimate) as f64;
+        let split = holding.split(device, layout) as f64;
         let others = holding.devices as f64 / split;
         let moved = (holding.parameters * (bytes.gradient + bytes.value) as u64) as f64 / split;
         moved * (others - 1.0).max(0.0) / others / link

@@ -2,6 +2,7 @@
 
 use super::error::PlanError;
 use super::layout::{Estimate, Layout};
+use super::llm::Llm;
 use super::memory::llm_holdings;
 use super::request::Request;
 use super::step::after;
@@ -63,19 +64,19 @@ impl Traits {
 }
 
 /// All tasks, and why other layouts are none.
-pub(super) fn tasks(request: &Request<'_>) -> Result<(Vec<Task>, Vec<String>), PlanError> {
+pub(super) fn tasks(request: &Request<'_>, llm: &Llm) -> Result<(Vec<Task>, Vec<String>), PlanError> {
     let (model, devices) = (request.model, request.devices);
     let traits: Vec<(&'static dyn Schedule, Traits)> = request
         .schedules
         .iter()
         .map(|schedule| Ok((*schedule, Traits::of(*schedule)?)))
         .collect::<Result<_, PlanError>>()?;
-    let all: Vec<usize> = (1..=devices.min(model.llm.layers)).collect();
+    let all: Vec<usize> = (1..=devices.min(llm.layers)).collect();
     let (mut tasks, mut reasons) = (Vec::new(), Vec::new());
     for ranks in if request.ranks.is_empty() { &all } else { &request.ranks } {
         for chunks in &request.chunks {
-            if ranks * chunks > model.llm.layers {
-                let layers = model.llm.layers;
+            if ranks * chunks > llm.layers {
+                let layers = llm.layers;
                 reasons.push(format!("{layers} layers can't be cut into {ranks} x {chunks} chunks"));
                 continue;
             }
@@ -113,14 +114,14 @@ pub(super) fn tasks(request: &Request<'_>) -> Result<(Vec<Task>, Vec<String>), P
     Ok((tasks, reasons))
 }
 
-fn plain(request: &Request<'_>, ranks: usize, chunks: usize, replicas: usize) -> Layout {
+pub(super) fn plain(request: &Request<'_>, ranks: usize, chunks: usize, replicas: usize) -> Layout {
     let (recompute, sharded) = (PerModule::default(), PerModule::default());
     let (cut, microbatches) = (request.cut, request.batch / replicas);
     Layout { ranks, chunks, replicas, microbatches, cut, recompute, sharded }
 }
 
 /// How many pipelines of so many ranks all devices are.
-fn even_replicas(request: &Request<'_>, ranks: usize) -> Result<usize, String> {
+pub(super) fn even_replicas(request: &Request<'_>, ranks: usize) -> Result<usize, String> {
     let (devices, batch) = (request.devices, request.batch);
     let replicas = devices / ranks;
     if replicas == 0 || !devices.is_multiple_of(ranks) {
@@ -156,7 +157,7 @@ fn fewer_replicas(
 fn bound(estimate: &Estimate<'_>, schedule: &dyn Schedule) -> f64 {
     let workload = schedule.workload(&estimate.workload);
     let llm = if workload.chain().is_none() { llm_holdings(estimate) } else { Vec::new() };
-    let after = after(estimate, &llm);
+    let after = after(estimate.model, estimate.device, &estimate.layout, &llm);
     work_bound(&workload) + after.reduction + after.update
 }
 

@@ -7,7 +7,7 @@ use crate::schedule::{ModuleKind, PerModule};
 pub(super) fn ways_to_save(model: &Model, devices: usize) -> Vec<(PerModule<bool>, PerModule<bool>)> {
     let there = |kind: ModuleKind| match kind {
         ModuleKind::Encoder => model.images.most() > 0,
-        ModuleKind::Llm => true,
+        ModuleKind::Llm => model.llm.is_some(),
         ModuleKind::Generator => model.drawings.most() > 0,
     };
     let [encoder, llm, generator] = ModuleKind::ALL.map(there);

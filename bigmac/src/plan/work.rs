@@ -11,10 +11,10 @@ pub(super) const STATISTIC: usize = 4;
 /// What the modules of a model have in common, as far as their own work depends on it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Frame {
-    /// Tokens of a sequence.
+    /// Tokens of a sequence; 0 without an LLM.
     pub sequence: usize,
-    /// Width of the LLM's hidden states, which the encoder's output and the generator's input have.
-    pub llm_width: usize,
+    /// Width of the hidden states that the encoder makes and the generator reads: the LLM's where there is one.
+    pub hidden_width: usize,
     /// Bytes of a number that is computed with.
     pub value_bytes: usize,
 }
@@ -107,6 +107,17 @@ impl Part {
             ..Work::default()
         };
         Part::products(pass, weights) + Part::parameters(if bias { outputs } else { 0 })
+    }
+
+    /// The same where nothing below the rows learns, as for pixels and latents: no gradient of them is computed.
+    pub fn of_data(self) -> Part {
+        let model_flops = self.model_flops - self.backward_input.flops();
+        Part { backward_input: Work::default(), model_flops, ..self }
+    }
+
+    /// Parameters that are there and take no part.
+    pub fn unused(self) -> Part {
+        Part { parameters: self.parameters, active: self.active, ..Part::default() }
     }
 
     /// The same for rows that are shared among `experts`, `chosen` for each: a grouped product.

@@ -255,9 +255,53 @@ fn impossible_requests_say_what_would_do() {
         ("--drawings 9", "drawings = 9, but wanted is 0 without a [generator]"),
         ("--devices 99999999999", "devices = 99999999999, but wanted is at most 10000000"),
         ("--sequence 9999999 --batch 9999999 --devices 1", "are more than 10000000 in one pipeline"),
+        (
+            "--model mmdit-1b --schedule nested",
+            "--schedule nested needs an [llm] to cut into pipeline stages",
+        ),
+        ("--model mmdit-1b --llm 1f1b", "leave --llm out"),
+        ("--model mmdit-1b --ranks 2", "ranks = 2, but wanted is 1 for a model without an [llm]"),
+        ("--model mmdit-1b --sequence 4096", "sequence = 4096, but wanted is none without an [llm]"),
+        ("--model mmdit-1b --budget generator=1mb", "budget = generator=1mb, but wanted is none"),
+        ("--model mmdit-1b --paper", "a schedule needs an [llm]"),
         ("--model qwen3-30b-a3b-vit-mmdit --drawings 99999999999", "are more than 10000000 in one pipeline"),
     ] {
         let said = error(arguments);
         assert!(said.contains(wanted) && said.lines().count() == 1, "{said} lacks {wanted}");
+    }
+}
+
+#[test]
+fn a_model_without_an_llm_is_planned_as_replicas() {
+    let all = json("--model mmdit-1b --device h200 --devices 8 --batch 16");
+    let best = &all["plans"][0];
+    assert_eq!((&all["parameters"]["llm"], &all["sequence"]), (&0.into(), &Value::Null));
+    assert_eq!(
+        (&best["schedule"], &best["llm"], &best["config"]),
+        (&Value::Null, &Value::Null, &Value::Null)
+    );
+    assert_eq!(
+        (&best["ranks"], &best["replicas"], &best["bubble_rate"]),
+        (&1.into(), &8.into(), &0.0.into())
+    );
+    let number = |key: &str| best[key].as_f64().unwrap();
+    assert!(number("mfu") > 0.3 && number("mfu") < 0.8, "{best}");
+    assert!((number("tokens_per_second") * number("time") / (16.0 * 8192.0) - 1.0).abs() < 1e-12);
+    let memory = best["memory"][0]["total"].as_f64().unwrap();
+    assert!(memory > 6.0 * 1.04e9 && memory < all["memory"].as_f64().unwrap(), "{memory}");
+    let read = text("--model mmdit-1b --device h200 --devices 8 --batch 16");
+    for wanted in
+        ["generator 1.0B", "batch 16 of 2 drawings", "no pipeline to schedule", "batch/s", "no configuration"]
+    {
+        assert!(read.contains(wanted), "{read} lacks {wanted}");
+    }
+}
+
+#[test]
+fn the_models_of_a_billion_parameters_are_planned_on_one_device() {
+    for model in ["qwen3-1.7b", "llama-1b"] {
+        let all = json(&format!("--model {model} --device h200 --devices 1 --batch 2 --top 1"));
+        let mfu = all["plans"][0]["mfu"].as_f64().unwrap();
+        assert!(mfu > 0.3 && mfu < 0.7, "{model}: {mfu}");
     }
 }

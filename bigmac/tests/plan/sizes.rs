@@ -25,7 +25,7 @@ fn within(value: f64, wanted: f64, share: f64) {
 fn shipped_models_have_their_published_parameters() {
     let model = shipped("qwen3-30b-a3b-vit-mmdit");
     within(model.parameters(ModuleKind::Llm) as f64, 30.5e9, 0.005);
-    within(model.llm.whole(model.frame()).active as f64, 3.3e9, 0.02);
+    within(llm(&model).whole(model.frame()).active as f64, 3.3e9, 0.02);
     within(model.parameters(ModuleKind::Encoder) as f64, 1.3e9, 0.01);
     within(model.parameters(ModuleKind::Generator) as f64, 20.4e9, 0.005);
     // What Qwen/Qwen3-30B-A3B's safetensors index says to the parameter: 61 GB of bfloat16.
@@ -33,11 +33,26 @@ fn shipped_models_have_their_published_parameters() {
 }
 
 #[test]
+fn shipped_models_of_a_billion_parameters_have_them() {
+    for (name, parameters) in [
+        // The safetensors of Qwen/Qwen3-1.7B and of meta-llama/Llama-3.2-1B say so.
+        ("qwen3-1.7b", 1_720_574_976),
+        ("llama-1b", 1_235_814_400),
+    ] {
+        assert_eq!(shipped(name).parameters(ModuleKind::Llm), parameters, "{name}");
+    }
+    let model = shipped("mmdit-1b");
+    within(model.parameters(ModuleKind::Generator) as f64, 1e9, 0.05);
+    assert_eq!((model.parameters(ModuleKind::Llm), model.tokens(0)), (0, 8192));
+    assert_eq!(model.parameters(ModuleKind::Generator), count(&Mmdit::parameters(&mmdit(&model))));
+}
+
+#[test]
 fn operations_are_six_per_active_parameter_and_token_beside_attention() {
     let model = shipped("qwen3-30b-a3b-vit");
-    let whole = model.llm.whole(model.frame());
+    let whole = llm(&model).whole(model.frame());
     let tokens = model.sequence as f64;
-    let looked_up = (model.llm.vocabulary * model.llm.width) as f64;
+    let looked_up = (llm(&model).vocabulary * llm(&model).width) as f64;
     let attention = 3.0 * whole.forward.attention;
     within(whole.model_flops - attention, 6.0 * (whole.active as f64 - looked_up) * tokens, 1e-4);
     // Causal scores and weighted sums: 4 operations per pair and channel, half of all pairs, 48 layers of 32 x 128.
@@ -61,9 +76,10 @@ fn small() -> Model {
             patch: 5,
             image_size: 20,
             merge: 1,
+            output_width: None,
             frozen: false,
         }),
-        llm: Llm {
+        llm: Some(Llm {
             width: 28,
             layers: 5,
             heads: 6,
@@ -75,7 +91,7 @@ fn small() -> Model {
             qk_norm: true,
             tied: false,
             frozen: false,
-        },
+        }),
         generator: Some(Generator {
             layers: 4,
             heads: 3,
@@ -83,13 +99,22 @@ fn small() -> Model {
             channels: 12,
             latents: 12,
             text: 7,
+            text_width: None,
             frozen: false,
         }),
     }
 }
 
+fn llm(model: &Model) -> &Llm {
+    model.llm.as_ref().unwrap()
+}
+
+fn llm_mut(model: &mut Model) -> &mut Llm {
+    model.llm.as_mut().unwrap()
+}
+
 fn qwen3(model: &Model) -> Qwen3Config {
-    let l = &model.llm;
+    let l = llm(model);
     Qwen3Config {
         vocab_size: l.vocabulary,
         hidden_size: l.width,
@@ -127,7 +152,7 @@ fn mmdit(model: &Model) -> MmditConfig {
         num_layers: g.layers,
         attention_head_dim: g.head_dim,
         num_attention_heads: g.heads,
-        joint_attention_dim: model.llm.width,
+        joint_attention_dim: model.frame().hidden_width,
         axes_dims_rope: [4, 4, 4],
         extra: Default::default(),
     }
@@ -141,9 +166,9 @@ fn count(specs: &[ParameterSpec]) -> u64 {
 fn parameters_are_those_of_the_models() {
     for (qk_norm, tied) in [(true, false), (false, true)] {
         let mut model = small();
-        (model.llm.qk_norm, model.llm.tied) = (qk_norm, tied);
-        let llm = Qwen3::parameters(&qwen3(&model), &Stage::whole(model.llm.layers));
-        assert_eq!(model.parameters(ModuleKind::Llm), count(&llm));
+        (llm_mut(&mut model).qk_norm, llm_mut(&mut model).tied) = (qk_norm, tied);
+        let parameters = Qwen3::parameters(&qwen3(&model), &Stage::whole(llm(&model).layers));
+        assert_eq!(model.parameters(ModuleKind::Llm), count(&parameters));
         assert_eq!(
             model.parameters(ModuleKind::Encoder),
             count(&VisionEncoder::parameters(&llava(&model)).unwrap())
@@ -175,8 +200,8 @@ fn llm_saves(model: &Model, layers: std::ops::Range<usize>) -> usize {
 fn llm_layers_save_what_the_operators_foretell() {
     for qk_norm in [true, false] {
         let mut model = small();
-        model.llm.qk_norm = qk_norm;
-        let layer = model.llm.layer(model.sequence, 2).saved as usize;
+        llm_mut(&mut model).qk_norm = qk_norm;
+        let layer = llm(&model).layer(model.sequence, 2).saved as usize;
         // The rotary table is shared by all layers, so it cancels.
         assert_eq!(layer, llm_saves(&model, 0..3) - llm_saves(&model, 0..2), "qk_norm {qk_norm}");
     }
@@ -201,35 +226,80 @@ fn encoder_layers_save_what_the_operators_foretell() {
     within(model.encoder.as_ref().unwrap().item(model.frame()).saved as f64, three as f64, 0.03);
 }
 
+/// A generator of so many blocks with so many tokens of text, and what the operators foretell that it saves.
+fn generator_saves(layers: usize, text: usize) -> (usize, Generator) {
+    let mut model = small();
+    let generator = model.generator.as_mut().unwrap();
+    (generator.layers, generator.text) = (layers, text);
+    let config = mmdit(&model);
+    let params = shape_only(&Mmdit::parameters(&config), DType::BF16).unwrap();
+    let net = Mmdit::new(&config, &params).unwrap();
+    let ctx = Context::cpu(0, 1).unwrap();
+    let mut graph = Graph::planning(&ctx, &params);
+    let rope = RopeTables::shape_only(&config, Grid { height: 3, width: 4 }, text, DType::BF16);
+    let rotations = rope.constants(&graph);
+    let latents = graph.constant(tensor(&[12, config.in_channels], DType::BF16));
+    let time = graph.constant(tensor(&[MmditConfig::TIME_FEATURES], DType::BF16));
+    let cond = graph.leaf(tensor(&[text, config.joint_attention_dim], DType::BF16));
+    net.forward(&mut graph, &latents, &time, &cond, &rotations).unwrap();
+    (graph.finish().saved_bytes(), model.generator.unwrap())
+}
+
 #[test]
 fn generator_blocks_save_what_the_operators_foretell() {
-    let saves = |layers: usize| {
-        let mut model = small();
-        model.generator.as_mut().unwrap().layers = layers;
-        let config = mmdit(&model);
-        let params = shape_only(&Mmdit::parameters(&config), DType::BF16).unwrap();
-        let net = Mmdit::new(&config, &params).unwrap();
-        let ctx = Context::cpu(0, 1).unwrap();
-        let mut graph = Graph::planning(&ctx, &params);
-        let rope = RopeTables::shape_only(&config, Grid { height: 3, width: 4 }, 7, DType::BF16);
-        let rotations = rope.constants(&graph);
-        let latents = graph.constant(tensor(&[12, config.in_channels], DType::BF16));
-        let time = graph.constant(tensor(&[MmditConfig::TIME_FEATURES], DType::BF16));
-        let cond = graph.leaf(tensor(&[7, config.joint_attention_dim], DType::BF16));
-        net.forward(&mut graph, &latents, &time, &cond, &rotations).unwrap();
-        (graph.finish().saved_bytes(), model.generator.as_ref().unwrap().block(2).saved as usize)
-    };
-    let ((four, block), (three, _)) = (saves(4), saves(3));
+    let ((four, generator), (three, _)) = (generator_saves(4, 7), generator_saves(3, 7));
     // Beside a row per token, a block keeps its two modulations: six vectors each.
-    assert_eq!(block + 2 * 6 * 36 * 2, four - three);
+    assert_eq!(generator.block(2).saved as usize + 2 * 6 * 36 * 2, four - three);
+    // One token of text more in the last block, which does not write the text's stream. Beside it there are two rows of the hidden
+    // states' width and a statistic for the norm between them, and a row of both rotary tables.
+    let ((seven, short), (eight, long)) = (generator_saves(1, 7), generator_saves(1, 8));
+    let token = (long.last_block(2).saved - short.last_block(2).saved) as usize;
+    assert_eq!(token + (2 * 28 * 2 + 4) + 2 * (12 / 2) * 4, eight - seven);
+    assert_eq!(short.last_block(2).parameters, short.block(2).parameters);
+}
+
+#[test]
+fn without_an_llm_the_modules_say_the_width_and_microbatches_are_their_items() {
+    let with = |change: &dyn Fn(&mut Model)| {
+        let mut model = shipped("mmdit-1b");
+        change(&mut model);
+        model.check("m.toml").map_err(|error| error.to_string())
+    };
+    assert_eq!(with(&|_| ()), Ok(()));
+    let text_width = |model: &mut Model, width| model.generator.as_mut().unwrap().text_width = width;
+    type Change<'a> = &'a dyn Fn(&mut Model);
+    let cases: [(Change<'_>, &str); 8] = [
+        (&|m| text_width(m, None), "generator.text_width = none, but wanted is a width"),
+        (&|m| text_width(m, Some(0)), "generator.text_width = 0, but wanted is at least 1"),
+        (&|m| m.drawings = Counts::Each(0), "drawings = 0, but wanted is at least 1 without an [llm]"),
+        (&|m| m.images = Counts::Each(1), "images = 1, but wanted is 0 without an [encoder]"),
+        (&|m| m.sequence = 5, "sequence = 5, but wanted is none without an [llm]"),
+        (&|m| m.generator = None, "wanted is at least one of [llm], [encoder] and [generator]"),
+        (&|m| m.encoder = small().encoder, "an [llm] between [encoder] and [generator]"),
+        (&|m| (m.llm, m.sequence) = (small().llm, 37), "wanted is llm.width = 28, or left out"),
+    ];
+    for (change, wanted) in cases {
+        let said = with(change).unwrap_err();
+        assert!(said.starts_with("m.toml: ") && said.contains(wanted), "{said} lacks {wanted}");
+    }
+    let frozen = with(&|m| m.generator.as_mut().unwrap().frozen = true).unwrap_err();
+    assert!(frozen.contains("something that learns"), "{frozen}");
+    // An encoder alone is as good.
+    let mut encoder = small();
+    (encoder.llm, encoder.generator, encoder.sequence) = (None, None, 0);
+    (encoder.images, encoder.drawings) = (Counts::Each(3), Counts::Each(0));
+    encoder.encoder.as_mut().unwrap().output_width = Some(28);
+    encoder.check("m.toml").unwrap();
+    assert_eq!((encoder.frame().hidden_width, encoder.tokens(0)), (28, 3 * 16));
+    assert_eq!(encoder.parameters(ModuleKind::Encoder), small().parameters(ModuleKind::Encoder));
 }
 
 #[test]
 fn experts_cost_what_is_chosen_and_weigh_what_there_is() {
     let mut model = small();
-    model.llm.mlp = 0;
-    model.llm.experts = Some(Experts { count: 6, active: 2, mlp: 22 });
-    let (sparse, dense) = (model.llm.layer(37, 2), small().llm.layer(37, 2));
+    llm_mut(&mut model).mlp = 0;
+    llm_mut(&mut model).experts = Some(Experts { count: 6, active: 2, mlp: 22 });
+    let (sparse, dense) = (llm(&model).layer(37, 2), llm(&small()).layer(37, 2));
     let router = 28 * 6;
     assert_eq!(sparse.parameters, dense.parameters + 3 * 28 * (6 * 22 - 44) + router);
     // Two experts of half the width are the dense MLP, and the router.
@@ -252,7 +322,7 @@ fn attention_backward_is_five_products_for_two_and_counts_as_four() {
 #[test]
 fn time_is_operations_over_what_is_reached_of_the_peak() {
     let device = Device::load("h100").unwrap();
-    let layer = shipped("qwen3-30b-a3b-vit").llm.layer(8192, 2);
+    let layer = llm(&shipped("qwen3-30b-a3b-vit")).layer(8192, 2);
     let work = layer.forward;
     let reached = |flops: f64, share: f64| flops / (989.4e12 * share);
     let wanted = reached(work.dense, 0.7)
@@ -261,6 +331,6 @@ fn time_is_operations_over_what_is_reached_of_the_peak() {
         + work.moved_bytes / (3.35e12 * 0.8);
     within(device.seconds(&work), wanted, 1e-12);
     // One row reads all weights for next to no arithmetic.
-    let row = shipped("qwen3-30b-a3b-vit").llm.layer(1, 2).forward;
+    let row = llm(&shipped("qwen3-30b-a3b-vit")).layer(1, 2).forward;
     assert!(device.seconds(&row) >= row.weight_bytes / (3.35e12 * 0.8));
 }

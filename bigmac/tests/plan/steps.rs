@@ -1,12 +1,16 @@
 //! Steps and the search against figures worked out by hand.
 
 use bigmac::plan::{
-    Cut, Description, Device, Estimate, Layout, Model, PlanError, Request, Step, search, step,
+    Counts, Cut, Description, Device, Estimate, Layout, Llm, Model, PlanError, Request, Step, search, step,
 };
 use bigmac::schedule::{Chunk, Module, ModuleKind, Options, PerModule, registry};
 
 fn model() -> Model {
     Model::load("qwen3-30b-a3b-vit").unwrap()
+}
+
+fn llm(model: &Model) -> &Llm {
+    model.llm.as_ref().unwrap()
 }
 
 fn layout(ranks: usize, replicas: usize, microbatches: usize) -> Layout {
@@ -40,14 +44,14 @@ fn text_only() -> Model {
     let mut model = model();
     model.images = bigmac::plan::Counts::Each(0);
     model.encoder = None;
-    model.llm.vocabulary = 1;
+    model.llm.as_mut().unwrap().vocabulary = 1;
     model
 }
 
 #[test]
 fn a_step_takes_what_1f1b_takes() {
     let (model, device) = (text_only(), ideal_device());
-    let layer = model.llm.layer(8192, 2);
+    let layer = llm(&model).layer(8192, 2);
     let stage = 12.0
         * [layer.forward, layer.backward_input, layer.backward_weight]
             .iter()
@@ -67,7 +71,7 @@ fn a_step_takes_what_1f1b_takes() {
 fn memory_is_two_four_and_twelve_bytes_per_parameter_and_what_is_live() {
     let model = text_only();
     let device = Device::load("h100").unwrap();
-    let layer = model.llm.layer(8192, 2);
+    let layer = llm(&model).layer(8192, 2);
     let step = run(&model, &device, layout(4, 2, 8), "nested");
     for (rank, memory) in step.memory.iter().enumerate() {
         let ends = match rank {
@@ -79,7 +83,7 @@ fn memory_is_two_four_and_twelve_bytes_per_parameter_and_what_is_live() {
         assert_eq!(memory.weights, 2 * parameters);
         assert_eq!(memory.gradients, 4 * parameters);
         assert_eq!(memory.optimizer, 12 * parameters / 2, "split over two replicas");
-        let head = if rank == 3 { model.llm.head(8192, 2).saved } else { 0 };
+        let head = if rank == 3 { llm(&model).head(8192, 2).saved } else { 0 };
         assert_eq!(memory.activations, (4 - rank as u64) * (12 * layer.saved + head));
         let hidden = 8192 * 2048 * 2;
         assert_eq!(memory.working, layer.saved, "the gradients of what a layer keeps");
@@ -114,7 +118,7 @@ fn what_follows_the_pipeline_moves_every_gradient_and_touches_every_state() {
     };
     // The fullest stage, in a ring of two within a node, then of four over nodes: 4 bytes spread, 2 gathered; 12 read and
     // written, 4 and 2 touched, by as many devices.
-    let parameters = (12 * model.llm.layer(8192, 2).parameters + 2 * 2048) as f64;
+    let parameters = (12 * llm(&model).layer(8192, 2).parameters + 2 * 2048) as f64;
     for (replicas, share, link) in [(1, 0.0, 450e9), (2, 0.5, 450e9), (4, 0.75, 50e9)] {
         let (reduction, update) = after(replicas);
         assert!((reduction - parameters * 6.0 * share / (link * 0.8)).abs() < 1e-9, "{reduction}");
@@ -127,7 +131,7 @@ fn what_follows_the_pipeline_moves_every_gradient_and_touches_every_state() {
 fn a_balanced_cut_spares_the_last_stage() {
     let (mut model, device) = (text_only(), ideal_device());
     // An output matrix of some three layers.
-    model.llm.vocabulary = 151_936;
+    model.llm.as_mut().unwrap().vocabulary = 151_936;
     let even = Estimate::new(&model, &device, layout(8, 1, 8)).unwrap();
     let balanced = Layout { cut: Cut::Balanced, ..layout(8, 1, 8) };
     let balanced = Estimate::new(&model, &device, balanced).unwrap();
@@ -217,7 +221,7 @@ fn the_search_finds_what_trying_everything_finds() {
             }
         }
     }
-    let name = |found: &Step| (found.schedule.name(), found.layout.ranks);
+    let name = |found: &Step| (found.schedule().unwrap(), found.layout.ranks);
     assert_eq!(found.steps.len(), best.len());
     assert!(found.steps.is_sorted_by(|a, b| a.seconds.total() <= b.seconds.total()));
     for (fastest, schedule, ranks) in best {
@@ -240,4 +244,53 @@ fn what_fits_nowhere_says_the_least_need() {
     let mut larger = device.clone();
     larger.memory = larger.reserved + (needed + 0.01) * 1073741824.0;
     assert!(search(&Request::new(&model, &larger, 4)).is_ok());
+}
+
+#[test]
+fn without_an_llm_each_device_runs_its_items_one_after_the_other() {
+    let (model, device) = (Model::load("mmdit-1b").unwrap(), ideal_device());
+    let request = Request { batch: 12, ..Request::new(&model, &device, 4) };
+    let found = search(&request).unwrap();
+    let best = &found.steps[0];
+    let generator = model.generator.as_ref().unwrap();
+    let item = generator.item(model.frame());
+    let seconds = [item.forward, item.backward_input, item.backward_weight]
+        .map(|work| device.seconds(&work))
+        .iter()
+        .sum::<f64>();
+    // Three microbatches of two drawings on each of four devices.
+    assert!((best.seconds.pipeline / (3.0 * 2.0 * seconds) - 1.0).abs() < 1e-12);
+    assert_eq!((best.devices, best.batch(), best.layout.ranks, best.bubble), (4, 12, 1, 0.0));
+    assert!(best.order.is_none() && best.memory.len() == 1);
+    let by_hand = model.flops(12) / (best.seconds.total() * 4.0 * 989.4e12);
+    assert!((best.mfu() - by_hand).abs() < 1e-12, "{} {by_hand}", best.mfu());
+    // One drawing's activations, whatever the batch; the optimizer over four devices.
+    let memory = best.fullest();
+    let parameters = model.parameters(ModuleKind::Generator);
+    assert_eq!((memory.activations, memory.messages), (item.saved, 0));
+    assert_eq!((memory.weights, memory.gradients), (2 * parameters, 4 * parameters));
+    assert_eq!(memory.optimizer, 12 * parameters / 4);
+    // Drawings are counted one by one.
+    let mut uneven = model.clone();
+    uneven.drawings = Counts::Cycle(vec![3, 0, 3]);
+    let same = search(&Request { batch: 12, ..Request::new(&uneven, &device, 4) }).unwrap();
+    assert_eq!(same.steps[0].seconds.pipeline, best.seconds.pipeline);
+    // Nothing that a pipeline is asked for.
+    for (request, wanted) in [
+        (Request { ranks: vec![2], ..request.clone() }, "ranks = 2, but wanted is 1 for a model without"),
+        (Request { chunks: vec![3], ..request.clone() }, "chunks = 3, but wanted is 1"),
+        (Request { groups: vec![1], ..request.clone() }, "group = [1], but wanted is none"),
+        (Request { cut: Cut::Balanced, ..request.clone() }, "balance-llm = true"),
+        (Request { batch: 13, ..request.clone() }, "a batch of 13 doesn't divide over the 4 replicas"),
+    ] {
+        let said = search(&request).unwrap_err().to_string();
+        assert!(said.contains(wanted), "{said} lacks {wanted}");
+    }
+    let refused = Estimate::new(&model, &device, layout(1, 4, 3)).unwrap_err().to_string();
+    assert!(refused.contains("a schedule needs an [llm]"), "{refused}");
+    // Where one replica doesn't fit, that is said.
+    let mut small = device.clone();
+    small.memory = small.reserved + 1e9;
+    let said = search(&Request { batch: 4, ..Request::new(&model, &small, 4) }).unwrap_err().to_string();
+    assert!(said.contains("nothing fits") && said.contains("4 replicas"), "{said}");
 }

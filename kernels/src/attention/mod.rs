@@ -107,6 +107,22 @@ impl Attention {
         Err(Error::argument(Self::NAME, message))
     }
 
+    /// Pairs of a query and a key that it sees.
+    fn pairs(&self) -> f64 {
+        let lengths = |bounds: &[usize]| bounds.windows(2).map(|w| w[1] - w[0]).collect::<Vec<usize>>();
+        let sequences = lengths(&self.bounds_q).into_iter().zip(lengths(&self.bounds_k));
+        let pairs = sequences.map(|(queries, keys)| {
+            // The last query sees all keys, the one before it one less; of more queries than keys the first see none.
+            let seeing = queries.min(keys);
+            if self.causal {
+                (seeing * (2 * keys + 1 - seeing)) as f64 / 2.0
+            } else {
+                (queries * keys) as f64
+            }
+        });
+        pairs.sum()
+    }
+
     fn problem<'a>(&'a self, q: &Tensor, k: &Tensor) -> Problem<'a> {
         Problem {
             bounds_q: &self.bounds_q,
@@ -204,6 +220,15 @@ impl Operator for Attention {
         self.forward_with(ctx, inputs, need, None)
     }
 
+    /// Two products of all pairs of a query and a key, and four for the gradients; the scores that the backward computes again don't
+    /// count.
+    fn flops(&self, inputs: &[Spec], _weights: &[Spec], need: Need<'_>) -> Flops {
+        let width = inputs[0].shape[1] * inputs[0].shape[2];
+        let forward = 4.0 * self.pairs() * width as f64;
+        let backward_input = if need.any() { 2.0 * forward } else { 0.0 };
+        Flops { forward, backward_input, backward_weight: 0.0 }
+    }
+
     fn backward_input(&self, ctx: &Context, backward: &Backward<'_>) -> Result<InputGrads> {
         self.backward_with(ctx, backward, None)
     }
@@ -226,6 +251,10 @@ impl Operator for TiledAttention {
         need: Need<'_>,
     ) -> Result<Forwarded> {
         self.attention.forward_with(ctx, inputs, need, Some(self.variant))
+    }
+
+    fn flops(&self, inputs: &[Spec], weights: &[Spec], need: Need<'_>) -> Flops {
+        self.attention.flops(inputs, weights, need)
     }
 
     fn backward_input(&self, ctx: &Context, backward: &Backward<'_>) -> Result<InputGrads> {

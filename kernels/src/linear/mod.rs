@@ -74,6 +74,11 @@ impl Operator for Linear {
         Ok(Forwarded::one(y, saved))
     }
 
+    fn flops(&self, inputs: &[Spec], weights: &[Spec], need: Need<'_>) -> Flops {
+        let rows = inputs[0].len() as f64 / weights[0].shape[1].max(1) as f64;
+        Flops::weighted(2.0 * rows * weights[0].len() as f64, need)
+    }
+
     fn defers_weight(&self) -> bool {
         true
     }

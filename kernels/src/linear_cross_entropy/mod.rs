@@ -208,6 +208,11 @@ impl Operator for LinearCrossEntropy {
         })
     }
 
+    /// As if every token had a target.
+    fn flops(&self, inputs: &[Spec], weights: &[Spec], need: Need<'_>) -> Flops {
+        Flops::weighted(2.0 * inputs[1].len() as f64 * weights[0].len() as f64, need)
+    }
+
     fn backward_all(
         &self,
         ctx: &Context,

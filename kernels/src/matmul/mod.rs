@@ -130,6 +130,14 @@ impl Operator for MatMul {
         Ok(Forwarded::one(y, saved.into_iter().filter(|s| s.1).map(|s| s.0.clone())))
     }
 
+    fn flops(&self, inputs: &[Spec], _weights: &[Spec], need: Need<'_>) -> Flops {
+        let (a, b) = (&inputs[0], &inputs[1].shape);
+        let columns = b[b.len() - if self.transpose_b { 2 } else { 1 }];
+        let product = 2.0 * a.len() as f64 * columns as f64;
+        let wanted = [0, 1].into_iter().filter(|&input| need.input(input)).count();
+        Flops { forward: product, backward_input: product * wanted as f64, backward_weight: 0.0 }
+    }
+
     fn backward_input(&self, ctx: &Context, backward: &Backward<'_>) -> Result<InputGrads> {
         let dy = backward.grad(Self::NAME)?;
         let need = backward.need;

@@ -14,6 +14,7 @@ use crate::tensor::Tensor;
 use smallvec::SmallVec;
 use std::collections::HashMap;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -32,6 +33,7 @@ struct Inner {
     loaded: RwLock<HashMap<Key, Arc<Loaded>>>,
     /// A program that several ranks need is compiled by one of them, while others compile other programs.
     compiling: Turns<ProgramKey>,
+    launches: AtomicU64,
 }
 
 /// What tells programs apart. One may have several kernels.
@@ -111,7 +113,13 @@ impl Gpu {
 
     /// A device over any driver.
     pub fn over(device: Device, driver: Box<dyn Driver>) -> Gpu {
-        Gpu(Arc::new(Inner { device, driver, loaded: RwLock::default(), compiling: Turns::default() }))
+        Gpu(Arc::new(Inner {
+            device,
+            driver,
+            loaded: RwLock::default(),
+            compiling: Turns::default(),
+            launches: AtomicU64::new(0),
+        }))
     }
 
     /// Which device it is.
@@ -122,6 +130,11 @@ impl Gpu {
     /// Its driver.
     pub fn driver(&self) -> &dyn Driver {
         &*self.0.driver
+    }
+
+    /// Kernels that were put behind the work so far since it was opened.
+    pub fn launches(&self) -> u64 {
+        self.0.launches.load(Ordering::Relaxed)
     }
 
     /// True when both are handles on the same open device.
@@ -169,7 +182,9 @@ impl Gpu {
         // SAFETY: there is one pointer per parameter, to a value of its kind, as was just checked. Addresses come from tensors
         // that outlive the work (frees are ordered behind it); that a kernel stays inside them is for its author to see to.
         unsafe { self.0.driver.launch(loaded.function, &geometry, &mut pointers) }
-            .map_err(|e| self.error("launch", e))
+            .map_err(|e| self.error("launch", e))?;
+        self.0.launches.fetch_add(1, Ordering::Relaxed);
+        Ok(())
     }
 
     fn loaded(&self, launch: &Launch) -> DriverResult<Arc<Loaded>> {

@@ -94,7 +94,7 @@ pub(super) struct Plan {
     top: usize,
 
     /// Compare nested schedules with the others as BigMac's evaluation does, on one layout, at several batches: for --model,
-    /// or both that come with the program, on the first of --ranks [default: 8] and with the first of --llm
+    /// or both of the evaluation, on the first of --ranks [default: 8] and with the first of --llm
     #[arg(long)]
     paper: bool,
 
@@ -125,6 +125,13 @@ impl Plan {
             ..Request::new(&model, &device, self.devices)
         };
         request.batch = self.batch.unwrap_or(request.batch);
+        for (option, given) in [("--schedule", &self.schedule), ("--llm", &self.llm)] {
+            ensure!(
+                given.is_empty() || model.llm.is_some(),
+                "{option} {} needs an [llm] to cut into pipeline stages, which the model `{name}` has none of: leave {option} out",
+                given.join(",")
+            );
+        }
         if !self.schedule.is_empty() {
             request.schedules = self.schedules()?;
         }
@@ -147,8 +154,7 @@ impl Plan {
             self.devices
         );
         let llm = self.llms()?.first().copied().unwrap_or(Options::default().llm);
-        let shipped = Model::SHIPPED.iter().map(|(name, _)| *name);
-        let names: Vec<&str> = self.model.as_deref().map_or_else(|| shipped.collect(), |name| vec![name]);
+        let names = self.model.as_deref().map_or(paper::MODELS.to_vec(), |name| vec![name]);
         let mut tables = Vec::new();
         let mut text = String::new();
         for name in names {

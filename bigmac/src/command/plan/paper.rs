@@ -6,6 +6,8 @@ use bigmac::plan::{Compared, Setting, compare};
 use serde_json::{Value, json};
 
 const GIB: f64 = 1073741824.0;
+/// The models of the evaluation.
+pub(super) const MODELS: [&str; 2] = ["qwen3-30b-a3b-vit", "qwen3-30b-a3b-vit-mmdit"];
 /// What is compared with the others.
 const OURS: [&str; 2] = ["nested", "nested-fill"];
 /// Microbatches of a pipeline, in its ranks.
@@ -42,13 +44,14 @@ pub(super) fn tables(name: &str, setting: &Setting<'_>, batch: Option<usize>) ->
 
 impl Table {
     fn cost(&self, schedule: &str) -> Option<f64> {
-        self.lines.iter().find(|line| line.step.schedule.name() == schedule).map(Compared::cost)
+        self.lines.iter().find(|line| line.step.schedule() == Some(schedule)).map(Compared::cost)
     }
 
     /// The speedups of one of ours over every other schedule, with whether both fit.
     fn speedups(&self, ours: &str) -> Vec<(f64, bool)> {
-        let mine = self.lines.iter().find(|line| line.step.schedule.name() == ours);
-        let others = self.lines.iter().filter(|line| !OURS.contains(&line.step.schedule.name()));
+        let mine = self.lines.iter().find(|line| line.step.schedule() == Some(ours));
+        let others =
+            self.lines.iter().filter(|line| !line.step.schedule().is_some_and(|name| OURS.contains(&name)));
         mine.map_or_else(Vec::new, |mine| {
             others.map(|line| (line.cost() / mine.cost(), line.fits && mine.fits)).collect()
         })
@@ -61,7 +64,7 @@ pub(super) fn json(tables: &[Table]) -> Value {
             let fullest = line.step.fullest();
             let over = |ours: &str| table.cost(ours).map(|cost| line.cost() / cost);
             json!({
-                "schedule": line.step.schedule.name(),
+                "schedule": line.step.schedule(),
                 "pipeline": line.step.seconds.pipeline,
                 "devices": line.step.devices,
                 "nested_speedup": over(OURS[0]),
@@ -114,7 +117,7 @@ pub(super) fn text(setting: &Setting<'_>, tables: &[Table]) -> String {
             let _ = writeln!(
                 text,
                 "{:<20}{:>8}{:>9.3}s{:>7.1}%{:>10}{:>13}{:>13.1}{:>9.1}{:>6}",
-                line.step.schedule.name(),
+                line.step.schedule().unwrap_or("-"),
                 line.step.devices,
                 line.step.seconds.pipeline,
                 100.0 * line.step.bubble,

@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use bigmac::plan::{Found, Request, Step, budget_text, settings};
+use bigmac::plan::{Counts, Found, Model, Request, Step, budget_text, settings};
 use bigmac::schedule::{ModuleKind, PerModule};
 use serde_json::{Value, json};
 
@@ -19,7 +19,7 @@ pub(super) fn json(model: &str, device: &str, request: &Request<'_>, found: &Fou
         "device": device,
         "devices": request.devices,
         "batch": request.batch,
-        "sequence": request.model.sequence,
+        "sequence": request.model.llm.is_some().then_some(request.model.sequence),
         "parameters": parameters,
         "memory": request.device.usable(),
         "simulated": found.simulated,
@@ -34,23 +34,26 @@ fn plan(request: &Request<'_>, step: &Step) -> Value {
         let kinds = rank.kinds().into_iter().chain([("total", rank.total())]);
         kinds.map(|(kind, bytes)| (kind.to_owned(), bytes.into())).collect::<serde_json::Map<String, Value>>()
     });
+    let tokens: usize =
+        (0..step.layout.microbatches).map(|microbatch| request.model.tokens(microbatch)).sum();
+    let tokens = (tokens * step.layout.replicas) as f64 / step.seconds.total();
     json!({
-        "schedule": step.schedule.name(),
-        "llm": step.llm.name(),
+        "schedule": step.schedule(),
+        "llm": step.order.map(|order| order.llm.name()),
         "ranks": step.memory.len(),
         "chunks": step.layout.chunks,
         "replicas": step.layout.replicas,
         "devices": step.devices,
         "microbatches": step.layout.microbatches,
-        "group": step.group,
-        "budget": budget_text(&step.budget),
+        "group": step.order.and_then(|order| order.group),
+        "budget": step.order.map(|order| budget_text(&order.budget)),
         "recompute": names(&step.layout.recompute),
         "sharded": names(&step.layout.sharded),
         "time": step.seconds.total(),
         "seconds": { "pipeline": step.seconds.pipeline, "reduction": step.seconds.reduction,
             "update": step.seconds.update },
         "sequences_per_second": step.rate(),
-        "tokens_per_second": step.rate() * request.model.sequence as f64,
+        "tokens_per_second": tokens,
         "mfu": step.mfu(),
         "bubble_rate": step.bubble,
         "memory": memory.collect::<Vec<_>>(),
@@ -78,19 +81,22 @@ pub(super) fn text(model: &str, request: &Request<'_>, found: &Found) -> String 
         parameters.map(|(kind, count)| format!("{kind} {}", billions(count))).collect();
     let _ = writeln!(
         text,
-        "{model} ({}) on {} x {}, {:.1} GiB each for the model; batch {} of {} tokens",
+        "{model} ({}) on {} x {}, {:.1} GiB each for the model; batch {} of {}",
         parameters.join(", "),
         request.devices,
         request.device.summary,
         request.device.usable() / GIB,
         request.batch,
-        request.model.sequence
+        microbatch(request.model)
     );
     let _ = writeln!(
         text,
         "{} steps simulated; {} layouts can't be among the best, {} don't fit\n",
         found.simulated, found.bounded, found.too_large
     );
+    if request.model.llm.is_none() {
+        text += "Without an LLM there is no pipeline to schedule: each device is a replica that runs its items one after the other.\n\n";
+    }
     let _ = writeln!(
         text,
         "{:<20}{:<12}{:>6}{:>7}{:>9}{:>6}{:>7}{:>7}{:>10}{:>8}{:>7}{:>8}{:>9}",
@@ -103,18 +109,19 @@ pub(super) fn text(model: &str, request: &Request<'_>, found: &Found) -> String 
         "again",
         "split",
         "time",
-        "seq/s",
+        if request.model.llm.is_some() { "seq/s" } else { "batch/s" },
         "MFU",
         "bubble",
         "GiB"
     );
     for step in &found.steps {
-        let group = step.group.map_or("-".to_owned(), |group| group.to_string());
+        let group = step.order.and_then(|order| order.group);
+        let group = group.map_or("-".to_owned(), |group| group.to_string());
         let _ = writeln!(
             text,
             "{:<20}{:<12}{:>6}{:>7}{:>9}{:>6}{:>7}{:>7}{:>9.3}s{:>8.2}{:>6.1}%{:>7.1}%{:>9.1}",
-            step.schedule.name(),
-            step.llm.name(),
+            step.schedule().unwrap_or("-"),
+            step.order.map_or("-", |order| order.llm.name()),
             step.memory.len(),
             step.layout.chunks,
             step.layout.replicas,
@@ -135,9 +142,29 @@ pub(super) fn text(model: &str, request: &Request<'_>, found: &Found) -> String 
     );
     if let Some(best) = found.steps.first() {
         details(&mut text, best);
-        let _ = write!(text, "\n{}", settings(request.model, best));
+        let _ = match settings(request.model, best) {
+            Some(settings) => write!(text, "\n{settings}"),
+            None => writeln!(
+                text,
+                "\n`bigmac train` trains no model without an LLM, so there is no configuration of it."
+            ),
+        };
     }
     text
+}
+
+/// What a microbatch is, for people.
+fn microbatch(model: &Model) -> String {
+    let items = |counts: &Counts, name: &str| match counts.most() {
+        0 => None,
+        most if matches!(counts, Counts::Each(_)) => Some(format!("{most} {name}")),
+        most => Some(format!("up to {most} {name}")),
+    };
+    if model.llm.is_some() {
+        return format!("{} tokens", model.sequence);
+    }
+    let items = [items(&model.images, "images"), items(&model.drawings, "drawings")];
+    items.into_iter().flatten().collect::<Vec<_>>().join(" and ")
 }
 
 fn details(text: &mut String, best: &Step) {

@@ -1,0 +1,65 @@
+//! A network that is trained, on random data that lies on its device.
+
+use super::generator;
+use super::llm;
+use super::sizes::{Module, Sizes};
+use bigmac_autograd::{Gradients, Graph, Observer, Parameters};
+use bigmac_runtime::{Context, DType, Result, Tensor};
+use std::fmt::Debug;
+use std::sync::Arc;
+
+/// What a microbatch is run in.
+pub struct Run<'a> {
+    pub ctx: &'a Context,
+    pub params: &'a Parameters,
+    pub gradients: &'a mut Gradients,
+    /// Who is told of every operator, if anybody.
+    pub observer: Option<&'a Arc<dyn Observer>>,
+    /// Called when the first operators are put behind the work so far.
+    pub began: &'a mut dyn FnMut() -> anyhow::Result<()>,
+}
+
+impl<'a> Run<'a> {
+    /// A graph of this run, recorded.
+    pub fn graph(&self) -> Graph<'a> {
+        let graph = Graph::recording(self.ctx, self.params);
+        match self.observer {
+            Some(observer) => graph.observed(Arc::clone(observer)),
+            None => graph,
+        }
+    }
+}
+
+/// A network with its data.
+pub trait Net: Debug {
+    /// Forward and backward of a microbatch. The loss `[1]` is its part in the step's, and stays on the device.
+    ///
+    /// # Errors
+    /// Those of the operators.
+    fn run(&self, run: &mut Run<'_>, microbatch: usize) -> anyhow::Result<Tensor>;
+}
+
+/// The network of those sizes and its parameters, random.
+///
+/// # Errors
+/// For sizes that the models don't take; those of allocation.
+pub fn build(ctx: &Context, sizes: &Sizes, dtype: DType) -> anyhow::Result<(Box<dyn Net>, Parameters)> {
+    match sizes.module()? {
+        Module::Llm(described) => {
+            let (net, params) = llm::build(ctx, sizes, described, dtype)?;
+            Ok((Box::new(net), params))
+        }
+        Module::Generator(described) => {
+            let (net, params) = generator::build(ctx, sizes, described, dtype)?;
+            Ok((Box::new(net), params))
+        }
+    }
+}
+
+/// What the gradient of a loss starts from.
+///
+/// # Errors
+/// Those of allocation.
+pub fn one(ctx: &Context) -> Result<Tensor> {
+    Tensor::from_slice(ctx, &[1.0f32], &[1])
+}
