@@ -5,7 +5,9 @@
 //! same order: which bits come out depends on the problem and the family. Hopper has a family of its own, whose tensor cores add in theirs.
 
 mod autotune;
+mod facts;
 mod finish;
+mod form;
 mod hopper;
 mod launch;
 mod problem;
@@ -16,7 +18,7 @@ mod variants;
 mod views;
 
 pub use autotune::{AUTOTUNE, Timing, measure};
-pub(crate) use launch::programs;
+pub(crate) use form::programs;
 pub use problem::Problem;
 pub use variant::{Family, Variant};
 pub use variants::variants;

@@ -1,8 +1,8 @@
 // Matrix products of bf16 on Hopper: tiles come by TMA, products are the warpgroups' own (wgmma), fp32 sums.
 //
-// Knobs: TILE_M x TILE_N of the result to a tile, STAGES tiles of a and b in flight, CLUSTER blocks (1 or 2, one above the other) that load
-// each tile of b together; A_TRANSPOSED when a is stored [k, m], B_TRANSPOSED when b is stored [n, k]; OUT and ACTIVATION of the
-// epilogue, BAND of the order of tiles.
+// Knobs: TILE_M x TILE_N of the result to a tile, STAGES tiles of a and b in flight; CLUSTER_M x CLUSTER_N blocks to a cluster, a single one or
+// several in a line: those one above the other (CLUSTER_M) load each tile of b together, those side by side (CLUSTER_N) each tile of a;
+// A_TRANSPOSED when a is stored [k, m], B_TRANSPOSED when b is stored [n, k]; OUT and ACTIVATION of the epilogue, BAND of the order of tiles.
 #include "bigmac.cuh"
 #include "hopper.cuh"
 #include "product/epilogue.cuh"
@@ -10,6 +10,9 @@
 
 /// Elements of k to a stage: a row of the 128-byte swizzle.
 constexpr int TILE_K = 64;
+/// Blocks to a cluster, which share one of the factors.
+constexpr int CLUSTER = CLUSTER_M * CLUSTER_N;
+static_assert(CLUSTER_M == 1 || CLUSTER_N == 1, "a block's rank says which share of the one factor it loads for all");
 /// A warpgroup loads, the others each compute as many rows of the tile.
 constexpr int GROUP = 128, CONSUMERS = 2, THREADS = GROUP * (1 + CONSUMERS);
 /// Products of 64 rows to a consumer.
@@ -20,7 +23,8 @@ constexpr int STORE_COLUMNS = 128 / sizeof(Out), STORE_SUMS = STORE_COLUMNS * (A
 /// Tiles on their way out, per consumer.
 constexpr int STORES = 2;
 constexpr int BARRIERS = STAGES * STAGE_BYTES + CONSUMERS * STORES * STORE_BYTES;
-static_assert(TILE_M % (CONSUMERS * 64) == 0 && TILE_N % STORE_SUMS == 0 && TILE_N % (64 * CLUSTER) == 0, "whole products, stores, loads");
+static_assert(TILE_M % (CONSUMERS * 64) == 0 && TILE_N % STORE_SUMS == 0, "whole products and stores");
+static_assert(TILE_M % (64 * CLUSTER_N) == 0 && TILE_N % (64 * CLUSTER_M) == 0, "whole loads");
 
 /// A tile of c: its matrix, and of c's matrices the one that takes it; first row, column and element of k; stages that its sums take.
 struct Place {
@@ -33,16 +37,16 @@ struct Walk {
     i32 k, per_split;
 
     METHOD Walk(i32 m, i32 n, i32 k, i32 matrices, i32 splits, i32 per_split)
-        : rows(ceil_div(m, TILE_M * CLUSTER)), columns(ceil_div(n, TILE_N)), matrices(matrices), count(rows * columns * matrices * splits),
-          k(k), per_split(per_split) {}
+        : rows(ceil_div(m, TILE_M * CLUSTER_M)), columns(ceil_div(n, TILE_N * CLUSTER_N)), matrices(matrices),
+          count(rows * columns * matrices * splits), k(k), per_split(per_split) {}
 
     /// Number `index` of all, for block `rank` of the cluster.
     METHOD Place at(u32 index, u32 rank) const {
         const u32 target = index / (rows * columns);
         const Tile tile = tile_at(index % (rows * columns), rows, columns);
         const i32 start = i32(target / matrices) * per_split;
-        return {i32(target % matrices), i32(target), i32(tile.row * CLUSTER + rank) * TILE_M, tile.column * TILE_N, start,
-                ceil_div(least(per_split, k - start), TILE_K)};
+        const i32 row = tile.row * CLUSTER_M + (CLUSTER_M > 1 ? i32(rank) : 0), column = tile.column * CLUSTER_N + (CLUSTER_N > 1 ? i32(rank) : 0);
+        return {i32(target % matrices), i32(target), row * TILE_M, column * TILE_N, start, ceil_div(least(per_split, k - start), TILE_K)};
     }
 };
 
@@ -185,8 +189,8 @@ DEV void store_sums(float (&sums)[TILE_N / 2], const Result& to, const TensorMap
 #endif
 
 /// `c = epilogue(a b)` for each of `matrices`; a is m x k and b is k x n, both with k > 0, as the maps describe them, in tiles of 64 elements
-/// by TILE_M or TILE_N / CLUSTER lines along k, or 64 along m or n by TILE_K; c in tiles of 128 bytes by 64 rows. With several `splits`, split s
-/// sums elements s per_split (a multiple of TILE_K) up to (s + 1) per_split of k, and its matrices follow behind those of s - 1.
+/// by TILE_M / CLUSTER_N or TILE_N / CLUSTER_M lines along k, or 64 along m or n by TILE_K; c in tiles of 128 bytes by 64 rows. With several
+/// `splits`, split s sums elements s per_split (a multiple of TILE_K) up to (s + 1) per_split of k, and its matrices follow behind those of s - 1.
 /// grid any number of clusters, block THREADS, shared memory BARRIERS + 16 STAGES bytes.
 ///
 /// One thread of the first warpgroup loads tile after tile, STAGES of them ahead of the other two warpgroups, each of which computes half the
@@ -231,8 +235,8 @@ KERNEL __launch_bounds__(THREADS, 1) void product_hopper(const __grid_constant__
                     char* stage = shared + ring.stage * STAGE_BYTES;
                     mbarrier_wait(empty + ring.stage, ring.parity ^ 1);
                     mbarrier_expect(full + ring.stage, STAGE_BYTES);
-                    load_factor<TILE_M, !A_TRANSPOSED, 1>(stage, &a_map, full + ring.stage, place.row, at, place.matrix, rank);
-                    load_factor<TILE_N, B_TRANSPOSED, CLUSTER>(stage + A_BYTES, &b_map, full + ring.stage, place.column, at,
+                    load_factor<TILE_M, !A_TRANSPOSED, CLUSTER_N>(stage, &a_map, full + ring.stage, place.row, at, place.matrix, rank);
+                    load_factor<TILE_N, B_TRANSPOSED, CLUSTER_M>(stage + A_BYTES, &b_map, full + ring.stage, place.column, at,
                                                                place.matrix, rank);
                 }
             }

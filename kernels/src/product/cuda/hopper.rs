@@ -1,6 +1,8 @@
 //! Hopper's own kernel: what it takes, and its launch.
 
+use super::facts::{Chip, Facts};
 use super::finish::{Finish, INCLUDES, Target};
+use super::form::Form;
 use super::variant::{Family, Variant};
 use super::{Activation, Factor, Problem};
 use bigmac_runtime::gpu::{Arg, Launch, Source, Swizzle, TensorMap, TensorMapShape};
@@ -20,9 +22,10 @@ const STORE_LINES: usize = 64;
 /// Bytes of c on their way out: two stores for each computing warpgroup.
 const STORES: usize = 2 * 2 * STORE_LINES * LINE;
 
-/// A variant of `product/hopper.cu`: its number and name, the tile, stages, blocks to a cluster, rows of clusters to a band, and rate.
+/// A variant of `product/hopper.cu`: its number and name, the tile, stages, blocks of a cluster along m and n, rows of clusters to a band,
+/// and rate.
 macro_rules! hopper {
-    ($number:literal, $name:literal, $m:literal x $n:literal, $stages:literal, $cluster:literal, $band:literal, $rate:literal) => {
+    ($number:literal, $name:literal, $m:literal x $n:literal, $stages:literal, $cluster_m:literal x $cluster_n:literal, $band:literal, $rate:literal) => {
         Variant {
             number: $number,
             name: $name,
@@ -31,7 +34,8 @@ macro_rules! hopper {
                 ("TILE_M", $m),
                 ("TILE_N", $n),
                 ("STAGES", $stages),
-                ("CLUSTER", $cluster),
+                ("CLUSTER_M", $cluster_m),
+                ("CLUSTER_N", $cluster_n),
                 ("BAND", $band),
             ],
             tile: [$m, $n, TILE_K],
@@ -43,49 +47,56 @@ macro_rules! hopper {
     };
 }
 
-/// Rates beside those of mma.sync, which reaches three fifths of what wgmma does. In pairs, two blocks share the loads of b. Bands are such
-/// that about as many rows of c as columns are under way on 132 multiprocessors.
-pub(super) const VARIANTS: [Variant; 7] = [
-    hopper!(100, "hopper 128x256x64", 128 x 256, 4, 1, 16, 1.55),
-    hopper!(101, "hopper 256x128x64", 256 x 128, 4, 1, 8, 1.5),
-    hopper!(102, "hopper 128x128x64", 128 x 128, 6, 1, 12, 1.35),
-    hopper!(103, "hopper 128x192x64", 128 x 192, 4, 1, 14, 1.45),
-    hopper!(104, "hopper 128x64x64", 128 x 64, 8, 1, 8, 1.0),
-    hopper!(105, "hopper pairs 128x256x64", 128 x 256, 4, 2, 8, 1.6),
-    hopper!(106, "hopper pairs 256x128x64", 256 x 128, 4, 2, 4, 1.55),
+/// Rates beside those of mma.sync, which reaches three fifths of what wgmma does: those of the products alone, since the choice counts loads
+/// beside them. Estimates, until they are measured. Bands are such that about as many rows of c as columns are under way on 132
+/// multiprocessors.
+///
+/// A pair shares the larger factor of its tiles: b of 128x256, a of 256x128. Pairs of 128x128 could share either; they share a, as two tiles
+/// side by side suit a width, mostly a multiple of 256, and tokens end anywhere. Number 106 is not to be used again: it was pairs of 256x128
+/// that shared b.
+pub(super) const VARIANTS: [Variant; 8] = [
+    hopper!(100, "hopper 128x256x64", 128 x 256, 4, 1 x 1, 16, 1.55),
+    hopper!(101, "hopper 256x128x64", 256 x 128, 4, 1 x 1, 8, 1.5),
+    hopper!(102, "hopper 128x128x64", 128 x 128, 6, 1 x 1, 12, 1.35),
+    hopper!(103, "hopper 128x192x64", 128 x 192, 4, 1 x 1, 14, 1.45),
+    hopper!(104, "hopper 128x64x64", 128 x 64, 8, 1 x 1, 8, 1.0),
+    hopper!(105, "hopper pairs 128x256x64", 128 x 256, 4, 2 x 1, 8, 1.6),
+    hopper!(107, "hopper pairs 256x128x64", 256 x 128, 4, 1 x 2, 8, 1.55),
+    hopper!(108, "hopper pairs 128x128x64", 128 x 128, 6, 1 x 2, 12, 1.35),
 ];
-
-/// The value of a knob.
-fn knob(variant: &Variant, name: &str) -> usize {
-    variant.knobs.iter().find(|(n, _)| *n == name).map_or(1, |&(_, value)| value as usize)
-}
 
 /// True when `variant` can do the problem, on Hopper or in replay: bf16, lines and matrices that start at multiples of 16 bytes, an even
 /// number of columns, each matrix of a batch in its own place; and what has no room for GELU's error function beside the sums.
-pub(super) fn takes(ctx: &Context, variant: &Variant, problem: &Problem<'_>) -> bool {
-    let Problem { m, n, k, batch, .. } = *problem;
-    let epilogue = &problem.epilogue;
+pub(super) fn takes(variant: &Variant, chip: Chip<'_>, facts: &Facts) -> bool {
+    let [_, n, k] = facts.extents;
+    let Form { aligned, out, activation, .. } = facts.form;
+    // Columns of the product that a store takes side by side.
+    let sums = LINE / out.size() * if activation == Activation::SiluGate { 2 } else { 1 };
+    ["sm_90a", "replay"].contains(&chip.target)
+        && facts.dtype == DType::BF16
+        && k > 0
+        && n.is_multiple_of(2)
+        && variant.tile[1].is_multiple_of(sums)
+        && activation != Activation::GeluExact
+        && aligned
+        && facts.addressable
+}
+
+/// True when the tensor memory accelerator can address the matrices of a batch and c, and the epilogue can read pairs of what it adds. That
+/// factors are aligned is for [`Problem::is_aligned`].
+pub(super) fn addressable(problem: &Problem<'_>) -> bool {
+    let Problem { m, batch, ref epilogue, ref out, .. } = *problem;
+    let size = out.tensor.dtype().size();
     let gated = epilogue.activation == Activation::SiluGate;
-    let size = problem.out.tensor.dtype().size();
-    // Elements that a store takes side by side, and what of them a pair of the epilogue reads.
-    let sums = LINE / size * if gated { 2 } else { 1 };
     let at = |arg: Result<Arg>, bytes: usize| match arg {
         Ok(Arg::Pointer(address)) => address.is_multiple_of(bytes as u64),
         _ => false,
     };
     let apart = |stride: usize, count: usize| count <= 1 || stride > 0 && (stride * size).is_multiple_of(16);
-    let device = ctx.gpu().map_or("", |gpu| gpu.driver().target());
-    ["sm_90a", "replay"].contains(&device)
-        && problem.dtype() == DType::BF16
-        && k > 0
-        && n.is_multiple_of(2)
-        && variant.tile[1].is_multiple_of(sums)
-        && epilogue.activation != Activation::GeluExact
-        && problem.is_aligned().unwrap_or(false)
-        && (batch.count <= 1 || batch.a > 0 && batch.b > 0)
-        && apart(problem.out.leading, m)
+    (batch.count <= 1 || batch.a > 0 && batch.b > 0)
+        && apart(out.leading, m)
         && apart(batch.c, batch.count)
-        && at(problem.out.tensor.arg_at(problem.out.offset), 16)
+        && at(out.tensor.arg_at(out.offset), 16)
         && epilogue.bias.is_none_or(|bias| at(bias.arg(), 4))
         && epilogue.residual.is_none_or(|residual| !gated && at(residual.arg(), 2 * size))
 }
@@ -155,14 +166,16 @@ pub(super) fn run(
 ) -> Result<()> {
     let Problem { op, m, n, k, batch, ref a, ref b, .. } = *problem;
     let [tile_m, tile_n, _] = variant.tile;
-    let cluster = knob(variant, "CLUSTER");
-    let tiles = m.div_ceil(tile_m * cluster) * n.div_ceil(tile_n) * batch.count * target.splits;
-    let processors = ctx.gpu().map_or(1, |gpu| gpu.driver().processors());
-    let clusters = tiles.min((processors / cluster).max(1));
+    let [cluster_m, cluster_n] = variant.cluster();
+    let cluster = cluster_m * cluster_n;
+    let tiles = m.div_ceil(tile_m * cluster_m) * n.div_ceil(tile_n * cluster_n) * batch.count * target.splits;
+    let clusters = tiles.min((Chip::of(ctx).processors / cluster).max(1));
 
+    // Of the factor that a cluster has in common, each block loads its share.
+    let (a_lines, b_lines) = (tile_m / cluster_n, tile_n / cluster_m);
     let height = |along_k: bool, lines: usize| if along_k { lines } else { TILE_K };
-    let a_map = Lines::of(a, batch.count, batch.a)?.map(ctx, op, height(!a.transposed, tile_m))?;
-    let b_map = Lines::of(b, batch.count, batch.b)?.map(ctx, op, height(b.transposed, tile_n / cluster))?;
+    let a_map = Lines::of(a, batch.count, batch.a)?.map(ctx, op, height(!a.transposed, a_lines))?;
+    let b_map = Lines::of(b, batch.count, batch.b)?.map(ctx, op, height(b.transposed, b_lines))?;
     let c = Lines {
         address: target.c,
         size: target.dtype.size(),

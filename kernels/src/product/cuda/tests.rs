@@ -1,5 +1,6 @@
 //! Kernels on the replay against f64, with everything that can be asked of them.
 
+mod choice;
 mod hopper;
 
 use super::*;
@@ -387,32 +388,6 @@ fn what_does_not_fit_is_told() {
     assert!(error.to_string().contains("ffma 64x64x8"), "{error}");
     let overlapping = Output { leading: 4, ..Output::new(&mut c, 5) };
     shape(multiply(&ctx, "test", x, y, overlapping, plain, Batch::ONE));
-}
-
-#[test]
-fn the_rule_fills_the_device() {
-    let Some(gpu) = gpus().unwrap().first() else { return };
-    let ctx = Context::on_gpu(0, 1, gpu).unwrap();
-    let choice = |m: usize, n: usize, k: usize, transposed: bool, dtype| {
-        let [a, b, mut c] =
-            [m * k, k * n, m * n].map(|len| Tensor::shape_only(&bigmac_runtime::Spec::new(&[len], dtype)));
-        let b = if transposed { Factor::new(&b, n, k).transposed() } else { Factor::new(&b, k, n) };
-        let out = Output::new(&mut c, n);
-        let problem =
-            Problem::new("test", Factor::new(&a, m, k), b, out, Epilogue::default(), Batch::ONE).unwrap();
-        let splits = variants::splits(&problem);
-        (variants::choose(&ctx, &problem, splits).unwrap(), splits)
-    };
-    // A decoded token reads the weight once; without contiguous columns, by narrow tiles and in parts.
-    assert_eq!(choice(1, 4096, 4096, true, DType::BF16).0.family, Family::FewRows);
-    let (narrow, parts) = choice(4, 4096, 4096, false, DType::BF16);
-    assert!(narrow.tile[0] <= 32 && parts > 1, "{narrow:?} {parts}");
-    // A layer's weight gradient over many tokens has few elements and long sums.
-    let (_, parts) = choice(256, 256, 1 << 15, false, DType::BF16);
-    assert!(parts >= 8, "{parts}");
-    let (large, parts) = choice(8192, 8192, 8192, true, DType::BF16);
-    assert!(large.tile[0] * large.tile[1] >= 128 * 128 && parts == 1, "{large:?}");
-    assert_eq!(choice(4096, 4096, 4096, true, DType::F32).0.family, Family::Ffma);
 }
 
 #[test]

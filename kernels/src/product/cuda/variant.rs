@@ -32,6 +32,15 @@ pub struct Variant {
     pub shared: usize,
     /// Blocks that one multiprocessor holds.
     pub resident: usize,
-    /// Of the multiprocessor's peak, what full tiles reach.
+    /// Of the multiprocessor's peak, what full tiles reach; on Hopper while their loads keep up.
     pub rate: f64,
+}
+
+impl Variant {
+    /// Blocks along m and along n that make up a cluster: they start together and share the loads of a factor.
+    pub fn cluster(&self) -> [usize; 2] {
+        ["CLUSTER_M", "CLUSTER_N"].map(|name| {
+            self.knobs.iter().find(|(knob, _)| *knob == name).map_or(1, |&(_, value)| value as usize)
+        })
+    }
 }

@@ -1,5 +1,6 @@
 //! The kernels there are, and the rule that picks one.
 
+use super::facts::{Chip, Facts};
 use super::variant::{Family, Variant};
 use super::{Problem, hopper};
 use bigmac_runtime::{Context, DType, Error, Result};
@@ -94,60 +95,81 @@ pub fn variants() -> &'static [Variant] {
 const FEW: usize = 8;
 
 impl Variant {
-    /// True when this kernel can do the problem.
+    /// True when this kernel can do the problem; false too when its tensors have no addresses.
     pub fn takes(&self, ctx: &Context, problem: &Problem<'_>) -> bool {
+        Facts::of(problem).is_ok_and(|facts| self.fits(Chip::of(ctx), &facts))
+    }
+
+    /// True when this kernel can do such a problem on such a device.
+    pub(super) fn fits(&self, chip: Chip<'_>, facts: &Facts) -> bool {
         match self.family {
-            Family::Mma => problem.dtype() == DType::BF16,
-            Family::Ffma => problem.dtype() == DType::F32,
-            Family::FewRows => problem.m <= FEW && !problem.a.transposed && problem.b.transposed,
-            Family::Hopper => hopper::takes(ctx, self, problem),
+            Family::Mma => facts.dtype == DType::BF16,
+            Family::Ffma => facts.dtype == DType::F32,
+            Family::FewRows => facts.extents[0] <= FEW && facts.form.transposed == [false, true],
+            Family::Hopper => hopper::takes(self, chip, facts),
         }
     }
 
-    /// Seconds to expect of the problem, up to a factor, on a device of so many multiprocessors: rounds of blocks over them, each as
-    /// long as its tile is large.
-    fn cost(&self, problem: &Problem<'_>, splits: usize, processors: usize) -> f64 {
+    /// Seconds to expect of the problem, up to a factor: rounds of clusters over the multiprocessors, each as long as a block's products
+    /// take, or its loads. A cluster that reaches past the last row or column takes its multiprocessors all the same.
+    fn cost(&self, chip: Chip<'_>, facts: &Facts, splits: usize) -> f64 {
         /// What filling and draining a block costs, in terms of the sum.
         const OVERHEAD: usize = 160;
-        let [tile_m, tile_n, _] = self.tile;
-        let tiles = problem.m.div_ceil(tile_m) * problem.n.div_ceil(tile_n);
-        let blocks = tiles * problem.batch.count * splits;
-        let rounds = blocks.div_ceil(processors);
-        let depth = problem.k.div_ceil(splits) + OVERHEAD;
-        (rounds * tile_m * tile_n * depth) as f64 / self.rate
+        /// What a line of a tile costs on Hopper when all multiprocessors load, in elements of a tile at rate 1: about 6.5 TB/s of the L2 cache
+        /// beside 440 TFLOP/s. So a tile of 128x128 that is loaded alone doesn't go beyond 1.
+        const LINE: f64 = 66.0;
+        let ([m, n, k], [tile_m, tile_n, _]) = (facts.extents, self.tile);
+        let [cluster_m, cluster_n] = self.cluster();
+        let tiles = m.div_ceil(tile_m * cluster_m) * n.div_ceil(tile_n * cluster_n);
+        let clusters = tiles * facts.count * splits;
+        let at_once = (chip.processors / (cluster_m * cluster_n)).max(1);
+        let steps = clusters.div_ceil(at_once) * (k.div_ceil(splits) + OVERHEAD);
+        let products = (steps * tile_m * tile_n) as f64 / self.rate;
+        if chip.target != "sm_90a" {
+            return products;
+        }
+        // Of the factor that a cluster has in common, each block loads its share.
+        let lines = tile_m / cluster_n + tile_n / cluster_m;
+        let busy = (clusters.min(at_once) * cluster_m * cluster_n) as f64 / chip.processors as f64;
+        products.max((steps * lines) as f64 * LINE * busy)
     }
 }
 
 /// In how many parts the sums over k are cut: few elements with long sums don't fill a device otherwise. A rule on the shape alone, so
 /// that the same problem gives the same bits on every device.
 pub(super) fn splits(problem: &Problem<'_>) -> usize {
+    parts([problem.m, problem.n, problem.k], problem.batch.count)
+}
+
+/// The rule of [`splits`], for `count` products of m x n elements of k terms.
+pub(super) fn parts([m, n, k]: [usize; 3], count: usize) -> usize {
     /// Tiles of 64 x 64 that are enough.
     const ENOUGH: usize = 96;
     /// Blocks to have when they are not: two for each of a large device's multiprocessors.
     const WANTED: usize = 264;
     /// Terms to a part at least, so that adding the parts up costs little.
     const SHORTEST: usize = 512;
-    let tiles = problem.m.div_ceil(64) * problem.n.div_ceil(64) * problem.batch.count;
-    if tiles == 0 || tiles >= ENOUGH { 1 } else { (WANTED / tiles).min(problem.k / SHORTEST).max(1) }
+    let tiles = m.div_ceil(64) * n.div_ceil(64) * count;
+    if tiles == 0 || tiles >= ENOUGH { 1 } else { (WANTED / tiles).min(k / SHORTEST).max(1) }
 }
 
 /// The kernel to expect the most of.
 ///
 /// # Errors
-/// [`Error::Argument`] when there is none.
+/// [`Error::Argument`] when there is none; as [`Facts::of`].
 pub(super) fn choose(ctx: &Context, problem: &Problem<'_>, splits: usize) -> Result<&'static Variant> {
-    let processors = ctx.gpu().map_or(0, |gpu| gpu.driver().processors()).max(1);
-    // A replay says nothing of Hopper's speed, so there it is taken where it is asked for.
-    let fast = |v: &Variant| {
-        v.family != Family::Hopper || ctx.gpu().is_some_and(|gpu| gpu.driver().target() == "sm_90a")
-    };
-    let takes = || VARIANTS.iter().filter(|v| fast(v) && v.takes(ctx, problem));
-    if let Some(few) = takes().find(|v| v.family == Family::FewRows) {
-        return Ok(few);
-    }
-    takes()
-        .min_by(|x, y| x.cost(problem, splits, processors).total_cmp(&y.cost(problem, splits, processors)))
+    fastest(Chip::of(ctx), &Facts::of(problem)?, splits)
         .ok_or_else(|| Error::argument(problem.op, "no kernel multiplies such factors"))
+}
+
+/// The rule of [`choose`], for what it goes by.
+pub(super) fn fastest(chip: Chip<'_>, facts: &Facts, splits: usize) -> Option<&'static Variant> {
+    // A replay says nothing of Hopper's speed, so there it is taken where it is asked for.
+    let fast = |v: &Variant| v.family != Family::Hopper || chip.target == "sm_90a";
+    let fitting = || VARIANTS.iter().filter(|v| fast(v) && v.fits(chip, facts));
+    let cost = |v: &Variant| v.cost(chip, facts, splits);
+    let by_cost = || fitting().min_by(|x, y| cost(x).total_cmp(&cost(y)));
+    fitting().find(|v| v.family == Family::FewRows).or_else(by_cost)
 }
 
 /// That `variant` can do the problem.

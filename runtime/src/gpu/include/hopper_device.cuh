@@ -16,11 +16,13 @@ DEV void mbarrier_expect(u64* barrier, u32 bytes) {
 DEV void mbarrier_arrive(u64* barrier) {
     asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(shared_address(barrier)) : "memory");
 }
-/// Arrives at the barrier that lies at the same place in block `rank` of the cluster.
+/// Arrives at the barrier that lies at the same place in block `rank` of the cluster, and so hands back to it what this thread's warpgroup
+/// has read by wgmma and waited for. Of what the thread itself wrote or read, nothing is ordered for the other block: with
+/// `.release.cluster` every arrival would be a fence for the whole GPU (MEMBAR.ALL.GPU), in every step of a product's main loop. Reads that
+/// have ended need none: the other block overwrites what was read after it has seen the arrival. (CUTLASS, ClusterBarrier::arrive.)
 DEV void mbarrier_arrive_at(u64* barrier, u32 rank) {
-    asm volatile(
-        "{.reg .b32 remote; mapa.shared::cluster.u32 remote, %0, %1; mbarrier.arrive.release.cluster.shared::cluster.b64 _, [remote];}" ::"r"(
-            shared_address(barrier)), "r"(rank) : "memory");
+    asm volatile("{.reg .b32 remote; mapa.shared::cluster.u32 remote, %0, %1; mbarrier.arrive.shared::cluster.b64 _, [remote];}" ::"r"(
+                     shared_address(barrier)), "r"(rank) : "memory");
 }
 /// Waits until the phase of that parity has ended.
 DEV void mbarrier_wait(u64* barrier, u32 parity) {
