@@ -106,7 +106,7 @@ fn steps_on_a_replay_launch_kernels_in_bf16() {
             format!("--model {model} --device replay --small --layers 1 --tokens 32 --sequence 32 --steps 2");
         let row = json(&format!("{args} --warmup 0"));
         check(&row, model);
-        assert_eq!((&row["device"], &row["dtype"]), (&"replay".into(), &"bf16".into()));
+        assert_eq!((&row["device"], &row["dtype"]), (&"replay of kernels on the CPU".into(), &"bf16".into()));
         // Every application is a kernel at least, views aside.
         let applied = row["operators"].as_array().unwrap().iter().filter(|line| number(line, "bytes") > 0.0);
         let applied: f64 = applied.map(|line| number(line, "calls")).sum();

@@ -62,7 +62,7 @@ pub struct Line {
 pub struct Observed {
     /// By operator and phase.
     pub lines: Vec<Line>,
-    /// Seconds of the first operator of all.
+    /// Seconds of the operators before [`Ledger::begun`].
     pub first: f64,
 }
 
@@ -84,6 +84,8 @@ pub struct Ledger {
 struct Entries {
     begin: Moment,
     list: Vec<Entry>,
+    /// How many of them were there when the step had begun.
+    begun: usize,
     failed: Option<DriverError>,
 }
 
@@ -102,7 +104,7 @@ impl Ledger {
     /// # Errors
     /// The driver's.
     pub fn new(clock: &Clock) -> DriverResult<Arc<Ledger>> {
-        let entries = Entries { begin: clock.now()?, list: Vec::new(), failed: None };
+        let entries = Entries { begin: clock.now()?, list: Vec::new(), begun: 0, failed: None };
         Ok(Arc::new(Ledger { clock: clock.clone(), entries: Mutex::new(entries) }))
     }
 
@@ -120,6 +122,12 @@ impl Ledger {
         }
     }
 
+    /// The step's first operators have been written down.
+    pub fn begun(&self) {
+        let mut entries = self.entries();
+        entries.begun = entries.list.len();
+    }
+
     /// Adds it all up, when the device is done, and begins again.
     ///
     /// # Errors
@@ -130,13 +138,14 @@ impl Ledger {
             return Err(error);
         }
         let mut lines: BTreeMap<(Phase, &'static str), Line> = BTreeMap::new();
-        let mut first = None;
+        let (mut first, begun) = (0.0, std::mem::take(&mut entries.begun));
         let now = self.clock.now()?;
         let mut before = std::mem::replace(&mut entries.begin, now);
-        for Entry { operator, phase, flops, bytes, end } in std::mem::take(&mut entries.list) {
+        let list = std::mem::take(&mut entries.list);
+        for (number, Entry { operator, phase, flops, bytes, end }) in list.into_iter().enumerate() {
             let took = self.clock.seconds(&before, &end)?;
             self.clock.forget(std::mem::replace(&mut before, end));
-            first.get_or_insert(took);
+            first += if number < begun { took } else { 0.0 };
             let empty = Line { operator, phase, calls: 0, seconds: 0.0, flops: 0.0, bytes: 0.0 };
             let line = lines.entry((phase, operator)).or_insert(empty);
             line.calls += 1;
@@ -147,7 +156,7 @@ impl Ledger {
         self.clock.forget(before);
         let mut lines: Vec<Line> = lines.into_values().collect();
         lines.sort_by(|a, b| b.seconds.total_cmp(&a.seconds));
-        Ok(Observed { lines, first: first.unwrap_or_default() })
+        Ok(Observed { lines, first })
     }
 }
 

@@ -44,7 +44,7 @@ impl Report<'_> {
     }
 
     /// Seconds that the device has nothing to do between the last kernel of a step and the first of the next, in the median: until the first
-    /// operator is through, less what that takes in a step that is observed.
+    /// operators are through, less what these take in a step that is observed.
     fn idle(&self) -> f64 {
         let until = Spread::of(self.timed.first.iter().copied()).map_or(0.0, |spread| spread.median);
         (until - self.observed.first).max(0.0)

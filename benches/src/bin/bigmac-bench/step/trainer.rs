@@ -43,7 +43,7 @@ struct Results {
 pub struct Timed {
     /// Seconds of each, from the end of the one before it on.
     pub seconds: Vec<f64>,
-    /// Of them, until the first operator was through.
+    /// Of them, until the first operators were through.
     pub first: Vec<f64>,
     /// Seconds until each was put behind the work so far.
     pub issued: Vec<f64>,
@@ -202,7 +202,10 @@ impl Trainer {
     /// Those of the operators and the driver.
     pub fn observe(&mut self) -> anyhow::Result<Observed> {
         let ledger = Ledger::new(&self.clock)?;
-        self.step(Some(&ledger), &mut || Ok(()))?;
+        self.step(Some(&ledger), &mut || {
+            ledger.begun();
+            Ok(())
+        })?;
         self.clock.wait()?;
         Ok(ledger.close()?)
     }
