@@ -183,7 +183,7 @@ fn stopped(ranks: usize, poison: Poison) -> Result<TrainError> {
 #[test]
 fn a_gradient_that_is_not_finite_is_told_with_its_step_and_changes_nothing() -> Result<()> {
     for (ranks, thread) in [(1, "rank-0"), (2, "rank-1")] {
-        for step in [0, 2, STEPS as usize - 1] {
+        for step in [0, STEPS as usize - 1] {
             let cause = stopped(ranks, Poison { kernel: "squares_partial", step, thread })?;
             let TrainError::Gradient { step: told, norm } = cause else { anyhow::bail!("{cause:?}") };
             assert_eq!((told, norm.is_nan()), (step as u64, true));
@@ -195,16 +195,13 @@ fn a_gradient_that_is_not_finite_is_told_with_its_step_and_changes_nothing() -> 
 #[test]
 fn a_loss_that_is_not_finite_is_told_by_the_rank_that_has_it_and_changes_nothing() -> Result<()> {
     for (ranks, thread) in [(1, "rank-0"), (2, "rank-1")] {
-        for step in [1, STEPS as usize - 1] {
-            let cause = stopped(ranks, Poison { kernel: "sum_partial", step, thread })?;
-            let TrainError::Execute(ExecuteError::NotFinite { step: told, part, value, rank, microbatch }) =
-                cause
-            else {
-                anyhow::bail!("{cause:?}");
-            };
-            assert_eq!((told, part, rank, microbatch), (step as u64, "token", ranks - 1, 0));
-            assert!(value.is_nan());
-        }
+        let cause = stopped(ranks, Poison { kernel: "sum_partial", step: 2, thread })?;
+        let TrainError::Execute(ExecuteError::NotFinite { step, part, value, rank, microbatch }) = cause
+        else {
+            anyhow::bail!("{cause:?}");
+        };
+        assert_eq!((step, part, rank, microbatch), (2, "token", ranks - 1, 0));
+        assert!(value.is_nan());
     }
     Ok(())
 }
