@@ -1,6 +1,12 @@
 //! Every program that launches can ask for, so that all of them are compiled, and their registers and spills compared with what is
 //! recorded, on machines without a GPU (`kernels/tests/resources.rs`).
 
+#[cfg(test)]
+mod recorder;
+
+#[cfg(test)]
+pub(crate) use recorder::Recorder;
+
 use crate::elementwise_cuda::variants;
 use crate::gather_rows::cuda::segment_variants;
 use crate::*;

@@ -1,23 +1,18 @@
 //! Attention on a GPU: tiles of queries or keys are listed on the host, blocks of a kernel take one each.
 
-use super::variants::{Form, Tiling, Warpgroups, padded, variants};
+use super::choice::{Inputs, Target, Wanted};
+use super::variants::{Form, Tiling, Warpgroups};
 use super::{Attention, Given, Problem};
-use bigmac_runtime::gpu::{Arg, Gpu, Launch, Source, Swizzle, TensorMapShape, Variants};
+use bigmac_runtime::gpu::{Arg, Gpu, Launch, Swizzle, TensorMapShape};
 use bigmac_runtime::memory::scopes;
 use bigmac_runtime::{Context, DType, Error, Result, Tensor};
 use std::cmp::Reverse;
 
-const TILE: (&str, &str) = ("attention/tile.cuh", include_str!("tile.cuh"));
-const INCLUDES: &[(&str, &str)] = &[TILE, ("attention/tiles.cuh", include_str!("tiles.cuh"))];
-static FORWARD: Source =
-    Source { file: "attention/forward.cu", text: include_str!("forward.cu"), includes: INCLUDES };
-static BACKWARD: Source =
-    Source { file: "attention/backward.cu", text: include_str!("backward.cu"), includes: INCLUDES };
-static HOPPER: Source =
-    Source { file: "attention/hopper.cu", text: include_str!("hopper.cu"), includes: &[TILE] };
-
 /// More tokens than this, and differences of places don't fit the kernels' integers.
 const MOST_TOKENS: usize = 1 << 29;
+
+/// Fewer blocks than this leave multiprocessors idle: two rounds of those of an H100.
+const MANY_BLOCKS: usize = 264;
 
 /// Threads of a block of the kernel `attention_rows`, several of which take a row.
 const ROWS_THREADS: usize = 256;
@@ -70,6 +65,20 @@ impl Problem<'_> {
         Err(Error::argument(Attention::NAME, message))
     }
 
+    /// What a call asks for: variant number `asked`, else one that suits the problem.
+    fn wanted(&self, asked: Option<usize>) -> Wanted {
+        asked.map_or_else(|| Wanted::Suitable { small: self.is_small() }, Wanted::Number)
+    }
+
+    /// True for few or short sequences.
+    fn is_small(&self) -> bool {
+        /// Rows of the first variants' tiles.
+        const ROWS: usize = 128;
+        let lengths = || self.bounds_q.windows(2).map(|w| w[1] - w[0]);
+        let tiles: usize = lengths().map(|n| n.div_ceil(ROWS)).sum();
+        tiles * self.heads < MANY_BLOCKS || lengths().all(|n| n <= ROWS / 2)
+    }
+
     /// The last arguments of all kernels over tiles.
     fn numbers(&self, tokens: usize) -> Result<[Arg; 5]> {
         let [heads, group, dim, tokens] =
@@ -78,57 +87,9 @@ impl Problem<'_> {
     }
 }
 
-/// A kernel for heads of `dim` columns, `ELEMENT` left open.
-fn launch(
-    source: &'static Source,
-    kernel: &'static str,
-    dim: usize,
-    aligned: bool,
-    tiling: &Tiling,
-) -> Launch {
-    let columns = padded(dim);
-    let launch = Launch::new(source, kernel).knob("HEAD", columns as i64).knob("EXACT", columns == dim);
-    tiling.set(launch.knob("ALIGNED", aligned))
-}
-
-/// What kernels are compiled with for some head sizes: the tuned ones, and the largest of those that share a variant.
-pub(super) fn programs() -> Vec<Variants> {
-    let mut programs = Vec::new();
-    let mut hopper = Variants::new(&HOPPER).elements(&[]).targets(&["sm_90a"]);
-    for (dtype, element, dims) in
-        [(DType::BF16, &["bf16"], &[64, 112, 128, 256][..]), (DType::F32, &["float"], &[128, 256])]
-    {
-        let mut forward = Variants::new(&FORWARD).elements(element);
-        let mut backward = Variants::new(&BACKWARD).elements(element);
-        for (&dim, aligned) in dims.iter().flat_map(|dim| [(dim, true), (dim, false)]) {
-            // What can't be read 16 bytes at a time is slow anyway: one variant of one size stands for all.
-            let most = if aligned { usize::MAX } else { usize::from(dim == 128) };
-            for variant in variants(dtype, dim).iter().take(most) {
-                match &variant.forward {
-                    Form::Warps(tiling) => {
-                        forward = forward.launched(&launch(&FORWARD, "", dim, aligned, tiling));
-                    }
-                    Form::Warpgroups(shape) => hopper = hopper.launched(&hopper_launch(dim, shape)),
-                }
-                for tiling in [&variant.keys, &variant.queries] {
-                    backward = backward.launched(&launch(&BACKWARD, "", dim, aligned, tiling));
-                }
-            }
-        }
-        programs.extend([forward, backward]);
-    }
-    programs.push(hopper);
-    programs
-}
-
-/// True when rows of the tensor's heads can be read 16 bytes at a time.
-fn aligned(tensor: &Tensor) -> Result<bool> {
-    let strides = tensor.strides()[..2].iter().all(|s| (s * tensor.dtype().size()).is_multiple_of(16));
-    Ok(strides && matches!(tensor.arg()?, Arg::Pointer(address) if address.is_multiple_of(16)))
-}
-
-fn all_aligned(tensors: &[&Tensor]) -> Result<bool> {
-    tensors.iter().try_fold(true, |all, tensor| Ok(all && aligned(tensor)?))
+/// True when the form of a variant's forward can take these inputs on the device.
+pub(super) fn takes(gpu: &Gpu, form: &Form, inputs: &[&Tensor]) -> Result<bool> {
+    Ok(Inputs::new(inputs)?.suit(form, Target::of(gpu.driver().target())))
 }
 
 /// Strides of tokens and heads of each.
@@ -144,34 +105,30 @@ fn operand(ctx: &Context, tensor: &Tensor) -> Result<Tensor> {
 /// The output, and the log-sum-exp of each query's scores `[heads, tokens]` when it is wanted.
 pub(super) fn forward(
     ctx: &Context,
+    gpu: &Gpu,
     problem: &Problem<'_>,
     inputs: [&Tensor; 3],
     asked: Option<usize>,
     keep_lse: bool,
 ) -> Result<(Tensor, Option<Tensor>)> {
-    let dtype = inputs[0].dtype();
     problem.check()?;
     let [q, k, v] = inputs.map(|t| operand(ctx, t));
     let (q, k, v) = (q?, k?, v?);
-    let inputs = [&q, &k, &v];
-    let aligned = all_aligned(&inputs)?;
-    let target = ctx.gpu().map(|gpu| gpu.driver().target());
-    // The tensor memory accelerator knows no tensors without elements.
-    let usable = aligned && padded(problem.dim) == problem.dim && !q.is_empty() && !k.is_empty();
-    let usable = usable && matches!(target, Some("sm_90a" | "replay"));
-    let variant = problem.variant(dtype, asked, usable && target == Some("sm_90a"))?;
-    let mut out = Tensor::empty(ctx, q.shape(), dtype)?;
+    let tensors = [&q, &k, &v];
+    let inputs = Inputs::new(&tensors)?;
+    let form = inputs.forward(problem.wanted(asked), Target::of(gpu.driver().target()))?;
+    let mut out = Tensor::empty(ctx, q.shape(), q.dtype())?;
     let lse_ctx = if keep_lse { ctx.clone() } else { ctx.in_scope(scopes::WORKSPACE) };
     let mut lse = Tensor::empty(&lse_ctx, &[problem.heads, q.shape()[0]], DType::F32)?;
-    match (&variant.forward, ctx.gpu()) {
-        (Form::Warps(tiling), _) => by_warps(ctx, problem, inputs, aligned, tiling, [&mut out, &mut lse])?,
-        (Form::Warpgroups(shape), Some(gpu)) if usable => {
-            by_warpgroups(ctx, gpu, problem, inputs, shape, [&mut out, &mut lse])?;
+    let launch = inputs.forward_launch(form);
+    match form {
+        Form::Warps(tiling) => {
+            let launch = launch.element(Attention::NAME, q.dtype())?;
+            let row_bytes = inputs.row_bytes();
+            by_warps(ctx, problem, launch, tiling, row_bytes, tensors, [&mut out, &mut lse])?;
         }
-        (Form::Warpgroups(_), _) => {
-            let message = "got a variant by warpgroups, which wants a GPU of sm_90a, some queries and keys, and rows that start at \
-                           multiples of 16 bytes; use another variant";
-            return Err(Error::argument(Attention::NAME, message));
+        Form::Warpgroups(shape) => {
+            by_warpgroups(ctx, gpu, problem, launch, shape, tensors, [&mut out, &mut lse])?;
         }
     }
     Ok((out, keep_lse.then_some(lse)))
@@ -180,43 +137,37 @@ pub(super) fn forward(
 fn by_warps(
     ctx: &Context,
     problem: &Problem<'_>,
-    [q, k, v]: [&Tensor; 3],
-    aligned: bool,
+    launch: Launch,
     tiling: &Tiling,
+    row_bytes: usize,
+    [q, k, v]: [&Tensor; 3],
     [out, lse]: [&mut Tensor; 2],
 ) -> Result<()> {
-    let dtype = q.dtype();
     let (table, tiles) = problem.table(ctx, tiling.rows(), false)?;
     // Queries, and stages of keys and values.
     let rows = tiling.rows() + 2 * tiling.stages * tiling.others;
-    let shared = rows * tiling.row_bytes(problem.dim, dtype) + tiling.scratch_bytes(dtype);
-    let launch = launch(&FORWARD, "attention_forward", problem.dim, aligned, tiling)
-        .element(Attention::NAME, dtype)?
+    let launch = launch
         .grid([tiles * problem.heads, 1, 1])
         .block(tiling.threads())
-        .shared(shared);
+        .shared(rows * row_bytes + tiling.scratch_bytes(q.dtype()));
     let mut args = vec![table.arg()?, q.arg()?, k.arg()?, v.arg()?, out.arg_mut()?, lse.arg_mut()?];
     args.extend(strides(&[q, k, v])?);
     args.extend(problem.numbers(q.shape()[0])?);
     ctx.launch(&launch, &args)
 }
 
-/// A kernel by warpgroups.
-fn hopper_launch(dim: usize, shape: &Warpgroups) -> Launch {
-    shape.set(Launch::new(&HOPPER, "attention_forward_hopper").knob("HEAD", dim as i64))
-}
-
 fn by_warpgroups(
     ctx: &Context,
     gpu: &Gpu,
     problem: &Problem<'_>,
-    inputs: [&Tensor; 3],
+    launch: Launch,
     shape: &Warpgroups,
+    [q, k, v]: [&Tensor; 3],
     [out, lse]: [&mut Tensor; 2],
 ) -> Result<()> {
     let (table, tiles) = problem.table(ctx, shape.rows(), false)?;
     let blocks = tiles * problem.heads;
-    let launch = hopper_launch(problem.dim, shape)
+    let launch = launch
         .grid([blocks.min(gpu.driver().processors()), 1, 1])
         .block(shape.threads())
         .shared(shape.shared_bytes(problem.dim));
@@ -238,7 +189,6 @@ fn by_warpgroups(
         );
         Ok(Arg::Map(map?))
     };
-    let [q, k, v] = inputs;
     let group = problem.heads / problem.key_heads;
     let args = [
         map(q, shape.rows())?,
@@ -263,42 +213,38 @@ pub(super) fn backward(
     given: &Given<'_>,
     asked: Option<usize>,
 ) -> Result<[Option<Tensor>; 3]> {
-    let dtype = given.inputs[0].dtype();
     problem.check()?;
-    let variant = problem.variant(dtype, asked, false)?;
     let [q, k, v] = given.inputs.map(|t| operand(ctx, t));
     let (q, k, v, dout) = (q?, k?, v?, operand(ctx, given.dout)?);
-    let tokens = q.shape()[0];
-    let inputs = [&q, &k, &v, &dout];
-    let aligned = all_aligned(&inputs)?;
-    let kernel = |name, tiling: &Tiling| {
-        launch(&BACKWARD, name, problem.dim, aligned, tiling).element(Attention::NAME, dtype)
-    };
+    let (dtype, tokens) = (q.dtype(), q.shape()[0]);
+    let tensors = [&q, &k, &v, &dout];
+    let inputs = Inputs::new(&tensors)?;
+    let variant = inputs.variant(problem.wanted(asked))?;
     let workspace = ctx.in_scope(scopes::WORKSPACE);
     let mut rows = Tensor::empty(&workspace, &[problem.heads, tokens, 2], DType::F32)?;
     let mut args = vec![given.out.arg()?, dout.arg()?, given.lse.arg()?, rows.arg_mut()?];
     args.extend(strides(&[&dout])?);
     args.extend([Arg::i32(problem.heads)?, Arg::i32(problem.dim)?, Arg::i32(tokens)?]);
-    let lanes = (padded(problem.dim) * dtype.size() / 16).next_power_of_two().min(32);
-    let blocks = (tokens * problem.heads).div_ceil(ROWS_THREADS / lanes);
-    let launch = kernel("attention_rows", &variant.queries)?.grid([blocks, 1, 1]).block(ROWS_THREADS);
-    ctx.launch(&launch, &args)?;
+    let blocks = (tokens * problem.heads).div_ceil(ROWS_THREADS / inputs.lanes());
+    let launch = inputs.rows_launch(&variant.queries).element(Attention::NAME, dtype)?;
+    ctx.launch(&launch.grid([blocks, 1, 1]).block(ROWS_THREADS), &args)?;
 
-    let run = |name, tiling: &Tiling, of_keys, grads: &mut [&mut Tensor]| {
+    let run = |launch: Launch, tiling: &Tiling, of_keys, grads: &mut [&mut Tensor]| {
         let (table, tiles) = problem.table(ctx, tiling.rows(), of_keys)?;
         // The block's own two tiles, stages of two passing ones, and two floats for each of their rows.
         let shared_rows = 2 * tiling.rows() + 2 * tiling.stages * tiling.others;
-        let shared = shared_rows * tiling.row_bytes(problem.dim, dtype)
+        let shared = shared_rows * inputs.row_bytes()
             + tiling.stages * tiling.others * 8
             + tiling.scratch_bytes(dtype);
         let heads = if of_keys { problem.key_heads } else { problem.heads };
         let blocks = tiles * heads * tiling.parts;
-        let launch = kernel(name, tiling)?.grid([blocks, 1, 1]).block(tiling.threads()).shared(shared);
+        let launch = launch.element(Attention::NAME, dtype)?;
+        let launch = launch.grid([blocks, 1, 1]).block(tiling.threads()).shared(shared);
         let mut args = vec![table.arg()?, q.arg()?, k.arg()?, v.arg()?, dout.arg()?, rows.arg()?];
         for grad in grads {
             args.push(grad.arg_mut()?);
         }
-        args.extend(strides(&inputs)?);
+        args.extend(strides(&tensors)?);
         args.extend(problem.numbers(tokens)?);
         ctx.launch(&launch, &args)
     };
@@ -306,7 +252,7 @@ pub(super) fn backward(
     let mut dq = None;
     if need_q {
         let mut grad = Tensor::empty(ctx, q.shape(), dtype)?;
-        run("attention_backward_queries", &variant.queries, false, &mut [&mut grad])?;
+        run(inputs.queries_launch(&variant.queries), &variant.queries, false, &mut [&mut grad])?;
         dq = Some(grad);
     }
     if !need_k && !need_v {
@@ -316,6 +262,6 @@ pub(super) fn backward(
     let scope = |wanted: bool| if wanted { ctx.clone() } else { workspace.clone() };
     let mut dk = Tensor::empty(&scope(need_k), k.shape(), dtype)?;
     let mut dv = Tensor::empty(&scope(need_v), v.shape(), dtype)?;
-    run("attention_backward_keys", &variant.keys, true, &mut [&mut dk, &mut dv])?;
+    run(inputs.keys_launch(&variant.keys), &variant.keys, true, &mut [&mut dk, &mut dv])?;
     Ok([dq, need_k.then_some(dk), need_v.then_some(dv)])
 }

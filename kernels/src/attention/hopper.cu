@@ -78,11 +78,21 @@ DEV void pack_rows(u32 (&p)[OTHERS / 16][4], const float (&s)[OTHERS / 2]) {
     UNROLL for (int k = 0; k < OTHERS / 16; k++) UNROLL for (int i = 0; i < 4; i++) p[k][i] = pack_bf16(s[8 * k + 2 * i], s[8 * k + 2 * i + 1]);
 }
 
+/// Clears the rows of a tile of values from `rows` on, by all threads of a warpgroup: their probabilities are 0, but 0 times an infinity is no
+/// number, and so no value of the sequence after this one may be multiplied. Other warpgroups read the tile as well, and clear it for themselves
+/// when they come to it: what they write then is what is there.
+DEV void clear_rows(char* tile, i32 rows, i32 thread) {
+    // A row is permuted within its own 128 bytes.
+    for (i32 at = rows * 128 + thread * 16; at < KV_PANEL; at += GROUP * 16) {
+        UNROLL for (int panel = 0; panel < PANELS; panel++)
+            store_pack(reinterpret_cast<bf16*>(tile + panel * KV_PANEL + at), Pack<bf16, 8>{});
+    }
+}
+
 #endif
 
 /// What attention_forward computes. The maps describe q, k and v as (column, token, head), in tiles of 64 by ROWS (OTHERS) by 1, swizzled by 128
-/// bytes; out and lse as there. A tile reads past the end of its sequence: what it finds there is masked (an infinity among the
-/// values of the next sequence would show).
+/// bytes; out and lse as there. A tile reads past the end of its sequence: scores of what it finds there are masked, and values cleared.
 ///
 /// Grid: at most tiles x heads blocks, each of which takes every gridDim-th. One thread loads; each consumer passes over the keys with 64
 /// queries: it starts the scores of a tile and the output of the one before, and computes exponentials of the first while the second is
@@ -204,9 +214,15 @@ KERNEL __launch_bounds__(THREADS, 1) void attention_forward_hopper(const __grid_
                 UNROLL for (int i = 0; i < HEAD / 2; i++) o[i] *= shrink[i / 2 % 2];
                 pack_rows(p, s);
             }
+            char* last = values + stage_of(passed) * KV_BYTES;
             mbarrier_wait(v_full + stage_of(passed), parity_of(passed));
+            if (const i32 there = tile.count - (steps - 1) * OTHERS; there < OTHERS) {
+                clear_rows(last, there, thread);
+                fence_async();
+                barrier_sync(1 + CONSUMERS + consumer, GROUP);
+            }
             wgmma_fence(o);
-            issue_output(o, p, values + stage_of(passed) * KV_BYTES, true);
+            issue_output(o, p, last, true);
             wgmma_wait<0>(o);
             release(v_empty + stage_of(passed));
             passed++;

@@ -3,6 +3,7 @@
 use super::*;
 use crate::check::{float_tensor, gpus, random, to_f64};
 use bigmac_runtime::DType;
+use std::ops::Range;
 
 /// Heads of queries, heads of keys, head size.
 type Heads = (usize, usize, usize);
@@ -172,6 +173,59 @@ fn heads_of_every_size_and_grouping_agree() {
         for dtype in [DType::BF16, DType::F32] {
             let variant = usize::from(variants(dtype, dim).len() > 1);
             Case::new(&bounds, &bounds, true, (heads, key_heads, dim), dtype).variant(variant).check();
+        }
+    }
+}
+
+/// What belongs to tokens outside `range`, of `tokens` under one head.
+fn outside(values: &[f64], tokens: usize, range: &Range<usize>) -> Vec<f64> {
+    let width = values.len() / tokens;
+    [&values[..range.start * width], &values[range.end * width..]].concat()
+}
+
+/// A case over sequences of `before`, 70 and 20 tokens, of which the second has no finite number, and the same case without it.
+fn beside_infinities(before: usize, causal: bool, dim: usize, dtype: DType) -> (Case, Case) {
+    let case = |lengths: &[usize]| Case::new(&packed(lengths), &packed(lengths), causal, (1, 1, dim), dtype);
+    let (mut beside, mut alone) = (case(&[before, 70, 20]), case(&[before, 20]));
+    let wild = before..before + 70;
+    for (beside, alone) in beside.values.iter_mut().zip(&mut alone.values) {
+        *alone = outside(beside, before + 90, &wild);
+        let places = beside[wild.start * dim..wild.end * dim].iter_mut().enumerate();
+        places.for_each(|(i, x)| *x = [f64::INFINITY, f64::NAN, f64::NEG_INFINITY][i % 3]);
+    }
+    (beside, alone)
+}
+
+#[test]
+fn a_sequence_of_infinities_leaves_its_neighbours_as_they_are() {
+    for (dtype, dim) in [
+        (DType::BF16, 64),
+        (DType::BF16, 128),
+        (DType::BF16, 40),
+        (DType::BF16, 160),
+        (DType::F32, 40),
+        (DType::F32, 160),
+    ] {
+        for (variant, (before, causal)) in
+            (0..variants(dtype, dim).len()).flat_map(|v| [(v, (130, true)), (v, (33, false))])
+        {
+            let (beside, alone) = beside_infinities(before, causal, dim, dtype);
+            let (beside, alone) = (beside.variant(variant), alone.variant(variant));
+            let gpus = gpus().unwrap().iter().map(|gpu| Context::on_gpu(0, 1, gpu).unwrap());
+            for (order, ctx) in gpus.chain([Context::cpu(0, 1).unwrap()]).enumerate() {
+                // Rows that aren't aligned are loaded in another way, which those by warpgroups don't have.
+                let wider = order == 1 && dim == 40;
+                let run = |case: &Case| case.run(&ctx, dtype, |t| if wider { in_wider(&ctx, &t) } else { t });
+                for ((name, given), wanted) in NAMES.iter().zip(run(&beside)).zip(run(&alone)) {
+                    let given = outside(&given, before + 90, &(before..before + 70));
+                    let same = given.iter().zip(&wanted).all(|(g, w)| g.to_bits() == w.to_bits());
+                    assert!(
+                        same && given.len() == wanted.len() && wanted.iter().all(|w| w.is_finite()),
+                        "{name} of {:?} in {dtype}, order {order}, is not what it is alone",
+                        beside.op
+                    );
+                }
+            }
         }
     }
 }

@@ -1,5 +1,8 @@
 //! Attention over packed sequences.
 
+mod choice;
+#[cfg(test)]
+mod choice_tests;
 mod cpu;
 mod cuda;
 #[cfg(test)]
@@ -21,7 +24,8 @@ use std::sync::Arc;
 /// queries `bounds_q[i]..bounds_q[i + 1]` and the keys `bounds_k[i]..bounds_k[i + 1]`.
 ///
 /// With `causal`, query i of n sees the keys `0..=i + m - n` of m: the last query sees the last key, which is what
-/// decoding with a cache of keys wants. A query that sees no key gives 0.
+/// decoding with a cache of keys wants. A query that sees no key gives 0. What a sequence holds has no effect on the results of another,
+/// be it infinite or no number.
 ///
 /// Forward and backward go over blocks of queries and keys with the running maximum and sum of FlashAttention-2 (arXiv
 /// 2307.08691, algorithms 1 and 2). Saves q, k, v, the output and the log-sum-exp `[Hq, T]` of each query's scores when
@@ -78,7 +82,18 @@ struct Given<'a> {
 
 /// See [`crate::programs::programs`].
 pub(crate) fn programs() -> Vec<bigmac_runtime::gpu::Variants> {
-    cuda::programs()
+    choice::programs()
+}
+
+impl Variant {
+    /// True when the forward can take these q, k and v on the context's device: those by warpgroups want a GPU of sm_90a, some queries and keys,
+    /// and rows that start at multiples of 16 bytes. The backward takes any, and so does a CPU.
+    ///
+    /// # Errors
+    /// When the inputs are none that a GPU takes.
+    pub fn takes(&self, ctx: &Context, inputs: [&Tensor; 3]) -> Result<bool> {
+        ctx.gpu().map_or(Ok(true), |gpu| cuda::takes(gpu, &self.forward, &inputs))
+    }
 }
 
 impl Attention {
@@ -114,8 +129,8 @@ impl Attention {
     ) -> Result<Forwarded> {
         let [q, k, v] = [inputs[0], inputs[1], inputs[2]];
         let problem = self.problem(q, k);
-        let (out, lse) = if ctx.is_gpu() {
-            cuda::forward(ctx, &problem, [q, k, v], variant, need.any())?
+        let (out, lse) = if let Some(gpu) = ctx.gpu() {
+            cuda::forward(ctx, gpu, &problem, [q, k, v], variant, need.any())?
         } else {
             cpu::forward(ctx, &problem, [q, k, v], need.any())?
         };

@@ -1,14 +1,8 @@
 //! Tile shapes of the GPU's kernels: which there are, and which a problem gets.
 
-use super::{Attention, Problem};
+use bigmac_runtime::DType;
 use bigmac_runtime::gpu::Launch;
-use bigmac_runtime::{DType, Error, Result};
 use std::fmt;
-
-/// Columns of a tile for heads of `dim`: whole fragments, in two parts where one block can't hold all columns.
-pub(super) fn padded(dim: usize) -> usize {
-    dim.next_multiple_of(if dim > 128 { 32 } else { 16 }).max(16)
-}
 
 /// How one kernel's work is cut.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,12 +41,6 @@ impl Tiling {
     /// Threads of a block.
     pub fn threads(&self) -> usize {
         self.warps * 32
-    }
-
-    /// Bytes of a tile's row in shared memory: `ROW` of `tiles.cuh`.
-    pub(super) fn row_bytes(&self, dim: usize, dtype: DType) -> usize {
-        let chunks = padded(dim) * dtype.size() / 16;
-        16 * if chunks.is_multiple_of(8) { chunks } else { chunks | 1 }
     }
 
     /// Bytes in which warps exchange probabilities: `SCRATCH` of `tiles.cuh`, for all rows.
@@ -249,64 +237,18 @@ const F32_256: &[Variant] = &[Variant {
 }];
 
 /// The variants of the GPU's kernels for heads of `dim` columns; empty for dtypes and sizes that have none. The first is what a
-/// large problem gets.
+/// large problem gets, the second, if there is one, a small one; those by warpgroups are for heads of 64 and 128 columns.
 pub fn variants(dtype: DType, dim: usize) -> &'static [Variant] {
     match (dtype, dim) {
-        (DType::BF16, 0..=64) => BF16_64,
+        (DType::BF16, 64) => BF16_64,
+        // What comes after the first two is made, or measured, for the one size.
+        (DType::BF16, 0..64) => &BF16_64[..2],
         (DType::BF16, 65..=112) => BF16_112,
-        (DType::BF16, 113..=128) => BF16_128,
+        (DType::BF16, 113..128) => &BF16_128[..2],
+        (DType::BF16, 128) => BF16_128,
         (DType::BF16, 129..=256) => BF16_256,
         (DType::F32, 0..=128) => F32_128,
         (DType::F32, 129..=256) => F32_256,
         _ => &[],
-    }
-}
-
-/// Fewer blocks than this leave multiprocessors idle: two rounds of those of an H100.
-const MANY_BLOCKS: usize = 264;
-
-impl Problem<'_> {
-    /// Variant number `asked`, else one that fits the problem, whatever the device. `warpgroups` tells whether device and inputs are such
-    /// that the forward can have them; it then does.
-    pub(super) fn variant(
-        &self,
-        dtype: DType,
-        asked: Option<usize>,
-        warpgroups: bool,
-    ) -> Result<&'static Variant> {
-        if !matches!(dtype, DType::F32 | DType::BF16) {
-            return Err(Error::DType {
-                op: Attention::NAME,
-                given: dtype,
-                wanted: "f32 or bf16 on a GPU".into(),
-            });
-        }
-        let all = variants(dtype, self.dim);
-        let with_warpgroups = || {
-            let has = |v: &Variant| matches!(v.forward, Form::Warpgroups(_));
-            all.iter().position(has).filter(|_| warpgroups)
-        };
-        let number =
-            asked.or_else(with_warpgroups).unwrap_or_else(|| usize::from(all.len() > 1 && self.is_small()));
-        all.get(number).ok_or_else(|| {
-            let (dim, most, count) = (self.dim, Tiling::MOST_COLUMNS, all.len());
-            Error::argument(
-                Attention::NAME,
-                if dim > most {
-                    format!("got heads of {dim} columns, a GPU takes up to {most}; use more heads of fewer columns")
-                } else {
-                    format!("got variant {number}, wanted one of the {count} for heads of {dim} columns in {dtype}")
-                },
-            )
-        })
-    }
-
-    /// True for few or short sequences.
-    fn is_small(&self) -> bool {
-        /// Rows of the first variants' tiles.
-        const ROWS: usize = 128;
-        let lengths = || self.bounds_q.windows(2).map(|w| w[1] - w[0]);
-        let tiles: usize = lengths().map(|n| n.div_ceil(ROWS)).sum();
-        tiles * self.heads < MANY_BLOCKS || lengths().all(|n| n <= ROWS / 2)
     }
 }
