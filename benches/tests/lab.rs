@@ -114,3 +114,49 @@ fn what_is_not_there_is_said() {
     let text = String::from_utf8_lossy(&listed.stdout);
     assert!(text.contains("attention: sequencesxtokens") && text.contains("8192x8192x8192"), "{text}");
 }
+
+#[test]
+fn what_was_predicted_stands_beside_what_an_operator_chooses() {
+    if !can_replay() {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("predicted.toml");
+    let row = |shape: &str, low: u32| {
+        format!("[[row]]\nop = \"gemm\"\npass = \"nt\"\n{shape}\nlow = {low}\nhigh = 9\n")
+    };
+    std::fs::write(&file, row("", 1) + &row("shape = \"5x40x24\"", 7)).unwrap();
+    let args = |shape: &str, more: &str| {
+        format!("{REPLAYED} --op gemm --shape {shape} --predicted {} {more}", file.display())
+    };
+    for (shape, low) in [("5x40x24", 7.0), ("5x16x24", 1.0)] {
+        let output = lab(&args(shape, "--choice"), None);
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let rows = rows(&output);
+        // Three layouts, and no variant of any.
+        assert_eq!(rows.len(), 3);
+        for row in rows {
+            let wanted = if row["pass"] == "nt" { Some(low) } else { None };
+            assert_eq!(row["predicted"]["low"].as_f64(), wanted, "{row}");
+            assert!(row["variant"].is_null(), "{row}");
+        }
+    }
+    std::fs::write(&file, "[[row]]\nop = \"gemm\"\nspeed = 3\n").unwrap();
+    let output = lab(&args("5x40x24", ""), None);
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success() && said.contains("predicted.toml") && said.contains("speed"), "{said}");
+}
+
+#[test]
+fn a_quick_lab_has_a_shape_of_every_family() {
+    let listed = lab("--quick --list", None);
+    let text = String::from_utf8_lossy(&listed.stdout);
+    for family in ["gemm", "attention", "cross-entropy", "norms", "optimizer"] {
+        assert!(text.contains(&format!("{family}: ")), "{text}");
+    }
+    let some = lab("--quick --list --op attention", None);
+    let text = String::from_utf8_lossy(&some.stdout);
+    assert!(text.contains("1x16384x32x8x128x1") && !text.contains("gemm"), "{text}");
+    let both = lab("--quick --small --list", None);
+    assert!(String::from_utf8_lossy(&both.stderr).contains("--small"));
+}

@@ -28,4 +28,5 @@ mod tag;
 pub use communicator::{Communicator, Reduce, shard};
 pub use error::{CommError, Result};
 pub use local::{LocalCommunicator, RankError, RankFailure, run_ranks};
+pub use reduce_cuda::programs;
 pub use tag::Tag;

@@ -1,13 +1,18 @@
 //! The reduction over ranks that share a GPU.
 
 use crate::communicator::Reduce;
-use bigmac_runtime::gpu::{Arg, Launch, Source};
+use bigmac_runtime::gpu::{Arg, Launch, Source, Variants};
 use bigmac_runtime::{Context, DType, Error, Result, Spec, Tensor};
 
 /// The kernel's source.
 static SOURCE: Source = Source::new("reduce.cu", include_str!("reduce.cu"));
 
 const THREADS: usize = 256;
+
+/// Every program that a reduction can ask for, so that all of them can be compiled where no GPU is.
+pub fn programs() -> Variants {
+    Variants::new(&SOURCE)
+}
 
 /// As [`crate::reduce::reduce`], of tensors on the context's device.
 pub(crate) fn reduce(
@@ -47,8 +52,8 @@ pub(crate) fn reduce(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use bigmac_runtime::gpu::Program;
     use bigmac_runtime::gpu::nvidia::Compiler;
-    use bigmac_runtime::gpu::{Knob, Program};
 
     #[test]
     fn the_kernel_compiles_for_gpus_without_spilling() {
@@ -60,13 +65,12 @@ mod tests {
                 return;
             }
         };
-        for target in ["sm_80", "sm_90a"] {
-            for element in ["float", "bf16"] {
-                let knobs = [("ELEMENT", Knob::Word(element))];
+        for target in programs().architectures() {
+            for knobs in programs().programs() {
                 let image = compiler.compile(target, &Program { source: &SOURCE, knobs: &knobs }).unwrap();
                 assert!(image.resources.iter().any(|found| found.kernel == "reduce_ranks"), "{}", image.log);
                 let spills = image.resources.iter().map(|found| found.spill_stores + found.spill_loads);
-                assert_eq!(spills.sum::<u32>(), 0, "{target} {element}: {}", image.log);
+                assert_eq!(spills.sum::<u32>(), 0, "{target} {knobs:?}: {}", image.log);
             }
         }
     }

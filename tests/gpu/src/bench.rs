@@ -3,7 +3,7 @@
 use anyhow::ensure;
 use bigmac_kernels::check::{float_tensor, random};
 use bigmac_runtime::gpu::Gpu;
-use bigmac_runtime::{Context, DType, Device, Tensor};
+use bigmac_runtime::{Context, DType, Device, Error, Tensor};
 
 /// How a test ended that didn't fail.
 #[derive(Debug)]
@@ -66,4 +66,46 @@ pub fn close(name: &str, given: &[f64], wanted: &[f64], allowed: f64) -> anyhow:
     }
     ensure!(given.iter().all(|g| g.is_finite()), "{name} isn't finite");
     Ok(())
+}
+
+/// What was found wrong so far: a test goes on after a wrong result, so that one run on a borrowed device says all.
+#[derive(Debug, Default)]
+pub struct Faults {
+    count: usize,
+    shown: Vec<String>,
+}
+
+impl Faults {
+    /// Faults that are told in full.
+    const SHOWN: usize = 12;
+
+    /// Takes the outcome of one comparison.
+    ///
+    /// # Errors
+    /// One of the driver's: after it nothing on the device can be relied on.
+    pub fn take(&mut self, outcome: anyhow::Result<()>) -> anyhow::Result<()> {
+        let Err(error) = outcome else { return Ok(()) };
+        if matches!(error.downcast_ref(), Some(Error::Driver { .. })) {
+            return Err(error.context(format!("after {} wrong results", self.count)));
+        }
+        self.count += 1;
+        if self.shown.len() < Self::SHOWN {
+            self.shown.push(format!("{error:#}"));
+        }
+        Ok(())
+    }
+
+    /// Ends the test.
+    ///
+    /// # Errors
+    /// When anything was wrong: how many results, and the first of them.
+    pub fn end(self) -> anyhow::Result<()> {
+        ensure!(
+            self.count == 0,
+            "{} results are wrong:\n        {}",
+            self.count,
+            self.shown.join("\n        ")
+        );
+        Ok(())
+    }
 }

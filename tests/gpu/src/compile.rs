@@ -2,7 +2,7 @@
 
 use crate::bench::{Bench, Outcome};
 use anyhow::{Context as _, bail, ensure};
-use bigmac_runtime::gpu::{KERNEL_DIR, Launch, Source};
+use bigmac_runtime::gpu::{KERNEL_DIR, Launch, Source, Variants};
 use bigmac_runtime::{DType, Tensor};
 use std::path::Path;
 use std::process::Command;
@@ -16,6 +16,11 @@ static SCALE: Source = Source::new(
     "gpu_tests/scale.cu",
     "#include \"bigmac.cuh\"\nKERNEL void scale(const float* x, float* y) {\n    y[threadIdx.x] = 2.0f * x[threadIdx.x];\n}\n",
 );
+/// What of these tests' kernels compiles.
+pub fn variants() -> Variants {
+    Variants::new(&SCALE).elements(&[])
+}
+
 /// Sources are looked at again after less than this.
 const LOOKED_AT: Duration = Duration::from_millis(400);
 

@@ -4,8 +4,11 @@
 
 mod attention;
 mod bench;
+mod cases;
 mod command;
 mod compile;
+mod each;
+mod fill_cache;
 mod memory;
 mod product;
 mod step;
@@ -13,38 +16,23 @@ mod step;
 use anyhow::{Context as _, bail};
 use bench::{Bench, Outcome};
 use bigmac_runtime::Device;
+use cases::Case;
 use clap::Parser;
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::time::Instant;
-
-/// A test: its name, and what runs.
-type Case = (&'static str, fn(&Bench) -> anyhow::Result<Outcome>);
-
-const CASES: &[Case] = &[
-    ("product-variants", product::variants),
-    ("attention-variants", attention::variants),
-    ("step-text", step::text),
-    ("step-pictures", step::pictures),
-    ("step-drawings", step::drawings),
-    ("memory-budget", memory::budget),
-    ("memory-exhausted", memory::exhausted),
-    ("kernel-broken", compile::broken),
-    ("kernel-changed", compile::changed),
-    ("command-train", command::train),
-];
+use std::time::{Duration, Instant};
 
 /// Tests of BigMac on a GPU.
 #[derive(Debug, Parser)]
 #[command(
     name = "gpu-tests",
-    after_help = "Example:\n  cargo run --release -p bigmac-gpu-tests -- --device cuda --only product-variants,memory-exhausted"
+    after_help = "Example:\n  cargo run --release -p bigmac-gpu-tests -- --device cuda --each --only product,memory-exhausted"
 )]
 struct Args {
     /// Where to run: cuda, cuda:N or replay.
     #[arg(long, default_value = "cuda")]
     device: Device,
-    /// Names of tests; all if left out.
+    /// Names of tests, or families of them (what comes before the first '-'); all if left out.
     #[arg(long, value_delimiter = ',')]
     only: Vec<String>,
     /// Sizes for a replay on any device: for a sanitizer, under which everything takes long.
@@ -53,9 +41,24 @@ struct Args {
     /// Print the names of the tests, and run none.
     #[arg(long)]
     list: bool,
+    /// Run each test in a process of its own: a fault or a hang costs that test alone.
+    #[arg(long)]
+    each: bool,
+    /// With --each: the seconds that a test may take before it is killed.
+    #[arg(long, default_value = "60", value_parser = seconds, requires = "each")]
+    limit: Duration,
+    /// Compile every kernel for an architecture such as sm_90a into the kernel cache, on all processors, and run nothing. Needs NVRTC
+    /// and no GPU.
+    #[arg(long, value_name = "ARCHITECTURE", conflicts_with_all = ["list", "each"])]
+    compile: Option<String>,
     /// The part of kernel-changed that runs in a process of its own, whose kernels are in that directory.
     #[arg(long, hide = true)]
     kernels_in: Option<PathBuf>,
+}
+
+fn seconds(text: &str) -> Result<Duration, String> {
+    let seconds = text.parse().ok().and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
+    seconds.filter(|limit| !limit.is_zero()).ok_or_else(|| "expected seconds above 0".into())
 }
 
 fn main() -> ExitCode {
@@ -69,35 +72,41 @@ fn main() -> ExitCode {
 }
 
 fn run(args: &Args) -> anyhow::Result<()> {
+    if let Some(architecture) = &args.compile {
+        return fill_cache::compile(architecture);
+    }
+    let selected = cases::select(&args.only)?;
     if args.list {
-        CASES.iter().for_each(|(name, _)| println!("{name}"));
+        selected.iter().for_each(|case| println!("{}", case.name));
         return Ok(());
     }
-    let names = || CASES.iter().map(|(name, _)| *name);
-    if let Some(unknown) = args.only.iter().find(|only| !names().any(|name| name == **only)) {
-        bail!("no test is called '{unknown}'; there are {}", names().collect::<Vec<_>>().join(", "));
+    if args.each {
+        return each::run(&selected, args.device, args.small, args.limit);
     }
     let bench = Bench::open(args.device, args.small)?;
     if let Some(directory) = &args.kernels_in {
         return compile::in_directory(&bench, directory);
     }
     println!("{} ({})", bench.gpu.driver().name(), bench.gpu.driver().target());
+    in_turn(&bench, &selected)
+}
+
+/// Runs the tests one after the other in this process.
+fn in_turn(bench: &Bench, selected: &[Case]) -> anyhow::Result<()> {
     let (mut failed, mut skipped) = (Vec::new(), 0);
-    for (name, test) in
-        CASES.iter().filter(|(name, _)| args.only.is_empty() || args.only.iter().any(|o| o == name))
-    {
+    for case in selected {
         let began = Instant::now();
-        let outcome = test(&bench).with_context(|| format!("{name} failed"));
+        let outcome = (case.test)(bench).with_context(|| format!("{} failed", case.name));
         let seconds = began.elapsed().as_secs_f64();
         match outcome {
-            Ok(Outcome::Passed(what)) => println!("passed  {name} ({seconds:.1} s): {what}"),
+            Ok(Outcome::Passed(what)) => println!("passed  {} ({seconds:.1} s): {what}", case.name),
             Ok(Outcome::Skipped(why)) => {
-                println!("SKIPPED {name}: {why}");
+                println!("SKIPPED {}: {why}", case.name);
                 skipped += 1;
             }
             Err(error) => {
-                println!("FAILED  {name} ({seconds:.1} s): {error:#}");
-                failed.push(*name);
+                println!("FAILED  {} ({seconds:.1} s): {error:#}", case.name);
+                failed.push(case.name.as_str());
             }
         }
     }

@@ -1,6 +1,7 @@
 //! Benchmarks of parts of BigMac, one subcommand each. Adding one is a module and a line in [`Command`] and its `run`.
 
 mod kernels;
+mod summary;
 
 use clap::{Parser, Subcommand};
 
@@ -15,10 +16,12 @@ struct Bench {
 #[derive(Debug, Subcommand)]
 enum Command {
     Kernels(kernels::Kernels),
+    Summary(summary::Summary),
 }
 
 fn main() -> anyhow::Result<()> {
     match Bench::parse().command {
         Command::Kernels(kernels) => kernels.run(),
+        Command::Summary(summary) => summary.run(),
     }
 }

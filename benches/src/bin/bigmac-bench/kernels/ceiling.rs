@@ -1,6 +1,6 @@
 //! What a device can do at best, as far as that can be measured or is known.
 
-use super::clock::Clock;
+use super::clock::{Clock, SAMPLE};
 use bigmac_runtime::gpu::Gpu;
 use bigmac_runtime::{Context, DType, Tensor};
 use serde::Serialize;
@@ -35,7 +35,7 @@ impl Ceilings {
     pub fn measure(ctx: &Context, gpu: &Gpu, bytes: usize) -> anyhow::Result<Ceilings> {
         let from = Tensor::empty(ctx, &[bytes], DType::U8)?;
         let mut to = Tensor::empty(ctx, &[bytes], DType::U8)?;
-        let clock = Clock::new(gpu);
+        let clock = Clock::new(gpu, SAMPLE);
         let mut copy = |_: usize| Ok(to.write(ctx, 0, &from)?);
         let runs = clock.runs(&mut copy)?;
         let mut best: f64 = 0.0;

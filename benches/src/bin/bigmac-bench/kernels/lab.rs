@@ -61,6 +61,17 @@ pub struct Timing {
     pub ratio: Option<Spread>,
 }
 
+/// How much is measured of a case.
+#[derive(Clone, Copy, Debug)]
+pub struct Effort {
+    /// Samples of each side; with none everything is only checked.
+    pub samples: usize,
+    /// Device time of a sample at least, in seconds.
+    pub sample: f64,
+    /// The operator's own choice alone, without its variants.
+    pub choice: bool,
+}
+
 /// A device, and what its kernels are compared with.
 pub struct Lab<'a> {
     gpu: &'a Gpu,
@@ -68,7 +79,7 @@ pub struct Lab<'a> {
     cpu: &'a Context,
     noise: &'a Noise,
     torch: Option<Torch>,
-    samples: usize,
+    effort: Effort,
 }
 
 fn describe(error: &anyhow::Error, variant: Option<&Variant>) -> Verdict {
@@ -84,15 +95,15 @@ fn unmeasured(variant: Option<Variant>, verdict: Verdict) -> Row {
 }
 
 impl<'a> Lab<'a> {
-    /// A lab that takes so many samples; with none it only checks.
+    /// A lab that makes that effort.
     pub fn new(
         gpu: &'a Gpu,
         [ctx, cpu]: [&'a Context; 2],
         noise: &'a Noise,
         torch: Option<Torch>,
-        samples: usize,
+        effort: Effort,
     ) -> Lab<'a> {
-        Lab { gpu, ctx, cpu, noise, torch, samples }
+        Lab { gpu, ctx, cpu, noise, torch, effort }
     }
 
     /// Checks and times a case, or those of its variants that are asked for.
@@ -100,7 +111,7 @@ impl<'a> Lab<'a> {
     /// # Errors
     /// Where PyTorch's process has ended. What goes wrong on our side is in the rows.
     pub fn measure(&mut self, family: &Family, case: &Case, asked: &[u32]) -> anyhow::Result<Vec<Row>> {
-        let all = case.subject.variants(self.ctx).into_iter();
+        let all = if self.effort.choice { Vec::new() } else { case.subject.variants(self.ctx) }.into_iter();
         let mut variants: Vec<Option<Variant>> =
             all.filter(|v| asked.is_empty() || asked.contains(&v.number)).map(Some).collect();
         // What the operator takes by itself stands first.
@@ -133,10 +144,10 @@ impl<'a> Lab<'a> {
     ) -> anyhow::Result<()> {
         let right = rows.iter_mut().filter(|row| matches!(row.verdict, Verdict::Right));
         let mut right: Vec<&mut Row> = right.collect();
-        if self.samples == 0 || right.is_empty() {
+        if self.effort.samples == 0 || right.is_empty() {
             return Ok(());
         }
-        let (clock, sets) = (Clock::new(self.gpu), ready.sets());
+        let (clock, sets) = (Clock::new(self.gpu, self.effort.sample), ready.sets());
         let mut theirs = None;
         if let Some(torch) = &mut self.torch {
             match torch.seconds(family, case, sets, 0)? {
@@ -153,7 +164,7 @@ impl<'a> Lab<'a> {
         }
         let mut taken: Vec<Vec<Taken>> = vec![Vec::new(); right.len()];
         let mut peer = Vec::new();
-        for _ in 0..self.samples {
+        for _ in 0..self.effort.samples {
             for ((row, &runs), taken) in right.iter().zip(&runs).zip(&mut taken) {
                 let variant = number(row);
                 taken.push(clock.take(runs, |i| ready.run(variant, i % sets))?);

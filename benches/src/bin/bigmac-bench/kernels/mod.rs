@@ -9,6 +9,8 @@ mod families;
 mod lab;
 mod operator;
 mod peer;
+mod predicted;
+mod quick;
 mod report;
 
 use anyhow::{Context as _, bail, ensure};
@@ -19,8 +21,9 @@ use ceiling::{Ceilings, Flops};
 use clap::Args;
 use data::Noise;
 use families::{FAMILIES, Family};
-use lab::Lab;
+use lab::{Effort, Lab};
 use peer::Torch;
+use predicted::Predictions;
 use report::Report;
 use std::path::PathBuf;
 
@@ -29,6 +32,8 @@ const COPIED: usize = 1 << 30;
 /// Shape that products' ceilings are measured at.
 const PRODUCT: [usize; 3] = [8192; 3];
 const PRODUCT_SAMPLES: usize = 5;
+/// Samples of each side.
+const SAMPLES: u32 = 9;
 
 /// Check the kernels against the CPU, then time them beside PyTorch.
 ///
@@ -59,12 +64,20 @@ pub struct Kernels {
     /// Small, ragged shapes: for the device replay, which needs hours for real ones.
     #[arg(long)]
     small: bool,
+    /// One or two shapes of each family, compared in part and timed for half as long: for a device that is there for minutes only.
+    #[arg(long, conflicts_with_all = ["small", "shape"])]
+    quick: bool,
+    /// Measure what each operator chooses by itself, and no variant beside it.
+    #[arg(long, conflicts_with = "variant")]
+    choice: bool,
     /// Time a replay too: its times mean nothing, and the lab is tested with them.
     #[arg(long, hide = true)]
     time_replay: bool,
     /// Samples of each side; they take turns.
-    #[arg(long, default_value_t = 9, value_parser = clap::value_parser!(u32).range(1..))]
-    samples: u32,
+    ///
+    /// [default: 9; with --quick 5]
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
+    samples: Option<u32>,
     /// Leave PyTorch out.
     #[arg(long)]
     no_peer: bool,
@@ -74,6 +87,9 @@ pub struct Kernels {
     /// Also append the JSON objects to this file.
     #[arg(long)]
     out: Option<PathBuf>,
+    /// A file of rates that were expected, to be printed beside those that are measured (benches/predictions has one).
+    #[arg(long)]
+    predicted: Option<PathBuf>,
     /// Print the families, their operators and shapes, and run nothing.
     #[arg(long)]
     list: bool,
@@ -107,21 +123,28 @@ impl Kernels {
         if cfg!(debug_assertions) && self.device != Device::Replay {
             eprintln!("built without --release: references on the CPU take their time, kernels don't");
         }
+        let predictions = self.predicted.as_deref().map(Predictions::read).transpose()?.unwrap_or_default();
         let gpu = Gpu::open(self.device)?;
         let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         let (ctx, cpu) = (Context::on_gpu(0, threads, &gpu)?, Context::cpu(0, threads)?);
         let timed = self.device != Device::Replay || self.time_replay;
         let mut report = Report::open(&gpu, self.json, self.out.as_deref())?;
+        if !predictions.source.is_empty() {
+            report.note(&format!("predicted by {}", predictions.source));
+        }
         let mut torch = self.torch(&mut report);
         let ceilings = if timed { self.ceilings(&ctx, &gpu, torch.as_mut())? } else { Ceilings::default() };
         report.begin(&ceilings, timed)?;
-        let samples = if timed { self.samples as usize } else { 0 };
+        let (samples, sample) =
+            if self.quick { (quick::SAMPLES, quick::SAMPLE) } else { (SAMPLES, clock::SAMPLE) };
+        let samples = if timed { self.samples.unwrap_or(samples) as usize } else { 0 };
+        let effort = Effort { samples, sample, choice: self.choice };
         // Where nothing is timed, a second set is there to see that sets don't get in each other's way.
         let noise = Noise::new(&cpu, (!timed).then_some(2))?;
-        let mut lab = Lab::new(&gpu, [&ctx, &cpu], &noise, torch, samples);
+        let mut lab = Lab::new(&gpu, [&ctx, &cpu], &noise, torch, effort);
         for (family, case) in &cases {
             for row in lab.measure(family, case, &self.variant)? {
-                report.row(family, case, row, &ceilings)?;
+                report.row(family, case, row, &ceilings, &predictions)?;
             }
         }
         report.end()
@@ -129,11 +152,14 @@ impl Kernels {
 
     /// What the arguments ask for.
     fn cases(&self) -> anyhow::Result<Vec<(&'static Family, Case)>> {
+        let wanted = |family: &Family, case: &Case| {
+            self.op.is_empty() || self.op.iter().any(|op| op == family.name || op == case.op)
+        };
         let mut cases = Vec::new();
-        for family in FAMILIES {
-            let wanted = |case: &Case| {
-                self.op.is_empty() || self.op.iter().any(|op| op == family.name || op == case.op)
-            };
+        for &dtype in self.dtype.iter().filter(|_| self.quick) {
+            cases.extend(quick::cases(dtype)?.into_iter().filter(|(family, case)| wanted(family, case)));
+        }
+        for family in FAMILIES.iter().filter(|_| !self.quick) {
             for &dtype in &self.dtype {
                 for (place, extents) in self.shapes(family) {
                     let here = if self.shape.is_empty() || self.op.iter().any(|op| op == family.name) {
@@ -142,7 +168,8 @@ impl Kernels {
                         // Operators are found by their cases, and a shape may be none of this family's.
                         family.at(&extents, place, dtype).unwrap_or_default()
                     };
-                    cases.extend(here.into_iter().filter(wanted).map(|case| (family, case)));
+                    let here = here.into_iter().filter(|case| wanted(family, case));
+                    cases.extend(here.map(|case| (family, case)));
                 }
             }
         }

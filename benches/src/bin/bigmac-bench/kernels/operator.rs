@@ -78,6 +78,8 @@ pub struct OperatorSubject {
     pub alternatives: Vec<(Variant, Arc<dyn Operator>)>,
     /// Bytes that a run moves, where they aren't those of all arguments and results.
     pub bytes: Option<f64>,
+    /// Rows, one to a line of every input, don't know of each other.
+    by_rows: bool,
 }
 
 impl OperatorSubject {
@@ -92,6 +94,7 @@ impl OperatorSubject {
             checked: Checked::Whole,
             alternatives: Vec::new(),
             bytes: None,
+            by_rows: false,
         }
     }
 
@@ -115,18 +118,22 @@ impl OperatorSubject {
 
     /// The same for an operator whose rows don't know of each other, one to a line of every input: where there are very many elements, the
     /// last rows are compared.
-    pub fn by_rows(self) -> Self {
+    pub fn by_rows(mut self) -> Self {
         const MANY: usize = 1 << 28;
+        self.by_rows = true;
+        if self.inputs.iter().any(|(shape, _)| shape.iter().product::<usize>() >= MANY) {
+            self.compare_last_rows();
+        }
+        self
+    }
+
+    fn compare_last_rows(&mut self) {
         const COMPARED: usize = 64;
         let rows = self.inputs.first().and_then(|(shape, _)| shape.first().copied()).unwrap_or(0);
-        if self.inputs.iter().all(|(shape, _)| shape.iter().product::<usize>() < MANY) {
-            return self;
-        }
         let last = Some((0, rows.saturating_sub(COMPARED), rows.min(COMPARED)));
         let inputs = vec![last; self.inputs.len()];
         let weights = vec![None; self.weights.len()];
-        let part = Part { operator: self.operator.clone(), inputs, weights, output: last };
-        self.checked(Checked::Part(part))
+        self.checked = Checked::Part(Part { operator: self.operator.clone(), inputs, weights, output: last });
     }
 
     /// The same, with other ways to compute it.
@@ -162,6 +169,7 @@ impl OperatorSubject {
             checked: Checked::Whole,
             alternatives: Vec::new(),
             bytes: None,
+            by_rows: false,
         }
     }
 
@@ -226,6 +234,12 @@ impl OperatorSubject {
 impl Subject for OperatorSubject {
     fn variants(&self, _ctx: &Context) -> Vec<Variant> {
         self.alternatives.iter().map(|(variant, _)| variant.clone()).collect()
+    }
+
+    fn sample(&mut self) {
+        if self.by_rows && matches!(self.checked, Checked::Whole) {
+            self.compare_last_rows();
+        }
     }
 
     fn prepare<'a>(&'a self, ctx: &'a Context, noise: &'a Noise) -> anyhow::Result<Box<dyn Ready + 'a>> {

@@ -2,6 +2,7 @@
 
 use super::case::Case;
 use super::families::Family;
+use anyhow::Context as _;
 use bigmac_benches::python::{self, Script};
 use bigmac_runtime::Device;
 use serde::Deserialize;
@@ -41,13 +42,16 @@ impl Torch {
     /// Where there is no PyTorch, or it doesn't reach the device.
     pub fn start(device: Device) -> anyhow::Result<Torch> {
         let python = python::interpreter();
-        python::missing(&python)?;
         let device = match device {
             Device::Cuda(ordinal) => format!("cuda:{ordinal}"),
             Device::Cpu | Device::Replay => "cpu".into(),
         };
         let mut script = Script::start(&python, SCRIPT, &["--device", &device])?;
-        let hello = script.ask(&json!({ "op": "hello" }))?;
+        // Importing PyTorch takes seconds, so whether it is there is asked of the process that stays.
+        let hello = script.ask(&json!({ "op": "hello" }));
+        let hello = hello.with_context(|| {
+            format!("{python} has no PyTorch; name an interpreter that has it in {}", python::INTERPRETER)
+        })?;
         Ok(Torch { script, hello })
     }
 

@@ -4,6 +4,7 @@ use super::case::Case;
 use super::ceiling::Ceilings;
 use super::families::Family;
 use super::lab::{Row, Timing, Verdict};
+use super::predicted::{Predictions, Range};
 use anyhow::{Context as _, bail};
 use bigmac_runtime::gpu::Gpu;
 use serde::Serialize;
@@ -37,6 +38,8 @@ struct Line<'a> {
     share: Option<f64>,
     /// What the share is of.
     ceiling: Option<&'static str>,
+    /// The rate that was expected, in the unit of the one that bounds the case.
+    predicted: Option<Range>,
     peer_missing: Option<&'a str>,
     device: &'a str,
     target: &'a str,
@@ -119,7 +122,14 @@ impl Report {
     ///
     /// # Errors
     /// When the file can't be written to.
-    pub fn row(&mut self, family: &Family, case: &Case, row: Row, ceilings: &Ceilings) -> anyhow::Result<()> {
+    pub fn row(
+        &mut self,
+        family: &Family,
+        case: &Case,
+        row: Row,
+        ceilings: &Ceilings,
+        predictions: &Predictions,
+    ) -> anyhow::Result<()> {
         let median = row.timing.as_ref().map(|t| t.seconds.median);
         let per_second = |amount: f64| median.map(|seconds| amount / seconds);
         let tflop_per_s = case.flops.and_then(per_second).map(|rate| rate / 1e12);
@@ -149,6 +159,7 @@ impl Report {
             gb_per_s,
             share,
             ceiling: ceiling.filter(|_| share.is_some()),
+            predicted: predictions.of(case).filter(|_| row.variant.is_none()),
             peer_missing: row.missing.as_deref(),
             device: &self.device,
             target: &self.target,
@@ -231,6 +242,7 @@ fn timed(line: &Line<'_>) -> String {
         (None, None) => String::new(),
     };
     let share = line.share.map_or("-".into(), |share| format!("{:.0} %", 100.0 * share));
+    let predicted = line.predicted.map_or(String::new(), |r| format!(" (predicted {} to {})", r.low, r.high));
     let seconds = &timing.seconds;
     let quartiles = format!("({} to {})", duration(seconds.lower), duration(seconds.upper));
     let peer = match (&timing.peer_seconds, &timing.ratio) {
@@ -246,7 +258,10 @@ fn timed(line: &Line<'_>) -> String {
         _ => line.peer_missing.map_or(String::new(), |reason| format!("no twin: {reason}")),
     };
     let waits = if timing.waits_for_launches { " | waits for launches" } else { "" };
-    format!("{:>9} {quartiles} | {rate} {share} | {peer} | {error}{waits}", duration(seconds.median))
+    format!(
+        "{:>9} {quartiles} | {rate}{predicted} {share} | {peer} | {error}{waits}",
+        duration(seconds.median)
+    )
 }
 
 /// Prints what cases there are.

@@ -1,7 +1,7 @@
 //! Bare products, by every kernel that takes them.
 
 use super::super::case::{Case, Ready, Subject, Variant};
-use super::super::compare::{Values, values, widened};
+use super::super::compare::{Values, values};
 use super::super::data::Noise;
 use super::Family;
 use anyhow::Context as _;
@@ -151,46 +151,44 @@ impl ProductReady<'_> {
         Ok(multiply_with(self.ctx, (variant, 1), "gemm", a, b, out, epilogue, Batch::ONE)?)
     }
 
-    /// The elements of the product that are compared: those of some rows and columns, first and last ones among them.
-    fn sampled(&self) -> Vec<(usize, usize)> {
+    /// Rows and columns of the product whose crossings are compared, first and last ones among them.
+    fn sampled(&self) -> [Vec<usize>; 2] {
         const LINES: usize = 24;
         let [m, n, _] = self.subject.extents;
-        let lines = |extent: usize| -> Vec<usize> {
+        [m, n].map(|extent| {
             let count = extent.min(LINES);
             (0..count).map(|i| if count == 1 { 0 } else { i * (extent - 1) / (count - 1) }).collect()
-        };
-        let columns = lines(n);
-        lines(m).into_iter().flat_map(|row| columns.iter().map(move |&column| (row, column))).collect()
+        })
+    }
+
+    /// Those lines of a matrix along dimension `dim`, each by itself: nothing else is downloaded.
+    fn lines(&self, matrix: &Tensor, dim: usize, numbers: &[usize]) -> anyhow::Result<Vec<Vec<f32>>> {
+        let line = |&number: &usize| values(self.ctx, &matrix.narrow(dim, number, 1)?);
+        numbers.iter().map(line).collect()
     }
 }
 
 impl Ready for ProductReady<'_> {
     fn reference(&mut self, _cpu: &Context) -> anyhow::Result<Values> {
-        let [m, n, k] = self.subject.extents;
-        let set = self.sets.first().context("there are no buffers")?;
-        let (a, b) = (widened(self.ctx, &set.a)?, widened(self.ctx, &set.b)?);
-        let (a, b) = (a.as_slice::<f32>()?, b.as_slice::<f32>()?);
         let layout = self.subject.layout;
-        let element = |(i, j): (usize, usize)| {
-            let term = |l: usize| {
-                let a = a[if layout == Layout::Tn { l * m + i } else { i * k + l }];
-                let b = b[if layout == Layout::Nt { j * k + l } else { l * n + j }];
-                f64::from(a) * f64::from(b)
-            };
-            (0..k).map(term).sum::<f64>() as f32
+        let set = self.sets.first().context("there are no buffers")?;
+        let [rows, columns] = self.sampled();
+        let rows = self.lines(&set.a, usize::from(layout == Layout::Tn), &rows)?;
+        let columns = self.lines(&set.b, usize::from(layout != Layout::Nt), &columns)?;
+        let dot = |row: &[f32], column: &[f32]| {
+            row.iter().zip(column).map(|(&a, &b)| f64::from(a) * f64::from(b)).sum::<f64>() as f32
         };
-        Ok(vec![(
-            "c, in sampled rows and columns,".into(),
-            self.sampled().into_iter().map(element).collect(),
-        )])
+        let elements = rows.iter().flat_map(|row| columns.iter().map(|column| dot(row, column))).collect();
+        Ok(vec![("c, in sampled rows and columns,".into(), elements)])
     }
 
     fn check(&mut self, variant: Option<u32>) -> anyhow::Result<Values> {
         self.multiply(variant, 0, false)?;
         let set = self.sets.first().context("there are no buffers")?;
-        let (c, n) = (values(self.ctx, &set.c)?, self.subject.extents[1]);
-        let sampled = self.sampled().into_iter().map(|(i, j)| c[i * n + j]).collect();
-        Ok(vec![("c, in sampled rows and columns,".into(), sampled)])
+        let [rows, columns] = self.sampled();
+        let rows = self.lines(&set.c, 0, &rows)?;
+        let elements = rows.iter().flat_map(|row| columns.iter().map(|&column| row[column])).collect();
+        Ok(vec![("c, in sampled rows and columns,".into(), elements)])
     }
 
     fn run(&mut self, variant: Option<u32>, set: usize) -> anyhow::Result<()> {

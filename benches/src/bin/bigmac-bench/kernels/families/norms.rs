@@ -39,7 +39,9 @@ fn cases(extents: &[usize], dtype: DType) -> anyhow::Result<Vec<Case>> {
         extents: &[usize],
         dtype: DType,
     ) -> OperatorSubject {
-        OperatorSubject::new(operator, pass, dtype, &[extents])
+        let subject = OperatorSubject::new(operator, pass, dtype, &[extents]);
+        // The weight's gradient is a sum over all rows.
+        if pass == Pass::Forward { subject.by_rows() } else { subject }
     }
     let rms = |pass| subject(RmsNorm { eps: EPS }, pass, extents, dtype).weights(&[&[width]]);
     let layer = |pass| subject(LayerNorm { eps: EPS }, pass, extents, dtype).weights(&[&[width], &[width]]);
