@@ -32,8 +32,8 @@ fn all() -> Vec<Case> {
     let mut all =
         vec![Case::new("kernel-broken", compile::broken), Case::new("memory-budget", memory::budget)];
     all.extend(product::cases());
+    all.extend(attention::cases());
     all.extend([
-        Case::new("attention-variants", attention::variants),
         Case::new("step-text", step::text),
         Case::new("step-pictures", step::pictures),
         Case::new("step-drawings", step::drawings),
