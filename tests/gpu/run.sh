@@ -66,7 +66,7 @@ step "GPU tests" "$built/gpu-tests" --device "$device"
 if [ "$device" = replay ]; then
     skip "compute-sanitizer" "it watches real GPUs"
 elif tool="$(sanitizer)"; then
-    watched=(--device "$device" --small --only "product,attention,step-text,step-pictures,step-drawings")
+    watched=(--device "$device" --small --only product,attention,step)
     step "memcheck" "$tool" --tool memcheck --error-exitcode 9 "$built/gpu-tests" "${watched[@]}"
     step "racecheck" "$tool" --tool racecheck --error-exitcode 9 "$built/gpu-tests" "${watched[@]}"
     step "initcheck" "$tool" --tool initcheck --error-exitcode 9 "$built/gpu-tests" "${watched[@]}"

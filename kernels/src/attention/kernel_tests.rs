@@ -211,8 +211,8 @@ fn a_sequence_of_infinities_leaves_its_neighbours_as_they_are() {
         {
             let (beside, alone) = beside_infinities(before, causal, dim, dtype);
             let (beside, alone) = (beside.variant(variant), alone.variant(variant));
-            for (order, gpu) in gpus().unwrap().iter().enumerate() {
-                let ctx = Context::on_gpu(0, 1, gpu).unwrap();
+            let gpus = gpus().unwrap().iter().map(|gpu| Context::on_gpu(0, 1, gpu).unwrap());
+            for (order, ctx) in gpus.chain([Context::cpu(0, 1).unwrap()]).enumerate() {
                 // Rows that aren't aligned are loaded in another way, which those by warpgroups don't have.
                 let wider = order == 1 && dim == 40;
                 let run = |case: &Case| case.run(&ctx, dtype, |t| if wider { in_wider(&ctx, &t) } else { t });

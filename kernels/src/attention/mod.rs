@@ -24,7 +24,8 @@ use std::sync::Arc;
 /// queries `bounds_q[i]..bounds_q[i + 1]` and the keys `bounds_k[i]..bounds_k[i + 1]`.
 ///
 /// With `causal`, query i of n sees the keys `0..=i + m - n` of m: the last query sees the last key, which is what
-/// decoding with a cache of keys wants. A query that sees no key gives 0.
+/// decoding with a cache of keys wants. A query that sees no key gives 0. What a sequence holds has no effect on the results of another,
+/// be it infinite or no number.
 ///
 /// Forward and backward go over blocks of queries and keys with the running maximum and sum of FlashAttention-2 (arXiv
 /// 2307.08691, algorithms 1 and 2). Saves q, k, v, the output and the log-sum-exp `[Hq, T]` of each query's scores when

@@ -88,7 +88,7 @@ impl Example {
         Ok(Example { attention, inputs, dy, wanted })
     }
 
-    /// Runs `operator` twice: what is wrong with its results, each part on its own.
+    /// Runs `operator` twice: all that is wrong with its results, in one line.
     fn compare(
         &self,
         bench: &Bench,
@@ -103,8 +103,13 @@ impl Example {
             Err(error) => return faults.take(Err(error.context(format!("{name} doesn't run")))),
         };
         let allowed = if self.dy.dtype() == DType::BF16 { 1e-2 } else { 2e-5 };
-        for ((part, given), (_, wanted)) in given.iter().zip(&self.wanted) {
-            faults.take(near(&format!("{part} of {name}"), given, wanted, allowed))?;
+        let parts = given.iter().zip(&self.wanted);
+        let wrong: Vec<String> = parts
+            .filter_map(|((part, given), (_, wanted))| near(part, given, wanted, allowed).err())
+            .map(|error| error.to_string())
+            .collect();
+        if !wrong.is_empty() {
+            faults.take(Err(anyhow!("{name}: {}", wrong.join(" | "))))?;
         }
         let again = run(&bench.ctx, operator, &self.inputs, &self.dy)?;
         let same = given
