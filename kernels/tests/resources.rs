@@ -2,7 +2,7 @@
 //! slower kernel shows here, without one. Needs NVRTC and no driver.
 
 use bigmac_kernels::programs::programs;
-use bigmac_runtime::gpu::nvidia::Compiler;
+use bigmac_runtime::gpu::nvidia::{Compiler, Resources};
 use bigmac_runtime::gpu::{Knobs, Program, Source};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
@@ -47,8 +47,31 @@ impl Record {
     }
 }
 
-/// Compiles everything, on all processors.
-fn compile_all(compiler: &Compiler) -> Record {
+/// Compiles a program: what each of its kernels takes, by the name that it is recorded under.
+fn compile(
+    compiler: &Compiler,
+    (source, target, knobs): &(&'static Source, &'static str, Knobs),
+) -> BTreeMap<String, Entry> {
+    let image = compiler.compile(target, &Program { source, knobs }).unwrap_or_else(|e| panic!("{e}"));
+    let named = |signature: &str| image.resources.iter().any(|resources| resources.kernel == signature);
+    assert!(image.signatures.iter().all(|s| named(&s.name)), "{}: {}", source.file, image.log);
+    let entry = |found: &Resources| {
+        let mut name = format!("{} {} {target}", source.file, found.kernel);
+        for (knob, value) in knobs {
+            write!(name, " {knob}={value}").unwrap();
+        }
+        let (registers, shared) = (found.registers, found.shared);
+        (name, Entry { registers, shared, spills: (found.spill_stores, found.spill_loads) })
+    };
+    image.resources.iter().map(entry).collect()
+}
+
+/// Compiles everything, on all processors. Where the same compiler makes something else of a program than is recorded, it is asked again:
+/// it isn't deterministic, and of some programs takes a register more or less in one compilation of a hundred.
+fn compile_all(compiler: &Compiler, recorded: Option<&Record>) -> Record {
+    const AGAIN: usize = 2;
+    let nvrtc = compiler.version().to_string();
+    let recorded = recorded.filter(|recorded| recorded.nvrtc == nvrtc);
     let mut work: Vec<(&'static Source, &'static str, Knobs)> = Vec::new();
     for variants in programs() {
         for target in variants.architectures() {
@@ -57,30 +80,28 @@ fn compile_all(compiler: &Compiler) -> Record {
     }
     let kernels = Mutex::new(BTreeMap::new());
     let next = AtomicUsize::new(0);
-    let compile = || {
-        while let Some((source, target, knobs)) = work.get(next.fetch_add(1, Ordering::Relaxed)) {
-            let image =
-                compiler.compile(target, &Program { source, knobs }).unwrap_or_else(|e| panic!("{e}"));
-            let named =
-                |signature: &str| image.resources.iter().any(|resources| resources.kernel == signature);
-            assert!(image.signatures.iter().all(|s| named(&s.name)), "{}: {}", source.file, image.log);
-            for found in &image.resources {
-                let mut name = format!("{} {} {target}", source.file, found.kernel);
-                for (knob, value) in knobs {
-                    write!(name, " {knob}={value}").unwrap();
+    let differs = |found: &BTreeMap<String, Entry>| {
+        recorded.is_some_and(|r| {
+            found.iter().any(|(name, entry)| r.kernels.get(name).is_some_and(|e| e != entry))
+        })
+    };
+    let compile_some = || {
+        while let Some(program) = work.get(next.fetch_add(1, Ordering::Relaxed)) {
+            let mut found = compile(compiler, program);
+            for _ in 0..AGAIN {
+                if differs(&found) {
+                    found = compile(compiler, program);
                 }
-                let (registers, shared) = (found.registers, found.shared);
-                let entry = Entry { registers, shared, spills: (found.spill_stores, found.spill_loads) };
-                kernels.lock().unwrap().insert(name, entry);
             }
+            kernels.lock().unwrap().append(&mut found);
         }
     };
     std::thread::scope(|scope| {
         for _ in 0..std::thread::available_parallelism().map_or(1, usize::from) {
-            scope.spawn(compile);
+            scope.spawn(compile_some);
         }
     });
-    Record { nvrtc: compiler.version().to_string(), kernels: kernels.into_inner().unwrap() }
+    Record { nvrtc, kernels: kernels.into_inner().unwrap() }
 }
 
 /// What is worse than recorded, or differs from it where the compiler is the same. Empty when all is well.
@@ -119,8 +140,8 @@ fn kernels_take_what_is_recorded() {
         }
         Err(error) => panic!("{error}"),
     };
-    let found = compile_all(&compiler);
     if std::env::var_os(WRITE).is_some() {
+        let found = compile_all(&compiler, None);
         for (name, entry) in found.kernels.iter().filter(|(_, entry)| entry.spills != (0, 0)) {
             eprintln!("{name} spills {:?} bytes", entry.spills);
         }
@@ -129,7 +150,9 @@ fn kernels_take_what_is_recorded() {
     }
     let text = std::fs::read_to_string(Record::file())
         .unwrap_or_else(|e| panic!("{}: {e}", Record::file().display()));
-    let wrong = differences(&serde_json::from_str(&text).unwrap(), &found);
+    let recorded: Record = serde_json::from_str(&text).unwrap();
+    let found = compile_all(&compiler, Some(&recorded));
+    let wrong = differences(&recorded, &found);
     assert!(
         wrong.is_empty(),
         "{} kernels differ from {} (NVRTC {}):\n{}\nWhen that is as it should be, write the file anew: \
