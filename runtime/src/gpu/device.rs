@@ -29,10 +29,10 @@ pub struct Gpu(Arc<Inner>);
 struct Inner {
     device: Device,
     driver: Box<dyn Driver>,
+    launches: AtomicU64,
     loaded: RwLock<HashMap<Key, Arc<Loaded>>>,
     /// Held while a program is compiled, so that two ranks don't both compile it.
     compiling: Mutex<()>,
-    launches: AtomicU64,
 }
 
 /// What tells loaded kernels apart.
@@ -106,13 +106,8 @@ impl Gpu {
 
     /// A device over any driver.
     pub fn over(device: Device, driver: Box<dyn Driver>) -> Gpu {
-        Gpu(Arc::new(Inner {
-            device,
-            driver,
-            loaded: RwLock::default(),
-            compiling: Mutex::default(),
-            launches: AtomicU64::new(0),
-        }))
+        let (launches, loaded, compiling) = (AtomicU64::new(0), RwLock::default(), Mutex::default());
+        Gpu(Arc::new(Inner { device, driver, launches, loaded, compiling }))
     }
 
     /// Which device it is.

@@ -59,6 +59,7 @@ impl Report<'_> {
         let sizes = self.sizes;
         json!({
             "model": self.model,
+            "framework": "bigmac",
             "sizes": sizes.model,
             "parameters": self.parameters,
             "device": self.device,

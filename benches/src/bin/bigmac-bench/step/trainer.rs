@@ -77,7 +77,7 @@ impl Trainer {
 
     /// Parameters that are trained.
     pub fn parameters(&self) -> usize {
-        self.params.elements()
+        self.params.iter().map(|(_, parameter)| parameter.tensor().len()).sum()
     }
 
     /// Puts a step behind the work so far; `began` when its first operators are.
