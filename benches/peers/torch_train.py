@@ -45,7 +45,7 @@ class Sizes:
         path = path if path.suffix == ".toml" else MODELS / f"{args.model}.toml"
         if not path.is_file():
             sys.exit(f"there is no model `{args.model}`: {path} is not a file")
-        described = tomllib.loads(path.read_text())
+        self.name, described = path.stem, tomllib.loads(path.read_text())
         self.llm, self.generator = described.get("llm"), described.get("generator")
         if "encoder" in described or (self.llm is None) == (self.generator is None):
             sys.exit("a step is measured of an LLM or of a generator alone")
@@ -452,13 +452,14 @@ def main():
     times, flops = spread(seconds), sizes.flops()
     name = torch.cuda.get_device_name(args.device) if args.device.type == "cuda" else "the CPU"
     row = {
-        "model": args.model,
+        "model": sizes.name,
+        "framework": "pytorch",
+        "way": "compile" if args.compile else "eager",
         "parameters": sum(p.numel() for p in trainer.model.parameters()),
         "device": name,
         "dtype": args.dtype,
         "date": datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ"),
         "torch": torch.__version__,
-        "mode": "compile" if args.compile else "eager",
         "precision": args.precision if args.dtype == "bf16" else "f32",
         "attention": args.attention,
         "tokens": sizes.tokens,
@@ -477,7 +478,7 @@ def main():
     if args.json:
         print(json.dumps(row))
         return
-    print(f"{row['model']} ({row['parameters'] / 1e9:.3f}B parameters), {row['dtype']} on {name}, PyTorch {row['torch']} {row['mode']}")
+    print(f"{row['model']} ({row['parameters'] / 1e9:.3f}B parameters), {row['dtype']} on {name}, PyTorch {row['torch']} {row['way']}")
     print(f"step      {times['median'] * 1e3:.2f} ms (quartiles {times['lower'] * 1e3:.2f} to {times['upper'] * 1e3:.2f})")
     print(f"tokens/s  {row['tokens_per_second']:.0f}\nMFU       {100 * row['mfu']:.1f} % of {args.peak:.0f} TFLOP/s")
     print(f"loss      {losses[0]:.4f} to {losses[-1]:.4f}")

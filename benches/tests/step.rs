@@ -63,7 +63,7 @@ fn check(row: &Value, model: &str) {
     assert_eq!(phases(row, "gradient norm"), ["optimizer"]);
     assert_eq!(phases(row, "linear"), ["forward", "input_gradient", "weight_gradient"]);
     assert_eq!(phases(row, "attention"), ["forward", "input_gradient"]);
-    for key in ["date", "dtype", "device", "version"] {
+    for key in ["date", "dtype", "device", "framework", "version"] {
         assert!(row[key].as_str().is_some_and(|text| !text.is_empty()), "{key}: {row}");
     }
     // It learns: the data is the same in every step.

@@ -88,7 +88,7 @@ impl Generator {
             + Part::kept(self.latents * self.kept(bytes) + self.text * text)
     }
 
-    /// What one stream's part of a block is needed for others to attend to it: modulation, keys and values.
+    /// What attention needs of a stream's tokens for others to read them: modulation, keys and values.
     fn read(&self, rows: usize, bytes: usize) -> Part {
         let width = self.width();
         Part::linear(1, width, 6 * width, true, bytes)
@@ -96,7 +96,7 @@ impl Generator {
             + Part::parameters(self.head_dim)
     }
 
-    /// What a stream needs to be written itself: queries, attention's output projection, the MLP.
+    /// What the next block needs of a stream: queries, attention's output projection, the MLP.
     fn written(&self, rows: usize, bytes: usize) -> Part {
         let width = self.width();
         Part::linear(rows, width, width, true, bytes).times(2)

@@ -30,10 +30,10 @@ pub struct Gpu(Arc<Inner>);
 struct Inner {
     device: Device,
     driver: Box<dyn Driver>,
+    launches: AtomicU64,
     loaded: RwLock<HashMap<Key, Arc<Loaded>>>,
     /// A program that several ranks need is compiled by one of them, while others compile other programs.
     compiling: Turns<ProgramKey>,
-    launches: AtomicU64,
 }
 
 /// What tells programs apart. One may have several kernels.
@@ -113,13 +113,8 @@ impl Gpu {
 
     /// A device over any driver.
     pub fn over(device: Device, driver: Box<dyn Driver>) -> Gpu {
-        Gpu(Arc::new(Inner {
-            device,
-            driver,
-            loaded: RwLock::default(),
-            compiling: Turns::default(),
-            launches: AtomicU64::new(0),
-        }))
+        let (launches, loaded, compiling) = (AtomicU64::new(0), RwLock::default(), Turns::default());
+        Gpu(Arc::new(Inner { device, driver, launches, loaded, compiling }))
     }
 
     /// Which device it is.

@@ -1,8 +1,7 @@
 //! The fewest bytes that a step could move with kernels that fuse what can be fused.
 
 use super::sizes::{Module, Sizes};
-use bigmac::plan::{Generator, Llm};
-use bigmac::schedule::ModuleKind;
+use bigmac::plan::{Frame, Generator, Llm};
 use bigmac_runtime::DType;
 
 /// Numbers per token that a part of a network reads and writes, forward and backward.
@@ -80,30 +79,29 @@ fn drawing(g: &Generator, text_width: usize) -> usize {
         + g.latents * (latents + latents_back)
 }
 
-/// Bytes of a step: the numbers of every token in the dtype of activations; for each microbatch, or drawing, all weights for the forward and for
-/// the gradients of inputs, and an fp32 gradient written, or added to where it isn't the first; then the gradient's norm, and AdamW with
-/// moments and masters in fp32. Statistics of norms, rotary tables, tokens and one row's modulation are left out.
+/// Bytes of a step: the numbers of every token in the dtype of activations; for each microbatch, or drawing, the weights of products for the
+/// forward and for the gradients of inputs, and an fp32 gradient of each that is written, or added to where it isn't the first; then the
+/// norm of all gradients, and AdamW with moments and masters in fp32. Statistics of norms, rotary tables, tokens, one row's modulation and
+/// weights of norms are left out.
 pub fn bytes(sizes: &Sizes, dtype: DType) -> anyhow::Result<f64> {
     let value = dtype.size();
-    let model = &sizes.model;
-    let (numbers, passes, kind) = match sizes.module()? {
+    let frame = Frame { value_bytes: value, ..sizes.model.frame() };
+    let (numbers, passes, part) = match sizes.module()? {
         Module::Llm(llm) => {
             let token = llm.layers * llm_layer(llm).all() + llm_ends(llm).all();
-            (sizes.step_tokens() * token, sizes.microbatches, ModuleKind::Llm)
+            (sizes.step_tokens() * token, sizes.microbatches, llm.whole(frame))
         }
         Module::Generator(generator) => {
             let drawings = sizes.sequences() * sizes.microbatches;
-            let numbers = drawing(generator, model.frame().hidden_width);
-            (drawings * numbers, drawings, ModuleKind::Generator)
+            (drawings * drawing(generator, frame.hidden_width), drawings, generator.item(frame))
         }
     };
-    let parameters = model.parameters(kind) as f64;
-    let gradients = 4.0 + 8.0 * (passes as f64 - 1.0);
-    let weights = parameters * (2 * value * passes) as f64;
-    let masters = if dtype == DType::F32 { 0.0 } else { 8.0 };
-    let own = if dtype == DType::F32 { 8.0 } else { value as f64 };
-    let update = 4.0 + (4.0 + 16.0 + masters + own);
-    Ok((numbers * value) as f64 + weights + parameters * (gradients + update))
+    let read = (part.forward.weight_bytes + part.backward_input.weight_bytes) * passes as f64;
+    // The plan's gradients are read and written.
+    let gradients = part.backward_weight.weight_bytes * (passes as f64 - 0.5);
+    let weights = if dtype == DType::F32 { 8 } else { 8 + value };
+    let update = 4 + (4 + 16 + weights);
+    Ok((numbers * value) as f64 + read + gradients + (part.parameters * update as u64) as f64)
 }
 
 #[cfg(test)]

@@ -20,6 +20,10 @@ pub enum Phase {
 }
 
 impl Phase {
+    /// In the order of a step.
+    pub const ALL: [Phase; 5] =
+        [Phase::Forward, Phase::InputGradient, Phase::WeightGradient, Phase::Gradients, Phase::Optimizer];
+
     /// Its name, for people.
     pub fn name(self) -> &'static str {
         match self {

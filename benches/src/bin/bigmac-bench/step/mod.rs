@@ -31,7 +31,7 @@ const SEED: u64 = 1;
 /// run by their definition: nothing twice, attention only where queries see keys.
 #[derive(Args, Debug)]
 #[command(
-    after_help = "Example:\n  cargo run --release -p bigmac-benches --bin bigmac-bench -- step --model qwen3-1.7b --tokens 8192\n  cargo run --release -p bigmac-benches --bin bigmac-bench -- step --model mmdit-1b --small --device cpu\n\nJSON is one object: model, sizes, parameters, device, dtype, date, tokens, sequence, microbatches, steps, seconds, tokens_per_second,\npeak, mfu, flops, launches, idle_seconds, issue_seconds, operators: [{operator, phase, calls, seconds, flops, bytes}], bytes,\nideal_bytes, losses, gradient_norms. benches/peers/torch_train.py prints the same of PyTorch."
+    after_help = "Example:\n  cargo run --release -p bigmac-benches --bin bigmac-bench -- step --model qwen3-1.7b --tokens 8192\n  cargo run --release -p bigmac-benches --bin bigmac-bench -- step --model mmdit-1b --small --device cpu\n\nJSON is one object: model, framework, sizes, parameters, device, dtype, date, tokens, sequence, microbatches, steps, seconds, tokens_per_second,\npeak, mfu, flops, launches, idle_seconds, issue_seconds, operators: [{operator, phase, calls, seconds, flops, bytes}], bytes,\nideal_bytes, losses, gradient_norms. benches/peers/torch_train.py prints the same of PyTorch."
 )]
 pub struct Step {
     /// Model: qwen3-1.7b, llama-1b or mmdit-1b, or a file as configs/plan/models has them, of an LLM or a generator alone.

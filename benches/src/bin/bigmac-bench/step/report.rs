@@ -1,6 +1,6 @@
 //! What a measurement says, for people and machines.
 
-use super::ledger::{Line, Observed};
+use super::ledger::{Line, Observed, Phase};
 use super::sizes::Sizes;
 use super::trainer::Timed;
 use bigmac::profile::Spread;
@@ -59,6 +59,7 @@ impl Report<'_> {
         let sizes = self.sizes;
         json!({
             "model": self.model,
+            "framework": "bigmac",
             "sizes": sizes.model,
             "parameters": self.parameters,
             "device": self.device,
@@ -142,6 +143,16 @@ impl Report<'_> {
         );
         for line in &self.observed.lines {
             text += &row(line, all);
+        }
+        text.push('\n');
+        for phase in Phase::ALL {
+            let lines = self.observed.lines.iter().filter(|line| line.phase == phase);
+            let seconds: f64 = lines.map(|line| line.seconds).sum();
+            if seconds > 0.0 {
+                let (time, share) = (milliseconds(seconds), 100.0 * seconds / all);
+                let _ =
+                    writeln!(text, "{:<22}{:<17}{:>7}{time:>11.3}{share:>7.1} %", "all", phase.name(), "");
+            }
         }
         text
     }

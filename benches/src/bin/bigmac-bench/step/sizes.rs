@@ -103,8 +103,8 @@ impl Module<'_> {
                 bail!("a step is measured of an LLM or of a generator alone; `{}` is neither", model.summary)
             }
         };
-        let frozen = model.llm.as_ref().is_some_and(|llm| llm.experts.is_some());
-        ensure!(!frozen, "`{}` has experts, which this runtime doesn't compute", model.summary);
+        let experts = model.llm.as_ref().is_some_and(|llm| llm.experts.is_some());
+        ensure!(!experts, "`{}` has experts, which this runtime doesn't compute", model.summary);
         Ok(module)
     }
 }
