@@ -57,6 +57,8 @@ fn settings(ranks: usize) -> Config {
     config.train.warmup = 1;
     config.train.clip = 0.1;
     config.pipeline.ranks = ranks;
+    // Kernels are compiled while peers wait.
+    config.pipeline.timeout = 300.0;
     config.pipeline.schedule = if ranks == 1 { "monolithic" } else { "nested" }.into();
     config.output.checkpoint_every = 0;
     config.output.sample_every = 0;
