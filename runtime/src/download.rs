@@ -17,7 +17,7 @@ pub struct Download {
 }
 
 impl Tensor {
-    /// Queues a copy of a view's values to the CPU behind the device's work so far, and returns at once. The tensor may be written to
+    /// Queues a copy of a view's values to the CPU after the device's work so far, and returns at once. The tensor may be written to
     /// or dropped right after: the values are those of this moment in the device's work.
     ///
     /// # Errors

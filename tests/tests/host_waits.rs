@@ -57,6 +57,8 @@ fn settings(ranks: usize) -> Config {
     config.train.warmup = 1;
     config.train.clip = 0.1;
     config.pipeline.ranks = ranks;
+    // Kernels are compiled while peers wait.
+    config.pipeline.timeout = 300.0;
     config.pipeline.schedule = if ranks == 1 { "monolithic" } else { "nested" }.into();
     config.output.checkpoint_every = 0;
     config.output.sample_every = 0;
@@ -97,13 +99,13 @@ impl Run {
     }
 }
 
-/// Checks that whatever was waited for before the last step is of a step behind which another one had been queued whole.
+/// Checks that whatever was waited for before the last step is of a step after which another one had been queued whole.
 fn nobody_waits(rank: &str, events: &[Event]) -> Result<()> {
     ensure!(steps(events) == STEPS as usize, "{rank} ran {} steps", steps(events));
     let mut late = 0;
     for (at, event) in events.iter().enumerate() {
         let Event::Wait { call, until } = *event else { continue };
-        // Behind the last step everything is read.
+        // After the last step everything is read.
         let queued = steps(&events[..at]);
         if queued == STEPS as usize {
             continue;

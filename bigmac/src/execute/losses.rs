@@ -116,7 +116,7 @@ impl LossCounter {
     ) -> Result<(), ExecuteError> {
         let microbatch = unit.microbatch().0;
         if ctx.is_gpu() {
-            // The host doesn't wait for it. Until it is looked at it is no activation.
+            // The host doesn't wait for it. Until it is read it doesn't count as an activation.
             loss.move_to_scope(&ctx.memory().scope(scopes::WORKSPACE))?;
             self.queued.push((part, microbatch, loss.clone()));
             return Ok(());

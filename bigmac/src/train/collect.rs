@@ -70,9 +70,9 @@ fn gather_bytes(ctx: &Context, comm: &dyn Communicator, mine: &[u8]) -> Result<V
     let mut rest = all.as_slice::<u8>()?;
     let mut parts = Vec::with_capacity(comm.size());
     for &length in lengths.as_slice::<u32>()? {
-        let (part, behind) = rest.split_at(length as usize);
+        let (part, after) = rest.split_at(length as usize);
         parts.push(part.to_vec());
-        rest = behind;
+        rest = after;
     }
     Ok(parts)
 }

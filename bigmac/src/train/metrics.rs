@@ -31,7 +31,7 @@ pub struct StepReport {
     pub grad_norm: f64,
     /// Seconds of the step: on the CPU by the host's clock, from its beginning to this report; on a GPU by the device's, from the end of the
     /// step before to its own end, time in which the device had nothing to do included. What lies between steps (checkpoints, samples, a
-    /// timeline) is no part of any.
+    /// timeline) is not counted.
     pub seconds: f64,
     /// Samples of the step.
     pub samples: usize,

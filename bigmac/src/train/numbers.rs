@@ -121,7 +121,7 @@ impl Numbers {
         }
     }
 
-    /// The totals; on a GPU it waits for them. They are checked by [`Numbers::check`].
+    /// The totals; on a GPU it waits for them. A norm, or a sum with a loss of another rank, may not be finite.
     ///
     /// # Errors
     /// [`ExecuteError::NotFinite`] for a loss of this rank; those of the device.

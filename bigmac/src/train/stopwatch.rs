@@ -68,7 +68,7 @@ impl Stopwatch {
         Ok(Lap::Device(last, end))
     }
 
-    /// What follows until the next step begins is no part of any.
+    /// The time until the next step begins is not counted.
     pub fn pause(&mut self) {
         self.last = None;
     }

@@ -53,6 +53,7 @@ pub fn add_noise(
 mod tests {
     use super::*;
     use crate::check::{gpus, random, to_f64};
+    use bigmac_runtime::Device;
     use bigmac_runtime::rng::Purpose;
 
     fn stream() -> Philox {
@@ -95,7 +96,9 @@ mod tests {
                             assert!((a - b).abs() <= allowed, "{dtype} {i} of {len}: {a} {b}");
                             differ += usize::from(a != b);
                         }
-                        assert!(differ <= len / 1000, "{differ} of {len} numbers of {dtype} differ");
+                        // A replay has the CPU's logarithm and cosine.
+                        let most = if ctx.device() == Device::Replay { 0 } else { len / 1000 };
+                        assert!(differ <= most, "{differ} of {len} numbers of {dtype} differ");
                     }
                 }
             }

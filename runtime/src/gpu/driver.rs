@@ -56,7 +56,7 @@ pub trait Driver: Send + Sync + Debug {
     /// Copies from the device, behind the work so far, and waits for it.
     fn download(&self, from: u64, to: &mut [u8]) -> DriverResult<()>;
 
-    /// Queues a copy of `bytes` bytes from the device, behind the work so far, and returns at once. What was there at that point
+    /// Queues a copy of `bytes` bytes from the device, after the work so far, and returns at once. What was there at that point
     /// arrives, whatever is written over it or freed later.
     fn download_later(&self, from: u64, bytes: usize) -> DriverResult<Box<dyn PendingDownload>>;
 

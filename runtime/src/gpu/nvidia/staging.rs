@@ -182,7 +182,7 @@ impl Staging {
         }
         under_way.map_or(Ok(()), receive)
     }
-    /// Queues a copy from the device behind the stream's work, and returns at once.
+    /// Queues a copy from the device after the stream's work, and returns at once.
     ///
     /// # Safety
     /// There are `bytes` bytes at `from` on the device.
