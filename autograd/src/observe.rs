@@ -113,7 +113,7 @@ impl Watch {
         }
     }
 
-    /// A backward that is about to be computed; nothing where nobody is told.
+    /// A backward that is about to be computed; nothing where there is no observer.
     pub fn backward<'a>(
         &'a self,
         op: &'a dyn Operator,

@@ -1,4 +1,4 @@
-//! Values on their way from a GPU to the CPU, for which nobody waits yet.
+//! Values on their way from a GPU to the CPU, not waited for yet.
 
 use crate::context::Context;
 use crate::dtype::Element;

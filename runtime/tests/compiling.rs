@@ -216,7 +216,7 @@ fn one_program_is_compiled_by_one_of_those_who_need_it() {
 }
 
 #[test]
-fn a_program_that_fails_keeps_nobody_waiting_and_is_compiled_again() {
+fn a_program_that_fails_keeps_no_thread_waiting_and_is_compiled_again() {
     let (gpu, compiler) = slow();
     compiler.change(|state| state.failures = 1);
     std::thread::scope(|scope| {
@@ -232,7 +232,7 @@ fn a_program_that_fails_keeps_nobody_waiting_and_is_compiled_again() {
     });
     launch(&gpu, &ONE, "f", 1).unwrap();
     compiler.change(|state| assert_eq!(state.begun.len(), 2));
-    // After an error that nobody waited for, the next launch tries again.
+    // After an error that no thread waited for, the next launch tries again.
     compiler.change(|state| state.failures = 1);
     assert!(launch(&gpu, &TWO, "f", 1).is_err());
     launch(&gpu, &TWO, "f", 1).unwrap();

@@ -17,7 +17,7 @@ set -uo pipefail
 TABLE='environment|15|30|the machine: GPU, driver, compiler, PyTorch
 smoke|20|120|a kernel that does not compile is refused, and a memory budget holds
 products|80|240|every kernel for matrix products at ragged sizes, one process each
-attention|60|240|every kernel for attention, one process for each group of head sizes
+attention|75|240|every kernel for attention, one process for each group of head sizes
 operators|70|600|every operator, forward and backward, against the CPU: one process for each module
 timings|80|240|kernels at real shapes, all variants, beside what was predicted
 step|70|240|training steps of 1B models: tokens/s, MFU, time for each operator, idle time
@@ -181,6 +181,7 @@ each() {
             return 1
         fi
     done
+    return 0
 }
 
 # tests PATTERN: names of gpu-tests' tests.
@@ -238,11 +239,11 @@ run_smoke() {
 }
 
 run_products() {
-    each $((column == 2 ? 12 : 200)) $(tests '^product-[0-9]') product-anywhere
+    each $((column == 2 ? 12 : 90)) $(tests '^product-[0-9]') && each $((column == 2 ? 25 : 200)) product-anywhere
 }
 
 run_attention() {
-    each $((column == 2 ? 30 : 120)) $(tests '^attention-')
+    each $((column == 2 ? 45 : 120)) $(tests '^attention-')
 }
 
 # operator MODULE LIMIT: the tests of a module of operators; leaves what they say, then how they ended.

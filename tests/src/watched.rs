@@ -162,7 +162,7 @@ unsafe fn digest(arguments: &[*mut c_void], chunks: usize) -> u64 {
     hasher.finish()
 }
 
-/// A download that nobody has waited for yet.
+/// A download that has not been waited for yet.
 #[derive(Debug)]
 struct Pending {
     inner: Box<dyn PendingDownload>,

@@ -1,4 +1,4 @@
-//! Training on a GPU without host waits: nobody waits for a step before all of the next one is queued, what is read late is complete and in
+//! Training on a GPU without host waits: the host waits for no step before all of the next one is queued, what is read late is complete and in
 //! order, and a number that isn't finite stops learning at its own step although the host hears of it later.
 
 use anyhow::{Context as _, Result, ensure};
@@ -100,7 +100,7 @@ impl Run {
 }
 
 /// Checks that whatever was waited for before the last step is of a step after which another one had been queued whole.
-fn nobody_waits(rank: &str, events: &[Event]) -> Result<()> {
+fn check_no_wait(rank: &str, events: &[Event]) -> Result<()> {
     ensure!(steps(events) == STEPS as usize, "{rank} ran {} steps", steps(events));
     let mut late = 0;
     for (at, event) in events.iter().enumerate() {
@@ -125,7 +125,7 @@ fn nobody_waits(rank: &str, events: &[Event]) -> Result<()> {
 }
 
 #[test]
-fn nobody_waits_for_a_step_before_the_next_one_is_queued() -> Result<()> {
+fn the_host_waits_for_no_step_before_the_next_one_is_queued() -> Result<()> {
     for ranks in [1, 2] {
         let (gpu, log) = watched(None)?;
         let mut ear = Ear::default();
@@ -138,7 +138,7 @@ fn nobody_waits_for_a_step_before_the_next_one_is_queued() -> Result<()> {
         for rank in 0..ranks {
             let name = format!("rank-{rank}");
             let events = log.events().remove(&name).context("no rank of that name")?;
-            nobody_waits(&name, &events)?;
+            check_no_wait(&name, &events)?;
             ensure!(events.iter().all(|event| *event != Event::Update { changed: false }));
         }
         // What is read late is what the CPU knows at once.

@@ -86,7 +86,7 @@ pub struct Ran {
     pub record: Record,
 }
 
-/// What a rank measured, with times that the device may still have to tell. When it is dropped nobody waits for them.
+/// What a rank measured, with times that the device may still have to tell. When it is dropped they are not waited for.
 pub struct Record {
     measured: Measured,
     clock: Clock,

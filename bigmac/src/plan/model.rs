@@ -247,7 +247,7 @@ impl Model {
     }
 
     /// Width of the hidden states that an encoder makes and a generator reads: the LLM's, or what they say in its place; 0 where
-    /// nobody says it, which [`Description::check`] refuses wherever it is needed.
+    /// it is not given, which [`Description::check`] refuses wherever it is needed.
     fn hidden_width(&self) -> usize {
         let encoder = || self.encoder.as_ref().and_then(|encoder| encoder.output_width);
         let generator = || self.generator.as_ref().and_then(|generator| generator.text_width);

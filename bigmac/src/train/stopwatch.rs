@@ -5,7 +5,7 @@ use bigmac_runtime::{Context, Result};
 use std::sync::Arc;
 use std::time::Instant;
 
-/// A mark in a device's work that is given back when nobody needs it any more.
+/// A mark in a device's work that is given back when it is no longer needed.
 #[derive(Debug)]
 pub(super) struct OwnMark {
     gpu: Gpu,

@@ -226,7 +226,7 @@ fn encoder_layers_save_what_the_operators_foretell() {
     within(model.encoder.as_ref().unwrap().item(model.frame()).saved as f64, three as f64, 0.03);
 }
 
-/// A generator of so many blocks with so many tokens of text, and what the operators foretell that it saves.
+/// A generator of so many blocks with so many tokens of text, and what the operators predict that it saves.
 fn generator_saves(layers: usize, text: usize) -> (usize, Generator) {
     let mut model = small();
     let generator = model.generator.as_mut().unwrap();

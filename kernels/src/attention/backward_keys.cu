@@ -51,7 +51,7 @@ KERNEL __launch_bounds__(THREADS, BLOCKS) void attention_backward_keys(
         __syncthreads();
         load(i + STAGES - 1);
         const i32 first = start + i % steps * OTHERS;
-        // Keys that aren't there gather what nobody stores; queries that aren't there are zeros, and add nothing.
+        // Keys that aren't there gather what is not stored; queries that aren't there are zeros, and add nothing.
         if (row >= tile.rows || first + OTHERS <= tile.bound + row) continue;
         const T* of_q = passing + i % STAGES * 2 * TILE;
         const T* of_dout = of_q + TILE;

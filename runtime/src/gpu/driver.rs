@@ -100,7 +100,7 @@ pub trait Driver: Send + Sync + Debug {
     fn forget(&self, mark: Mark);
 }
 
-/// A copy from the device that was queued. It may be dropped at any time: then nobody gets the bytes, and nothing waits.
+/// A copy from the device that was queued. It may be dropped at any time: then the bytes are lost, and nothing waits.
 pub trait PendingDownload: Send + Debug {
     /// Waits until the copy is done and returns its bytes; errors of kernels that ran before it come up here.
     fn wait(self: Box<Self>) -> DriverResult<Vec<u8>>;

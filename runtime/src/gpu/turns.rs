@@ -15,7 +15,7 @@ impl<K> Default for Turns<K> {
 }
 
 impl<K: Clone + Eq + Hash> Turns<K> {
-    /// Does `work` while nobody else works for `key`. Whoever waited looks first whether it is done: an error or a panic of the one
+    /// Does `work` while no other thread works for `key`. Whoever waited looks first whether it is done: an error or a panic of the one
     /// before leaves it undone.
     pub fn alone<T>(&self, key: &K, work: impl FnOnce() -> T) -> T {
         let turn = self.names().entry(key.clone()).or_default().clone();
@@ -23,7 +23,7 @@ impl<K: Clone + Eq + Hash> Turns<K> {
         let result = work();
         drop(held);
         let mut names = self.names();
-        // The map's and this one: nobody waits, and nobody can begin to while the map is locked.
+        // The map's and this one: no thread waits, and none can begin to while the map is locked.
         if Arc::strong_count(&turn) == 2 {
             names.remove(key);
         }

@@ -125,7 +125,7 @@ fn is_of_compiler(error: &anyhow::Error) -> bool {
 }
 
 /// Checks what [`close`](crate::bench::close) does: the norm of the error, and its largest element. Says both as parts of what is wanted, as
-/// a tolerance that is a little too tight is no kernel that is wrong.
+/// a tolerance that is a little too tight is not a wrong kernel.
 fn near(name: &str, given: &[f64], wanted: &[f64], allowed: f64) -> anyhow::Result<()> {
     ensure!(given.len() == wanted.len(), "{name}: {} elements, wanted {}", given.len(), wanted.len());
     let infinite = given.iter().filter(|g| !g.is_finite()).count();

@@ -146,7 +146,7 @@ pub(super) fn text(model: &str, request: &Request<'_>, found: &Found) -> String 
             Some(settings) => write!(text, "\n{settings}"),
             None => writeln!(
                 text,
-                "\n`bigmac train` trains no model without an LLM, so there is no configuration of it."
+                "\n`bigmac train` does not train models without an LLM, so no configuration is printed."
             ),
         };
     }

@@ -16,7 +16,7 @@ const UNIT: usize = 512;
 #[derive(Debug)]
 pub(super) struct Blocks {
     context: Arc<Context>,
-    /// Addresses of the blocks of a size that nobody uses.
+    /// Addresses of the blocks of a size that are free.
     unused: Mutex<HashMap<usize, Vec<u64>>>,
 }
 
@@ -48,7 +48,7 @@ impl Blocks {
         }
     }
 
-    /// Gives every block that nobody uses back to the driver. The caller has waited for the work that used them.
+    /// Gives every free block back to the driver. The caller has waited for the work that used them.
     pub fn trim(&self) -> DriverResult<()> {
         let blocks = std::mem::take(&mut *self.unused());
         let mut result = Ok(());
@@ -61,7 +61,7 @@ impl Blocks {
         result
     }
 
-    /// Bytes of blocks that nobody uses.
+    /// Bytes of free blocks.
     pub fn unused_bytes(&self) -> usize {
         self.unused().iter().map(|(size, blocks)| size * blocks.len()).sum()
     }

@@ -80,7 +80,7 @@ impl Memory {
         }
     }
 
-    /// Waits for the stream's work, and gives everything that nobody uses back to the system.
+    /// Waits for the stream's work, and gives everything that is free back to the system.
     pub fn trim(&self, stream: &Stream) -> DriverResult<()> {
         stream.synchronize()?;
         match &self.kept {
@@ -89,7 +89,7 @@ impl Memory {
         }
     }
 
-    /// Bytes that are kept and nobody uses.
+    /// Bytes that are kept and free.
     pub fn unused(&self) -> DriverResult<usize> {
         match &self.kept {
             Kept::Pool(pool) => pool.unused(),

@@ -68,14 +68,14 @@ impl Pool {
         let _ = self.context.enter().map(|cuda| unsafe { cuda.free(address, stream.handle) });
     }
 
-    /// Gives everything that nobody uses back to the system.
+    /// Gives everything that is free back to the system.
     pub fn trim(&self) -> DriverResult<()> {
         // SAFETY: the pool lives.
         unsafe { self.context.enter()?.pool_trim(self.handle, 0)? };
         Ok(())
     }
 
-    /// Bytes that the pool holds and nobody uses.
+    /// Bytes that the pool holds and that are free.
     pub fn unused(&self) -> DriverResult<usize> {
         let cuda = self.context.enter()?;
         let get = |attribute| {
@@ -88,7 +88,7 @@ impl Pool {
     }
 }
 
-/// Why there is no pool.
+/// Why the pool is not used.
 enum Unusable {
     /// The driver has none.
     Refused(Failure),

@@ -8,7 +8,7 @@ use std::collections::VecDeque;
 use std::ffi::c_void;
 use std::sync::{Arc, Mutex, PoisonError};
 
-/// Uploads up to this size, and downloads that nobody waits for at once, go through blocks of this size.
+/// Uploads up to this size, and downloads that are not waited for at once, go through blocks of this size.
 const SMALL: usize = 64 << 10;
 /// How many small uploads can be under way: more than ranks queue ahead in practice, so that none of them waits.
 const SMALL_BLOCKS: usize = 512;

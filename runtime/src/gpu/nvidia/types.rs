@@ -63,7 +63,7 @@ pub(super) mod status {
             || (HARDWARE_STACK_ERROR..=LAUNCH_FAILED).contains(&status)
     }
 
-    /// What a device answers that doesn't have what was asked for, or has a layer above it that lets nobody have it.
+    /// What a device answers that doesn't have what was asked for, or has a layer above it that refuses it.
     pub fn is_refusal(status: c_int) -> bool {
         matches!(status, OPERATING_SYSTEM | NOT_PERMITTED | NOT_SUPPORTED)
     }

@@ -20,7 +20,7 @@ impl Clock {
         Clock(gpu.cloned())
     }
 
-    /// The moment when all work so far is done; nobody waits for it.
+    /// The moment when all work so far is done. It is not waited for.
     ///
     /// # Errors
     /// The driver's.

@@ -21,7 +21,7 @@ impl Traffic {
 ///
 /// Forward: norm (read D, write D); one product to queries, keys and values (D, Q + 2 K); norm of heads and rotation as one kernel
 /// (2 Q + 2 K); attention (Q + 2 K, Q); output projection that adds the residual (Q + D, D); norm (2 D); one product to gate and up
-/// with SwiGLU behind it (D, 3 F, gate and up being kept); down projection that adds the residual (F + D, D).
+/// followed by SwiGLU (D, 3 F, gate and up being kept); down projection that adds the residual (F + D, D).
 ///
 /// Backward: down (D to F for its input; F + D for its weight); SwiGLU (3 F, 2 F); gate and up (2 F to D; D + 2 F); norm with the
 /// residual's gradient added (3 D, D); output projection (D to Q; Q + D); attention (the output and its gradient for their products,

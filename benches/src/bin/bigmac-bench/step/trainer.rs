@@ -128,7 +128,7 @@ impl Trainer {
         (self.gradients.flat().spec().bytes() + states + weights) as f64
     }
 
-    /// Takes steps that nobody measures. Nobody waits for them either: the first step that is measured follows as the others do.
+    /// Takes steps that are neither measured nor waited for: the first step that is measured follows as the others do.
     ///
     /// # Errors
     /// Those of the operators.

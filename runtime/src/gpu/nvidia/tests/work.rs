@@ -107,7 +107,7 @@ fn copies_of_every_size_arrive_whole_while_others_are_under_way() {
 }
 
 #[test]
-fn downloads_that_nobody_waits_for_arrive_later_with_what_was_there() {
+fn downloads_that_are_not_waited_for_arrive_later_with_what_was_there() {
     const BYTES: usize = (3 << 16) + 7;
     let fake = Fake::new(&[]);
     let gpu = fake.open(0).unwrap();
