@@ -189,7 +189,7 @@ tests() {
     "$bin/gpu-tests" --list | grep -E "$1"
 }
 
-# tool NAME PLACE...: the first of these programs that there is; where there is none, that is noted.
+# tool NAME PLACE...: the first of these programs that is found; 1 when none is.
 tool() {
     local name="$1" at
     shift
@@ -202,7 +202,7 @@ tool() {
     return 1
 }
 
-# A part that this machine or device can't have.
+# skip WHY: notes that the part does not run on this machine or device.
 skip() {
     part_note="skipped: $1"
 }
