@@ -20,7 +20,7 @@ fn rows(output: &Output) -> Vec<Value> {
 
 /// Whether there is a compiler for a replay; without one that is said, and is a failure where the variable `CI` is set.
 fn can_replay() -> bool {
-    match bigmac_runtime::gpu::replay::find_compiler() {
+    match bigmac_gpu::replay::find_compiler() {
         Ok(_) => true,
         Err(message) => {
             assert!(std::env::var_os("CI").is_none(), "{message}");

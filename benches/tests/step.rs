@@ -42,7 +42,7 @@ fn phases(row: &Value, operator: &str) -> Vec<String> {
 fn check(row: &Value, model: &str) {
     let (described, flops) = planned(row);
     let parameters: u64 =
-        bigmac::schedule::ModuleKind::ALL.map(|kind| described.parameters(kind)).iter().sum();
+        bigmac_schedule::ModuleKind::ALL.map(|kind| described.parameters(kind)).iter().sum();
     assert_eq!((row["model"].as_str(), row["parameters"].as_u64()), (Some(model), Some(parameters)));
     // What was run is what the plan counts, to the last operation: sums of whole numbers are exact.
     assert_eq!(number(row, "flops"), flops, "{model}");
@@ -96,7 +96,7 @@ fn steps_on_the_cpu_count_what_the_plan_counts() {
 
 #[test]
 fn steps_on_a_replay_launch_kernels_in_bf16() {
-    if let Err(message) = bigmac_runtime::gpu::replay::find_compiler() {
+    if let Err(message) = bigmac_gpu::replay::find_compiler() {
         assert!(std::env::var_os("CI").is_none(), "{message}");
         eprintln!("SKIPPED: no step is replayed. {message}");
         return;

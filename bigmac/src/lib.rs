@@ -9,7 +9,6 @@ pub mod measure;
 pub mod model;
 pub mod plan;
 pub mod profile;
-pub mod schedule;
 pub mod toml_file;
 pub mod train;
 pub mod workloads;

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::process::{Command, Output};
 
 use bigmac::profile::{Profile, Spread};
-use bigmac::schedule::ModuleKind;
+use bigmac_schedule::ModuleKind;
 use serde_json::Value;
 
 /// A small model on few pictures.

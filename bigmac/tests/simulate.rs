@@ -57,7 +57,7 @@ fn files_are_written_in_the_format_of_their_name() {
     }
     let path = directory.path().join("table.txt");
     json(&format!("--schedule nested {SHAPE} --table {} --lowered", path.display()));
-    let table: bigmac::schedule::Table = std::fs::read_to_string(&path).unwrap().parse().unwrap();
+    let table: bigmac_schedule::Table = std::fs::read_to_string(&path).unwrap().parse().unwrap();
     assert!(table.is_lowered());
     let path = directory.path().join("table.csv");
     json(&format!("{SHAPE} --table {}", path.display()));

@@ -1,7 +1,7 @@
 //! The reduction over ranks that share a GPU.
 
 use crate::communicator::Reduce;
-use bigmac_runtime::gpu::{Arg, Launch, Source, Variants};
+use bigmac_gpu::{Arg, Launch, Source, Variants};
 use bigmac_runtime::{Context, DType, Error, Result, Spec, Tensor};
 
 /// The kernel's source.
@@ -35,7 +35,7 @@ pub(crate) fn reduce(
     let addresses = Tensor::from_bytes(ctx, &addresses, &Spec::new(&[addresses.len()], DType::U8))?;
     let vector = 16 / out.dtype().size();
     let launch = Launch::new(&SOURCE, "reduce_ranks")
-        .element("reduce", out.dtype())?
+        .element(out.dtype().in_kernels("reduce")?)
         .grid([out.len().div_ceil(vector * THREADS), 1, 1])
         .block(THREADS);
     let args = [
@@ -52,8 +52,8 @@ pub(crate) fn reduce(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use bigmac_runtime::gpu::Program;
-    use bigmac_runtime::gpu::nvidia::Compiler;
+    use bigmac_gpu::Program;
+    use bigmac_gpu::nvidia::Compiler;
 
     #[test]
     fn the_kernel_compiles_for_gpus_without_spilling() {

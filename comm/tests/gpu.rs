@@ -1,7 +1,7 @@
 //! Ranks that share a GPU, replayed: every collective gives the bits that it gives on the CPU.
 
 use bigmac_comm::{CommError, Communicator, Reduce, Tag, run_ranks};
-use bigmac_runtime::gpu::{Gpu, Order};
+use bigmac_gpu::{Gpu, Order};
 use bigmac_runtime::{Context, DType, Element, Spec, Tensor};
 use half::bf16;
 use std::time::Duration;

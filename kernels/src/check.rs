@@ -8,7 +8,7 @@
 //! ```
 
 use crate::operator::*;
-use bigmac_runtime::gpu::{Gpu, Order};
+use bigmac_gpu::{Gpu, Order};
 use bigmac_runtime::rng::{Philox, Purpose};
 use bigmac_runtime::{Context, DType, Element, Error, Result, Spec, Tensor};
 use half::{bf16, f16};
@@ -457,7 +457,7 @@ pub const CHECK_DEVICE: &str = "BIGMAC_CHECK_DEVICE";
 /// Without a C++ compiler there is no replay: that is said on the standard error, and is an error where the variable `CI` is set.
 ///
 /// # Errors
-/// [`Error::Device`].
+/// [`Error::Gpu`] for a device that this machine does not have.
 pub fn gpus() -> Result<&'static [Gpu]> {
     static GPUS: OnceLock<std::result::Result<Vec<Gpu>, String>> = OnceLock::new();
     let open = || -> Result<Vec<Gpu>> {
@@ -466,7 +466,8 @@ pub fn gpus() -> Result<&'static [Gpu]> {
             let gpu = Gpu::open(name.parse().map_err(wrong)?)?;
             return Ok(vec![gpu.clone(), gpu]);
         }
-        [Order::Forward, Order::Reverse, Order::Random(1)].map(Gpu::replay).into_iter().collect()
+        let replays = [Order::Forward, Order::Reverse, Order::Random(1)].map(Gpu::replay);
+        Ok(replays.into_iter().collect::<Result<_, _>>()?)
     };
     let opened = GPUS.get_or_init(|| match open() {
         Err(e) if std::env::var_os("CI").is_none() && std::env::var_os(CHECK_DEVICE).is_none() => {

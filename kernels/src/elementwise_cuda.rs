@@ -1,6 +1,6 @@
 //! Launches of maps (`elementwise.cuh`) on a GPU.
 
-use bigmac_runtime::gpu::{Launch, Source, Variants};
+use bigmac_gpu::{Launch, Source, Variants};
 use bigmac_runtime::{DType, Result};
 
 /// Threads to a block: with a few of them on an SM, blocks that start and end leave none of its time unused.
@@ -36,7 +36,7 @@ pub(crate) fn over(
     n: usize,
 ) -> Result<Launch> {
     let tile = THREADS * PACKS * (16 / dtype.size());
-    let launch = Launch::new(source, kernel).element(op, dtype)?;
+    let launch = Launch::new(source, kernel).element(dtype.in_kernels(op)?);
     let launch = KNOBS.into_iter().fold(launch, |launch, (name, value)| launch.knob(name, value));
     Ok(launch.grid([n.div_ceil(tile), 1, 1]).block(THREADS))
 }

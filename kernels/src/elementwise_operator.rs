@@ -4,7 +4,7 @@ use crate::elementwise::{infer_like_inputs, map, map_to_two};
 use crate::elementwise_cuda::over;
 use crate::numeric::Real;
 use crate::operator::*;
-use bigmac_runtime::gpu::{Arg, Source};
+use bigmac_gpu::{Arg, Source};
 use bigmac_runtime::{Context, DType, Element, Error, Result, Spec, Tensor};
 use smallvec::SmallVec;
 use std::array::from_fn;
@@ -67,7 +67,8 @@ impl Kernels {
         if let Some((name, value)) = self.knob {
             launch = launch.knob(name, value);
         }
-        let all = std::iter::once(Arg::i64(n)).chain(pointers).chain(self.parameters.iter().map(|&p| Ok(p)));
+        let all =
+            std::iter::once(Ok(Arg::i64(n)?)).chain(pointers).chain(self.parameters.iter().map(|&p| Ok(p)));
         ctx.launch(&launch, &all.collect::<Result<SmallVec<[Arg; 8]>>>()?)
     }
 }

@@ -1,7 +1,7 @@
 //! The one trait that every operator implements.
 
 use crate::numeric::Real;
-use bigmac_runtime::gpu::Arg;
+use bigmac_gpu::Arg;
 use bigmac_runtime::{Context, DType, Error, Result, Spec, Tensor};
 use smallvec::SmallVec;
 use std::ops::Range;

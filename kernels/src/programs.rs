@@ -10,7 +10,8 @@ pub(crate) use recorder::Recorder;
 use crate::elementwise_cuda::variants;
 use crate::gather_rows::cuda::segment_variants;
 use crate::*;
-use bigmac_runtime::gpu::{Source, Variants, copy_variants};
+use bigmac_gpu::{Source, Variants};
+use bigmac_runtime::copy_variants;
 
 /// Maps (`elementwise.cuh`) without knobs of their own.
 static MAPS: [&Source; 11] = [

@@ -1,7 +1,7 @@
 //! How kernels cut row-major matrices on a GPU: the knobs of `rows.cuh` and `columns.cuh`.
 
+use bigmac_gpu::{Arg, Launch, Source, Variants};
 use bigmac_runtime::DType;
-use bigmac_runtime::gpu::{Arg, Launch, Source, Variants};
 
 /// What sources that include `rows.cuh` or `columns.cuh` include.
 pub(crate) const INCLUDES: &[(&str, &str)] = &[

@@ -1,9 +1,9 @@
 //! Registers, shared memory and spills of every kernel, compared with what is recorded beside this: what a GPU would show as a
 //! slower kernel shows here, without one. Needs NVRTC and no driver.
 
+use bigmac_gpu::nvidia::{Compiler, Resources};
+use bigmac_gpu::{Knobs, Program, Source};
 use bigmac_kernels::programs::programs;
-use bigmac_runtime::gpu::nvidia::{Compiler, Resources};
-use bigmac_runtime::gpu::{Knobs, Program, Source};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;

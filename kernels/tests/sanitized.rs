@@ -3,6 +3,7 @@
 //!
 //! The sanitizer's library has to be in a process from its start, so each test here starts this program once more with it, for itself. A replay has its memory from the system's allocator, which the sanitizer watches.
 
+use bigmac_gpu::{Arg, Gpu, Launch, Order, Source, replay};
 use bigmac_kernels::adamw::{Group, Member, State};
 use bigmac_kernels::check::{CHECK_DEVICE, Check, gpus, to_f64};
 use bigmac_kernels::finite::admit;
@@ -12,7 +13,6 @@ use bigmac_kernels::{
     Linear, LinearCrossEntropy, MatMul, MeanSquaredError, Mul, Operator, Patchify, ReplaceRows, RmsNorm,
     Rope, Scale, Silu, Sum, SwiGlu,
 };
-use bigmac_runtime::gpu::{Arg, Gpu, Launch, Order, Source, replay};
 use bigmac_runtime::rng::{Philox, Purpose};
 use bigmac_runtime::{Context, DType, Tensor};
 use std::path::PathBuf;
@@ -80,7 +80,8 @@ fn read_at(index: usize) {
     // Not a multiple of the alignment: nothing but the sanitizer tells its end.
     let x = Tensor::from_slice(&ctx, &[1f32; 37], &[37]).unwrap();
     let mut y = Tensor::empty(&ctx, &[32], DType::F32).unwrap();
-    let launch = Launch::new(&SOURCE, "beyond").element("test", DType::F32).unwrap().knob("SHIFT", 0);
+    let launch =
+        Launch::new(&SOURCE, "beyond").element(DType::F32.in_kernels("test").unwrap()).knob("SHIFT", 0);
     ctx.launch(&launch, &[x.arg().unwrap(), y.arg_mut().unwrap(), Arg::i32(index).unwrap()]).unwrap();
     assert_eq!(y.to_vec::<f32>(&ctx).unwrap(), [1.0; 32]);
 }

@@ -1,9 +1,9 @@
 //! What the assembler makes of the main loops of Hopper's products in clusters, read from the disassembled code: a fence for the whole GPU
 //! there would hold up the tensor cores in every step, and nothing but time would tell. Needs NVRTC and nvdisasm, and no driver.
 
+use bigmac_gpu::nvidia::Compiler;
+use bigmac_gpu::{Knob, Knobs, Program, Source};
 use bigmac_kernels::programs::programs;
-use bigmac_runtime::gpu::nvidia::Compiler;
-use bigmac_runtime::gpu::{Knob, Knobs, Program, Source};
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::process::Command;

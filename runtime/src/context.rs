@@ -1,11 +1,11 @@
 //! What an operator runs in: rank, device, stream, threads and memory, passed explicitly everywhere.
 
-use crate::device::Device;
 use crate::error::{Error, Result};
-use crate::gpu::{Arg, Gpu, Launch};
 use crate::memory::{Memory, MemoryScope, scopes};
 use crate::stream::Stream;
 use crate::threads::Threads;
+use bigmac_gpu::Device;
+use bigmac_gpu::{Arg, Gpu, Launch};
 
 /// Rank, device, stream, thread pool and memory scope of a call. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -92,7 +92,7 @@ impl Context {
             let message = format!("kernel {} was launched in a context on the CPU", launch.kernel());
             return Err(Error::argument("launch", message));
         };
-        gpu.launch(launch, args)
+        Ok(gpu.launch(launch, args)?)
     }
 
     /// The stream.

@@ -1,11 +1,11 @@
 //! Tensors on a GPU: their addresses, and the way to and from the CPU.
 
 use crate::context::Context;
-use crate::device::Device;
 use crate::dtype::Element;
 use crate::error::{Error, Result};
-use crate::gpu::{Arg, Gpu};
 use crate::tensor::Tensor;
+use bigmac_gpu::Device;
+use bigmac_gpu::{Arg, Gpu, TensorMap, TensorMapShape};
 use std::ops::Range;
 
 impl Tensor {
@@ -45,6 +45,17 @@ impl Tensor {
                 "launch",
                 "got a tensor on the CPU as a kernel's argument; move it with to_device() first",
             )),
+        }
+    }
+
+    /// Describes the tensor from `offset` elements after its view's first one to the tensor memory accelerator.
+    ///
+    /// # Errors
+    /// Those of [`Tensor::arg`]; [`Error::Gpu`] when the description breaks the hardware's rules.
+    pub fn tensor_map(&self, ctx: &Context, offset: usize, shape: &TensorMapShape) -> Result<TensorMap> {
+        match (self.arg_at(offset)?, ctx.gpu()) {
+            (Arg::Pointer(address), Some(gpu)) => Ok(gpu.tensor_map(address, shape)?),
+            _ => Err(Error::argument("tensor_map", "got a context on the CPU, expected one on a GPU")),
         }
     }
 
@@ -136,7 +147,7 @@ impl Tensor {
         };
         match self.arg_mut_at(range.start)? {
             Arg::Pointer(address) if bytes > 0 => {
-                gpu.driver().fill(address, 0, bytes).map_err(|e| gpu.error("clear", e))
+                gpu.driver().fill(address, 0, bytes).map_err(|e| gpu.error("clear", e).into())
             }
             _ => Ok(()),
         }
@@ -168,7 +179,7 @@ impl Tensor {
             (Some(gpu), Some((other, _))) if gpu.same(other) => match (self.arg_mut_at(offset)?, from.arg()?)
             {
                 (Arg::Pointer(to), Arg::Pointer(from)) if bytes > 0 => {
-                    gpu.driver().copy(to, from, bytes).map_err(|e| gpu.error(OP, e))
+                    gpu.driver().copy(to, from, bytes).map_err(|e| gpu.error(OP, e).into())
                 }
                 _ => Ok(()),
             },

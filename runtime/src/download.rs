@@ -3,8 +3,8 @@
 use crate::context::Context;
 use crate::dtype::Element;
 use crate::error::{Error, Result};
-use crate::gpu::{Arg, Gpu, PendingDownload};
 use crate::tensor::{Spec, Tensor};
+use bigmac_gpu::{Arg, Gpu, PendingDownload};
 
 const OP: &str = "download";
 
@@ -43,7 +43,7 @@ impl Download {
     /// The values in row-major order; waits until the device has come past the copy.
     ///
     /// # Errors
-    /// [`Error::DType`]; [`Error::Driver`] when the copy, or something queued before it, has failed.
+    /// [`Error::DType`]; [`Error::Gpu`] when the copy, or something queued before it, has failed.
     pub fn wait<T: Element>(self) -> Result<Vec<T>> {
         if T::DTYPE != self.spec.dtype {
             return Err(Error::DType { op: OP, given: self.spec.dtype, wanted: T::DTYPE.to_string() });
@@ -57,7 +57,7 @@ impl Download {
 mod tests {
     use super::*;
     use crate::dtype::DType;
-    use crate::gpu::Order;
+    use bigmac_gpu::Order;
 
     #[test]
     fn values_are_those_of_the_moment_when_the_copy_was_queued() {

@@ -1,8 +1,7 @@
 //! The error of runtime, kernels, autograd and models: what was given, what was wanted, what to do.
 
-use crate::device::Device;
 use crate::dtype::DType;
-use crate::gpu::DriverError;
+use bigmac_gpu::{Device, GpuError};
 use std::path::{Path, PathBuf};
 
 /// Result with the runtime's [`Error`].
@@ -124,24 +123,9 @@ pub enum Error {
         /// Where it is wanted.
         wanted: Device,
     },
-    /// A device's driver refused.
-    #[error("{op} on {device}: {source}")]
-    Driver {
-        /// What was to be done.
-        op: &'static str,
-        /// The device.
-        device: Device,
-        /// What the driver said.
-        source: DriverError,
-    },
-    /// A device that this build or this machine doesn't have.
-    #[error("device {device}: {message}")]
-    Device {
-        /// The device asked for.
-        device: Device,
-        /// Why it can't be used.
-        message: String,
-    },
+    /// A GPU refused, or there is none.
+    #[error(transparent)]
+    Gpu(#[from] GpuError),
     /// An operator without a backward stands where a gradient has to pass.
     #[error(
         "{op} has no backward, and a gradient is wanted through it; freeze what lies below it, or detach its inputs"

@@ -1,13 +1,12 @@
 //! Devices, memory, dtypes, shapes, tensors, random numbers and safetensors files of BigMac. No maths lives here.
 
 mod context;
-mod device;
+mod copy;
 mod device_tensor;
 mod download;
 mod dtype;
 mod error;
 pub mod fs;
-pub mod gpu;
 mod layout;
 pub mod memory;
 pub mod rng;
@@ -16,8 +15,9 @@ mod stream;
 mod tensor;
 mod threads;
 
+pub use bigmac_gpu::Device;
 pub use context::Context;
-pub use device::Device;
+pub use copy::variants as copy_variants;
 pub use download::Download;
 pub use dtype::{DType, Element};
 pub use error::{Error, Result};

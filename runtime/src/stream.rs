@@ -1,8 +1,8 @@
 //! Streams: ordered queues of work on a device.
 
-use crate::device::Device;
 use crate::error::Result;
-use crate::gpu::Gpu;
+use bigmac_gpu::Device;
+use bigmac_gpu::Gpu;
 
 /// An ordered queue of work on a device. On the CPU an operator has ended when its call returns, so a stream is nothing;
 /// a GPU has one, that of its handle.
@@ -35,11 +35,11 @@ impl Stream {
     /// Waits until everything queued has run: at once on the CPU.
     ///
     /// # Errors
-    /// [`Error::Driver`](crate::Error::Driver) when something queued has failed.
+    /// [`Error::Gpu`](crate::Error::Gpu) when something queued has failed.
     pub fn synchronize(&self) -> Result<()> {
         match &self.gpu {
             None => Ok(()),
-            Some(gpu) => gpu.driver().synchronize().map_err(|e| gpu.error("synchronize", e)),
+            Some(gpu) => gpu.driver().synchronize().map_err(|e| gpu.error("synchronize", e).into()),
         }
     }
 }

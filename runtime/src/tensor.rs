@@ -1,11 +1,12 @@
 //! Tensors: shared storage, and a view of it.
 
 use crate::context::Context;
+use crate::copy::copy_strided;
 use crate::dtype::{DType, Element};
 use crate::error::{Error, Result};
-use crate::gpu::{Allocation, DriverError, Gpu, copy_strided};
 use crate::layout::{Dims, Layout};
 use crate::memory::{Block, MemoryScope};
+use bigmac_gpu::{Allocation, DriverError, Gpu};
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// Shape and dtype of a tensor, without its values.
@@ -64,7 +65,7 @@ impl Data {
         match gpu.allocate(bytes) {
             Ok(allocation) => Ok(Data::Gpu(allocation)),
             Err(DriverError::OutOfMemory(_)) => Err(ctx.memory().out_of_memory(bytes, ctx.scope())),
-            Err(error) => Err(gpu.error("allocate", error)),
+            Err(error) => Err(gpu.error("allocate", error).into()),
         }
     }
 }

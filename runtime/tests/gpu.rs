@@ -1,6 +1,6 @@
 //! Kernels and tensors on a replayed GPU.
 
-use bigmac_runtime::gpu::{Arg, Gpu, Launch, Order, Source};
+use bigmac_gpu::{Arg, Gpu, Launch, Order, Source};
 use bigmac_runtime::{Context, DType, Device, Error, Result, Tensor};
 use half::bf16;
 
@@ -17,7 +17,7 @@ fn context(order: Order) -> Context {
 fn launch(ctx: &Context, kernel: &'static str, x: &Tensor, shift: i64) -> Result<Tensor> {
     let mut y = Tensor::empty(ctx, x.shape(), x.dtype())?;
     let launch = Launch::new(&SOURCE, kernel)
-        .element("test", x.dtype())?
+        .element(x.dtype().in_kernels("test")?)
         .knob("SHIFT", shift)
         .grid([x.len().div_ceil(64), 1, 1])
         .block(64);
@@ -56,8 +56,7 @@ fn a_missing_barrier_and_a_missing_wait_show() {
             let x = Tensor::from_slice(&ctx, &[7f32; 128], &[128]).unwrap();
             let mut y = Tensor::empty(&ctx, &[32], DType::F32).unwrap();
             let launch = Launch::new(&SOURCE, "copied")
-                .element("test", DType::F32)
-                .unwrap()
+                .element(DType::F32.in_kernels("test").unwrap())
                 .knob("SHIFT", 0)
                 .shared(512);
             let args = [x.arg().unwrap(), y.arg_mut().unwrap(), Arg::U32(wait), Arg::I64(1)];
@@ -73,7 +72,9 @@ fn a_missing_barrier_and_a_missing_wait_show() {
 fn wrong_launches_are_errors_that_name_the_kernel() {
     let ctx = context(Order::Forward);
     let mut y = Tensor::empty(&ctx, &[64], DType::F32).unwrap();
-    let new = |kernel| Launch::new(&SOURCE, kernel).element("test", DType::F32).unwrap().knob("SHIFT", 0);
+    let new = |kernel| {
+        Launch::new(&SOURCE, kernel).element(DType::F32.in_kernels("test").unwrap()).knob("SHIFT", 0)
+    };
     let y = y.arg_mut().unwrap();
     let cases: [(&str, Launch, Vec<Arg>, &str); 6] = [
         ("stuck", new("stuck").block(64), vec![y], "deadlock"),
@@ -87,7 +88,7 @@ fn wrong_launches_are_errors_that_name_the_kernel() {
         let error = ctx.launch(&launch, &args).unwrap_err().to_string();
         assert!(error.contains(wanted), "{name}: {error}");
     }
-    assert!(matches!(new("stuck").element("gelu", DType::F16), Err(Error::DType { op: "gelu", .. })));
+    assert!(matches!(DType::F16.in_kernels("gelu"), Err(Error::DType { op: "gelu", .. })));
     assert!(Context::cpu(0, 1).unwrap().launch(&new("stuck"), &[]).is_err());
 }
 

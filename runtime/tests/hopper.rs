@@ -1,6 +1,6 @@
 //! What replay makes of Hopper's own functions: layouts against those that NVIDIA publishes, and mistakes that have to show.
 
-use bigmac_runtime::gpu::{Arg, Gpu, Launch, Order, Source, Swizzle, TensorMap, TensorMapShape};
+use bigmac_gpu::{Arg, Gpu, Launch, Order, Source, Swizzle, TensorMap, TensorMapShape};
 use bigmac_runtime::{Context, DType, Result, Tensor};
 use half::bf16;
 
@@ -100,7 +100,7 @@ fn map(ctx: &Context, tensor: &Tensor, tile: &[u32]) -> Result<TensorMap> {
         tile: tile.to_vec(),
         swizzle: Swizzle::Bytes128,
     };
-    ctx.gpu().expect("a GPU").tensor_map(tensor, 0, &shape)
+    tensor.tensor_map(ctx, 0, &shape)
 }
 
 #[test]

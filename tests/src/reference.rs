@@ -5,7 +5,6 @@ use crate::steps::{GradientMap, STEP, lively_weights};
 use anyhow::{Context as _, Result};
 use bigmac::data::{PackedMicrobatch, StepPlan, load_draw_item, load_image_item};
 use bigmac::model::ModelShape;
-use bigmac::schedule::ModuleKind;
 use bigmac::train::Session;
 use bigmac_autograd::{Gradients, Graph, Mode, Parameters, Var};
 use bigmac_kernels::{Add, GatherRows};
@@ -15,6 +14,7 @@ use bigmac_models::mmdit::flow::{FlowMatching, SampleKey};
 use bigmac_models::mmdit::{Mmdit, RopeTables, time_features};
 use bigmac_models::qwen3::{Qwen3, Stage, positions};
 use bigmac_runtime::{Context, Tensor};
+use bigmac_schedule::ModuleKind;
 
 /// Losses and gradients of a step.
 #[derive(Clone, Debug)]

@@ -6,13 +6,13 @@ use bigmac::config::Pipeline;
 use bigmac::data::StepPlan;
 use bigmac::execute::{ExecuteError, Measured, Program, Ran, StepTask, run};
 use bigmac::model::{Placement, RankModules};
-use bigmac::schedule::memory::{Change, peak_bytes, walk};
-use bigmac::schedule::{ModuleKind, PerModule, Unit};
 use bigmac::train::{Gate, Session, Totals, TrainError, program, reduce, step_task};
 use bigmac_autograd::Parameters;
 use bigmac_comm::{Communicator, run_ranks};
 use bigmac_models::init::{self, Init, ParameterSpec};
 use bigmac_runtime::{Context, DType};
+use bigmac_schedule::check::memory::{Change, peak_bytes, walk};
+use bigmac_schedule::{ModuleKind, PerModule, Unit};
 use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 

@@ -4,10 +4,11 @@ use anyhow::Result;
 use bigmac::config::Pipeline;
 use bigmac::data::StepPlan;
 use bigmac::execute::Program;
-use bigmac::schedule::{
-    ModuleKind, Op, Phase, ScheduleError, Table, Workload, lower::lower, registry, validate::validate,
-};
 use bigmac::train::{Session, TrainError, options, program};
+use bigmac_schedule::{
+    ModuleKind, Op, Phase, ScheduleError, Table, Workload, check::lower::lower, check::validate::validate,
+    registry,
+};
 
 /// The program of a pipeline; `None` where its schedule or its order of chunks takes no such number of chunks.
 ///

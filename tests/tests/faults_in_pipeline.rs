@@ -3,10 +3,10 @@
 use anyhow::{Context as _, Result};
 use bigmac::data::DataError;
 use bigmac::execute::{ExecuteError, activation_scope};
-use bigmac::schedule::{Module, ModuleKind, Op, Phase};
 use bigmac::train::TrainError;
 use bigmac_comm::{RankError, RankFailure};
 use bigmac_runtime::Error;
+use bigmac_schedule::{Module, ModuleKind, Op, Phase};
 use bigmac_tests::dataset::SmallSet;
 use bigmac_tests::steps::{Prepare, STEP, run_prepared, run_program, run_step};
 use bigmac_tests::tiny::{CAPTION, DRAWING, EDIT, LINES, SEVERAL, TEXT, config, pipeline};

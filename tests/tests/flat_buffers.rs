@@ -5,10 +5,10 @@ use anyhow::Result;
 use bigmac::config::Config;
 use bigmac::train::{Optimizer, STATE_PARTS};
 use bigmac_autograd::{Gradients, Graph, Mode, ParamId, Parameters};
+use bigmac_gpu::Gpu;
 use bigmac_kernels::adamw::{self, AdamW};
 use bigmac_kernels::check::{float_tensor, random};
 use bigmac_kernels::{Linear, Silu};
-use bigmac_runtime::gpu::Gpu;
 use bigmac_runtime::{Context, DType, Device, Tensor};
 
 const WIDTH: usize = 5;

@@ -4,9 +4,9 @@
 use anyhow::{Context as _, Result, ensure};
 use bigmac::config::Config;
 use bigmac::execute::{ExecuteError, Program};
-use bigmac::schedule::render::Trace;
 use bigmac::train::{Observer, Session, Snapshot, StepReport, TrainError, train};
-use bigmac_runtime::gpu::Gpu;
+use bigmac_gpu::Gpu;
+use bigmac_schedule::render::Trace;
 use bigmac_tests::dataset::SmallSet;
 use bigmac_tests::tiny::{LINES, config};
 use bigmac_tests::watched::{Event, Poison, steps, watched};

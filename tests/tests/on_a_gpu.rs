@@ -3,8 +3,8 @@
 
 use anyhow::{Result, ensure};
 use bigmac::config::{Config, Dtype};
-use bigmac::schedule::ModuleKind;
 use bigmac_kernels::check::{CHECK_DEVICE, gpus};
+use bigmac_schedule::ModuleKind;
 use bigmac_tests::dataset::SmallSet;
 use bigmac_tests::reference::reference;
 use bigmac_tests::steps::{StepResult, close_gradients, run_step, whole_norm};

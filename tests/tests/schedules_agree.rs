@@ -4,8 +4,8 @@
 use anyhow::{Context as _, Result, ensure};
 use bigmac::config::{Config, Dtype, Pipeline};
 use bigmac::data::StepPlan;
-use bigmac::schedule::{ModuleKind, Op, Workload, registry};
 use bigmac::train::program;
+use bigmac_schedule::{ModuleKind, Op, Workload, registry};
 use bigmac_tests::dataset::SmallSet;
 use bigmac_tests::reference::{Reference, reference};
 use bigmac_tests::steps::{GradientMap, StepResult, close_gradients, run_program, run_step, whole_norm};

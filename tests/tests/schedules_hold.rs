@@ -18,7 +18,7 @@ fn every_schedule_holds_on_random_steps() {
     // Every combination of the registries turns up.
     let pairs: std::collections::BTreeSet<_> = found.iter().map(|one| (one.schedule, one.llm)).collect();
     let (schedules, llms) =
-        (bigmac::schedule::registry::SCHEDULES.len(), bigmac::schedule::registry::LLM_SCHEDULES.len());
+        (bigmac_schedule::registry::SCHEDULES.len(), bigmac_schedule::registry::LLM_SCHEDULES.len());
     assert_eq!(pairs.len(), schedules * llms);
 }
 

@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 use bigmac::config::{Config, Llm, Model, Pipeline};
-use bigmac::schedule::{ModuleKind, PerModule};
+use bigmac_schedule::{ModuleKind, PerModule};
 use bigmac_tests::dataset::SmallSet;
 use bigmac_tests::steps::run_step;
 use clap::Parser;

@@ -5,8 +5,8 @@ use bigmac::config::Config;
 use bigmac::data::Tokenizer;
 use bigmac::model::{ModelShape, Placement, RankModules};
 use bigmac::train::{Checkpoint, Session, open_gpu, tokenizer};
+use bigmac_gpu::Gpu;
 use bigmac_runtime::Context;
-use bigmac_runtime::gpu::Gpu;
 use clap::Args;
 use std::path::PathBuf;
 

@@ -3,13 +3,13 @@
 use std::path::Path;
 
 use anyhow::Context;
-use bigmac::schedule::file::{Form, fits};
-use bigmac::schedule::memory::peak_microbatches;
-use bigmac::schedule::render::{Format, Timeline};
-use bigmac::schedule::simulate::{Simulation, simulate};
-use bigmac::schedule::slots::work_bound;
-use bigmac::schedule::validate::validate;
-use bigmac::schedule::{ModuleKind, Options, PerModule, Schedule, Table, Workload, ideal_over, ideal_time};
+use bigmac_schedule::check::memory::peak_microbatches;
+use bigmac_schedule::check::validate::validate;
+use bigmac_schedule::clock::simulate::{Simulation, simulate};
+use bigmac_schedule::clock::slots::work_bound;
+use bigmac_schedule::files::file::{Form, fits};
+use bigmac_schedule::render::{Format, Timeline};
+use bigmac_schedule::{ModuleKind, Options, PerModule, Schedule, Table, Workload, ideal_over, ideal_time};
 use serde_json::{Value, json};
 
 /// A schedule and what it does.

@@ -3,11 +3,11 @@
 use bigmac::config::Config;
 use bigmac::eval::{evaluate, write_captions, write_drawings};
 use bigmac::execute::Program;
-use bigmac::schedule::render::{TimeUnit, Timeline, Trace, html};
-use bigmac::schedule::simulate::simulate;
 use bigmac::train::{Observer, Session, Snapshot, StepReport, TrainError};
 use bigmac_runtime::Error;
 use bigmac_runtime::fs::write_atomically;
+use bigmac_schedule::clock::simulate::simulate;
+use bigmac_schedule::render::{TimeUnit, Timeline, Trace, html};
 use indicatif::{HumanBytes, ProgressBar, ProgressStyle};
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;

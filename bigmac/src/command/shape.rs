@@ -3,10 +3,10 @@
 use std::path::PathBuf;
 
 use anyhow::bail;
-use bigmac::schedule::budget::module_budget;
-use bigmac::schedule::registry;
-use bigmac::schedule::{Budget, Learns, Limits, LlmSchedule, ModuleKind, Options, UniformCosts, Workload};
 use bigmac::workloads::{Uneven, read_workload, uneven};
+use bigmac_schedule::check::budget::module_budget;
+use bigmac_schedule::registry;
+use bigmac_schedule::{Budget, Learns, Limits, LlmSchedule, ModuleKind, Options, UniformCosts, Workload};
 use clap::{Args, ValueEnum};
 
 /// The most LLM chunks and items of a step: some gigabytes of tables.

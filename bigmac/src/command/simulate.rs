@@ -4,11 +4,11 @@ use std::fmt::Write;
 use std::path::{Path, PathBuf};
 
 use anyhow::bail;
-use bigmac::schedule::ModuleKind;
-use bigmac::schedule::file::Form;
-use bigmac::schedule::lower::lower;
-use bigmac::schedule::registry;
-use bigmac::schedule::render::{Format, Timeline};
+use bigmac_schedule::ModuleKind;
+use bigmac_schedule::check::lower::lower;
+use bigmac_schedule::files::file::Form;
+use bigmac_schedule::registry;
+use bigmac_schedule::render::{Format, Timeline};
 use clap::Args;
 use serde_json::Value;
 

@@ -1,8 +1,8 @@
 //! What has to hold between the values of a configuration.
 
 use super::{Config, ConfigError};
-use crate::schedule::budget::module_budgets;
 use bigmac_runtime::Device;
+use bigmac_schedule::check::budget::module_budgets;
 
 impl Config {
     /// Checks what types alone don't: counts that have to be at least one, widths that have to agree.

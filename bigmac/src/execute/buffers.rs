@@ -2,9 +2,9 @@
 
 use super::error::ExecuteError;
 use super::unit::Recorded;
-use crate::schedule::memory::BufferPlan;
-use crate::schedule::{ModuleKind, PerModule, Rank, Unit, Workload};
 use bigmac_autograd::Deferred;
+use bigmac_schedule::check::memory::BufferPlan;
+use bigmac_schedule::{ModuleKind, PerModule, Rank, Unit, Workload};
 
 /// What a unit holds between its ops.
 #[derive(Debug)]

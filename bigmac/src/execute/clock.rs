@@ -1,6 +1,6 @@
 //! When ops began and ended: by the host's clock on the CPU, by marks in the device's own work on a GPU.
 
-use bigmac_runtime::gpu::{Gpu, Mark};
+use bigmac_gpu::{Gpu, Mark};
 use bigmac_runtime::{Context, Error, Result};
 use std::time::Instant;
 

@@ -7,7 +7,7 @@ use super::error::ExecuteError;
 use super::rates::Rates;
 use crate::data::{PackedMicrobatch, StepPlan};
 use crate::model::{ModelShape, split_layers};
-use crate::schedule::{ChunkCost, ItemCost, Layers, Learns, Link, Load, ModuleKind, Workload};
+use bigmac_schedule::{ChunkCost, ItemCost, Layers, Learns, Link, Load, ModuleKind, Workload};
 
 /// What costs depend on.
 #[derive(Clone, Debug)]

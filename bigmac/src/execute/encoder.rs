@@ -5,9 +5,9 @@ use super::inputs::Inputs;
 use super::task::{Flow, StepTask};
 use super::unit::{End, Forwarded, Recorded, Start};
 use crate::model::Replica;
-use crate::schedule::{Chunk, Item, Value};
 use bigmac_models::llava::VisionEncoder;
 use bigmac_runtime::{Context, Spec};
+use bigmac_schedule::{Chunk, Item, Value};
 
 impl StepTask<'_> {
     /// A chunk of the encoder on one item.

@@ -1,8 +1,8 @@
 //! What can go wrong while a step runs.
 
 use crate::data::DataError;
-use crate::schedule::{ModuleKind, Rank, Unit, Value, WorkloadError};
 use bigmac_comm::CommError;
+use bigmac_schedule::{ModuleKind, Rank, Unit, Value, WorkloadError};
 
 /// Why a step ended early.
 #[derive(Debug, thiserror::Error)]

@@ -5,10 +5,10 @@ use super::inputs::Inputs;
 use super::task::{Flow, StepTask};
 use super::unit::{End, Forwarded, LossPart, Recorded, Start};
 use crate::model::Replica;
-use crate::schedule::{Chunk, Item, Value};
 use bigmac_models::mmdit::codec::Codec;
 use bigmac_models::mmdit::{Mmdit, Streams};
 use bigmac_runtime::{Context, Spec};
+use bigmac_schedule::{Chunk, Item, Value};
 
 impl StepTask<'_> {
     /// A chunk of the generator on one item. The first and the last chunk each look at the picture: noise is a function of

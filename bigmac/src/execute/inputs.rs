@@ -2,11 +2,11 @@
 
 use super::error::ExecuteError;
 use crate::data::{DrawItem, ImageItem};
-use crate::schedule::Value;
 use bigmac_autograd::{Graph, Parameters};
 use bigmac_models::mmdit::{Grid, MmditConfig, RopeTables};
 use bigmac_models::qwen3::Qwen3;
 use bigmac_runtime::{Context, Spec, Tensor};
+use bigmac_schedule::Value;
 
 /// The source of a unit's tensors.
 pub(super) trait Inputs {

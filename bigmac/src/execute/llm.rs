@@ -5,11 +5,11 @@ use super::inputs::Inputs;
 use super::task::{Flow, StepTask};
 use super::unit::{End, Forwarded, LossPart, Recorded, Start};
 use crate::model::Replica;
-use crate::schedule::{Chunk, Item, Microbatch, Value};
 use bigmac_autograd::{Graph, Var};
 use bigmac_kernels::GatherRows;
 use bigmac_models::qwen3::Qwen3;
 use bigmac_runtime::{Context, Tensor};
+use bigmac_schedule::{Chunk, Item, Microbatch, Value};
 use std::sync::Arc;
 
 impl StepTask<'_> {

@@ -2,11 +2,11 @@
 
 use super::error::ExecuteError;
 use super::unit::LossPart;
-use crate::schedule::{Rank, Unit};
 use bigmac_kernels::cast::cast;
 use bigmac_kernels::{Need, Operator, Sum};
 use bigmac_runtime::memory::scopes;
 use bigmac_runtime::{Context, DType, Error, Result, Tensor};
+use bigmac_schedule::{Rank, Unit};
 
 /// Sums of a rank's losses, as they are: not to be divided any more.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]

@@ -1,6 +1,6 @@
 //! How fast work goes: what makes times of operations that were counted.
 
-use crate::schedule::ModuleKind;
+use bigmac_schedule::ModuleKind;
 use std::collections::BTreeMap;
 
 /// Time of a unit's phase: `fixed + per_gop` x billions of operations.

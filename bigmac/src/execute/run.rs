@@ -7,15 +7,15 @@ use super::losses::{LossCounter, Losses};
 use super::task::StepTask;
 use super::unit::{Forwarded, Recorded};
 use crate::model::RankModules;
-use crate::schedule::render::Trace;
-use crate::schedule::{
-    Module, ModuleKind, Op, PerModule, Phase, Piece, Rank, Table, Unit, Value, Work, Workload,
-    memory::{BufferPlan, plan_buffers, recomputed},
-};
 use bigmac_autograd::Mode;
 use bigmac_comm::{Communicator, Tag};
 use bigmac_runtime::memory::scopes;
 use bigmac_runtime::{Context, Tensor};
+use bigmac_schedule::render::Trace;
+use bigmac_schedule::{
+    Module, ModuleKind, Op, PerModule, Phase, Piece, Rank, Table, Unit, Value, Work, Workload,
+    check::memory::{BufferPlan, plan_buffers, recomputed},
+};
 use std::collections::HashMap;
 use std::time::Instant;
 

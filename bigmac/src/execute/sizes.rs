@@ -5,11 +5,11 @@ use super::error::ExecuteError;
 use super::task::StepTask;
 use crate::data::StepPlan;
 use crate::model::{Placement, RankModules};
-use crate::schedule::{
-    Chunk, Item, ItemSize, Microbatch, MicrobatchSizes, Module, ModuleKind, Piece, Unit, Value, Workload,
-};
 use bigmac_models::mmdit::flow::FlowMatching;
 use bigmac_runtime::Context;
+use bigmac_schedule::{
+    Chunk, Item, ItemSize, Microbatch, MicrobatchSizes, Module, ModuleKind, Piece, Unit, Value, Workload,
+};
 use std::collections::HashMap;
 
 /// Foretells sizes without computing anything.

@@ -6,7 +6,6 @@ use super::task::StepTask;
 use super::unit::Forwarded;
 use crate::data::{DrawItem, ImageItem, load_draw_item, load_image_item};
 use crate::model::{RankModules, Rotary};
-use crate::schedule::{Unit, Value, Workload};
 use bigmac_autograd::{Graph, Parameters};
 use bigmac_kernels::cast::cast;
 use bigmac_models::mmdit::codec::Codec;
@@ -14,6 +13,7 @@ use bigmac_models::mmdit::flow::SampleKey;
 use bigmac_models::mmdit::{Grid, MmditConfig, RopeTables, time_features};
 use bigmac_models::qwen3::Qwen3;
 use bigmac_runtime::{Context, Spec, Tensor};
+use bigmac_schedule::{Unit, Value, Workload};
 
 impl StepTask<'_> {
     /// Runs the forward of a unit in `ctx`, whose scope its activations are counted under; it is recorded where it

@@ -6,10 +6,10 @@ use super::inputs::Inputs;
 use super::unit::Forwarded;
 use crate::data::{DrawItem, ImageItem, PackedMicrobatch, StepPlan};
 use crate::model::{ModelShape, RankModules};
-use crate::schedule::{Item, Microbatch, Module, ModuleKind, Piece, Rank, Unit, Value, Workload};
 use bigmac_models::mmdit::codec::Codec;
 use bigmac_models::mmdit::flow::FlowMatching;
 use bigmac_runtime::{Context, Spec};
+use bigmac_schedule::{Item, Microbatch, Module, ModuleKind, Piece, Rank, Unit, Value, Workload};
 
 /// One step's work, and everything that is the same for all of its units.
 #[derive(Debug)]

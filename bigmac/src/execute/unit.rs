@@ -1,9 +1,9 @@
 //! One unit of work: a forward recorded on a tape, and its backward, whatever the module.
 
-use crate::schedule::Value;
 use bigmac_autograd::{Deferred, Gradients, Mode, Parameters, Tape, Var, VarId};
 use bigmac_kernels::fill::fill;
 use bigmac_runtime::{Context, Result, Spec, Tensor};
+use bigmac_schedule::Value;
 
 /// What a forward computed.
 #[derive(Debug, Default)]

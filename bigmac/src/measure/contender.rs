@@ -5,9 +5,9 @@ use thiserror::Error;
 use crate::config::Pipeline;
 use crate::data::StepPlan;
 use crate::execute::{CostModel, Program};
-use crate::schedule::simulate::{Simulation, simulate};
-use crate::schedule::{LlmSchedule, Schedule};
 use crate::train::{TrainError, program};
+use bigmac_schedule::clock::simulate::{Simulation, simulate};
+use bigmac_schedule::{LlmSchedule, Schedule};
 
 /// A step under a schedule: what each rank runs, and what the simulator says of it.
 #[derive(Clone, Debug)]

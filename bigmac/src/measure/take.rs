@@ -7,8 +7,8 @@ use thiserror::Error;
 use super::{Contender, NotRun, Rounds, around, contender, take_turns};
 use crate::execute::{CostModel, Rates};
 use crate::profile::{Profile, Samples, Taken, processor};
-use crate::schedule::{LlmSchedule, Rank, registry};
 use crate::train::{Session, TrainError};
+use bigmac_schedule::{LlmSchedule, Rank, registry};
 
 /// Why a profile can't be taken.
 #[derive(Debug, Error)]

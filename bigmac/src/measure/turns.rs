@@ -10,9 +10,9 @@ use bigmac_runtime::rng::{Philox, Purpose};
 use crate::data::StepPlan;
 use crate::execute::{ExecuteError, Measured, Program, Ran, StepTask, run};
 use crate::model::{Placement, RankModules};
-use crate::schedule::memory::{Change, peak_bytes, walk};
-use crate::schedule::{PerModule, Table};
 use crate::train::{Session, TrainError, step_task};
+use bigmac_schedule::check::memory::{Change, peak_bytes, walk};
+use bigmac_schedule::{PerModule, Table};
 
 /// How often every program runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -7,7 +7,6 @@ pub use bigmac_models::stage::split_layers;
 pub use placement::{Placed, Placement};
 pub use shape::{Frozen, ModelShape};
 
-use crate::schedule::{Chunk, Module, ModuleKind, Rank};
 use bigmac_autograd::{Gradients, Parameters};
 use bigmac_kernels::RopeCache;
 use bigmac_models::init::{self, ParameterSpec};
@@ -17,6 +16,7 @@ use bigmac_models::qwen3::Qwen3;
 use bigmac_models::stage::Stage;
 use bigmac_runtime::memory::scopes;
 use bigmac_runtime::{Context, Error, Result};
+use bigmac_schedule::{Chunk, Module, ModuleKind, Rank};
 
 /// A network with its own parameters and gradients.
 #[derive(Debug)]

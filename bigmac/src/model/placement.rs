@@ -1,10 +1,10 @@
 //! Which layers of which module live on which rank.
 
 use super::ModelShape;
-use crate::schedule::placement::Part;
-use crate::schedule::{Chunk, ModuleKind, PerModule, Rank, Workload};
 use bigmac_models::stage::Stage;
 use bigmac_runtime::{Error, Result};
+use bigmac_schedule::step::placement::Part;
+use bigmac_schedule::{Chunk, ModuleKind, PerModule, Rank, Workload};
 
 /// A module's consecutive layers, and where they live.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -130,8 +130,8 @@ mod tests {
     use crate::config::Model;
     use crate::data::Tokenizer;
     use crate::model::RankModules;
-    use crate::schedule::{Layers, UniformCosts, registry};
     use bigmac_runtime::Context;
+    use bigmac_schedule::{Layers, UniformCosts, registry};
     use std::collections::BTreeMap;
 
     fn shape() -> ModelShape {

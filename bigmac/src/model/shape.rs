@@ -2,7 +2,6 @@
 
 use crate::config::{Dtype, Model};
 use crate::data::{Layout, Tokenizer};
-use crate::schedule::ModuleKind;
 use bigmac_models::init::ParameterSpec;
 use bigmac_models::llava::{LlavaConfig, VisionEncoder};
 use bigmac_models::mmdit::codec::{Codec, PixelCodec};
@@ -11,6 +10,7 @@ use bigmac_models::qwen3::{Qwen3, Qwen3Config};
 use bigmac_models::siglip::SiglipVisionConfig;
 use bigmac_models::stage::Stage;
 use bigmac_runtime::{DType, Result};
+use bigmac_schedule::ModuleKind;
 
 /// Which modules keep their weights.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -8,7 +8,7 @@ use super::read::{Checker, Description};
 use super::work::Work;
 use crate::execute::Rates;
 use crate::profile::Profile;
-use crate::schedule::PerModule;
+use bigmac_schedule::PerModule;
 
 /// A device and the cluster it stands in.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

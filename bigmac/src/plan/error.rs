@@ -3,9 +3,9 @@
 use thiserror::Error;
 
 use crate::profile::ProfileError;
-use crate::schedule::simulate::SimulateError;
-use crate::schedule::{ScheduleError, WorkloadError};
 use crate::toml_file::TomlError;
+use bigmac_schedule::clock::simulate::SimulateError;
+use bigmac_schedule::{ScheduleError, WorkloadError};
 
 /// Why there is no plan.
 #[derive(Debug, Error)]

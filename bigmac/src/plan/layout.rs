@@ -9,7 +9,7 @@ use super::model::{Counts, Model};
 use super::work::Part;
 use crate::execute::Rate;
 use crate::model::split_layers;
-use crate::schedule::{
+use bigmac_schedule::{
     ChunkCost, ItemCost, ItemSize, Layers, Link, Load, MicrobatchSizes, Module, ModuleKind, PerModule,
     Workload,
 };

@@ -5,9 +5,9 @@ use std::collections::BTreeSet;
 use super::device::Device;
 use super::layout::{Estimate, Layout};
 use super::model::Bytes;
-use crate::schedule::memory::peak_bytes_together;
-use crate::schedule::simulate::Simulation;
-use crate::schedule::{Chunk, Module, ModuleKind, Op, Table, Workload};
+use bigmac_schedule::check::memory::peak_bytes_together;
+use bigmac_schedule::clock::simulate::Simulation;
+use bigmac_schedule::{Chunk, Module, ModuleKind, Op, Table, Workload};
 
 /// Bytes of one rank by kind. Peaks of different kinds may lie at different moments: the total is an upper bound.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

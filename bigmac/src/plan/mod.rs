@@ -6,7 +6,7 @@
 //!
 //! ```
 //! use bigmac::plan::{Description, Device, Model, Request, search};
-//! use bigmac::schedule::registry;
+//! use bigmac_schedule::registry;
 //!
 //! let (model, device) = (Model::load("qwen3-30b-a3b-vit")?, Device::load("h200")?);
 //! let request = Request { ranks: vec![8], schedules: vec![registry::schedule("nested")?],

@@ -9,7 +9,7 @@ use super::llm::Llm;
 use super::read::{Checker, Description};
 use super::work::Frame;
 use crate::profile::Profile;
-use crate::schedule::{Learns, ModuleKind};
+use bigmac_schedule::{Learns, ModuleKind};
 
 /// A multimodal LLM, or one of its modules alone, and the step that trains it. A microbatch is one sequence; without an LLM it is
 /// the images and drawings alone.

@@ -5,8 +5,8 @@ use super::error::PlanError;
 use super::layout::{Cut, Estimate, Layout};
 use super::model::Model;
 use super::step::{Step, step};
-use crate::schedule::memory::peak_microbatches;
-use crate::schedule::{
+use bigmac_schedule::check::memory::peak_microbatches;
+use bigmac_schedule::{
     Budget, LlmSchedule, Module, Op, Options, PerModule, Schedule, ScheduleError, registry,
 };
 

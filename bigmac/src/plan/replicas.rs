@@ -12,7 +12,7 @@ use super::settings::budget_text;
 use super::step::{Seconds, Step, after};
 use super::tasks::{even_replicas, plain};
 use super::ways::ways_to_save;
-use crate::schedule::ModuleKind;
+use bigmac_schedule::ModuleKind;
 
 /// The best ways to run a step, one for each way to save memory.
 pub(super) fn search(request: &Request<'_>) -> Result<Found, PlanError> {

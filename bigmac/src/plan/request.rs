@@ -5,7 +5,7 @@ use super::error::PlanError;
 use super::layout::Cut;
 use super::model::Model;
 use super::read::Checker;
-use crate::schedule::{Budget, LlmSchedule, PerModule, Schedule, registry};
+use bigmac_schedule::{Budget, LlmSchedule, PerModule, Schedule, registry};
 
 /// What to search over.
 #[derive(Clone, Debug)]

@@ -9,9 +9,9 @@ use super::replicas;
 use super::request::Request;
 use super::step::{Step, step};
 use super::tasks::{Task, tasks};
-use crate::schedule::simulate::simulate;
-use crate::schedule::slots::work_bound;
-use crate::schedule::{Budget, Limits, Options, PerModule, ScheduleError, Table};
+use bigmac_schedule::clock::simulate::simulate;
+use bigmac_schedule::clock::slots::work_bound;
+use bigmac_schedule::{Budget, Limits, Options, PerModule, ScheduleError, Table};
 
 /// What a search found.
 #[derive(Clone, Debug, Default)]

@@ -7,7 +7,7 @@ use super::llm::Llm as ModelLlm;
 use super::model::Model;
 use super::step::Step;
 use crate::config::{Dtype, Encoder, Generator, Llm, Pipeline};
-use crate::schedule::{Budget, ModuleKind, PerModule};
+use bigmac_schedule::{Budget, ModuleKind, PerModule};
 
 /// The TOML of a configuration that runs `step`, with what it can't say in comments; none for a model without an LLM, which
 /// `bigmac train` doesn't train.

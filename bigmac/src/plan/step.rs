@@ -5,9 +5,9 @@ use super::error::PlanError;
 use super::layout::{Estimate, Layout};
 use super::memory::{Holding, RankMemory, holdings, rank_memory};
 use super::model::Model;
-use crate::schedule::simulate::simulate;
-use crate::schedule::validate::{ValidateError, validate};
-use crate::schedule::{
+use bigmac_schedule::check::validate::{ValidateError, validate};
+use bigmac_schedule::clock::simulate::simulate;
+use bigmac_schedule::{
     Budget, LlmSchedule, ModuleKind, Options, PerModule, Schedule, ScheduleError, Table, Workload,
 };
 

@@ -7,8 +7,8 @@ use super::memory::llm_holdings;
 use super::request::Request;
 use super::step::after;
 use super::ways::ways_to_save;
-use crate::schedule::slots::work_bound;
-use crate::schedule::{
+use bigmac_schedule::clock::slots::work_bound;
+use bigmac_schedule::{
     Budget, Limits, LlmSchedule, Options, PerModule, Schedule, ScheduleError, UniformCosts, Workload,
     registry,
 };

@@ -1,7 +1,7 @@
 //! Ways to save memory that cost time.
 
 use super::model::Model;
-use crate::schedule::{ModuleKind, PerModule};
+use bigmac_schedule::{ModuleKind, PerModule};
 
 /// What can be recomputed and what sharded, every combination; the one with everything is the last.
 pub(super) fn ways_to_save(model: &Model, devices: usize) -> Vec<(PerModule<bool>, PerModule<bool>)> {

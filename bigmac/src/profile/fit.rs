@@ -6,8 +6,8 @@ use serde::{Deserialize, Serialize};
 
 use super::Spread;
 use crate::execute::{Measured, Program};
-use crate::schedule::{self, ModuleKind, Op, Rank, Workload};
 use crate::toml_file::not_negative;
+use bigmac_schedule::{ModuleKind, Op, Rank, Workload};
 
 /// What is done with a unit. A recomputation counts as a forward.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -35,13 +35,13 @@ impl Phase {
     }
 }
 
-impl From<schedule::Phase> for Phase {
-    fn from(phase: schedule::Phase) -> Self {
+impl From<bigmac_schedule::Phase> for Phase {
+    fn from(phase: bigmac_schedule::Phase) -> Self {
         match phase {
-            schedule::Phase::Forward | schedule::Phase::Recompute => Phase::Forward,
-            schedule::Phase::Backward => Phase::Backward,
-            schedule::Phase::BackwardInput => Phase::BackwardInput,
-            schedule::Phase::BackwardWeight => Phase::BackwardWeight,
+            bigmac_schedule::Phase::Forward | bigmac_schedule::Phase::Recompute => Phase::Forward,
+            bigmac_schedule::Phase::Backward => Phase::Backward,
+            bigmac_schedule::Phase::BackwardInput => Phase::BackwardInput,
+            bigmac_schedule::Phase::BackwardWeight => Phase::BackwardWeight,
         }
     }
 }
@@ -122,7 +122,7 @@ impl Samples {
     fn add(&mut self, op: &Op, seconds: f64, gops: &Workload) {
         let Op::Compute { module, phase, .. } = op else { return };
         let units = op.units().count().max(1) as f64;
-        let gop: f64 = op.units().map(|unit| gops.unit_cost(unit, schedule::Phase::Forward)).sum();
+        let gop: f64 = op.units().map(|unit| gops.unit_cost(unit, bigmac_schedule::Phase::Forward)).sum();
         let key = (module.kind(), module.chunk().0, Phase::from(*phase));
         self.0.entry(key).or_default().push(Sample { gop: gop / units, seconds: seconds.max(0.0) / units });
     }
@@ -169,8 +169,8 @@ fn fit((module, chunk, phase): Key, samples: &[Sample]) -> Option<UnitTimes> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::schedule::lower::lower;
-    use crate::schedule::{Options, UniformCosts, registry};
+    use bigmac_schedule::check::lower::lower;
+    use bigmac_schedule::{Options, UniformCosts, registry};
 
     const KEY: Key = (ModuleKind::Llm, 1, Phase::Backward);
 

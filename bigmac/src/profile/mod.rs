@@ -18,8 +18,8 @@ use thiserror::Error;
 use crate::config::{Config, Model};
 use crate::data::{PackedMicrobatch, StepPlan};
 use crate::execute::{Rate, Rates, UnitRates};
-use crate::schedule::{ModuleKind, PerModule};
 use crate::toml_file::{TomlError, TomlFile};
+use bigmac_schedule::{ModuleKind, PerModule};
 
 /// Measured times of a configuration's ops.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

@@ -5,10 +5,10 @@ use super::metrics::StepReport;
 use super::rank::Runner;
 use crate::data::StepPlan;
 use crate::execute::{Measured, Program};
-use crate::schedule::render::Trace;
-use crate::schedule::{ModuleKind, PerModule};
 use bigmac_comm::Communicator;
 use bigmac_runtime::{Context, Tensor};
+use bigmac_schedule::render::Trace;
+use bigmac_schedule::{ModuleKind, PerModule};
 use std::collections::BTreeMap;
 
 impl Runner<'_> {

@@ -4,10 +4,10 @@ use crate::config::ConfigError;
 use crate::data::DataError;
 use crate::execute::ExecuteError;
 use crate::profile::ProfileError;
-use crate::schedule::ScheduleError;
-use crate::schedule::budget::BudgetError;
-use crate::schedule::validate::ValidateError;
 use bigmac_comm::{CommError, RankError, RankFailure};
+use bigmac_schedule::ScheduleError;
+use bigmac_schedule::check::budget::BudgetError;
+use bigmac_schedule::check::validate::ValidateError;
 use std::path::PathBuf;
 
 /// Why a run ended, or never began.

@@ -5,7 +5,7 @@ use crate::data::StepPlan;
 use crate::execute::CostModel;
 use crate::model::Placement;
 use crate::profile::Profile;
-use crate::schedule::{Chain, registry};
+use bigmac_schedule::{Chain, registry};
 use std::path::Path;
 
 /// How many steps a run is laid out for: enough for their images and drawings to be those of the whole run, on average.

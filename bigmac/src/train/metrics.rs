@@ -2,9 +2,9 @@
 
 use super::TrainError;
 use super::numbers::Totals;
-use crate::schedule::{ModuleKind, PerModule};
 use bigmac_runtime::Error;
 use bigmac_runtime::fs::write_atomically;
+use bigmac_schedule::{ModuleKind, PerModule};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};

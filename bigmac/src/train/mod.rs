@@ -30,10 +30,10 @@ pub use snapshot::{Snapshot, state_name};
 
 use crate::config;
 use crate::execute::Program;
-use crate::schedule::render::Trace;
 use bigmac_comm::run_ranks;
 use bigmac_runtime::Error;
 use bigmac_runtime::fs::write_atomically;
+use bigmac_schedule::render::Trace;
 use std::path::Path;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;

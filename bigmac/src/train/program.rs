@@ -4,10 +4,10 @@ use super::TrainError;
 use crate::config::Pipeline;
 use crate::data::StepPlan;
 use crate::execute::{CostModel, Program};
-use crate::schedule::budget::module_budgets;
-use crate::schedule::{
-    Budget, Chain, Limits, Microbatch, ModuleKind, Options, PerModule, Rank, Workload, lower::lower,
-    registry, validate::validate,
+use bigmac_schedule::check::budget::module_budgets;
+use bigmac_schedule::{
+    Budget, Chain, Limits, Microbatch, ModuleKind, Options, PerModule, Rank, Workload, check::lower::lower,
+    check::validate::validate, registry,
 };
 use std::collections::BTreeMap;
 

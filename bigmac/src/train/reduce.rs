@@ -3,12 +3,12 @@
 use super::numbers::{Gate, Numbers};
 use crate::execute::{ExecuteError, Losses};
 use crate::model::{RankModules, Replica};
-use crate::schedule::{Chunk, ModuleKind};
 use bigmac_autograd::ParamId;
 use bigmac_comm::{Communicator, Reduce, Tag};
 use bigmac_kernels::add;
 use bigmac_models::qwen3::Qwen3;
 use bigmac_runtime::{Context, Tensor};
+use bigmac_schedule::{Chunk, ModuleKind};
 
 /// What a reduction leaves beside the gradients.
 #[derive(Debug)]

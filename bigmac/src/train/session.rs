@@ -7,9 +7,9 @@ use crate::data::shapes::{ShapesSpec, write_shapes};
 use crate::data::{DataError, Dataset, Planner, SpecialNames, StepShape, Tokenizer, find_dataset_file};
 use crate::execute::{CostModel, ExecuteError, Rates};
 use crate::model::ModelShape;
-use crate::schedule::{Limits, Options, Schedule, UniformCosts, Workload, registry};
-use bigmac_runtime::gpu::Gpu;
+use bigmac_gpu::Gpu;
 use bigmac_runtime::{Context, Device, Error};
+use bigmac_schedule::{Limits, Options, Schedule, UniformCosts, Workload, registry};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -92,7 +92,7 @@ impl Session {
 pub fn open_gpu(device: &str) -> Result<Option<Gpu>, TrainError> {
     match device.parse().map_err(|e: String| Error::argument("pipeline.device", e))? {
         Device::Cpu => Ok(None),
-        device => Ok(Some(Gpu::open(device)?)),
+        device => Ok(Some(Gpu::open(device).map_err(Error::from)?)),
     }
 }
 

@@ -3,12 +3,12 @@
 use super::TrainError;
 use super::optimizer::{Optimizer, STATE_PARTS};
 use crate::model::{ModelShape, Placement, RankModules};
-use crate::schedule::Rank;
 use bigmac_autograd::Parameters;
 use bigmac_comm::{Communicator, Tag};
 use bigmac_kernels::norm;
 use bigmac_models::init::ParameterSpec;
 use bigmac_runtime::{Context, DType, Error, Result, Spec, Tensor};
+use bigmac_schedule::Rank;
 use std::collections::BTreeMap;
 
 /// Weights and optimizer state of all modules, on the CPU. Nothing in it depends on how the model was cut.

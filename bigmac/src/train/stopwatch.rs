@@ -1,6 +1,6 @@
 //! How long steps take.
 
-use bigmac_runtime::gpu::{Gpu, Mark};
+use bigmac_gpu::{Gpu, Mark};
 use bigmac_runtime::{Context, Result};
 use std::sync::Arc;
 use std::time::Instant;
@@ -84,7 +84,7 @@ impl Lap {
             Lap::Host(began) => Ok(began.elapsed().as_secs_f64()),
             Lap::Device(from, to) => {
                 let seconds = from.gpu.driver().seconds_between(from.mark, to.mark);
-                seconds.map_err(|e| from.gpu.error("stopwatch", e))
+                seconds.map_err(|e| from.gpu.error("stopwatch", e).into())
             }
         }
     }

@@ -6,8 +6,8 @@ use std::path::Path;
 use serde::Deserialize;
 use toml::Spanned;
 
-use crate::schedule::{ChunkCost, ItemCost, Learns, Load, Workload};
 use crate::toml_file::{TomlError, TomlFile};
+use bigmac_schedule::{ChunkCost, ItemCost, Learns, Load, Workload};
 
 /// The most ops that a file may ask for: some gigabytes of tables.
 const MOST_UNITS: usize = 10_000_000;
@@ -175,7 +175,7 @@ fn at_least_one(toml: &TomlFile, value: &Spanned<usize>) -> Result<usize, TomlEr
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::schedule::{Microbatch, ModuleKind};
+    use bigmac_schedule::{Microbatch, ModuleKind};
 
     fn read(text: &str) -> Result<Workload, String> {
         let file = tempfile::NamedTempFile::new().unwrap();

@@ -2,7 +2,7 @@
 
 use bigmac_runtime::rng::{Philox, Purpose};
 
-use crate::schedule::{ItemCost, Load};
+use bigmac_schedule::{ItemCost, Load};
 
 /// Shape of the Pareto distribution of items per microbatch: its variance is infinite, which is what "heavy tail" says.
 const ALPHA: f64 = 1.5;
@@ -65,7 +65,7 @@ fn count(draw: Uneven, purpose: Purpose, microbatch: usize) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::schedule::{UniformCosts, Workload};
+    use bigmac_schedule::{UniformCosts, Workload};
 
     fn drawn(seed: u64, microbatches: usize, mean: f64) -> Vec<Load> {
         let costs = UniformCosts {

@@ -7,8 +7,8 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use bigmac::schedule::render::{TimeUnit, Timeline, Trace, html};
-use bigmac::schedule::{PerModule, Table};
+use bigmac_schedule::render::{TimeUnit, Timeline, Trace, html};
+use bigmac_schedule::{PerModule, Table};
 use chromium::Browser;
 use serde_json::{Value, json};
 use tempfile::TempDir;

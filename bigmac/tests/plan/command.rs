@@ -4,7 +4,7 @@ use std::io::Write;
 use std::process::{Command, Output};
 
 use bigmac::config;
-use bigmac::schedule::registry;
+use bigmac_schedule::registry;
 use serde_json::Value;
 
 fn plan(arguments: &str) -> Output {

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use bigmac::plan::{Bytes, Counts, Description, Device, Encoder, Experts, Generator, Llm, Model, Part};
-use bigmac::schedule::ModuleKind;
 use bigmac_autograd::Graph;
 use bigmac_models::init::{ParameterSpec, shape_only};
 use bigmac_models::llava::{LlavaConfig, VisionEncoder};
@@ -11,6 +10,7 @@ use bigmac_models::mmdit::{Grid, Mmdit, MmditConfig, RopeTables};
 use bigmac_models::qwen3::{Qwen3, Qwen3Config, Stage};
 use bigmac_models::siglip::SiglipVisionConfig;
 use bigmac_runtime::{Context, DType, Spec, Tensor};
+use bigmac_schedule::ModuleKind;
 
 fn shipped(name: &str) -> Model {
     Model::load(name).unwrap()

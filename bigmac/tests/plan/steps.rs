@@ -3,7 +3,7 @@
 use bigmac::plan::{
     Counts, Cut, Description, Device, Estimate, Layout, Llm, Model, PlanError, Request, Step, search, step,
 };
-use bigmac::schedule::{Chunk, Module, ModuleKind, Options, PerModule, registry};
+use bigmac_schedule::{Chunk, Module, ModuleKind, Options, PerModule, registry};
 
 fn model() -> Model {
     Model::load("qwen3-30b-a3b-vit").unwrap()

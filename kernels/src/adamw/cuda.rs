@@ -2,7 +2,7 @@
 
 use super::member::{Clip, Member, State};
 use super::{AdamW, Coefficients, OP};
-use bigmac_runtime::gpu::{Arg, Launch, Source, Variants};
+use bigmac_gpu::{Arg, Launch, Source, Variants};
 use bigmac_runtime::memory::scopes;
 use bigmac_runtime::{Context, DType, Error, Result, Spec, Tensor};
 
@@ -87,7 +87,7 @@ impl Tables {
         };
         for table in &self.list {
             let launch = Launch::new(&SOURCE, "adamw_step")
-                .element(OP, table.dtype)?
+                .element(table.dtype.in_kernels(OP)?)
                 .knob("MASTER", state.master.is_some())
                 .grid([table.count, 1, 1])
                 .block(THREADS);

@@ -3,7 +3,7 @@
 
 use super::Attention;
 use super::variants::{Form, Tiling, Variant, variants};
-use bigmac_runtime::gpu::{Arg, Launch, Source, Variants};
+use bigmac_gpu::{Arg, Launch, Source, Variants};
 use bigmac_runtime::{DType, Error, Result, Tensor};
 
 const TILE: (&str, &str) = ("attention/tile.cuh", include_str!("tile.cuh"));

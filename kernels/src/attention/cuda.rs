@@ -3,7 +3,7 @@
 use super::choice::{Inputs, Target, Wanted};
 use super::variants::{Form, Tiling, Warpgroups};
 use super::{Attention, Given, Problem};
-use bigmac_runtime::gpu::{Arg, Gpu, Launch, Swizzle, TensorMapShape};
+use bigmac_gpu::{Arg, Gpu, Launch, Swizzle, TensorMapShape};
 use bigmac_runtime::memory::scopes;
 use bigmac_runtime::{Context, DType, Error, Result, Tensor};
 use std::cmp::Reverse;
@@ -94,7 +94,7 @@ pub(super) fn takes(gpu: &Gpu, form: &Form, inputs: &[&Tensor]) -> Result<bool> 
 
 /// Strides of tokens and heads of each.
 fn strides(tensors: &[&Tensor]) -> Result<Vec<Arg>> {
-    tensors.iter().flat_map(|t| &t.strides()[..2]).map(|&stride| Arg::i64(stride)).collect()
+    tensors.iter().flat_map(|t| &t.strides()[..2]).map(|&stride| Ok(Arg::i64(stride)?)).collect()
 }
 
 /// The tensor as a view whose last dimension has stride 1.
@@ -123,7 +123,7 @@ pub(super) fn forward(
     let launch = inputs.forward_launch(form);
     match form {
         Form::Warps(tiling) => {
-            let launch = launch.element(Attention::NAME, q.dtype())?;
+            let launch = launch.element(q.dtype().in_kernels(Attention::NAME)?);
             let row_bytes = inputs.row_bytes();
             by_warps(ctx, problem, launch, tiling, row_bytes, tensors, [&mut out, &mut lse])?;
         }
@@ -176,8 +176,8 @@ fn by_warpgroups(
         let &[tokens, heads, dim] = tensor.shape() else {
             return Err(Error::shape(Attention::NAME, tensor.shape(), "[tokens, heads, dim]"));
         };
-        let map = gpu.tensor_map(
-            tensor,
+        let map = tensor.tensor_map(
+            ctx,
             0,
             &TensorMapShape {
                 element: size as u32,
@@ -226,7 +226,7 @@ pub(super) fn backward(
     args.extend(strides(&[&dout])?);
     args.extend([Arg::i32(problem.heads)?, Arg::i32(problem.dim)?, Arg::i32(tokens)?]);
     let blocks = (tokens * problem.heads).div_ceil(ROWS_THREADS / inputs.lanes());
-    let launch = inputs.rows_launch(&variant.queries).element(Attention::NAME, dtype)?;
+    let launch = inputs.rows_launch(&variant.queries).element(dtype.in_kernels(Attention::NAME)?);
     ctx.launch(&launch.grid([blocks, 1, 1]).block(ROWS_THREADS), &args)?;
 
     let run = |launch: Launch, tiling: &Tiling, of_keys, grads: &mut [&mut Tensor]| {
@@ -238,7 +238,7 @@ pub(super) fn backward(
             + tiling.scratch_bytes(dtype);
         let heads = if of_keys { problem.key_heads } else { problem.heads };
         let blocks = tiles * heads * tiling.parts;
-        let launch = launch.element(Attention::NAME, dtype)?;
+        let launch = launch.element(dtype.in_kernels(Attention::NAME)?);
         let launch = launch.grid([blocks, 1, 1]).block(tiling.threads()).shared(shared);
         let mut args = vec![table.arg()?, q.arg()?, k.arg()?, v.arg()?, dout.arg()?, rows.arg()?];
         for grad in grads {

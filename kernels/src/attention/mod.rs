@@ -81,7 +81,7 @@ struct Given<'a> {
 }
 
 /// See [`crate::programs::programs`].
-pub(crate) fn programs() -> Vec<bigmac_runtime::gpu::Variants> {
+pub(crate) fn programs() -> Vec<bigmac_gpu::Variants> {
     choice::programs()
 }
 

@@ -1,7 +1,7 @@
 //! Tile shapes of the GPU's kernels: which there are, and which a problem gets.
 
+use bigmac_gpu::Launch;
 use bigmac_runtime::DType;
-use bigmac_runtime::gpu::Launch;
 use std::fmt;
 
 /// How one kernel's work is cut.

@@ -1,7 +1,7 @@
 //! Change of float dtype on a GPU.
 
 use crate::elementwise_cuda::{over, source};
-use bigmac_runtime::gpu::{Arg, Source};
+use bigmac_gpu::{Arg, Source};
 use bigmac_runtime::{Context, DType, Error, Result, Tensor};
 
 pub(crate) static SOURCE: Source = source("cast/kernel.cu", include_str!("kernel.cu"));

@@ -2,7 +2,7 @@
 
 use super::Terms;
 use crate::tiling::{self, ColumnTiles, INCLUDES, pack};
-use bigmac_runtime::gpu::{Arg, Launch, Source, Variants};
+use bigmac_gpu::{Arg, Launch, Source, Variants};
 use bigmac_runtime::memory::scopes;
 use bigmac_runtime::{Context, DType, Result, Tensor};
 
@@ -47,7 +47,7 @@ impl Pass {
     fn run(self, ctx: &Context, op: &'static str) -> Result<()> {
         let (to, [rows, strip, strips]) = (self.to, self.rows);
         let launch = Launch::new(&SOURCE, "column_sums")
-            .element(op, self.dtype)?
+            .element(self.dtype.in_kernels(op)?)
             .knob("TERMS", self.kind)
             .word("OUT", if to.dtype == DType::BF16 { "bf16" } else { "float" });
         let launch = self.tiles.over(launch).grid([self.tiles.across, strips, 1]);

@@ -4,7 +4,7 @@ use crate::elementwise_cuda::source;
 use crate::fill::cuda::fill;
 use crate::gather_rows::cuda::over_segments;
 use crate::operator::WeightGrad;
-use bigmac_runtime::gpu::{Arg, Launch, Source};
+use bigmac_gpu::{Arg, Launch, Source};
 use bigmac_runtime::{Context, DType, Result, Tensor};
 
 pub(crate) static SOURCE: Source = source("embedding/kernel.cu", include_str!("kernel.cu"));

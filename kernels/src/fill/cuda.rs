@@ -1,7 +1,7 @@
 //! One value everywhere, on a GPU.
 
 use crate::elementwise_cuda::{over, source};
-use bigmac_runtime::gpu::{Arg, Source};
+use bigmac_gpu::{Arg, Source};
 use bigmac_runtime::{Context, DType, Result};
 
 pub(crate) static SOURCE: Source = source("fill/kernel.cu", include_str!("kernel.cu"));

@@ -1,6 +1,6 @@
 //! Whether numbers are finite, on a GPU.
 
-use bigmac_runtime::gpu::{Arg, Launch, Source, Variants};
+use bigmac_gpu::{Arg, Launch, Source, Variants};
 use bigmac_runtime::{Context, Result, Tensor};
 
 static SOURCE: Source = Source::new("finite/kernel.cu", include_str!("kernel.cu"));

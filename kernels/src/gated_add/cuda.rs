@@ -1,7 +1,7 @@
 //! Gated sums on a GPU.
 
 use crate::tiling::{self, ColumnTiles, INCLUDES, pack};
-use bigmac_runtime::gpu::{Arg, Launch, Source, Variants};
+use bigmac_gpu::{Arg, Launch, Source, Variants};
 use bigmac_runtime::{Context, Result, Tensor};
 
 static SOURCE: Source =
@@ -29,7 +29,7 @@ pub(super) fn gated_add(
     let x = x.map_or(Ok(Arg::NULL), Tensor::arg)?;
     let [gate, y_arg, z] = [gate.arg()?, y.arg()?, z.arg_mut()?];
     let tiles = ColumnTiles::new(width, pack(y.dtype(), width, &[x, gate, y_arg, z]), false);
-    let launch = tiles.over(Launch::new(&SOURCE, "gated_add").element(op, y.dtype())?);
+    let launch = tiles.over(Launch::new(&SOURCE, "gated_add").element(y.dtype().in_kernels(op)?));
     let launch = launch.grid([tiles.across * rows.div_ceil(tiles.batch()), 1, 1]);
     ctx.launch(&launch, &[x, gate, y_arg, z, Arg::i32(rows)?, Arg::i32(width)?])
 }

@@ -2,7 +2,7 @@
 
 use crate::elementwise_cuda::{over, source};
 use crate::tiling::pack;
-use bigmac_runtime::gpu::{Arg, Launch, Source, Variants};
+use bigmac_gpu::{Arg, Launch, Source, Variants};
 use bigmac_runtime::{Context, Error, Result, Tensor};
 
 pub(crate) static SOURCE: Source = source("gather_rows/kernel.cu", include_str!("kernel.cu"));
@@ -43,7 +43,7 @@ pub(crate) fn over_segments(
     (n, width): (usize, usize),
     to: Arg,
 ) -> Result<Launch> {
-    let launch = Launch::new(source, kernel).element(op, dy.dtype())?;
+    let launch = Launch::new(source, kernel).element(dy.dtype().in_kernels(op)?);
     let pack = pack(dy.dtype(), width, &[dy.arg()?, to]);
     // PACKS is a knob of maps.
     let launch = launch.knob("PACKS", 1).knob("VEC", pack as i64);

@@ -88,7 +88,7 @@ pub(crate) fn gather_both(
     }
     // One upload for both.
     let rows = cuda::upload(&ctx.in_scope(scopes::WORKSPACE), rows.iter().copied())?;
-    let gather = |x: &Tensor| {
+    let gather = |x: &Tensor| -> Result<Tensor> {
         let mut y = Tensor::empty(ctx, &[rows.len(), x.shape()[1]], x.dtype())?;
         cuda::gather(ctx, &x.contiguous(ctx)?, &rows, &mut y)?;
         Ok(y)

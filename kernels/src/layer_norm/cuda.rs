@@ -1,7 +1,7 @@
 //! Layer normalisation on a GPU, scaled by `offset + w`.
 
 use crate::tiling::{INCLUDES, RowTiles, pack};
-use bigmac_runtime::gpu::{Arg, Launch, Source, Variants};
+use bigmac_gpu::{Arg, Launch, Source, Variants};
 use bigmac_runtime::{Context, Result, Tensor};
 
 static SOURCE: Source =
@@ -24,7 +24,8 @@ pub(super) fn forward(
     let (width, rows) = (w.len(), x.len() / w.len());
     let [x_arg, w_arg, b_arg, y_arg] = [x.arg()?, w.arg()?, b.arg()?, y.arg_mut()?];
     let tiles = RowTiles::new(width, pack(x.dtype(), width, &[x_arg, w_arg, b_arg, y_arg]));
-    let launch = tiles.over(Launch::new(&SOURCE, "layer_norm_forward").element(op, x.dtype())?, rows);
+    let launch =
+        tiles.over(Launch::new(&SOURCE, "layer_norm_forward").element(x.dtype().in_kernels(op)?), rows);
     let extents = [Arg::i32(rows)?, Arg::i32(width)?, Arg::f32(1.0 / width as f64), Arg::f32(eps)];
     let tensors = [x_arg, w_arg, b_arg, Arg::f32(offset), y_arg, statistics.arg_mut()?];
     ctx.launch(&launch, &[&tensors[..], &extents].concat())
@@ -43,7 +44,8 @@ pub(super) fn backward_input(
     let (width, rows) = (w.len(), x.len() / w.len());
     let [x_arg, w_arg, dy_arg, dx_arg] = [x.arg()?, w.arg()?, dy.arg()?, dx.arg_mut()?];
     let tiles = RowTiles::new(width, pack(x.dtype(), width, &[x_arg, w_arg, dy_arg, dx_arg]));
-    let launch = tiles.over(Launch::new(&SOURCE, "layer_norm_backward").element(op, x.dtype())?, rows);
+    let launch =
+        tiles.over(Launch::new(&SOURCE, "layer_norm_backward").element(x.dtype().in_kernels(op)?), rows);
     let extents = [Arg::i32(rows)?, Arg::i32(width)?, Arg::f32(1.0 / width as f64)];
     let tensors = [x_arg, w_arg, Arg::f32(offset), statistics.arg()?, dy_arg, dx_arg];
     ctx.launch(&launch, &[&tensors[..], &extents].concat())

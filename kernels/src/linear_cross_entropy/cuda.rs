@@ -5,7 +5,7 @@ use crate::cast::cast;
 use crate::operator::WeightGrad;
 use crate::product::cuda::{Batch, Epilogue, Factor, Output, multiply};
 use crate::sum::cuda::finish;
-use bigmac_runtime::gpu::{Arg, Launch, Source};
+use bigmac_gpu::{Arg, Launch, Source};
 use bigmac_runtime::memory::scopes;
 use bigmac_runtime::{Context, DType, Result, Tensor};
 use std::ops::Range;
@@ -135,7 +135,10 @@ impl Pass {
         chunk: &Range<usize>,
     ) -> Result<Launch> {
         let threads = chunk.len().div_ceil(PER_THREAD).next_multiple_of(32).clamp(32, 256);
-        Ok(Launch::new(&SOURCE, kernel).element(OP, dtype)?.grid([block.len(), 1, 1]).block(threads))
+        Ok(Launch::new(&SOURCE, kernel)
+            .element(dtype.in_kernels(OP)?)
+            .grid([block.len(), 1, 1])
+            .block(threads))
     }
 }
 

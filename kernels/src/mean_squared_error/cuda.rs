@@ -1,7 +1,7 @@
 //! Squared errors on a GPU.
 
 use crate::sum::cuda::{HEADER, pack_blocks, pack_launch, total};
-use bigmac_runtime::gpu::{Arg, Source};
+use bigmac_gpu::{Arg, Source};
 use bigmac_runtime::{Context, DType, Result, Tensor};
 
 pub(crate) static SOURCE: Source =

@@ -3,7 +3,7 @@
 use crate::elementwise_cuda::source;
 use crate::elementwise_operator::{Elementwise, Kernels, elementwise_operator};
 use crate::numeric::Real;
-use bigmac_runtime::gpu::Source;
+use bigmac_gpu::Source;
 
 pub(crate) static SOURCE: Source = source("mul/kernel.cu", include_str!("kernel.cu"));
 

@@ -1,6 +1,6 @@
 //! Noise on a GPU.
 
-use bigmac_runtime::gpu::{Arg, Launch, Source, Variants};
+use bigmac_gpu::{Arg, Launch, Source, Variants};
 use bigmac_runtime::rng::Philox;
 use bigmac_runtime::{Context, Result, Tensor};
 
@@ -24,7 +24,7 @@ pub(super) fn add_noise(
     const BLOCK: usize = 256;
     let ([k0, k1], [_, c1, c2, c3]) = (stream.key(), stream.counter());
     let launch = Launch::new(&SOURCE, "noise_add")
-        .element(op, latents.dtype())?
+        .element(latents.dtype().in_kernels(op)?)
         .grid([x.len().div_ceil(2 * BLOCK), 1, 1])
         .block(BLOCK);
     let words = [k0, k1, c1, c2, c3].map(Arg::U32);

@@ -1,7 +1,7 @@
 //! Sums of squares on a GPU.
 
 use crate::sum::cuda::{HEADER, total};
-use bigmac_runtime::gpu::Source;
+use bigmac_gpu::Source;
 use bigmac_runtime::{Context, Result, Tensor};
 
 pub(crate) static SOURCE: Source =

@@ -1,7 +1,7 @@
 //! Patches on a GPU.
 
 use crate::elementwise_cuda::{THREADS, over, source};
-use bigmac_runtime::gpu::{Arg, Source};
+use bigmac_gpu::{Arg, Source};
 use bigmac_runtime::{Context, Result, Tensor};
 
 pub(crate) static SOURCE: Source = source("patchify/kernel.cu", include_str!("kernel.cu"));

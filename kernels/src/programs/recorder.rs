@@ -1,10 +1,10 @@
 //! A GPU of any architecture on which nothing is compiled and nothing runs: it tells which programs launches asked for, so that they can be
 //! compared with the list.
 
-use bigmac_runtime::gpu::driver::{Function, Geometry};
-use bigmac_runtime::gpu::replay::Replay;
-use bigmac_runtime::gpu::source::{Compiled, signatures};
-use bigmac_runtime::gpu::{
+use bigmac_gpu::driver::{Function, Geometry};
+use bigmac_gpu::replay::Replay;
+use bigmac_gpu::source::{Compiled, signatures};
+use bigmac_gpu::{
     Driver, DriverError, DriverResult, Gpu, Knobs, Mark, Order, PendingDownload, Program, TensorMap,
     TensorMapShape,
 };
@@ -14,7 +14,7 @@ use std::ffi::c_void;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
-/// Name of the source, and knobs as [`Variants::programs`](bigmac_runtime::gpu::Variants::programs) orders them.
+/// Name of the source, and knobs as [`Variants::programs`](bigmac_gpu::Variants::programs) orders them.
 type Asked = Arc<Mutex<HashSet<(&'static str, Knobs)>>>;
 
 /// The programs that were asked for since it was opened.

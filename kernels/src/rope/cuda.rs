@@ -2,7 +2,7 @@
 
 use super::Rope;
 use crate::tiling::{self, INCLUDES, pack};
-use bigmac_runtime::gpu::{Arg, Launch, Source, Variants};
+use bigmac_gpu::{Arg, Launch, Source, Variants};
 use bigmac_runtime::{Context, Error, Result, Tensor};
 
 static SOURCE: Source =
@@ -42,7 +42,7 @@ pub(super) fn rotate(
     let together = [4, 2, 1].into_iter().find(|n| heads.is_multiple_of(*n)).unwrap_or(1);
     let threads = tokens * (heads / together) * (half / pack);
     let launch = Launch::new(&SOURCE, "rope_rotate")
-        .element(op, x.dtype())?
+        .element(x.dtype().in_kernels(op)?)
         .knob("INTERLEAVED", rope.interleaved)
         .knob("VEC", pack as u32)
         .knob("HEADS", together as u32)

@@ -3,7 +3,7 @@
 use crate::elementwise_cuda::source;
 use crate::elementwise_operator::{Elementwise, Kernels, elementwise_operator};
 use crate::numeric::Real;
-use bigmac_runtime::gpu::{Arg, Source};
+use bigmac_gpu::{Arg, Source};
 
 pub(crate) static SOURCE: Source = source("scale/kernel.cu", include_str!("kernel.cu"));
 

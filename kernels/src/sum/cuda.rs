@@ -1,6 +1,6 @@
 //! Sums on a GPU: launches of `kernel.cu`, and what other sums over whole tensors share.
 
-use bigmac_runtime::gpu::{Arg, Launch, Source};
+use bigmac_gpu::{Arg, Launch, Source};
 use bigmac_runtime::memory::scopes;
 use bigmac_runtime::{Context, DType, Result, Tensor};
 
@@ -32,7 +32,7 @@ pub(crate) fn pack_launch(
     dtype: DType,
     blocks: usize,
 ) -> Result<Launch> {
-    Ok(Launch::new(source, kernel).element(op, dtype)?.grid([blocks, 1, 1]).block(THREADS))
+    Ok(Launch::new(source, kernel).element(dtype.in_kernels(op)?).grid([blocks, 1, 1]).block(THREADS))
 }
 
 /// `y[0] = factor * sum of terms`, or that much more when `add`, where `kernel` of `source` adds up blocks of terms of the contiguous tensors
@@ -63,7 +63,7 @@ pub(crate) fn finish(
     (factor, add): (f64, bool),
     y: &mut Tensor,
 ) -> Result<()> {
-    let launch = Launch::new(&SOURCE, "sum_finish").element(op, DType::F32)?.block(1024);
+    let launch = Launch::new(&SOURCE, "sum_finish").element(DType::F32.in_kernels(op)?).block(1024);
     let (count, add) = (Arg::i64(partials.len())?, Arg::I32(i32::from(add)));
     ctx.launch(&launch, &[partials.arg()?, count, Arg::f32(factor), add, y.arg_mut()?])
 }

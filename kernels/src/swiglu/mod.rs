@@ -4,7 +4,7 @@ use crate::elementwise_cuda::source;
 use crate::elementwise_operator::{Elementwise, Kernels, elementwise_operator};
 use crate::numeric::Real;
 use crate::silu::silu;
-use bigmac_runtime::gpu::Source;
+use bigmac_gpu::Source;
 
 pub(crate) static SOURCE: Source = source("swiglu/kernel.cu", include_str!("kernel.cu"));
 

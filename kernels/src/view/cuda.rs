@@ -1,7 +1,7 @@
 //! The gradient of a slice on a GPU.
 
 use crate::elementwise_cuda::{over, source};
-use bigmac_runtime::gpu::{Arg, Source};
+use bigmac_gpu::{Arg, Source};
 use bigmac_runtime::{Context, Result, Tensor};
 
 pub(crate) static SOURCE: Source = source("view/kernel.cu", include_str!("kernel.cu"));

@@ -68,7 +68,7 @@ impl RopeTables {
         let positions = start..start + text;
         let (text_cos, text_sin) = cache.text.range(ctx, positions, (dims, theta), dtype.accumulator())?;
         let picture = cache.picture(ctx, config, grid, dtype)?;
-        let join = |text: &Tensor, picture: &Tensor| {
+        let join = |text: &Tensor, picture: &Tensor| -> Result<Tensor> {
             let shape = [text.shape()[0] + picture.shape()[0], picture.shape()[1]];
             let mut all = Tensor::empty(ctx, &shape, picture.dtype())?;
             all.write(ctx, 0, text)?;

@@ -3,10 +3,10 @@
 use crate::bench::{Bench, Faults, Outcome};
 use crate::cases::Case;
 use anyhow::{anyhow, ensure};
+use bigmac_gpu::{DriverError, GpuError};
 use bigmac_kernels::attention::{TiledAttention, variants as all};
 use bigmac_kernels::check::{float_tensor, to_f64};
 use bigmac_kernels::{Attention, Backward, Need, Operator};
-use bigmac_runtime::gpu::DriverError;
 use bigmac_runtime::{Context, DType, Error, Tensor};
 
 /// Head sizes beside 128 and 64: SigLIP so400m's, those of small models, sizes that fill no tile, and wide ones.
@@ -121,7 +121,10 @@ impl Example {
 }
 
 fn is_of_compiler(error: &anyhow::Error) -> bool {
-    matches!(error.downcast_ref(), Some(Error::Driver { source: DriverError::Compile { .. }, .. }))
+    matches!(
+        error.downcast_ref(),
+        Some(Error::Gpu(GpuError::Driver { source: DriverError::Compile { .. }, .. }))
+    )
 }
 
 /// Checks what [`close`](crate::bench::close) does: the norm of the error, and its largest element. Says both as parts of what is wanted, as

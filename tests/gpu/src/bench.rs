@@ -1,8 +1,8 @@
 //! The device under test, and what tests share.
 
 use anyhow::ensure;
+use bigmac_gpu::{Gpu, GpuError};
 use bigmac_kernels::check::{float_tensor, random};
-use bigmac_runtime::gpu::Gpu;
 use bigmac_runtime::{Context, DType, Device, Error, Tensor};
 
 /// How a test ended that didn't fail.
@@ -85,7 +85,7 @@ impl Faults {
     /// One of the driver's: after it nothing on the device can be relied on.
     pub fn take(&mut self, outcome: anyhow::Result<()>) -> anyhow::Result<()> {
         let Err(error) = outcome else { return Ok(()) };
-        if matches!(error.downcast_ref(), Some(Error::Driver { .. })) {
+        if matches!(error.downcast_ref(), Some(Error::Gpu(GpuError::Driver { .. }))) {
             return Err(error.context(format!("after {} wrong results", self.count)));
         }
         self.count += 1;

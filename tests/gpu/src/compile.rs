@@ -2,7 +2,7 @@
 
 use crate::bench::{Bench, Outcome};
 use anyhow::{Context as _, bail, ensure};
-use bigmac_runtime::gpu::{KERNEL_DIR, Launch, Source, Variants};
+use bigmac_gpu::{KERNEL_DIR, Launch, Source, Variants};
 use bigmac_runtime::{DType, Tensor};
 use std::path::Path;
 use std::process::Command;

@@ -1,9 +1,9 @@
 //! Every kernel compiled into the cache, so that a machine that has the GPU compiles nothing.
 
 use anyhow::{Context as _, bail};
-use bigmac_runtime::gpu::cache::Cache;
-use bigmac_runtime::gpu::nvidia::Compiler;
-use bigmac_runtime::gpu::{Knobs, Program, Source, Variants};
+use bigmac_gpu::cache::Cache;
+use bigmac_gpu::nvidia::Compiler;
+use bigmac_gpu::{Knobs, Program, Source, Variants};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;

@@ -8,7 +8,7 @@ use std::process::Command;
 fn the_programs_take_what_the_script_asks() {
     let gpu_tests = Path::new(env!("CARGO_BIN_EXE_gpu-tests"));
     let built = gpu_tests.parent().unwrap();
-    let compiler = bigmac_runtime::gpu::replay::find_compiler().err();
+    let compiler = bigmac_gpu::replay::find_compiler().err();
     let missing = ["bigmac", "bigmac-bench"].into_iter().find(|name| !built.join(name).is_file());
     let missing = missing.map(|name| {
         format!("{} is not built; `cargo test --workspace` builds it", built.join(name).display())

@@ -1,8 +1,8 @@
 //! Draws steps.
 
-use bigmac::schedule::registry::{LLM_SCHEDULES, SCHEDULES, llm_schedule, schedule};
-use bigmac::schedule::{ChunkCost, ItemCost, Learns, Link, Load, Options, Schedule, ScheduleError, Workload};
 use bigmac_runtime::rng::{Philox, Purpose};
+use bigmac_schedule::registry::{LLM_SCHEDULES, SCHEDULES, llm_schedule, schedule};
+use bigmac_schedule::{ChunkCost, ItemCost, Learns, Link, Load, Options, Schedule, ScheduleError, Workload};
 
 use super::{Case, Evenness};
 
@@ -62,7 +62,7 @@ fn build(
     schedule: &dyn Schedule,
     shape: &Workload,
     options: &Options,
-) -> Result<(Workload, bigmac::schedule::Table), ScheduleError> {
+) -> Result<(Workload, bigmac_schedule::Table), ScheduleError> {
     let workload = schedule.workload(shape);
     let table = schedule.build(&workload, options)?;
     Ok((workload, table))

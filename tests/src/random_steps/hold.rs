@@ -1,12 +1,12 @@
 //! What has to hold.
 
-use bigmac::schedule::lower::lower;
-use bigmac::schedule::memory::peak_microbatches;
-use bigmac::schedule::simulate::simulate;
-use bigmac::schedule::slots::work_bound;
-use bigmac::schedule::validate::validate;
-use bigmac::schedule::{Limits, ModuleKind, Op, Phase, Table, Workload, ideal_time};
 use bigmac_runtime::rng::{Philox, Purpose};
+use bigmac_schedule::check::lower::lower;
+use bigmac_schedule::check::memory::peak_microbatches;
+use bigmac_schedule::check::validate::validate;
+use bigmac_schedule::clock::simulate::simulate;
+use bigmac_schedule::clock::slots::work_bound;
+use bigmac_schedule::{Limits, ModuleKind, Op, Phase, Table, Workload, ideal_time};
 
 use super::{Case, Found};
 

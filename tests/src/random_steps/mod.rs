@@ -9,7 +9,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use bigmac::schedule::{Options, Schedule, Table, Workload};
+use bigmac_schedule::{Options, Schedule, Table, Workload};
 
 pub use draw::{any, even};
 pub use hold::{claims, hold};

@@ -1,10 +1,10 @@
 //! Our side: a training run that pauses for the other side's turns.
 
 use bigmac::execute::Program;
-use bigmac::schedule::ModuleKind;
-use bigmac::schedule::render::Trace;
 use bigmac::train::{self, Observer, Session, Snapshot, StepReport, TrainError};
 use bigmac_models::stage::Stage;
+use bigmac_schedule::ModuleKind;
+use bigmac_schedule::render::Trace;
 use std::path::Path;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -9,9 +9,9 @@ use bigmac::data::StepPlan;
 use bigmac::execute::{CostModel, Measured};
 use bigmac::measure::{Contender, Contest, NotRun, Rounds, Turn, contender, take_turns};
 use bigmac::profile::{Profile, Spread};
-use bigmac::schedule::render::{Format, TimeUnit, Timeline, Trace};
-use bigmac::schedule::{LlmSchedule, ModuleKind, PerModule, Schedule, registry};
 use bigmac::train::Session;
+use bigmac_schedule::render::{Format, TimeUnit, Timeline, Trace};
+use bigmac_schedule::{LlmSchedule, ModuleKind, PerModule, Schedule, registry};
 use indicatif::BinaryBytes;
 use serde_json::{Value, json};
 

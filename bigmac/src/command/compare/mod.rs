@@ -5,7 +5,7 @@ mod typed;
 
 use std::path::PathBuf;
 
-use bigmac::schedule::{LlmSchedule, Schedule, registry};
+use bigmac_schedule::{LlmSchedule, Schedule, registry};
 use clap::Args;
 
 use super::shape::{Shape, llm_help};

@@ -2,8 +2,8 @@
 
 use std::fmt::Write;
 
-use bigmac::schedule::render::{Format, Timeline};
-use bigmac::schedule::{LlmSchedule, ModuleKind, PerModule, Schedule, Workload, registry};
+use bigmac_schedule::render::{Format, Timeline};
+use bigmac_schedule::{LlmSchedule, ModuleKind, PerModule, Schedule, Workload, registry};
 use indicatif::BinaryBytes;
 use serde_json::{Value, json};
 

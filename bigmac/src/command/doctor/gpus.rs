@@ -1,7 +1,7 @@
 //! GPUs, and what it takes to use them.
 
-use bigmac_runtime::gpu::libraries::{self, Lookup};
-use bigmac_runtime::gpu::nvidia::{Allocator, Architecture, Compiler, DeviceInfo, Machine, OpenError};
+use bigmac_gpu::libraries::{self, Lookup};
+use bigmac_gpu::nvidia::{Allocator, Architecture, Compiler, DeviceInfo, Machine, OpenError};
 use serde::Serialize;
 use std::path::PathBuf;
 

@@ -4,7 +4,7 @@ mod gpus;
 mod machine;
 mod measure;
 
-use bigmac_runtime::gpu::libraries::{Lookup, directories};
+use bigmac_gpu::libraries::{Lookup, directories};
 use clap::Args;
 use serde::Serialize;
 use std::fmt::Write;
@@ -151,7 +151,7 @@ impl Report {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use bigmac_runtime::gpu::nvidia::Allocator;
+    use bigmac_gpu::nvidia::Allocator;
 
     #[test]
     fn text_and_json_say_the_same() {

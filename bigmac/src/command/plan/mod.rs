@@ -8,8 +8,8 @@ use std::path::PathBuf;
 use anyhow::ensure;
 use bigmac::plan::{Counts, Cut, Description, Device, Model, Request, Setting, search};
 use bigmac::profile::Profile;
-use bigmac::schedule::budget::module_budgets;
-use bigmac::schedule::{LlmSchedule, Options, Schedule, ScheduleError, registry};
+use bigmac_schedule::check::budget::module_budgets;
+use bigmac_schedule::{LlmSchedule, Options, Schedule, ScheduleError, registry};
 use clap::Args;
 
 use super::print;

@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use bigmac::plan::{Counts, Found, Model, Request, Step, budget_text, settings};
-use bigmac::schedule::{ModuleKind, PerModule};
+use bigmac_schedule::{ModuleKind, PerModule};
 use serde_json::{Value, json};
 
 const GIB: f64 = 1073741824.0;

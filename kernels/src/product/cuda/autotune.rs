@@ -3,8 +3,8 @@
 use super::variant::Variant;
 use super::variants;
 use super::{Output, Problem, launch};
-use bigmac_runtime::gpu::Gpu;
-use bigmac_runtime::gpu::cache::Cache;
+use bigmac_gpu::Gpu;
+use bigmac_gpu::cache::Cache;
 use bigmac_runtime::memory::scopes;
 use bigmac_runtime::{Context, Error, Result, Tensor, fs};
 use std::collections::BTreeMap;

@@ -16,7 +16,7 @@ pub(super) struct Chip<'a> {
 impl<'a> Chip<'a> {
     /// That of a context.
     pub(super) fn of(ctx: &'a Context) -> Self {
-        let of_gpu = |gpu: &'a bigmac_runtime::gpu::Gpu| (gpu.driver().target(), gpu.driver().processors());
+        let of_gpu = |gpu: &'a bigmac_gpu::Gpu| (gpu.driver().target(), gpu.driver().processors());
         let (target, processors) = ctx.gpu().map_or(("", 1), of_gpu);
         Chip { target, processors: processors.max(1) }
     }

@@ -1,7 +1,7 @@
 //! What becomes of a product's sums, and where they go; the headers that kernels share for it.
 
 use super::Problem;
-use bigmac_runtime::gpu::Arg;
+use bigmac_gpu::Arg;
 use bigmac_runtime::{DType, Result, Tensor};
 
 /// What every source of a product includes.

@@ -4,7 +4,7 @@ use super::facts::{Chip, Facts};
 use super::finish::INCLUDES;
 use super::variant::{Family, Variant};
 use super::{Activation, Problem, hopper, variants};
-use bigmac_runtime::gpu::{Launch, Source, Variants};
+use bigmac_gpu::{Launch, Source, Variants};
 use bigmac_runtime::{DType, Result};
 
 static MMA: Source =

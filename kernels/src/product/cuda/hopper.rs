@@ -5,7 +5,7 @@ use super::finish::{Finish, INCLUDES, Target};
 use super::form::Form;
 use super::variant::{Family, Variant};
 use super::{Activation, Factor, Problem};
-use bigmac_runtime::gpu::{Arg, Launch, Source, Swizzle, TensorMap, TensorMapShape};
+use bigmac_gpu::{Arg, Launch, Source, Swizzle, TensorMap, TensorMapShape};
 use bigmac_runtime::{Context, DType, Error, Result};
 
 pub(super) static SOURCE: Source =
@@ -148,7 +148,7 @@ impl Lines {
             tile: vec![(LINE / self.size) as u32, height as u32, 1],
             swizzle: Swizzle::Bytes128,
         };
-        gpu.driver().tensor_map(address, &shape).map_err(|e| gpu.error(op, e))
+        Ok(gpu.tensor_map(address, &shape)?)
     }
 }
 

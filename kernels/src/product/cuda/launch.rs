@@ -4,7 +4,7 @@ use super::finish::{Finish, Target};
 use super::form::Form;
 use super::variant::{Family, Variant};
 use super::{Problem, hopper};
-use bigmac_runtime::gpu::Arg;
+use bigmac_gpu::Arg;
 use bigmac_runtime::memory::scopes;
 use bigmac_runtime::{Context, DType, Result, Tensor};
 
@@ -38,7 +38,7 @@ fn tiles(ctx: &Context, variant: &Variant, splits: usize, problem: &mut Problem<
     let problem = &*problem;
     let form = Form::of(problem)?;
     let run = |form: &Form, finish: &Finish, c: Arg, leading: usize, stride: usize| {
-        let launch = form.launch(variant, m).element(problem.op, problem.dtype())?;
+        let launch = form.launch(variant, m).element(problem.dtype().in_kernels(problem.op)?);
         if variant.family == Family::Hopper {
             let columns = form.activation.columns(n);
             let target = Target { c, dtype: form.out, columns, leading, stride, splits, per_split };
@@ -62,7 +62,7 @@ fn tiles(ctx: &Context, variant: &Variant, splits: usize, problem: &mut Problem<
     const THREADS: usize = 256;
     let launch = form
         .reduce()
-        .element(problem.op, problem.dtype())?
+        .element(problem.dtype().in_kernels(problem.op)?)
         .grid([(count * m * n.div_ceil(4)).div_ceil(THREADS), 1, 1])
         .block(THREADS);
     let mut args =
@@ -76,7 +76,7 @@ fn few_rows(ctx: &Context, variant: &Variant, problem: &mut Problem<'_>) -> Resu
     let finish = Finish::of(problem)?;
     let launch = Form::of(problem)?
         .launch(variant, problem.m)
-        .element(problem.op, problem.dtype())?
+        .element(problem.dtype().in_kernels(problem.op)?)
         .grid([problem.n.div_ceil(variant.tile[1]) * problem.batch.count, 1, 1])
         .block(variant.threads);
     let mut args = factors(problem)?.to_vec();

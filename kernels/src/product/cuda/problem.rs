@@ -1,7 +1,7 @@
 //! A product whose parts have been found to fit each other.
 
 use super::{Batch, Epilogue, Factor, Output};
-use bigmac_runtime::gpu::Arg;
+use bigmac_gpu::Arg;
 use bigmac_runtime::{DType, Error, Result, Tensor};
 
 /// Extents that kernels take: tiles may reach past the last element without a 32-bit index overflowing.

@@ -1,7 +1,7 @@
 //! What a device can do at best, as far as that can be measured or is known.
 
 use super::clock::{Clock, SAMPLE};
-use bigmac_runtime::gpu::Gpu;
+use bigmac_gpu::Gpu;
 use bigmac_runtime::{Context, DType, Tensor};
 use serde::Serialize;
 

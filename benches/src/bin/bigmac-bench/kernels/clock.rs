@@ -1,7 +1,7 @@
 //! Time on a device.
 
 use anyhow::ensure;
-use bigmac_runtime::gpu::Gpu;
+use bigmac_gpu::Gpu;
 use std::time::Instant;
 
 /// Device time that a sample takes at least: next to it, what a mark takes is nothing.

@@ -7,7 +7,7 @@ use super::data::Noise;
 use super::families::Family;
 use super::peer::Torch;
 use bigmac::profile::Spread;
-use bigmac_runtime::gpu::Gpu;
+use bigmac_gpu::Gpu;
 use bigmac_runtime::{Context, Error};
 use serde::Serialize;
 

@@ -14,7 +14,7 @@ mod quick;
 mod report;
 
 use anyhow::{Context as _, bail, ensure};
-use bigmac_runtime::gpu::Gpu;
+use bigmac_gpu::Gpu;
 use bigmac_runtime::{Context, DType, Device};
 use case::Case;
 use ceiling::{Ceilings, Flops};

@@ -6,7 +6,7 @@ use super::families::Family;
 use super::lab::{Row, Timing, Verdict};
 use super::predicted::{Predictions, Range};
 use anyhow::{Context as _, bail};
-use bigmac_runtime::gpu::Gpu;
+use bigmac_gpu::Gpu;
 use serde::Serialize;
 use std::fs::File;
 use std::io::Write;

@@ -1,6 +1,6 @@
 //! Moments in a device's work, or on the processor's clock where there is no device.
 
-use bigmac_runtime::gpu::{DriverResult, Gpu, Mark};
+use bigmac_gpu::{DriverResult, Gpu, Mark};
 use std::time::Instant;
 
 /// Takes moments.

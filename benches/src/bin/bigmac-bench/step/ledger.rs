@@ -2,7 +2,7 @@
 
 use super::clock::{Clock, Moment};
 use bigmac_autograd::{Applied, Observer, Pass};
-use bigmac_runtime::gpu::{DriverError, DriverResult};
+use bigmac_gpu::{DriverError, DriverResult};
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

@@ -12,7 +12,7 @@ mod trainer;
 
 use anyhow::{Context as _, ensure};
 use bigmac::profile::{Spread, processor};
-use bigmac_runtime::gpu::Gpu;
+use bigmac_gpu::Gpu;
 use bigmac_runtime::{Context, DType, Device};
 use clap::Args;
 use report::Report;

@@ -3,7 +3,7 @@
 use super::super::facts::{Chip, Facts};
 use super::super::form::{self, Form};
 use super::*;
-use bigmac_runtime::gpu::{Knob, Launch};
+use bigmac_gpu::{Knob, Launch};
 
 const H200: Chip<'_> = Chip { target: "sm_90a", processors: 132 };
 const A100: Chip<'_> = Chip { target: "sm_80", processors: 108 };
@@ -129,7 +129,7 @@ fn whatever_is_chosen_is_among_the_programs() {
     let programs = form::programs();
     let listed = |chip: Chip<'_>, launch: &Launch, element: &'static str| {
         let asked = [vec![("ELEMENT", Knob::Word(element))], knobs(launch)].concat();
-        let same = |v: &&bigmac_runtime::gpu::Variants| {
+        let same = |v: &&bigmac_gpu::Variants| {
             std::ptr::eq(v.source(), launch.source()) && v.architectures().contains(&chip.target)
         };
         let found = programs.iter().filter(same).any(|v| v.programs().contains(&asked));

@@ -1,0 +1,120 @@
+//! Every unit of work once, in all its phases, in order, on one rank.
+
+use super::{Place, ValidateError};
+use crate::step::table::{Module, Op, Phase, Rank, Table, Unit, Work};
+use crate::step::workload::Workload;
+
+const PHASES: [Phase; 5] =
+    [Phase::Forward, Phase::Recompute, Phase::BackwardInput, Phase::Backward, Phase::BackwardWeight];
+
+/// Rank and index of the op that runs a unit in each phase, in the order of [`PHASES`].
+type Places = [Option<(u32, u32)>; PHASES.len()];
+
+pub(super) fn check(table: &Table, workload: &Workload) -> Result<(), ValidateError> {
+    let mut done: Vec<Places> = vec![[None; PHASES.len()]; workload.unit_count()];
+    for (rank, ops) in table.ranks.iter().enumerate() {
+        steps(Rank(rank), ops)?;
+        for (index, op) in ops.iter().enumerate() {
+            record(table, workload, (rank, index), op, &mut done)?;
+        }
+    }
+    for unit in workload.units() {
+        if let Some(places) = workload.unit_index(unit).map(|index| &done[index]) {
+            phases(table, workload, unit, places)?;
+        }
+    }
+    Ok(())
+}
+
+fn steps(rank: Rank, ops: &[Op]) -> Result<(), ValidateError> {
+    let count = ops.iter().filter(|op| **op == Op::Step).count();
+    if count == 1 && ops.last() == Some(&Op::Step) {
+        Ok(())
+    } else {
+        Err(ValidateError::Step { rank, count })
+    }
+}
+
+fn place(table: &Table, (rank, index): (usize, usize)) -> Box<Place> {
+    Box::new(Place { rank: Rank(rank), index, op: table.ranks[rank][index].clone() })
+}
+
+fn record(
+    table: &Table,
+    workload: &Workload,
+    at: (usize, usize),
+    op: &Op,
+    done: &mut [Places],
+) -> Result<(), ValidateError> {
+    let Op::Compute { module, phase, work } = op else { return Ok(()) };
+    let malformed = |why| Err(ValidateError::Malformed { place: place(table, at), why });
+    match (module, work) {
+        (Module::Llm(_), Work::Items(_)) => return malformed("the LLM works on microbatches"),
+        (Module::Encoder(_) | Module::Generator(_), Work::Microbatch(_)) => {
+            return malformed("encoder and generator work on items");
+        }
+        (_, Work::Items(items)) if items.is_empty() => return malformed("it has no items"),
+        _ => {}
+    }
+    for unit in op.units() {
+        let Some(index) = workload.unit_index(unit) else {
+            return Err(ValidateError::Unknown { place: place(table, at), unit });
+        };
+        if let Some(home) = workload.home(unit.module).filter(|home| home.0 != at.0) {
+            return Err(ValidateError::Home { place: place(table, at), home });
+        }
+        let slot = &mut done[index][phase_index(*phase)];
+        if let Some((rank, index)) = slot {
+            let first = place(table, (*rank as usize, *index as usize));
+            return Err(ValidateError::Twice { first, second: place(table, at) });
+        }
+        *slot = Some((at.0 as u32, at.1 as u32));
+    }
+    Ok(())
+}
+
+fn phase_index(phase: Phase) -> usize {
+    match phase {
+        Phase::Forward => 0,
+        Phase::Recompute => 1,
+        Phase::BackwardInput => 2,
+        Phase::Backward => 3,
+        Phase::BackwardWeight => 4,
+    }
+}
+
+fn phases(table: &Table, workload: &Workload, unit: Unit, places: &Places) -> Result<(), ValidateError> {
+    let at = |phase: Phase| places[phase_index(phase)].map(|(rank, index)| (rank as usize, index as usize));
+    let needless = |phase: Phase, why: &'static str| match at(phase) {
+        Some(found) => Err(ValidateError::Needless { place: place(table, found), why }),
+        None => Ok(()),
+    };
+    let missing =
+        |phase: Phase| if at(phase).is_none() { Err(ValidateError::Missing { unit, phase }) } else { Ok(()) };
+    missing(Phase::Forward)?;
+    let kind = unit.module.kind();
+    if !workload.has_backward(kind, unit.microbatch()) {
+        for phase in &PHASES[1..] {
+            needless(*phase, "neither this module nor anything below it learns")?;
+        }
+    } else if at(Phase::BackwardInput).is_some() {
+        needless(Phase::Backward, "the unit has an input gradient of its own")?;
+        if workload.has_weight_gradient(kind) {
+            missing(Phase::BackwardWeight)?;
+        } else {
+            needless(Phase::BackwardWeight, "the module is frozen")?;
+        }
+    } else {
+        missing(Phase::Backward)?;
+        needless(Phase::BackwardWeight, "the unit's whole backward has its weight gradient in it")?;
+    }
+    let mut before = None;
+    for now in PHASES.iter().filter_map(|phase| at(*phase)) {
+        if let Some(earlier) = before.filter(|(rank, index)| *rank != now.0 || *index >= now.1) {
+            let (earlier, later) = (place(table, earlier), place(table, now));
+            return Err(ValidateError::Order { earlier, later });
+        }
+        before = Some(now);
+    }
+    Ok(())
+}

@@ -1,0 +1,196 @@
+//! Slots: the items of a group of microbatches, shared over all ranks.
+
+use crate::step::per_module::PerModule;
+use crate::step::table::{Item, Microbatch, Module, ModuleKind, Phase, Piece, Rank, Unit};
+use crate::step::workload::Workload;
+
+/// The items of one module and one group of consecutive microbatches, shared over the ranks. Every rank holds the
+/// module's weights, so any rank can run any item; its backward runs where its forward did.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Slot {
+    /// The microbatches that have items in it.
+    pub microbatches: Vec<Microbatch>,
+    /// `shares[r]` is what rank `r` runs, in the order of the microbatches.
+    pub shares: Vec<Vec<Item>>,
+}
+
+impl Slot {
+    /// A slot of these shares; `None` without any items.
+    pub(crate) fn of(shares: Vec<Vec<Item>>) -> Option<Slot> {
+        let mut microbatches: Vec<Microbatch> = shares.iter().flatten().map(|item| item.microbatch).collect();
+        microbatches.sort_unstable();
+        microbatches.dedup();
+        (!microbatches.is_empty()).then_some(Slot { microbatches, shares })
+    }
+
+    /// Time of the largest share in this phase, which is what the slot costs when it runs on all ranks at once.
+    /// Items without a backward count only forward.
+    pub fn cost(&self, workload: &Workload, module: Module, phase: Phase) -> f64 {
+        let shares = self.shares.iter().enumerate();
+        shares
+            .map(|(rank, items)| {
+                let items = items.iter().filter(|item| {
+                    phase == Phase::Forward || workload.has_backward(module.kind(), item.microbatch)
+                });
+                items.map(|item| cost(workload, module, *item, phase)).sum::<f64>()
+                    * workload.slowdown(Rank(rank))
+            })
+            .fold(0.0, f64::max)
+    }
+
+    /// A rank's items that have a backward.
+    pub fn backward_share(&self, workload: &Workload, kind: ModuleKind, rank: usize) -> Vec<Item> {
+        let share = self.shares.get(rank).map_or(&[][..], |share| share);
+        share.iter().copied().filter(|item| workload.has_backward(kind, item.microbatch)).collect()
+    }
+}
+
+/// All slots of a step.
+pub(crate) struct Slots {
+    /// The encoder's forwards.
+    pub encoder_forward: Vec<Slot>,
+    /// The encoder's backwards.
+    pub encoder_backward: Vec<Slot>,
+    /// The generator's, each item's forward followed by its backward.
+    pub generator: Vec<Slot>,
+}
+
+impl Slots {
+    /// Slots of `group` consecutive microbatches each.
+    pub(crate) fn grouped(workload: &Workload, group: usize) -> Slots {
+        let encoder_forward = slots(workload, Module::ENCODER, group);
+        let backward = |slot: &Slot| {
+            let ranks = 0..slot.shares.len();
+            Slot::of(ranks.map(|rank| slot.backward_share(workload, ModuleKind::Encoder, rank)).collect())
+        };
+        Slots {
+            encoder_backward: encoder_forward.iter().filter_map(backward).collect(),
+            encoder_forward,
+            generator: slots(workload, Module::GENERATOR, group),
+        }
+    }
+}
+
+/// Shares the items of every group of `group` consecutive microbatches over the ranks, longest first, each to the rank
+/// that would finish it first; among equals to the one with the fewest items, then with the least from earlier groups. Groups without items have
+/// no slot.
+pub fn slots(workload: &Workload, module: Module, group: usize) -> Vec<Slot> {
+    let microbatches: Vec<Microbatch> = workload.microbatches().collect();
+    let mut totals = vec![0.0; workload.ranks()];
+    let groups = microbatches.chunks(group.max(1));
+    groups.filter_map(|group| slot(workload, module, group, &mut totals)).collect()
+}
+
+/// Time of all slots of both item modules, at their largest shares: what they add to the LLM's time at most.
+pub fn total_cost(workload: &Workload, group: usize) -> f64 {
+    let time = |module: Module| -> f64 {
+        let slots = slots(workload, module, group);
+        let both = slots.iter().map(|slot| match module.kind() {
+            // A drawing's forward and backward run one after the other, so their sum is what the largest share is of.
+            ModuleKind::Generator => slot.pair_cost(workload, module),
+            _ => slot.cost(workload, module, Phase::Forward) + slot.cost(workload, module, Phase::Backward),
+        });
+        both.sum()
+    };
+    time(Module::ENCODER) + time(Module::GENERATOR)
+}
+
+impl Slot {
+    /// Time of the largest share when each item's forward is followed by its backward.
+    pub fn pair_cost(&self, workload: &Workload, module: Module) -> f64 {
+        let shares = self.shares.iter().enumerate();
+        shares
+            .map(|(rank, items)| {
+                items.iter().map(|item| both(workload, module, *item)).sum::<f64>()
+                    * workload.slowdown(Rank(rank))
+            })
+            .fold(0.0, f64::max)
+    }
+}
+
+/// Shares these items over the ranks, as [`slots`] does a group's; `None` where there are none.
+pub(crate) fn slot_of(workload: &Workload, module: Module, items: Vec<Item>) -> Option<Slot> {
+    share_out(workload, module, items.into_iter(), &mut vec![0.0; workload.ranks()])
+}
+
+fn slot(workload: &Workload, module: Module, group: &[Microbatch], totals: &mut [f64]) -> Option<Slot> {
+    let items = group.iter().flat_map(|microbatch| workload.items(module.kind(), *microbatch));
+    share_out(workload, module, items, totals)
+}
+
+fn share_out(
+    workload: &Workload,
+    module: Module,
+    items: impl Iterator<Item = Item>,
+    totals: &mut [f64],
+) -> Option<Slot> {
+    let mut costed: Vec<(f64, Item)> = items.map(|item| (both(workload, module, item), item)).collect();
+    if costed.is_empty() {
+        return None;
+    }
+    costed.sort_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1)));
+    let mut loads = PerRank { now: vec![0.0; totals.len()], items: vec![0; totals.len()], before: totals };
+    let mut shares = vec![Vec::new(); workload.ranks()];
+    for (cost, item) in costed {
+        shares[loads.place(workload, cost)].push(item);
+    }
+    shares.iter_mut().for_each(|share| share.sort_unstable());
+    Slot::of(shares)
+}
+
+struct PerRank<'a> {
+    now: Vec<f64>,
+    items: Vec<usize>,
+    before: &'a mut [f64],
+}
+
+impl PerRank<'_> {
+    /// Gives an item to the rank that would finish it first.
+    fn place(&mut self, workload: &Workload, cost: f64) -> usize {
+        let done = |rank: usize| self.now[rank] + cost * workload.slowdown(Rank(rank));
+        let earlier = |a: &usize, b: &usize| {
+            // Items that take no time take memory all the same.
+            let ties = self.items[*a].cmp(&self.items[*b]).then(self.before[*a].total_cmp(&self.before[*b]));
+            done(*a).total_cmp(&done(*b)).then(ties).then(a.cmp(b))
+        };
+        let rank = (0..self.now.len()).min_by(earlier).unwrap_or(0);
+        let time = cost * workload.slowdown(Rank(rank));
+        self.now[rank] += time;
+        self.items[rank] += 1;
+        self.before[rank] += time;
+        rank
+    }
+}
+
+fn cost(workload: &Workload, module: Module, item: Item, phase: Phase) -> f64 {
+    workload.unit_cost(Unit { module, piece: Piece::Item(item) }, phase)
+}
+
+/// Forward and, where there is one, backward of an item.
+pub(crate) fn both(workload: &Workload, module: Module, item: Item) -> f64 {
+    let backward = workload.has_backward(module.kind(), item.microbatch);
+    let backward = if backward { cost(workload, module, item, Phase::Backward) } else { 0.0 };
+    cost(workload, module, item, Phase::Forward) + backward
+}
+
+/// Lower bound of any schedule's time: every rank's own work (its LLM chunks, and all that a
+/// chain puts on it), and all work together over all ranks at their speeds.
+pub fn work_bound(workload: &Workload) -> f64 {
+    let mut own = vec![0.0; workload.ranks()];
+    let mut items = PerModule::<f64>::default();
+    for unit in workload.units() {
+        let kind = unit.module.kind();
+        let backward = workload.has_backward(kind, unit.microbatch());
+        let time = workload.unit_cost(unit, Phase::Forward)
+            + if backward { workload.unit_cost(unit, Phase::Backward) } else { 0.0 };
+        match workload.home(unit.module) {
+            Some(rank) => own[rank.0] += time,
+            None => items[kind] += time,
+        }
+    }
+    let slowdowns: Vec<f64> = (0..workload.ranks()).map(|rank| workload.slowdown(Rank(rank))).collect();
+    let work = own.iter().sum::<f64>() + items.encoder + items.generator;
+    // Ranks that run until T do T / slowdown of work; a rank's own work cannot go elsewhere.
+    let shared = work / slowdowns.iter().map(|slowdown| 1.0 / slowdown).sum::<f64>();
+    own.iter().zip(&slowdowns).map(|(work, slowdown)| work * slowdown).fold(shared, f64::max)
+}

@@ -1,0 +1,84 @@
+//! Ops, times and sizes in words.
+
+use std::collections::BTreeSet;
+
+use super::{MemoryUnit, TimeUnit};
+use crate::step::table::{Module, ModuleKind, Op, Phase, Piece};
+
+/// What an op does, in words: `LLM chunk 1 forward · microbatch 3`.
+pub(super) fn describe(op: &Op) -> String {
+    match op {
+        Op::Compute { module, phase, .. } => format!("{} · {}", computation(*module, *phase), work(op)),
+        Op::Send { .. } | Op::Recv { .. } | Op::Step => op.to_string(),
+    }
+}
+
+/// What is computed, without saying on what: `LLM chunk 1 forward`.
+pub(super) fn computation(module: Module, phase: Phase) -> String {
+    let module = match module {
+        Module::Llm(chunk) => format!("LLM chunk {}", chunk.0),
+        Module::Encoder(chunk) | Module::Generator(chunk) if chunk.0 > 0 => {
+            format!("{} chunk {}", module_name(module.kind()), chunk.0)
+        }
+        Module::Encoder(_) | Module::Generator(_) => module_name(module.kind()).to_owned(),
+    };
+    format!("{module} {}", phase.name())
+}
+
+/// What an op works on: `microbatch 3`, or items by microbatch and position in it, `items 0.1, 2.0`.
+pub(super) fn work(op: &Op) -> String {
+    let mut items = Vec::new();
+    for unit in op.units() {
+        match unit.piece {
+            Piece::Microbatch(whole) => return format!("microbatch {}", whole.0),
+            Piece::Item(item) => items.push(item.to_string()),
+        }
+    }
+    format!("item{} {}", if items.len() == 1 { "" } else { "s" }, items.join(", "))
+}
+
+/// The microbatches that an op works for, in order.
+pub(super) fn microbatches(op: &Op) -> BTreeSet<usize> {
+    op.units().map(|unit| unit.microbatch().0).collect()
+}
+
+pub(super) fn module_name(kind: ModuleKind) -> &'static str {
+    match kind {
+        ModuleKind::Encoder => "encoder",
+        ModuleKind::Llm => "LLM",
+        ModuleKind::Generator => "generator",
+    }
+}
+
+/// A time in words.
+pub(super) fn duration(time: f64, unit: TimeUnit) -> String {
+    match unit {
+        TimeUnit::Cost => number(time),
+        TimeUnit::Seconds if time < 1.0 => format!("{} ms", number(time * 1e3)),
+        TimeUnit::Seconds => format!("{} s", number(time)),
+    }
+}
+
+/// An amount of activations in words.
+pub(super) fn amount(amount: f64, unit: MemoryUnit) -> String {
+    match unit {
+        MemoryUnit::Microbatches => format!("{} microbatches", number(amount)),
+        MemoryUnit::Bytes => bytes(amount),
+    }
+}
+
+/// A number of bytes with its unit, at most two decimals.
+fn bytes(count: f64) -> String {
+    const UNITS: [(&str, f64); 4] =
+        [("TiB", 1_099_511_627_776.0), ("GiB", 1_073_741_824.0), ("MiB", 1_048_576.0), ("KiB", 1024.0)];
+    match UNITS.into_iter().find(|(_, size)| count >= *size) {
+        Some((unit, size)) => format!("{} {unit}", number((count / size * 100.0).round() / 100.0)),
+        None => format!("{} B", number(count.round())),
+    }
+}
+
+/// A number with at most three decimals, without trailing zeros.
+pub(super) fn number(value: f64) -> String {
+    let text = format!("{value:.3}");
+    text.trim_end_matches('0').trim_end_matches('.').to_owned()
+}

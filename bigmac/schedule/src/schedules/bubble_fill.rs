@@ -1,0 +1,140 @@
+//! Bubble filling (Optimus, arXiv 2408.03505): phased, with encoder work moved into the idle times of the LLM.
+
+use crate::api::{Options, Schedule, ScheduleError, with_step};
+use crate::clock::gaps::Gaps;
+use crate::clock::simulate::{SimulateError, Simulation, simulate};
+use crate::clock::slots::{Slot, slot_of};
+use crate::schedules::phased::{self, Phased, body};
+use crate::step::table::{
+    Item, Microbatch, Module, ModuleKind, Op, Phase, Piece, Rank, Table, Unit, Value, Work,
+};
+use crate::step::workload::Workload;
+
+/// As in `phased`, encoder items run on all ranks, before and after the LLM; those that fit into idle times of the LLM's
+/// own schedule, before their embeddings are read or after the gradients are there, run in them instead. Nothing that the LLM does
+/// is moved, so the time lies between the LLM's (or the work bound) and T_ideal; as forwards still run ahead, the encoder's
+/// activations grow with the batch.
+#[derive(Debug)]
+pub struct BubbleFill;
+
+impl Schedule for BubbleFill {
+    fn name(&self) -> &'static str {
+        "bubble-fill"
+    }
+
+    fn summary(&self) -> &'static str {
+        "Optimus: phased, with encoder work in the LLM's bubbles; memory grows with the batch"
+    }
+
+    fn build(&self, workload: &Workload, options: &Options) -> Result<Table, ScheduleError> {
+        let phased = Phased.build(workload, options)?;
+        let stuck = |source: SimulateError| ScheduleError::Llm { schedule: options.llm.name(), source };
+        let table = body(workload, options)?;
+        let alone = workload.without(ModuleKind::Encoder);
+        let simulation = simulate(&table, &alone).map_err(stuck)?;
+        let filled = fill(workload, table, &simulation);
+        // Where a rank ends up with more backwards than fit, phased is the better of the two.
+        let time = |table: &Table| simulate(table, workload).map(|simulation| simulation.time());
+        if time(&filled).map_err(stuck)? <= time(&phased).map_err(stuck)? { Ok(filled) } else { Ok(phased) }
+    }
+}
+
+/// An op of the encoder in an idle time.
+struct Placed {
+    start: f64,
+    op: Op,
+}
+
+fn fill(workload: &Workload, table: Table, simulation: &Simulation) -> Table {
+    let mut gaps = Gaps::new(simulation);
+    let ends = first_chunk(workload, &table, simulation);
+    let mut placed: Vec<Vec<Placed>> = table.ranks.iter().map(|_| Vec::new()).collect();
+    let mut home: Vec<(Item, usize)> = Vec::new();
+    let mut ahead: Vec<Item> = Vec::new();
+    // Last first and as late as possible: an item that can only run early finds the early gaps free.
+    for microbatch in workload.microbatches().rev() {
+        for item in workload.items(ModuleKind::Encoder, microbatch) {
+            let deadline = ends[microbatch.0].0 - workload.transfer_time(Value::Embeds(item));
+            match gaps.take_latest(deadline, |rank| cost(workload, item, Phase::Forward, rank)) {
+                Some((rank, start)) => {
+                    placed[rank].push(Placed { start, op: Op::encoder(Phase::Forward, vec![item]) });
+                    home.push((item, rank));
+                }
+                None => ahead.push(item),
+            }
+        }
+    }
+    ahead.reverse();
+    let slot = slot_of(workload, Module::ENCODER, ahead);
+    home.extend(slot.iter().flat_map(at_home));
+    home.sort_unstable();
+    let mut behind: Vec<Vec<Item>> = table.ranks.iter().map(|_| Vec::new()).collect();
+    for (item, rank) in home {
+        if !workload.has_backward(ModuleKind::Encoder, item.microbatch) {
+            continue;
+        }
+        let release = ends[item.microbatch.0].1 + workload.transfer_time(Value::EmbedGrad(item));
+        match gaps.take_earliest(rank, release, cost(workload, item, Phase::Backward, rank)) {
+            Some(start) => {
+                placed[rank].push(Placed { start, op: Op::encoder(Phase::Backward, vec![item]) });
+            }
+            None => behind[rank].push(item),
+        }
+    }
+    let ranks = table.ranks.into_iter().enumerate().map(|(rank, ops)| {
+        let ahead = slot.iter().flat_map(|slot| phased::by_microbatch(slot.shares[rank].clone()));
+        let mut all: Vec<Op> = ahead.map(|items| Op::encoder(Phase::Forward, items)).collect();
+        all.extend(merge(ops, simulation, rank, std::mem::take(&mut placed[rank])));
+        let behind = phased::by_microbatch(std::mem::take(&mut behind[rank]));
+        all.extend(behind.into_iter().map(|items| Op::encoder(Phase::Backward, items)));
+        all
+    });
+    with_step(Table { ranks: ranks.collect() })
+}
+
+fn at_home(slot: &Slot) -> impl Iterator<Item = (Item, usize)> + '_ {
+    slot.shares.iter().enumerate().flat_map(|(rank, items)| items.iter().map(move |item| (*item, rank)))
+}
+
+fn cost(workload: &Workload, item: Item, phase: Phase, rank: usize) -> f64 {
+    let unit = Unit { module: Module::ENCODER, piece: Piece::Item(item) };
+    workload.unit_cost(unit, phase) * workload.slowdown(Rank(rank))
+}
+
+/// By microbatch: when the first LLM chunk's forward starts, and when its input gradients end.
+fn first_chunk(workload: &Workload, table: &Table, simulation: &Simulation) -> Vec<(f64, f64)> {
+    let mut times = vec![(f64::INFINITY, 0.0); workload.len()];
+    for (ops, spans) in table.ranks.iter().zip(&simulation.spans) {
+        for (op, span) in ops.iter().zip(spans) {
+            let Op::Compute { module: Module::Llm(chunk), phase, work: Work::Microbatch(Microbatch(m)) } = op
+            else {
+                continue;
+            };
+            match phase {
+                Phase::Forward if chunk.0 == 0 => times[*m].0 = span.start,
+                Phase::Backward | Phase::BackwardInput if chunk.0 == 0 => times[*m].1 = span.end,
+                _ => {}
+            }
+        }
+    }
+    times
+}
+
+/// A rank's ops and what was placed between them, by start. Of those at one moment forwards come first, since an op that
+/// takes no time may read what they make, and backwards last.
+fn merge(ops: Vec<Op>, simulation: &Simulation, rank: usize, mut placed: Vec<Placed>) -> Vec<Op> {
+    placed.sort_by(|a, b| a.start.total_cmp(&b.start));
+    let is_forward = |op: &Op| matches!(op, Op::Compute { phase: Phase::Forward, .. });
+    let mut all = Vec::with_capacity(ops.len() + placed.len());
+    let mut placed = placed.into_iter().peekable();
+    for (op, span) in ops.into_iter().zip(&simulation.spans[rank]) {
+        let before =
+            |next: &Placed| next.start < span.start || (next.start == span.start && is_forward(&next.op));
+        while let Some(next) = placed.next_if(before) {
+            all.push(next.op);
+        }
+        all.push(op);
+    }
+    all.extend(placed.map(|next| next.op));
+    all
+}

@@ -1,0 +1,86 @@
+//! Disaggregated (DistTrain, arXiv 2408.04275; Megatron's MIMO models): encoder, LLM and generator on ranks of their own.
+
+use crate::api::{Options, Schedule, ScheduleError};
+use crate::schedules::monolithic_balanced;
+use crate::schedules::tools::cut::{even_parts, module_times};
+use crate::step::per_module::PerModule;
+use crate::step::placement::{Chain, Part};
+use crate::step::table::{Rank, Table};
+use crate::step::workload::Workload;
+
+/// One chain of `p_e + p + p_g` stages: the LLM keeps its `p`, and encoder and generator get ranks of their own, as many
+/// as make the rank-seconds of the step least. It uses more ranks than the others, so its time alone says little.
+#[derive(Debug)]
+pub struct Disaggregated;
+
+impl Schedule for Disaggregated {
+    fn name(&self) -> &'static str {
+        "disaggregated"
+    }
+
+    fn summary(&self) -> &'static str {
+        "DistTrain: encoder and generator on more ranks, of their own, in one chain with the LLM's"
+    }
+
+    fn workload(&self, workload: &Workload) -> Workload {
+        if workload.chunks_per_rank() != 1 || workload.chain().is_some() {
+            return workload.clone();
+        }
+        let (encoder, generator) = cheapest_ranks(workload);
+        let layers = workload.layers();
+        let p = workload.ranks();
+        let llm = even_parts(encoder, p, layers.map(|layers| layers.llm));
+        let chain = Chain {
+            ranks: encoder + p + generator,
+            // A module without work lives on the end of the LLM's ranks.
+            encoder: parts(0, encoder, encoder, layers.map(|layers| layers.encoder)),
+            llm,
+            generator: parts(encoder + p, generator, encoder + p - 1, layers.map(|layers| layers.generator)),
+        };
+        let (loads, sizes) = (workload.loads().to_vec(), workload.sizes.clone());
+        let mut moved = workload.clone();
+        // The LLM's ranks keep their speed; others run at full speed.
+        moved.slowdown.splice(0..0, std::iter::repeat_n(1.0, encoder));
+        moved.on_chain(chain, loads, sizes)
+    }
+
+    fn build(&self, workload: &Workload, options: &Options) -> Result<Table, ScheduleError> {
+        monolithic_balanced::build(self.name(), workload, options)
+    }
+}
+
+fn parts(first: usize, count: usize, spare: usize, layers: Option<usize>) -> Vec<Part> {
+    match count {
+        0 => vec![Part { rank: Rank(spare), share: 1.0, layers: layers.map(|layers| 0..layers) }],
+        _ => even_parts(first, count, layers),
+    }
+}
+
+/// How many ranks encoder and generator get: those with the fewest rank-seconds, of a chain in which every microbatch
+/// is an average one, (sum over stages + (N - 1) x slowest stage) x ranks.
+fn cheapest_ranks(workload: &Workload) -> (usize, usize) {
+    let PerModule { encoder, llm, generator } = module_times(workload);
+    let (n, p) = (workload.len() as f64, workload.ranks());
+    let stage = |time: f64, ranks: usize| if ranks == 0 { 0.0 } else { time / n / ranks as f64 };
+    let most = |time: f64, layers: Option<usize>| {
+        // More ranks than stages as heavy as the LLM's would only idle.
+        let useful = if llm > 0.0 { (p as f64 * time / llm).ceil() } else { p as f64 };
+        (useful.clamp(1.0, 4.0 * p as f64) as usize).min(layers.unwrap_or(usize::MAX)).max(1)
+    };
+    let counts = |time: f64, layers| {
+        if time > 0.0 { 1..=most(time, layers) } else { 0..=0 }
+    };
+    let layers = workload.layers();
+    let mut best = (f64::INFINITY, (0, 0));
+    for e in counts(encoder, layers.map(|layers| layers.encoder)) {
+        for g in counts(generator, layers.map(|layers| layers.generator)) {
+            let slowest = stage(encoder, e).max(stage(llm, p)).max(stage(generator, g));
+            let time = (encoder + llm + generator) / n + (n - 1.0) * slowest;
+            let rank_seconds = time * (e + p + g) as f64;
+            if rank_seconds < best.0 * (1.0 - 1e-12) {
+                best = (rank_seconds, (e, g));
+            }
+        }
+    }
+    best.1
+}

@@ -1,0 +1,129 @@
+//! Nested fill: past the paper, encoder and generator items and the LLM's weight gradients fill the LLM's own bubbles.
+//!
+//! T_ideal leaves the LLM's bubble empty. But items can run on any rank, and weight gradients (Zero Bubble, arXiv
+//! 2401.10241) at any time, so a step can come down to its work bound: all work, on all ranks, without a wait. A plan is
+//! made on the clock from the costs: every free rank takes the most urgent task that is there and fits its memory, and
+//! items are shared out so that all ranks have the same work in all. Where ranks still wait at one end of the step, time is
+//! turned round: the same tasks are planned from the end, each as late as the last plan allows, then again from the
+//! start. Of several rules of what is urgent the fastest is kept, and none is tried once the bound is reached.
+
+mod bound;
+mod capacity;
+mod held;
+mod limits;
+mod planner;
+mod search;
+mod tasks;
+
+use self::capacity::Capacity;
+pub(crate) use self::limits::Room;
+use self::planner::Plan;
+use self::tasks::{Class, Graph, MICROBATCH, Task};
+use crate::api::{Options, Schedule, ScheduleError, with_step};
+use crate::check::budget::Limits;
+use crate::check::memory::peak_microbatches;
+use crate::clock::simulate::simulate;
+use crate::schedules::nested::Nested;
+use crate::step::table::{ModuleKind, Op, Phase, Piece, Table, Work};
+use crate::step::workload::Workload;
+
+/// Within its budgets: of encoder activations, 4 microbatches per rank where nothing is given; of the LLM's (counted from
+/// forward until weight gradients) what 1F1B holds and one microbatch more; of the generator's one item. It has an order
+/// of the LLM of its own. Where `nested` is faster within the same memory, it is nested's table.
+#[derive(Debug)]
+pub struct NestedFill;
+
+impl Schedule for NestedFill {
+    fn name(&self) -> &'static str {
+        "nested-fill"
+    }
+
+    fn summary(&self) -> &'static str {
+        "nested, with items and weight gradients in the LLM's own bubbles"
+    }
+
+    fn build(&self, workload: &Workload, options: &Options) -> Result<Table, ScheduleError> {
+        let room = Room::new(workload, &options.limits, self.name())?;
+        let Planned { table: filled, time: planned, bound } = planned(workload, &room);
+        if planned <= bound * (1.0 + 1e-9) {
+            return Ok(filled);
+        }
+        // `nested` is one more candidate: it needs an LLM schedule that fits and has minima of its own, so there may be
+        // none.
+        let nested = Nested.build(workload, options).ok();
+        let nested = nested.filter(|nested| fits(nested, workload, &room));
+        Ok(nested.filter(|nested| time(nested, workload) < time(&filled, workload)).unwrap_or(filled))
+    }
+}
+
+/// A lower bound of the time of any order of the step that keeps to `limits`, or to what `nested-fill` holds where they
+/// say nothing: the work bound, or more where memory and the chain of the LLM's stages keep ranks waiting with too little
+/// to fill the wait.
+///
+/// # Errors
+/// Where a budget is below what any order needs, or is in bytes and a microbatch's bytes are not known.
+pub fn lower_bound(workload: &Workload, limits: &Limits) -> Result<f64, ScheduleError> {
+    Ok(bound::lower_bound(workload, &Room::new(workload, limits, NestedFill.name())?))
+}
+
+/// What was planned within a room.
+pub(crate) struct Planned {
+    pub table: Table,
+    /// The time that it was planned to take.
+    pub time: f64,
+    /// A lower bound of that.
+    pub bound: f64,
+}
+
+pub(crate) fn planned(workload: &Workload, room: &Room) -> Planned {
+    let graph = Graph::new(workload);
+    let (plan, bound) = search::search(&graph, workload, &Capacity::new(&graph, workload, room.clone()));
+    Planned { table: with_step(write(&plan, &graph, workload)), time: plan.time, bound }
+}
+
+fn time(table: &Table, workload: &Workload) -> f64 {
+    simulate(table, workload).map_or(f64::INFINITY, |simulation| simulation.time())
+}
+
+/// Whether a table keeps to what ranks may hold.
+fn fits(table: &Table, workload: &Workload, room: &Room) -> bool {
+    let parts = |microbatches: f64| (microbatches * MICROBATCH) as u64;
+    let mut ranks = peak_microbatches(table, workload).into_iter().zip(&room.llm);
+    ranks.all(|(peak, llm)| {
+        let items = parts(peak.encoder) <= room.encoder && parts(peak.generator) <= room.generator;
+        items && parts(peak.llm) <= *llm
+    })
+}
+
+/// The ops of a plan.
+fn write(plan: &Plan, graph: &Graph, workload: &Workload) -> Table {
+    let mut table = Table::empty(plan.order.len());
+    for (ops, tasks) in table.ranks.iter_mut().zip(&plan.order) {
+        let tasks = tasks.iter().map(|task| &graph.tasks[*task as usize]);
+        ops.extend(tasks.flat_map(|task| phases(task, workload).map(|phase| op(task, phase))));
+    }
+    table
+}
+
+fn op(task: &Task, phase: Phase) -> Op {
+    let work = match task.unit.piece {
+        Piece::Microbatch(microbatch) => Work::Microbatch(microbatch),
+        Piece::Item(item) => Work::Items(vec![item]),
+    };
+    Op::Compute { module: task.unit.module, phase, work }
+}
+
+/// What a task runs, one after the other.
+fn phases(task: &Task, workload: &Workload) -> impl Iterator<Item = Phase> + use<> {
+    let (first, second) = match task.class {
+        Class::Forward | Class::Encode => (Phase::Forward, None),
+        Class::Backward => (Phase::BackwardInput, None),
+        Class::Weight => (Phase::BackwardWeight, None),
+        Class::EncodeBackward => (Phase::Backward, None),
+        Class::Draw => {
+            let backward = workload.has_backward(ModuleKind::Generator, task.unit.microbatch());
+            (Phase::Forward, backward.then_some(Phase::Backward))
+        }
+    };
+    std::iter::once(first).chain(second)
+}

@@ -1,0 +1,260 @@
+//! The step as a graph of tasks: what a plan puts in order.
+
+use crate::check::memory::share;
+use crate::step::table::{Chunk, Item, Microbatch, Module, ModuleKind, Phase, Piece, Unit, Value};
+use crate::step::workload::Workload;
+
+/// What a task does. A generator item's forward and backward are one task, so that one item is live.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Class {
+    /// LLM forward, F.
+    Forward,
+    /// LLM input gradients, B.
+    Backward,
+    /// LLM weight gradients, W.
+    Weight,
+    /// Forward of an encoder item.
+    Encode,
+    /// Backward of an encoder item.
+    EncodeBackward,
+    /// Forward and backward of a generator item.
+    Draw,
+}
+
+/// Number of classes.
+pub(super) const CLASSES: usize = 6;
+
+/// The rank of a task that any rank may run.
+pub(super) const ANY: u32 = u32::MAX;
+
+/// No task.
+pub(super) const NONE: u32 = u32::MAX;
+
+/// Activations are counted in parts of a microbatch, as whole numbers so that they cancel exactly.
+pub(super) const MICROBATCH: f64 = (1u64 << 40) as f64;
+
+/// What a task holds from its start, or frees at its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Hold {
+    /// Nothing.
+    Nothing,
+    /// That part of a microbatch of LLM activations, in 1 / [`MICROBATCH`].
+    Llm(u64),
+    /// That part of a microbatch of encoder activations, in 1 / [`MICROBATCH`].
+    Encoder(u64),
+}
+
+/// One thing to be run.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Task {
+    pub class: Class,
+    pub unit: Unit,
+    /// Where it runs; [`ANY`] before that is chosen.
+    pub rank: u32,
+    /// Time on a rank of full speed.
+    pub time: f64,
+    /// What it takes from its start on.
+    pub acquire: Hold,
+    /// What it gives back at its end.
+    pub release: Hold,
+    /// The other task of its item, which runs on the same rank; [`NONE`] where there is none.
+    pub partner: u32,
+}
+
+/// A task that waits for another.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Edge {
+    pub to: u32,
+    /// Time that the value takes where the two run on different ranks.
+    pub transfer: f64,
+}
+
+/// All tasks of a step with who waits for whom. Reversed in time it is a graph of the same kind.
+#[derive(Clone, Debug)]
+pub(super) struct Graph {
+    pub tasks: Vec<Task>,
+    edges: Vec<Edge>,
+    /// `edges[offsets[t]..offsets[t + 1]]` wait for task `t`.
+    offsets: Vec<u32>,
+    /// For how many each task waits.
+    pub waits: Vec<u32>,
+    /// Whether time runs backward.
+    pub backward: bool,
+    /// LLM chunks per rank.
+    pub chunks_per_rank: usize,
+    /// Microbatches.
+    pub microbatches: usize,
+    /// Whether backwards wait for drawings.
+    pub draws_matter: bool,
+}
+
+impl Graph {
+    pub(super) fn new(workload: &Workload) -> Graph {
+        let mut builder = Builder { workload, tasks: Vec::new(), pairs: Vec::new() };
+        for microbatch in workload.microbatches() {
+            builder.microbatch(microbatch);
+        }
+        let Builder { tasks, pairs, .. } = builder;
+        let (offsets, waits, edges) = adjacency(tasks.len(), &pairs);
+        let (chunks_per_rank, microbatches) = (workload.chunks_per_rank(), workload.len());
+        let read = |pair: &(u32, Edge)| tasks[pair.0 as usize].class == Class::Draw;
+        let draws_matter = pairs.iter().any(read);
+        Graph { tasks, edges, offsets, waits, backward: false, chunks_per_rank, microbatches, draws_matter }
+    }
+
+    /// The tasks that wait for a task.
+    pub(super) fn after(&self, task: u32) -> &[Edge] {
+        let task = task as usize;
+        &self.edges[self.offsets[task] as usize..self.offsets[task + 1] as usize]
+    }
+
+    /// The how many-th a task's microbatch is in this direction of time.
+    pub(super) fn position(&self, task: u32) -> usize {
+        let microbatch = self.tasks[task as usize].unit.microbatch().0;
+        if self.backward { self.microbatches - 1 - microbatch } else { microbatch }
+    }
+
+    /// The same step as it looks when time runs backward.
+    pub(super) fn reversed(&self) -> Graph {
+        let flip = |task: &Task| Task { acquire: task.release, release: task.acquire, ..*task };
+        let pairs: Vec<(u32, Edge)> = (0..self.tasks.len() as u32)
+            .flat_map(|from| {
+                self.after(from).iter().map(move |edge| (edge.to, Edge { to: from, transfer: edge.transfer }))
+            })
+            .collect();
+        let (offsets, waits, edges) = adjacency(self.tasks.len(), &pairs);
+        let tasks = self.tasks.iter().map(flip).collect();
+        Graph { tasks, edges, offsets, waits, backward: !self.backward, ..*self }
+    }
+}
+
+/// Where each task's edges start, for how many each task waits, and the edges task by task.
+fn adjacency(tasks: usize, pairs: &[(u32, Edge)]) -> (Vec<u32>, Vec<u32>, Vec<Edge>) {
+    let mut offsets = vec![0; tasks + 1];
+    let mut waits = vec![0; tasks];
+    for (from, edge) in pairs {
+        offsets[*from as usize + 1] += 1;
+        waits[edge.to as usize] += 1;
+    }
+    for task in 0..tasks {
+        offsets[task + 1] += offsets[task];
+    }
+    let mut next = offsets.clone();
+    let mut edges = vec![Edge { to: NONE, transfer: 0.0 }; pairs.len()];
+    for (from, edge) in pairs {
+        let place = &mut next[*from as usize];
+        edges[*place as usize] = *edge;
+        *place += 1;
+    }
+    (offsets, waits, edges)
+}
+
+struct Builder<'a> {
+    workload: &'a Workload,
+    tasks: Vec<Task>,
+    pairs: Vec<(u32, Edge)>,
+}
+
+impl Builder<'_> {
+    fn push(&mut self, class: Class, module: Module, piece: Piece, phases: &[Phase]) -> u32 {
+        let unit = Unit { module, piece };
+        let rank = match module {
+            Module::Llm(chunk) => self.workload.rank_of(chunk).0 as u32,
+            Module::Encoder(_) | Module::Generator(_) => ANY,
+        };
+        let time = phases.iter().map(|phase| self.workload.unit_cost(unit, *phase)).sum();
+        let (acquire, release) = (Hold::Nothing, Hold::Nothing);
+        self.tasks.push(Task { class, unit, rank, time, acquire, release, partner: NONE });
+        self.tasks.len() as u32 - 1
+    }
+
+    fn edge(&mut self, from: u32, to: u32, transfer: f64) {
+        self.pairs.push((from, Edge { to, transfer }));
+    }
+
+    /// The activations that `first` makes and `last` reads last.
+    fn hold(&mut self, first: u32, last: u32) {
+        let unit = self.tasks[first as usize].unit;
+        let part = (share(self.workload, unit) * MICROBATCH).round() as u64;
+        let hold = if unit.module.kind() == ModuleKind::Llm { Hold::Llm(part) } else { Hold::Encoder(part) };
+        self.tasks[first as usize].acquire = hold;
+        self.tasks[last as usize].release = hold;
+    }
+
+    fn microbatch(&mut self, microbatch: Microbatch) {
+        let workload = self.workload;
+        let forwards = self.forwards(microbatch);
+        let backwards = self.backwards(microbatch, &forwards);
+        let (first, last) = (forwards[0], forwards[forwards.len() - 1]);
+        for item in workload.items(ModuleKind::Encoder, microbatch) {
+            let encode = self.push(Class::Encode, Module::ENCODER, Piece::Item(item), &[Phase::Forward]);
+            self.edge(encode, first, workload.transfer_time(Value::Embeds(item)));
+            if let (true, Some(backward)) =
+                (workload.has_backward(ModuleKind::Encoder, microbatch), backwards.first())
+            {
+                self.encoder_backward(encode, *backward, item);
+            }
+        }
+        for item in workload.items(ModuleKind::Generator, microbatch) {
+            let phases: &[Phase] = if workload.has_backward(ModuleKind::Generator, microbatch) {
+                &[Phase::Forward, Phase::Backward]
+            } else {
+                &[Phase::Forward]
+            };
+            let draw = self.push(Class::Draw, Module::GENERATOR, Piece::Item(item), phases);
+            self.edge(last, draw, workload.transfer_time(Value::Cond(item)));
+            if let Some(backward) = backwards.last() {
+                self.edge(draw, *backward, workload.transfer_time(Value::CondGrad(item)));
+            }
+        }
+    }
+
+    fn encoder_backward(&mut self, encode: u32, after: u32, item: Item) {
+        let backward =
+            self.push(Class::EncodeBackward, Module::ENCODER, Piece::Item(item), &[Phase::Backward]);
+        self.edge(after, backward, self.workload.transfer_time(Value::EmbedGrad(item)));
+        self.hold(encode, backward);
+        self.tasks[encode as usize].partner = backward;
+        self.tasks[backward as usize].partner = encode;
+    }
+
+    /// By chunk.
+    fn forwards(&mut self, microbatch: Microbatch) -> Vec<u32> {
+        let mut forwards: Vec<u32> = Vec::with_capacity(self.workload.chunks());
+        for chunk in (0..self.workload.chunks()).map(Chunk) {
+            let piece = Piece::Microbatch(microbatch);
+            let forward = self.push(Class::Forward, Module::Llm(chunk), piece, &[Phase::Forward]);
+            if let Some(before) = forwards.last() {
+                let time = self.workload.transfer_time(Value::Hidden { microbatch, chunk });
+                self.edge(*before, forward, time);
+            }
+            forwards.push(forward);
+        }
+        forwards
+    }
+
+    /// By chunk; none where the microbatch has no backward.
+    fn backwards(&mut self, microbatch: Microbatch, forwards: &[u32]) -> Vec<u32> {
+        if !self.workload.has_backward(ModuleKind::Llm, microbatch) {
+            return Vec::new();
+        }
+        let mut backwards = vec![NONE; forwards.len()];
+        for chunk in (0..forwards.len()).rev() {
+            let (module, piece) = (Module::Llm(Chunk(chunk)), Piece::Microbatch(microbatch));
+            let backward = self.push(Class::Backward, module, piece, &[Phase::BackwardInput]);
+            self.edge(forwards[chunk], backward, 0.0);
+            if let Some(above) = backwards.get(chunk + 1).copied() {
+                let value = Value::HiddenGrad { microbatch, chunk: Chunk(chunk) };
+                self.edge(above, backward, self.workload.transfer_time(value));
+            }
+            let mut last = backward;
+            if self.workload.has_weight_gradient(ModuleKind::Llm) {
+                last = self.push(Class::Weight, module, piece, &[Phase::BackwardWeight]);
+                self.edge(backward, last, 0.0);
+            }
+            self.hold(forwards[chunk], last);
+            backwards[chunk] = backward;
+        }
+        backwards
+    }
+}

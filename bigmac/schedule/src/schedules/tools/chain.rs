@@ -1,0 +1,107 @@
+//! Steps as one chain of stages: the LLM's order, with a stage's encoder and generator work inside its ops.
+
+use crate::api::{Options, ScheduleError, with_step};
+use crate::step::costs::{ChunkCost, Learns, Load};
+use crate::step::table::{Chunk, Item, Microbatch, Module, ModuleKind, Op, Phase, Table, Work};
+use crate::step::workload::Workload;
+
+/// What one stage of the chain runs, besides waiting: chunks of the three modules, in the order of the data.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Stage {
+    pub encoder: Option<Chunk>,
+    pub llm: Option<Chunk>,
+    pub generator: Option<Chunk>,
+}
+
+/// The whole step over `stages`, `stages.len() / ranks` to a rank: ordered as the LLM schedule orders chunks, each of its
+/// ops replaced by what its stage has to do. A forward runs encoder, LLM, generator; a backward the other way round.
+/// Encoder and generator do the whole of their backward where a split one has its input gradients.
+pub(crate) fn chain_table(
+    workload: &Workload,
+    options: &Options,
+    stages: &[Stage],
+) -> Result<Table, ScheduleError> {
+    let order = options.llm_table(&stage_order(workload, stages)?, 0)?;
+    let ranks = order.ranks.into_iter().map(|ops| {
+        let runs = ops.into_iter().flat_map(|op| match op {
+            Op::Compute { module: Module::Llm(chunk), phase, work: Work::Microbatch(microbatch) } => {
+                let stage = stages.get(chunk.0).copied().unwrap_or_default();
+                stage_ops(workload, stage, phase, microbatch)
+            }
+            other => vec![other],
+        });
+        runs.collect()
+    });
+    Ok(with_step(Table { ranks: ranks.collect() }))
+}
+
+/// An LLM that has a chunk where the chain has a stage, for its order to be taken. All of it learns, since a stage has a
+/// backward where any of its modules does; what a stage hasn't is left out when its ops are written.
+fn stage_order(workload: &Workload, stages: &[Stage]) -> Result<Workload, ScheduleError> {
+    let time = |module: Option<Module>, m: Microbatch, phase| {
+        let ops = module.into_iter().flat_map(|module| op(workload, module, phase, m));
+        ops.map(|op| workload.cost(&op, crate::step::table::Rank(0))).sum::<f64>()
+    };
+    let loads = workload.microbatches().map(|m| {
+        let llm = stages.iter().map(|stage| {
+            let modules = stage.modules();
+            let all = |phase| modules.iter().map(|module| time(*module, m, phase)).sum::<f64>();
+            let weight = time(stage.llm.map(Module::Llm), m, Phase::BackwardWeight);
+            ChunkCost {
+                forward: all(Phase::Forward),
+                backward_input: (all(Phase::Backward) - weight).max(0.0),
+                backward_weight: weight,
+            }
+        });
+        Load { encoder: Vec::new(), generator: Vec::new(), llm: llm.collect() }
+    });
+    let (ranks, each) = (workload.ranks(), stages.len() / workload.ranks());
+    let link = workload.link();
+    Ok(Workload::new(ranks, each, loads.collect(), Learns::default(), link.latency)?)
+}
+
+impl Stage {
+    fn modules(self) -> [Option<Module>; 3] {
+        let Stage { encoder, llm, generator } = self;
+        [encoder.map(Module::Encoder), llm.map(Module::Llm), generator.map(Module::Generator)]
+    }
+}
+
+fn stage_ops(workload: &Workload, stage: Stage, phase: Phase, microbatch: Microbatch) -> Vec<Op> {
+    let run = |(module, phase)| op(workload, module, phase, microbatch);
+    let modules = stage.modules().into_iter().flatten();
+    match phase {
+        Phase::Forward | Phase::Backward => {
+            let ops = modules.filter_map(|module| run((module, phase)));
+            let mut ops: Vec<Op> = ops.collect();
+            if phase == Phase::Backward {
+                ops.reverse();
+            }
+            ops
+        }
+        Phase::BackwardInput => {
+            let whole = |module: Module| match module {
+                Module::Llm(_) => (module, Phase::BackwardInput),
+                _ => (module, Phase::Backward),
+            };
+            modules.rev().map(whole).filter_map(run).collect()
+        }
+        Phase::BackwardWeight | Phase::Recompute => {
+            stage.llm.and_then(|chunk| run((Module::Llm(chunk), phase))).into_iter().collect()
+        }
+    }
+}
+
+/// A module's op on all of a microbatch; `None` where there is nothing to do.
+fn op(workload: &Workload, module: Module, phase: Phase, microbatch: Microbatch) -> Option<Op> {
+    let kind = module.kind();
+    let learns = phase != Phase::BackwardWeight || workload.has_weight_gradient(kind);
+    if !learns || (phase != Phase::Forward && !workload.has_backward(kind, microbatch)) {
+        return None;
+    }
+    if kind == ModuleKind::Llm {
+        return Some(Op::llm(module.chunk(), phase, microbatch));
+    }
+    let items: Vec<Item> = workload.items(kind, microbatch).collect();
+    (!items.is_empty()).then_some(Op::Compute { module, phase, work: Work::Items(items) })
+}

@@ -1,0 +1,68 @@
+//! Where the modules of a workload live.
+
+use crate::step::costs::{WorkloadError, check_time};
+use crate::step::placement::{Chain, Layers, Part};
+use crate::step::table::{Chunk, Module, Rank};
+use crate::step::workload::Workload;
+
+impl Workload {
+    /// The same with known numbers of layers: a chain is then cut between layers.
+    ///
+    /// # Errors
+    /// Where the head's cost is negative or not finite.
+    pub fn with_layers(mut self, layers: Layers) -> Result<Workload, WorkloadError> {
+        check_time(|| "the cost of the LLM's output matrix in layers".to_owned(), layers.head)?;
+        self.layers = Some(layers);
+        Ok(self)
+    }
+
+    /// Numbers of layers, where they are known.
+    pub fn layers(&self) -> Option<Layers> {
+        self.layers
+    }
+
+    /// Where the modules' parts live, if encoder, LLM and generator are one chain of parts. Otherwise every rank holds
+    /// `chunks_per_rank` chunks of the LLM and all of encoder and generator.
+    pub fn chain(&self) -> Option<&Chain> {
+        self.chain.as_ref()
+    }
+
+    /// How many chunks the encoder is cut into.
+    pub fn encoder_chunks(&self) -> usize {
+        self.chain.as_ref().map_or(1, |chain| chain.encoder.len())
+    }
+
+    /// How many chunks the generator is cut into.
+    pub fn generator_chunks(&self) -> usize {
+        self.chain.as_ref().map_or(1, |chain| chain.generator.len())
+    }
+
+    /// The rank that an LLM chunk lives on.
+    pub fn rank_of(&self, chunk: Chunk) -> Rank {
+        self.home(Module::Llm(chunk)).unwrap_or(Rank(0))
+    }
+
+    /// The one rank that holds a module; `None` for one that all ranks hold.
+    pub fn home(&self, module: Module) -> Option<Rank> {
+        match (&self.chain, module) {
+            (Some(_), _) => self.part(module).map(|part| part.rank),
+            (None, Module::Llm(chunk)) => Some(Rank(chunk.0 % self.ranks())),
+            (None, Module::Encoder(_) | Module::Generator(_)) => None,
+        }
+    }
+
+    fn part(&self, module: Module) -> Option<&Part> {
+        let chain = self.chain.as_ref()?;
+        let parts = match module {
+            Module::Encoder(_) => &chain.encoder,
+            Module::Llm(_) => &chain.llm,
+            Module::Generator(_) => &chain.generator,
+        };
+        parts.get(module.chunk().0)
+    }
+
+    /// The share of an item's cost and bytes that a chunk of encoder or generator has.
+    pub(crate) fn share_of(&self, module: Module) -> f64 {
+        self.part(module).map_or(1.0, |part| part.share)
+    }
+}

@@ -1,0 +1,40 @@
+//! One of something for each of encoder, LLM and generator.
+
+use std::ops::{Index, IndexMut};
+
+use serde::{Deserialize, Serialize};
+
+use super::table::ModuleKind;
+
+/// One of something per module.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PerModule<T> {
+    /// The encoder's.
+    pub encoder: T,
+    /// The LLM's.
+    pub llm: T,
+    /// The generator's.
+    pub generator: T,
+}
+
+impl<T> Index<ModuleKind> for PerModule<T> {
+    type Output = T;
+
+    fn index(&self, kind: ModuleKind) -> &T {
+        match kind {
+            ModuleKind::Encoder => &self.encoder,
+            ModuleKind::Llm => &self.llm,
+            ModuleKind::Generator => &self.generator,
+        }
+    }
+}
+
+impl<T> IndexMut<ModuleKind> for PerModule<T> {
+    fn index_mut(&mut self, kind: ModuleKind) -> &mut T {
+        match kind {
+            ModuleKind::Encoder => &mut self.encoder,
+            ModuleKind::Llm => &mut self.llm,
+            ModuleKind::Generator => &mut self.generator,
+        }
+    }
+}

@@ -1,0 +1,316 @@
+//! The shape of a step: how many ranks, chunks and microbatches, which items each microbatch holds, what everything
+//! costs, and what learns. Schedules are built from it, and everything said about a schedule is relative to it.
+
+use crate::step::costs::{
+    ChunkCost, ItemCost, Learns, Load, UniformCosts, WorkloadError, check_load, check_time,
+};
+use crate::step::placement::{Chain, Layers};
+use crate::step::sizes::{Link, MicrobatchSizes};
+use crate::step::table::{Chunk, Item, Microbatch, Module, ModuleKind, Op, Phase, Piece, Rank, Unit};
+
+/// The shape of a step. Consistent by construction: see [`Workload::new`].
+#[derive(Clone, Debug, PartialEq)]
+pub struct Workload {
+    ranks: usize,
+    chunks_per_rank: usize,
+    pub(crate) loads: Vec<Load>,
+    learns: Learns,
+    pub(crate) link: Link,
+    /// One per microbatch, or none where they are not known.
+    pub(crate) sizes: Vec<MicrobatchSizes>,
+    pub(crate) layers: Option<Layers>,
+    /// Where the modules' parts live, if every part has a rank of its own.
+    pub(crate) chain: Option<Chain>,
+    pub(crate) slowdown: Vec<f64>,
+    pub(crate) encoder_offsets: Vec<usize>,
+    pub(crate) generator_offsets: Vec<usize>,
+    /// Per microbatch: whether the LLM or something below it learns.
+    llm_backward: Vec<bool>,
+}
+
+impl Workload {
+    /// A workload of `loads.len()` microbatches on `ranks` ranks that hold `chunks_per_rank` LLM chunks each;
+    /// `p2p` is the time a value takes between two ranks.
+    ///
+    /// # Errors
+    /// Where a number is zero, a microbatch lacks a chunk's cost, or a time is negative or not finite.
+    pub fn new(
+        ranks: usize,
+        chunks_per_rank: usize,
+        loads: Vec<Load>,
+        learns: Learns,
+        p2p: f64,
+    ) -> Result<Workload, WorkloadError> {
+        for (what, count) in
+            [("rank", ranks), ("chunk per rank", chunks_per_rank), ("microbatch", loads.len())]
+        {
+            if count == 0 {
+                return Err(WorkloadError::Empty { what });
+            }
+        }
+        check_time(|| "the latency between ranks".to_owned(), p2p)?;
+        for (m, load) in loads.iter().enumerate() {
+            check_load(m, load, ranks, chunks_per_rank)?;
+        }
+        let mut workload = Workload {
+            ranks,
+            chunks_per_rank,
+            loads,
+            learns,
+            link: Link { latency: p2p, ..Link::default() },
+            sizes: Vec::new(),
+            layers: None,
+            chain: None,
+            slowdown: vec![1.0; ranks],
+            encoder_offsets: Vec::new(),
+            generator_offsets: Vec::new(),
+            llm_backward: Vec::new(),
+        };
+        workload.count_items();
+        workload.llm_backward = workload.llm_backwards();
+        Ok(workload)
+    }
+
+    /// A workload like this one whose modules are one chain; `loads` and `sizes` have one LLM entry per part.
+    pub(crate) fn on_chain(
+        mut self,
+        chain: Chain,
+        loads: Vec<Load>,
+        sizes: Vec<MicrobatchSizes>,
+    ) -> Workload {
+        self.ranks = chain.ranks;
+        self.slowdown.resize(chain.ranks, 1.0);
+        self.chunks_per_rank = 1;
+        self.loads = loads;
+        self.sizes = sizes;
+        self.chain = Some(chain);
+        self
+    }
+
+    fn count_items(&mut self) {
+        self.encoder_offsets = offsets(self.loads.iter().map(|load| load.encoder.len()));
+        self.generator_offsets = offsets(self.loads.iter().map(|load| load.generator.len()));
+    }
+
+    fn llm_backwards(&self) -> Vec<bool> {
+        let below = |load: &Load| self.learns.encoder && !load.encoder.is_empty();
+        self.loads.iter().map(|load| self.learns.llm || below(load)).collect()
+    }
+
+    /// `microbatches` equal microbatches whose encoder and generator work is `items` equal items each; a module
+    /// whose forward and backward cost nothing has no items.
+    ///
+    /// # Errors
+    /// As [`Workload::new`].
+    pub fn uniform(
+        ranks: usize,
+        chunks_per_rank: usize,
+        microbatches: usize,
+        items: usize,
+        costs: UniformCosts,
+        p2p: f64,
+    ) -> Result<Workload, WorkloadError> {
+        let split = |forward: f64, backward: f64| {
+            let count = if forward == 0.0 && backward == 0.0 { 0 } else { items };
+            vec![ItemCost { forward: forward / items as f64, backward: backward / items as f64 }; count]
+        };
+        let v = chunks_per_rank as f64;
+        let chunk = ChunkCost {
+            forward: costs.forward / v,
+            backward_input: costs.backward_input / v,
+            backward_weight: costs.backward_weight / v,
+        };
+        let load = Load {
+            encoder: split(costs.encoder_forward, costs.encoder_backward),
+            generator: split(costs.generator_forward, costs.generator_backward),
+            llm: vec![chunk; ranks * chunks_per_rank],
+        };
+        Workload::new(ranks, chunks_per_rank, vec![load; microbatches], Learns::default(), p2p)
+    }
+
+    /// The same with other modules learning.
+    pub fn with_learns(mut self, learns: Learns) -> Workload {
+        self.learns = learns;
+        self.llm_backward = self.llm_backwards();
+        self
+    }
+
+    /// The LLM of this workload alone: the same LLM ops at the same costs, input gradients for a learning encoder
+    /// included, without anything to encode or to draw.
+    pub fn llm_only(&self) -> Workload {
+        self.without(ModuleKind::Encoder).without(ModuleKind::Generator)
+    }
+
+    /// The same without the items of encoder or generator; what has a backward for their sake keeps it.
+    pub(crate) fn without(&self, kind: ModuleKind) -> Workload {
+        let mut workload = self.clone();
+        for load in &mut workload.loads {
+            match kind {
+                ModuleKind::Encoder => load.encoder.clear(),
+                ModuleKind::Generator => load.generator.clear(),
+                ModuleKind::Llm => {}
+            }
+        }
+        for sizes in &mut workload.sizes {
+            match kind {
+                ModuleKind::Encoder => sizes.encoder.clear(),
+                ModuleKind::Generator => sizes.generator.clear(),
+                ModuleKind::Llm => {}
+            }
+        }
+        workload.count_items();
+        workload
+    }
+
+    /// The same on ranks of unequal speed: every op on rank `r` takes `slowdown[r]` times its cost.
+    ///
+    /// # Errors
+    /// Where there is not one finite factor > 0 per rank.
+    pub fn with_slowdown(mut self, slowdown: Vec<f64>) -> Result<Workload, WorkloadError> {
+        if slowdown.len() != self.ranks {
+            return Err(WorkloadError::Slowdowns { given: slowdown.len(), ranks: self.ranks });
+        }
+        for (rank, factor) in slowdown.iter().enumerate() {
+            if !(factor.is_finite() && *factor > 0.0) {
+                return Err(WorkloadError::Slowdown { rank, value: *factor });
+            }
+        }
+        self.slowdown = slowdown;
+        Ok(self)
+    }
+
+    /// Ranks of the pipeline, p.
+    pub fn ranks(&self) -> usize {
+        self.ranks
+    }
+
+    /// LLM chunks on each rank, v.
+    pub fn chunks_per_rank(&self) -> usize {
+        self.chunks_per_rank
+    }
+
+    /// LLM chunks altogether: p v, or the LLM's parts in a chain.
+    pub fn chunks(&self) -> usize {
+        self.chain.as_ref().map_or(self.ranks * self.chunks_per_rank, |chain| chain.llm.len())
+    }
+
+    /// Number of microbatches, N.
+    pub fn len(&self) -> usize {
+        self.loads.len()
+    }
+
+    /// Never: a workload has a microbatch.
+    pub fn is_empty(&self) -> bool {
+        self.loads.is_empty()
+    }
+
+    /// All microbatches in order.
+    pub fn microbatches(&self) -> impl DoubleEndedIterator<Item = Microbatch> + ExactSizeIterator + use<> {
+        (0..self.loads.len()).map(Microbatch)
+    }
+
+    /// The microbatches with their items and costs.
+    pub fn loads(&self) -> &[Load] {
+        &self.loads
+    }
+
+    /// What learns.
+    pub fn learns(&self) -> Learns {
+        self.learns
+    }
+
+    /// How many times slower than its costs a rank is.
+    pub fn slowdown(&self, rank: Rank) -> f64 {
+        self.slowdown.get(rank.0).copied().unwrap_or(1.0)
+    }
+
+    /// The last LLM chunk, which computes the loss.
+    pub fn last_chunk(&self) -> Chunk {
+        Chunk(self.chunks().saturating_sub(1))
+    }
+
+    /// The items of a microbatch's encoder (generator) work; none for the LLM or a microbatch that is not there.
+    pub fn items(&self, kind: ModuleKind, microbatch: Microbatch) -> impl Iterator<Item = Item> + use<> {
+        let count = self.loads.get(microbatch.0).map_or(0, |load| match kind {
+            ModuleKind::Encoder => load.encoder.len(),
+            ModuleKind::Generator => load.generator.len(),
+            ModuleKind::Llm => 0,
+        });
+        (0..count).map(move |index| Item { microbatch, index })
+    }
+
+    /// Whether any microbatch has items of this kind.
+    pub fn has_items(&self, kind: ModuleKind) -> bool {
+        self.microbatches().any(|microbatch| self.items(kind, microbatch).next().is_some())
+    }
+
+    /// Whether a unit of this module and microbatch has a backward: it learns, or something below it does.
+    pub fn has_backward(&self, kind: ModuleKind, microbatch: Microbatch) -> bool {
+        let llm = self.llm_backward.get(microbatch.0).copied().unwrap_or(false);
+        match kind {
+            ModuleKind::Encoder => self.learns.encoder,
+            ModuleKind::Llm => llm,
+            ModuleKind::Generator => self.learns.generator || llm,
+        }
+    }
+
+    /// Whether a module of this kind computes weight gradients.
+    pub fn has_weight_gradient(&self, kind: ModuleKind) -> bool {
+        match kind {
+            ModuleKind::Encoder => self.learns.encoder,
+            ModuleKind::Llm => self.learns.llm,
+            ModuleKind::Generator => self.learns.generator,
+        }
+    }
+
+    /// Time that one unit takes in a phase, on a rank of full speed. 0 for a unit that the workload does not have.
+    /// Encoder and generator backwards are not split by cost: `BackwardWeight` is counted as half of `backward`.
+    pub fn unit_cost(&self, unit: Unit, phase: Phase) -> f64 {
+        let Some(load) = self.loads.get(unit.microbatch().0) else { return 0.0 };
+        match (unit.module, unit.piece) {
+            (Module::Llm(chunk), Piece::Microbatch(_)) => load.llm.get(chunk.0).map_or(0.0, |cost| {
+                let weight = if self.learns.llm { cost.backward_weight } else { 0.0 };
+                match phase {
+                    Phase::Forward | Phase::Recompute => cost.forward,
+                    Phase::Backward => cost.backward_input + weight,
+                    Phase::BackwardInput => cost.backward_input,
+                    Phase::BackwardWeight => weight,
+                }
+            }),
+            (Module::Encoder(_), Piece::Item(item)) => {
+                self.share_of(unit.module) * item_cost(&load.encoder, item, phase)
+            }
+            (Module::Generator(_), Piece::Item(item)) => {
+                self.share_of(unit.module) * item_cost(&load.generator, item, phase)
+            }
+            _ => 0.0,
+        }
+    }
+
+    /// Time that an op takes on a rank; communication and `Step` take none of the rank's time.
+    pub fn cost(&self, op: &Op, rank: Rank) -> f64 {
+        match op {
+            Op::Compute { phase, .. } => {
+                op.units().map(|unit| self.unit_cost(unit, *phase)).sum::<f64>() * self.slowdown(rank)
+            }
+            Op::Send { .. } | Op::Recv { .. } | Op::Step => 0.0,
+        }
+    }
+}
+
+fn item_cost(costs: &[ItemCost], item: Item, phase: Phase) -> f64 {
+    costs.get(item.index).map_or(0.0, |cost| match phase {
+        Phase::Forward | Phase::Recompute => cost.forward,
+        Phase::Backward => cost.backward,
+        Phase::BackwardInput | Phase::BackwardWeight => cost.backward / 2.0,
+    })
+}
+
+fn offsets(counts: impl Iterator<Item = usize>) -> Vec<usize> {
+    std::iter::once(0)
+        .chain(counts.scan(0, |sum, count| {
+            *sum += count;
+            Some(*sum)
+        }))
+        .collect()
+}

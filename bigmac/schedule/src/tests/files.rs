@@ -1,0 +1,154 @@
+//! Tables as text and as CSV: what is written, what is read, and what is said of files that are none.
+
+use std::path::Path;
+
+use super::{build, workload};
+use crate::check::lower::lower;
+use crate::check::validate::validate;
+use crate::files::file::{Extent, Form, ReadError, fits};
+use crate::files::torch_csv;
+use crate::registry::LLM_SCHEDULES;
+use crate::{Limits, Options, ScheduleError, Table, UniformCosts, Workload};
+
+const NONE: [f64; 2] = [0.0, 0.0];
+
+#[test]
+fn text_reads_as_documented() {
+    let w = workload(2, 1, [1.0, 1.0, 1.0], [2.0, 4.0], [2.0, 4.0], 0.0);
+    let table = lower(&build("monolithic", &w, &Options::default()), &w).unwrap();
+    let text = "rank 0: E0F[0.0,0.1] L0F0 send:hidden(0,1)>1 recv:hidden_grad(0,0)<1 L0B0 E0B[0.0,0.1] step\n\
+                rank 1: recv:hidden(0,1)<0 L1F0 G0F[0.0,0.1] G0B[0.0,0.1] L1B0 send:hidden_grad(0,0)>0 step\n";
+    assert_eq!(table.to_string(), text);
+    assert_eq!(text.parse::<Table>().unwrap(), table);
+    let commented = format!("# a note\n{}", text.replace(" L0F0", "\n  L0F0 # first\n "));
+    assert_eq!(commented.parse::<Table>().unwrap(), table);
+}
+
+#[test]
+fn text_that_is_no_table_is_refused() {
+    for text in [
+        "rank 1: step",
+        "step",
+        "rank 0: X0F1",
+        "rank 0: L0F",
+        "rank 0: L0Q1",
+        "rank 0: E0F[]",
+        "rank 0: L0F+1",
+    ] {
+        assert!(text.parse::<Table>().is_err(), "{text}");
+    }
+    let message = "rank 0: send:hiden(0,1)>1".parse::<Table>().unwrap_err().to_string();
+    assert!(message.contains("hiden(0,1)") && message.contains("hidden_grad"), "{message}");
+}
+
+#[test]
+fn text_errors_name_line_and_column() {
+    for (text, line, column) in [
+        ("rank 0: L0F0 L0Q0 step", 1, 14),
+        ("rank 0:\u{2003}L0F0 L0Q0 step", 1, 14),
+        ("# \u{e4}\u{f6}\n\nrank 0:\n   L0F0\tstop # x", 4, 9),
+        ("# \u{e4}\nL0F0", 2, 1),
+        ("rank 0: step\n  rank 2: step", 2, 3),
+        ("rank 0: send:hidden(0,1)>x", 1, 9),
+    ] {
+        let error = text.parse::<Table>().unwrap_err();
+        assert_eq!((error.line, error.column), (line, column), "{error}");
+        assert!(error.to_string().starts_with(&format!("line {line}, column {column}: `")), "{error}");
+    }
+}
+
+/// Every order, several chunks too, comes back as it was written.
+#[test]
+fn llm_tables_go_through_torchs_csv() {
+    for v in 1..=3 {
+        let w = Workload::uniform(3, v, 7, 1, UniformCosts::default(), 0.0).unwrap();
+        for llm in LLM_SCHEDULES {
+            let options = Options { llm: *llm, ..Options::default() };
+            let table = match crate::registry::schedule("llm").unwrap().build(&w, &options) {
+                Err(ScheduleError::Chunks { .. }) => continue,
+                table => table.unwrap(),
+            };
+            let csv = torch_csv::write(&table).unwrap();
+            assert_eq!(torch_csv::read(&csv).unwrap(), table, "{}", llm.name());
+            assert_eq!(torch_csv::read(&csv.replace('\n', ",,\r\n")).unwrap(), table, "{}", llm.name());
+        }
+    }
+    let w = workload(2, 2, [1.0; 3], [1.0; 2], NONE, 0.0);
+    let error = torch_csv::write(&build("nested", &w, &Options::default())).unwrap_err();
+    assert!(error.to_string().contains("`E0F[0.0]`"), "{error}");
+}
+
+/// Two stages per rank, idle cells, both kinds of backward: as torch writes its zero-bubble schedules.
+#[test]
+fn torchs_compute_csv_is_read() {
+    let csv = "0F0,0F1,2F0,,2F1,2I0,2W0,2B1,0I0,0W0,0B1\r\n,1F0,1F1,3F0,3I0,3F1,3I1,3W0,1B0,3W1,1B1\r\n";
+    let table = torch_csv::read(csv).unwrap();
+    assert_eq!(
+        table.to_string(),
+        "rank 0: L0F0 L0F1 L2F0 L2F1 L2I0 L2W0 L2B1 L0I0 L0W0 L0B1 step\n\
+         rank 1: L1F0 L1F1 L3F0 L3I0 L3F1 L3I1 L3W0 L1B0 L3W1 L1B1 step\n"
+    );
+    let w = Workload::uniform(2, 2, 2, 1, UniformCosts::default(), 0.0).unwrap();
+    validate(&table, &w, &Limits::default()).unwrap();
+}
+
+#[test]
+fn torchs_communication_is_left_to_lowering() {
+    let csv = "0UNSHARD,0F0,0SEND_F0,0RECV_B0,0B0,0REDUCE_GRAD,0RESHARD\n1RECV_F0,1F0,1B0,1SEND_B0\n\n";
+    let table = torch_csv::read(csv).unwrap();
+    assert_eq!(table.to_string(), "rank 0: L0F0 L0B0 step\nrank 1: L1F0 L1B0 step\n");
+}
+
+#[test]
+fn csv_errors_name_line_and_column() {
+    for (text, line, column, cell) in [
+        ("0F0\n0F1, 0X1", 2, 6, "0X1"),
+        ("0F0,,F1", 1, 6, "F1"),
+        ("0F", 1, 1, "0F"),
+        ("0F0,0R0", 1, 5, "0R0"),
+        ("0F0,0FB1", 1, 5, "0FB1"),
+        ("0F0,0F1x", 1, 5, "0F1x"),
+        ("0SEND_G1", 1, 1, "0SEND_G1"),
+        ("rank 0: L0F0", 1, 1, "rank 0: L0F0"),
+        ("0F99999999999999999999", 1, 1, "0F99999999999999999999"),
+    ] {
+        let text_error = torch_csv::read(text).unwrap_err();
+        let wanted = torch_csv::CsvError::Cell { line, column, text: cell.to_owned() };
+        assert_eq!(text_error, wanted);
+        assert!(text_error.to_string().contains(&format!("line {line}, column {column}: `{cell}`")));
+    }
+    assert_eq!(torch_csv::read(" \n\n"), Err(torch_csv::CsvError::Empty));
+}
+
+#[test]
+fn files_are_read_by_their_name_and_end_with_a_step() {
+    assert_eq!([Form::of(Path::new("a.csv")), Form::of(Path::new("a.CSV"))], [Form::Csv; 2]);
+    assert_eq!([Form::of(Path::new("a.txt")), Form::of(Path::new("csv"))], [Form::Text; 2]);
+    let with = "rank 0: L0F0 L0B0 step\nrank 1: L1F0 L1B0 step\n";
+    let without = with.replace(" step", "");
+    for text in [with, &without] {
+        assert_eq!(Form::Text.read(text).unwrap().to_string(), with);
+    }
+    let csv = Form::Csv.write(&with.parse().unwrap()).unwrap();
+    assert_eq!(Form::Csv.read(&csv).unwrap().to_string(), with);
+    assert!(matches!(Form::Text.read(&csv), Err(ReadError::Text(_))));
+    assert!(matches!(Form::Csv.read(with), Err(ReadError::Csv(_))));
+    // A step that only some ranks have is a mistake, left for `validate` to name.
+    let some = "rank 0: L0F0 L0B0 step\nrank 1: L1F0 L1B0\n";
+    assert_eq!(Form::Text.read(some).unwrap().to_string(), some);
+}
+
+#[test]
+fn a_table_of_another_size_is_told_from_a_wrong_one() {
+    let w = Workload::uniform(2, 2, 3, 1, UniformCosts::default(), 0.0).unwrap();
+    let options = Options { llm: crate::registry::llm_schedule("gpipe").unwrap(), ..Options::default() };
+    let table = build("nested", &w, &options);
+    assert_eq!(Extent::of(&table), Extent { ranks: 2, chunks: 4, microbatches: 3 });
+    fits(&table, &w).unwrap();
+    for (p, v, n) in [(3, 2, 3), (2, 1, 3), (2, 2, 4)] {
+        let other = Workload::uniform(p, v, n, 1, UniformCosts::default(), 0.0).unwrap();
+        let message = fits(&table, &other).unwrap_err().to_string();
+        assert!(message.contains("for 2 ranks, 4 LLM chunks and 3 microbatches"), "{message}");
+        assert!(message.contains(&format!("has {p} ranks, {} LLM chunks and {n} microbatches", p * v)));
+    }
+}

@@ -1,0 +1,87 @@
+//! What to launch: a kernel, its knobs, its extents.
+
+use super::source::{Knob, Source};
+use smallvec::SmallVec;
+
+/// A kernel of a source, compiled with some knobs, over so many blocks and threads.
+#[derive(Clone, Debug)]
+pub struct Launch {
+    pub(super) source: &'static Source,
+    pub(super) kernel: &'static str,
+    pub(super) knobs: SmallVec<[(&'static str, Knob); 8]>,
+    pub(super) grid: [usize; 3],
+    pub(super) block: [usize; 3],
+    pub(super) cluster: [usize; 3],
+    pub(super) shared: usize,
+}
+
+impl Launch {
+    /// The kernel of that name, over one block of one warp until something else is said.
+    pub fn new(source: &'static Source, kernel: &'static str) -> Self {
+        Launch {
+            source,
+            kernel,
+            knobs: SmallVec::new(),
+            grid: [1; 3],
+            block: [32, 1, 1],
+            cluster: [1; 3],
+            shared: 0,
+        }
+    }
+
+    /// Compiles the source with `T` as that type: `float` or `bf16`.
+    pub fn element(self, name: &'static str) -> Self {
+        self.word("ELEMENT", name)
+    }
+
+    /// Compiles the source with the macro `name` as that number.
+    pub fn knob(mut self, name: &'static str, value: impl Into<i64>) -> Self {
+        self.knobs.push((name, Knob::Int(value.into())));
+        self
+    }
+
+    /// Compiles the source with the macro `name` as that word.
+    pub fn word(mut self, name: &'static str, value: &'static str) -> Self {
+        self.knobs.push((name, Knob::Word(value)));
+        self
+    }
+
+    /// So many blocks along x, y and z. Without any the launch does nothing.
+    pub fn grid(mut self, blocks: [usize; 3]) -> Self {
+        self.grid = blocks;
+        self
+    }
+
+    /// So many threads to a block, along x.
+    pub fn block(mut self, threads: usize) -> Self {
+        self.block = [threads, 1, 1];
+        self
+    }
+
+    /// So many blocks along x to a cluster (sm_90 and up).
+    pub fn cluster(mut self, blocks: usize) -> Self {
+        self.cluster = [blocks, 1, 1];
+        self
+    }
+
+    /// So many bytes of dynamic shared memory.
+    pub fn shared(mut self, bytes: usize) -> Self {
+        self.shared = bytes;
+        self
+    }
+
+    /// The source.
+    pub fn source(&self) -> &'static Source {
+        self.source
+    }
+
+    /// The kernel's name.
+    pub fn kernel(&self) -> &'static str {
+        self.kernel
+    }
+
+    /// The macros that the source is compiled with.
+    pub fn knobs(&self) -> &[(&'static str, Knob)] {
+        &self.knobs
+    }
+}
