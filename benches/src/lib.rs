@@ -1,3 +1,4 @@
 //! What benchmark binaries share beside `bigmac::measure`.
 
+pub mod chart;
 pub mod python;

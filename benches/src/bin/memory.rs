@@ -1,14 +1,16 @@
-//! Activation memory of `nested` and `phased` as the batch grows: bytes measured beside bytes foretold, per rank and module.
+//! Activation memory of `nested` and `phased` as the batch grows: bytes measured beside bytes predicted, per rank and module.
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use bigmac::config::{Config, Llm, Model, Pipeline};
+use bigmac_benches::chart::{Emphasis, Heading, Line, lines};
 use bigmac_schedule::{ModuleKind, PerModule};
 use bigmac_tests::dataset::SmallSet;
 use bigmac_tests::steps::run_step;
 use clap::Parser;
 use serde::Serialize;
+use std::path::PathBuf;
 
-/// Measures the activation memory of a step as the batch grows, and compares it with what planning foretold.
+/// Measures the activation memory of a step as the batch grows, and compares it with what planning predicted.
 ///
 /// Every microbatch is the same: four captioned pictures and four drawings, through the default model with a fourth LLM
 /// layer. A step is run for real; what is counted are the bytes that forwards save for their backwards.
@@ -29,6 +31,9 @@ struct Args {
     /// Print one JSON object per rank and step instead of a table.
     #[arg(long)]
     json: bool,
+    /// Draw the activations of the fullest rank against the batch into this file, for the first number of ranks.
+    #[arg(long)]
+    svg: Option<PathBuf>,
 }
 
 /// What one rank held in one step.
@@ -40,7 +45,7 @@ struct Row {
     rank: usize,
     /// Bytes of encoder, LLM and generator.
     measured: [u64; 3],
-    /// The same, foretold.
+    /// The same, predicted.
     predicted: [u64; 3],
 }
 
@@ -90,6 +95,32 @@ fn print(row: &Row) {
     );
 }
 
+/// The measured activations of the fullest rank against the batch, a line for each schedule.
+fn draw(rows: &[Row], ranks: usize) -> String {
+    let mut drawn: Vec<Line> = Vec::new();
+    for row in rows.iter().filter(|row| row.ranks == ranks) {
+        if drawn.last().is_none_or(|line| line.name != row.schedule) {
+            let emphasis = if row.schedule.starts_with("nested") { Emphasis::Strong } else { Emphasis::Weak };
+            drawn.push(Line { name: row.schedule.clone(), points: Vec::new(), emphasis });
+        }
+        let (batch, held) =
+            (row.microbatches as f64, row.measured.iter().sum::<u64>() as f64 / (1 << 20) as f64);
+        if let Some(line) = drawn.last_mut() {
+            match line.points.last_mut() {
+                Some(point) if point.0 == batch => point.1 = point.1.max(held),
+                _ => line.points.push((batch, held)),
+            }
+        }
+    }
+    let heading = Heading {
+        title: "Activation memory as the batch grows".into(),
+        subtitle: format!(
+            "the fullest of {ranks} ranks, measured in steps that were run; encoder, LLM and generator together"
+        ),
+    };
+    lines(&heading, ["microbatches per step", "MiB"], &drawn)
+}
+
 fn main() -> Result<()> {
     let args = Args::parse();
     let set = SmallSet::new(&LINES, &config())?;
@@ -98,23 +129,28 @@ fn main() -> Result<()> {
         let modules = ModuleKind::ALL.map(|kind| format!("{:^21}", kind.name())).join(" | ");
         println!("{:<12} {:>2} {:>4} {:>5} | {modules}", "schedule", "p", "N", "rank");
     }
-    let (mut rows, mut differ) = (0, 0);
+    let mut rows = Vec::new();
     for schedule in &args.schedules {
         for &ranks in &args.ranks {
             let sizes = std::iter::successors(Some(4 * ranks), |n| Some(2 * n));
             for microbatches in sizes.take_while(|n| *n <= args.largest) {
                 for row in measure(&set, schedule, ranks, microbatches)? {
-                    rows += 1;
-                    differ += usize::from(row.measured != row.predicted);
                     if args.json {
                         println!("{}", serde_json::to_string(&row)?);
                     } else {
                         print(&row);
                     }
+                    rows.push(row);
                 }
             }
         }
     }
+    let differ = rows.iter().filter(|row| row.measured != row.predicted).count();
+    if let (Some(path), Some(&ranks)) = (&args.svg, args.ranks.first()) {
+        std::fs::write(path, draw(&rows, ranks))
+            .with_context(|| format!("cannot write {}", path.display()))?;
+    }
+    let rows = rows.len();
     if !args.json {
         match differ {
             0 => println!("measured == predicted in all {rows} rows, to the byte"),
