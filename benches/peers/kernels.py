@@ -6,7 +6,7 @@ One line of JSON to a question on standard input, one to its answer on standard 
 
     {"op": "hello"}                                  -> {"torch": version, "device": name}
     {"op": ..., "pass": "forward" | "backward" | ..., "shape": {name: extent}, "dtype": "bf16" | "f32",
-     "more": {...}, "sets": n, "repeats": r}         -> {"seconds": s of one run}  or  {"missing": why there is none}
+     "more": {...}, "sets": n, "repeats": r}         -> {"seconds": s of one run}  or  {"missing": why}
     {"op": "free"}                                   -> null
 
 The mean of `repeats` runs between CUDA events; with 0, of as many as take 20 ms, after a warm-up. Data is random, in `sets` sets of

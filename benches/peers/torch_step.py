@@ -229,7 +229,7 @@ class Ragged:
         self.packed, self.lengths, self.longest = packed, lengths, max(lengths)
         steps = torch.arange(self.longest)
         self.valid = steps < torch.tensor(lengths)[:, None]
-        # Of each packed row its place among the padded ones, and of each padded row a packed one (any, behind the end).
+        # Of each packed row its place among the padded ones, and of each padded row a packed one (any, after the end).
         self.places = self.valid.flatten().nonzero().squeeze(1)
         starts = torch.tensor([0, *lengths[:-1]]).cumsum(0)
         self.sources = (starts[:, None] + steps).clamp(max=sum(lengths) - 1).flatten()

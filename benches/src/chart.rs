@@ -47,7 +47,7 @@ pub struct Bar {
     pub name: String,
     /// Its length.
     pub value: f64,
-    /// What stands behind the value.
+    /// What is written after the value.
     pub note: String,
     /// How it is drawn.
     pub emphasis: Emphasis,

@@ -75,7 +75,7 @@ impl Script {
 
 impl Drop for Script {
     fn drop(&mut self) {
-        // Nothing is lost with it, and nobody is left to be told that it can't be ended.
+        // An error here would have no reader, and nothing is lost with the process.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }

@@ -139,7 +139,7 @@ fn what_does_not_fit_is_said() {
         ("--model mmdit-1b --tokens 8 --sequence 1", "too short"),
         ("--layers 0", "llm.layers = 0, but wanted is at least 1"),
         ("--steps 0", "a whole number above 0"),
-        ("--dtype f64", "wanted bf16 or f32"),
+        ("--dtype f64", "expected bf16 or f32"),
         ("--peak 0", "--peak 0"),
         ("--device gpu7", "'cuda:N'"),
         ("--device cuda:99", "cuda:99"),

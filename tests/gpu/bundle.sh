@@ -81,7 +81,7 @@ pack() {
     local folder="$work/pack/bigmac-gpu" changed=""
     rm -rf "$work/pack"
     mkdir -p "$folder/models" "$folder/peers" "$folder/predictions"
-    cp "$CARGO_TARGET_DIR"/release/{bigmac,gpu-tests,bigmac-bench} tests/gpu/borrowed.sh "$folder"
+    cp "$CARGO_TARGET_DIR"/release/{bigmac,gpu-tests,bigmac-bench} tests/gpu/{borrowed,parts}.sh "$folder"
     cp "$(executable "$work/kernel-tests.json")" "$folder/kernel-tests"
     cp "$(executable "$work/step-tests.json")" "$folder/step-tests"
     cp configs/plan/models/*.toml "$folder/models"

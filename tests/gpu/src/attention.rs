@@ -31,7 +31,7 @@ fn run(ctx: &Context, operator: &dyn Operator, inputs: &[Tensor], dy: &Tensor) -
     for (name, gradient) in ["dq", "dk", "dv"].into_iter().zip(gradients.iter().flatten()) {
         results.push((name, to_f64(ctx, gradient)?));
     }
-    ensure!(results.len() == 4, "wanted an output and three gradients, got {}", results.len());
+    ensure!(results.len() == 4, "expected an output and three gradients, got {}", results.len());
     Ok(results)
 }
 
@@ -130,7 +130,7 @@ fn is_of_compiler(error: &anyhow::Error) -> bool {
 /// Checks what [`close`](crate::bench::close) does: the norm of the error, and its largest element. Says both as parts of what is wanted, as
 /// a tolerance that is a little too tight is not a wrong kernel.
 fn near(name: &str, given: &[f64], wanted: &[f64], allowed: f64) -> anyhow::Result<()> {
-    ensure!(given.len() == wanted.len(), "{name}: {} elements, wanted {}", given.len(), wanted.len());
+    ensure!(given.len() == wanted.len(), "{name}: {} elements, expected {}", given.len(), wanted.len());
     let infinite = given.iter().filter(|g| !g.is_finite()).count();
     ensure!(infinite == 0, "{name}: {infinite} of {} elements aren't finite", given.len());
     let norm = |values: &mut dyn Iterator<Item = f64>| values.map(|x| x * x).sum::<f64>().sqrt();

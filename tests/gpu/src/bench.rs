@@ -62,7 +62,7 @@ pub fn close(name: &str, given: &[f64], wanted: &[f64], allowed: f64) -> anyhow:
     let usual = (wanted.iter().map(|w| w * w).sum::<f64>() / wanted.len().max(1) as f64).sqrt();
     let far = given.iter().zip(wanted).position(|(g, w)| (g - w).abs() > 8.0 * allowed * (w.abs() + usual));
     if let Some(at) = far {
-        anyhow::bail!("{name}[{at}] is {}, wanted {}", given[at], wanted[at]);
+        anyhow::bail!("{name}[{at}] is {}, expected {}", given[at], wanted[at]);
     }
     ensure!(given.iter().all(|g| g.is_finite()), "{name} isn't finite");
     Ok(())

@@ -36,7 +36,7 @@ pub fn train(bench: &Bench) -> anyhow::Result<Outcome> {
     let named = std::env::var_os(COMMAND).map(PathBuf::from);
     let Some(command) = named.or(beside).filter(|path| path.is_file()) else {
         return Ok(Outcome::Skipped(format!(
-            "there is no command bigmac beside this program; build it, or name it in {COMMAND}"
+            "the command bigmac was not found beside this program; build it, or name it in {COMMAND}"
         )));
     };
     let folder = tempfile::tempdir()?;

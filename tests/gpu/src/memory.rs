@@ -31,7 +31,7 @@ pub fn budget(bench: &Bench) -> anyhow::Result<Outcome> {
             let given = (scope.as_str(), asked, current, allowed);
             ensure!(given == ("budgeted", 1 << 20, 1 << 19, 1 << 20), "{given:?}");
         }
-        other => bail!("wanted an error of the budget, got {other:?}"),
+        other => bail!("expected an error of the budget, got {other:?}"),
     }
     drop(held);
     Tensor::empty(&ctx, &[1 << 20], DType::U8)?;
@@ -57,7 +57,7 @@ pub fn exhausted(bench: &Bench) -> anyhow::Result<Outcome> {
         }
         ensure!(held.len() < 64, "{} pieces of {piece} bytes fit into a device with 8 of them", held.len());
     };
-    let Error::OutOfMemory { bytes, in_use, .. } = &error else { bail!("wanted OutOfMemory, got: {error}") };
+    let Error::OutOfMemory { bytes, in_use, .. } = &error else { bail!("expected OutOfMemory, got: {error}") };
     ensure!(*bytes == piece, "{piece} bytes were asked for, the error says {bytes}");
     ensure!(in_use.contains("encoder activations"), "no scope's bytes are in the error: {in_use}");
     let count = held.len();

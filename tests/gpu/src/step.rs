@@ -92,7 +92,7 @@ fn both(bench: &Bench, microbatches: &[&[usize]]) -> anyhow::Result<Outcome> {
         };
         for ((part, given), (_, wanted)) in pairs(&one).into_iter().zip(pairs(&here)) {
             let off = (given - wanted).abs();
-            ensure!(off <= loss * wanted.abs(), "{name}, {part}: {given}, wanted {wanted}");
+            ensure!(off <= loss * wanted.abs(), "{name}, {part}: {given}, expected {wanted}");
         }
         let [given, wanted] = [&one, &here].map(|step| compared(step, dtype));
         close_gradients(&given, &wanted, gradient)?;

@@ -21,7 +21,7 @@ pub struct Clock<'a> {
 pub struct Taken {
     /// Seconds on the device.
     pub seconds: f64,
-    /// Seconds until the last run was put behind the others.
+    /// Seconds until the last run was queued.
     pub issued: f64,
 }
 

@@ -27,7 +27,7 @@ impl Tolerance {
 /// A sentence that says which result is wrong, and how.
 pub fn compare(given: &Values, wanted: &Values, allowed: Tolerance) -> Result<f64, String> {
     if given.len() != wanted.len() {
-        return Err(format!("{} results, wanted {}", given.len(), wanted.len()));
+        return Err(format!("{} results, expected {}", given.len(), wanted.len()));
     }
     let mut largest: f64 = 0.0;
     for ((name, given), (_, wanted)) in given.iter().zip(wanted) {
@@ -38,7 +38,7 @@ pub fn compare(given: &Values, wanted: &Values, allowed: Tolerance) -> Result<f6
 
 fn error(name: &str, given: &[f32], wanted: &[f32], allowed: f64) -> Result<f64, String> {
     if given.len() != wanted.len() {
-        return Err(format!("{name} has {} elements, wanted {}", given.len(), wanted.len()));
+        return Err(format!("{name} has {} elements, expected {}", given.len(), wanted.len()));
     }
     let norm = wanted.iter().map(|&w| f64::from(w).powi(2)).sum::<f64>().sqrt();
     let off = given.iter().zip(wanted).map(|(&g, &w)| (f64::from(g) - f64::from(w)).powi(2)).sum::<f64>();
@@ -53,7 +53,7 @@ fn error(name: &str, given: &[f32], wanted: &[f32], allowed: f64) -> Result<f64,
         (g - w).abs() > allowed * (w.abs() + 8.0 * usual)
     });
     match far {
-        Some(at) => Err(format!("{name}[{at}] is {}, wanted {}", given[at], wanted[at])),
+        Some(at) => Err(format!("{name}[{at}] is {}, expected {}", given[at], wanted[at])),
         None => Ok(relative),
     }
 }
@@ -98,7 +98,7 @@ mod tests {
         assert_eq!(compare(&named(&given), &named(&wanted), Tolerance(4e-3)), Ok(0.0));
         given[123_456] = 1.1;
         let error = compare(&named(&given), &named(&wanted), Tolerance(4e-3)).unwrap_err();
-        assert!(error.contains("y[123456] is 1.1, wanted 1"), "{error}");
+        assert!(error.contains("y[123456] is 1.1, expected 1"), "{error}");
         given[123_456] = f32::NAN;
         assert!(compare(&named(&given), &named(&wanted), Tolerance(4e-3)).is_err());
     }

@@ -101,12 +101,12 @@ struct Shape(Vec<usize>);
 
 fn shape(text: &str) -> Result<Shape, String> {
     let extents: Result<Vec<usize>, _> = text.split('x').map(str::parse).collect();
-    extents.map(Shape).map_err(|_| "wanted extents joined by x, such as 8192x4096".into())
+    extents.map(Shape).map_err(|_| "expected extents joined by x, such as 8192x4096".into())
 }
 
 fn dtype(text: &str) -> Result<DType, String> {
     let all = [DType::BF16, DType::F32];
-    all.into_iter().find(|d| d.to_string() == text).ok_or_else(|| "wanted bf16 or f32".into())
+    all.into_iter().find(|d| d.to_string() == text).ok_or_else(|| "expected bf16 or f32".into())
 }
 
 impl Kernels {
@@ -197,7 +197,7 @@ impl Kernels {
         family.real.iter().map(|(place, extents)| (*place, extents.to_vec())).collect()
     }
 
-    /// PyTorch's side; where there is none, that is said.
+    /// PyTorch's side, or why it is missing.
     fn torch(&self, report: &mut Report) -> Option<Torch> {
         if self.no_peer {
             return None;

@@ -324,7 +324,7 @@ impl OperatorReady<'_> {
         let (need_inputs, need_weights) = subject.needs();
         let need = Need { inputs: &need_inputs, weights: &need_weights };
         let weights: Vec<&Tensor> = self.weights.iter().collect();
-        let set = self.sets.get_mut(set).context("there is no such set of buffers")?;
+        let set = self.sets.get_mut(set).context("no such set of buffers")?;
         let Kept::Gradients(saved, kept) = &mut set.kept else { return Ok(()) };
         let backward = Backward { saved, weights: &weights, grads: &set.grads, need };
         if subject.pass != Pass::Weights && need_inputs.contains(&true) {
@@ -346,13 +346,13 @@ impl OperatorReady<'_> {
             None => &subject.operator,
             Some(number) => {
                 let found = subject.alternatives.iter().find(|(variant, _)| variant.number == number);
-                &found.with_context(|| format!("there is no variant {number}"))?.1
+                &found.with_context(|| format!("no variant {number}"))?.1
             }
         };
         if subject.pass != Pass::Forward {
             return self.backward(&**operator, set, accumulate);
         }
-        let place = self.sets.get(set).context("there is no such set of buffers")?;
+        let place = self.sets.get(set).context("no such set of buffers")?;
         let forwarded = self.forward(&**operator, &place.inputs)?;
         self.sets[set].kept = Kept::Forwarded(forwarded);
         Ok(())
@@ -361,7 +361,7 @@ impl OperatorReady<'_> {
     /// Results of the first set, as far as they are compared.
     fn results(&self) -> anyhow::Result<Values> {
         let part = self.subject.part();
-        let set = self.sets.first().context("there are no buffers")?;
+        let set = self.sets.first().context("no buffers")?;
         let mut found = Vec::new();
         match &set.kept {
             Kept::Forwarded(forwarded) => {
@@ -398,7 +398,7 @@ impl OperatorReady<'_> {
             let tensor = sliced(tensor, slice)?;
             if tensor.dtype().is_float() { widened(self.ctx, &tensor) } else { Ok(tensor.to_cpu(self.ctx)?) }
         };
-        let set = self.sets.first().context("there are no buffers")?;
+        let set = self.sets.first().context("no buffers")?;
         let all = |tensors: &[Tensor], slices: Option<&Vec<Option<Slice>>>| {
             let each = tensors.iter().enumerate();
             each.map(|(i, t)| bring(t, slices.and_then(|s| s.get(i)))).collect::<anyhow::Result<Vec<_>>>()

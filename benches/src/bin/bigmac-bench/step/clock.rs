@@ -15,7 +15,7 @@ pub struct Moment {
 }
 
 impl Clock {
-    /// A clock of that device; of the processor where there is none.
+    /// A clock of that device, or of the processor without one.
     pub fn new(gpu: Option<&Gpu>) -> Clock {
         Clock(gpu.cloned())
     }

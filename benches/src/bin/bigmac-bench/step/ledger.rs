@@ -116,7 +116,7 @@ impl Ledger {
         self.entries.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Writes down what was put behind the work so far.
+    /// Notes what was queued.
     pub fn write(&self, operator: &'static str, phase: Phase, flops: f64, bytes: f64) {
         let end = self.clock.now();
         let mut entries = self.entries();

@@ -76,12 +76,12 @@ pub struct Step {
 }
 
 fn positive(text: &str) -> Result<usize, String> {
-    text.parse().ok().filter(|&count| count > 0).ok_or_else(|| "wanted a whole number above 0".into())
+    text.parse().ok().filter(|&count| count > 0).ok_or_else(|| "expected a whole number above 0".into())
 }
 
 fn dtype(text: &str) -> Result<DType, String> {
     let all = [DType::BF16, DType::F32];
-    all.into_iter().find(|d| d.to_string() == text).ok_or_else(|| "wanted bf16 or f32".into())
+    all.into_iter().find(|d| d.to_string() == text).ok_or_else(|| "expected bf16 or f32".into())
 }
 
 impl Step {

@@ -15,7 +15,7 @@ pub struct Run<'a> {
     pub gradients: &'a mut Gradients,
     /// Who is told of every operator, if anybody.
     pub observer: Option<&'a Arc<dyn Observer>>,
-    /// Called when the first operators are put behind the work so far.
+    /// Called when the first operators are queued.
     pub began: &'a mut dyn FnMut() -> anyhow::Result<()>,
 }
 

@@ -45,7 +45,7 @@ pub struct Timed {
     pub seconds: Vec<f64>,
     /// Of them, until the first operators were through.
     pub first: Vec<f64>,
-    /// Seconds until each was put behind the work so far.
+    /// Seconds until each was queued.
     pub issued: Vec<f64>,
     /// Kernels that were launched in each; none on the CPU.
     pub launches: Option<f64>,
@@ -80,7 +80,7 @@ impl Trainer {
         self.params.iter().map(|(_, parameter)| parameter.tensor().len()).sum()
     }
 
-    /// Puts a step behind the work so far; `began` when its first operators are.
+    /// Queues a step; calls `began` when its first operators are queued.
     fn step(
         &mut self,
         ledger: Option<&Arc<Ledger>>,

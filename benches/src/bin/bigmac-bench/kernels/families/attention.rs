@@ -33,7 +33,7 @@ fn cases(extents: &[usize], dtype: DType) -> anyhow::Result<Vec<Case>> {
     let &[sequences, tokens, heads, kv_heads, head, causal] = extents else { return Ok(Vec::new()) };
     ensure!(
         causal < 2 && heads.is_multiple_of(kv_heads),
-        "attention: got {heads} heads over {kv_heads} and causal = {causal}, wanted a multiple, and 0 or 1"
+        "attention: got {heads} heads over {kv_heads} and causal = {causal}, expected a multiple, and 0 or 1"
     );
     let bounds: Arc<[usize]> = (0..=sequences).map(|i| i * tokens).collect();
     let operator = Attention {

@@ -136,7 +136,7 @@ impl Subject for Product {
 
 impl ProductReady<'_> {
     fn multiply(&mut self, number: Option<u32>, set: usize, accumulate: bool) -> anyhow::Result<()> {
-        let set = self.sets.get_mut(set).context("there is no such set of buffers")?;
+        let set = self.sets.get_mut(set).context("no such set of buffers")?;
         let [a, b] = self.subject.factors(&set.a, &set.b);
         let epilogue = Epilogue { accumulate, ..Epilogue::default() };
         let out = Output::new(&mut set.c, self.subject.extents[1]);
@@ -146,7 +146,7 @@ impl ProductReady<'_> {
         let variant = variants().iter().find(|v| v.number == number);
         let variant = variant.ok_or_else(|| Error::Argument {
             op: "gemm",
-            message: format!("there is no variant {number}"),
+            message: format!("no variant {number}"),
         })?;
         Ok(multiply_with(self.ctx, (variant, 1), "gemm", a, b, out, epilogue, Batch::ONE)?)
     }
@@ -171,7 +171,7 @@ impl ProductReady<'_> {
 impl Ready for ProductReady<'_> {
     fn reference(&mut self, _cpu: &Context) -> anyhow::Result<Values> {
         let layout = self.subject.layout;
-        let set = self.sets.first().context("there are no buffers")?;
+        let set = self.sets.first().context("no buffers")?;
         let [rows, columns] = self.sampled();
         let rows = self.lines(&set.a, usize::from(layout == Layout::Tn), &rows)?;
         let columns = self.lines(&set.b, usize::from(layout != Layout::Nt), &columns)?;
@@ -184,7 +184,7 @@ impl Ready for ProductReady<'_> {
 
     fn check(&mut self, variant: Option<u32>) -> anyhow::Result<Values> {
         self.multiply(variant, 0, false)?;
-        let set = self.sets.first().context("there are no buffers")?;
+        let set = self.sets.first().context("no buffers")?;
         let [rows, columns] = self.sampled();
         let rows = self.lines(&set.c, 0, &rows)?;
         let elements = rows.iter().flat_map(|row| columns.iter().map(|&column| row[column])).collect();

@@ -59,7 +59,7 @@ impl Family {
         let empty = self.dims.iter().zip(extents).any(|(name, extent)| *extent == 0 && *name != "causal");
         ensure!(
             extents.len() == self.dims.len() && !empty,
-            "{}: got the shape {extents:?}, wanted {} extents above 0: {}",
+            "{}: got the shape {extents:?}, expected {} extents above 0: {}",
             self.name,
             self.dims.len(),
             self.dims.join("x")

@@ -23,7 +23,7 @@ pub(super) const FAMILY: Family = Family {
 
 fn cases(extents: &[usize], dtype: DType) -> anyhow::Result<Vec<Case>> {
     let &[tokens, _, head] = extents else { return Ok(Vec::new()) };
-    ensure!(head.is_multiple_of(2), "rope: got heads of {head}, wanted an even number");
+    ensure!(head.is_multiple_of(2), "rope: got heads of {head}, expected an even number");
     let table = [tokens, head / 2];
     let case = |interleaved, pass: Pass, name: &'static str| {
         let subject = OperatorSubject::new(Rope { interleaved }, pass, dtype, &[extents, &table, &table])
