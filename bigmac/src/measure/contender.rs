@@ -6,8 +6,8 @@ use crate::config::Pipeline;
 use crate::data::StepPlan;
 use crate::execute::{CostModel, Program};
 use crate::train::{TrainError, program};
-use bigmac_schedule::clock::simulate::{Simulation, simulate};
 use bigmac_schedule::{LlmSchedule, Schedule};
+use bigmac_schedule::{Simulation, simulate};
 
 /// A step under a schedule: what each rank runs, and what the simulator says of it.
 #[derive(Clone, Debug)]
