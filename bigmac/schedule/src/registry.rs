@@ -4,30 +4,31 @@
 use crate::api::{LlmSchedule, Options, Schedule, ScheduleError};
 use crate::check::Limits;
 use crate::names;
-use crate::orders::{GPipe, Interleaved, OneFOneB, ZbH1, ZbH2};
+use crate::orders::{GPIPE, INTERLEAVED, ONE_F_ONE_B, ZB_H1, ZB_H2};
 use crate::schedules::{
-    BubbleFill, Disaggregated, LlmOnly, Monolithic, MonolithicBalanced, Nested, NestedFill, Phased, Recompute,
+    BUBBLE_FILL, DISAGGREGATED, LLM_ONLY, MONOLITHIC, MONOLITHIC_BALANCED, NESTED, NESTED_FILL, PHASED,
+    RECOMPUTE,
 };
 
 /// Every schedule of a whole step.
-pub const SCHEDULES: &[&dyn Schedule] = &[
-    &LlmOnly,
-    &Monolithic,
-    &MonolithicBalanced,
-    &Disaggregated,
-    &Phased,
-    &Recompute,
-    &BubbleFill,
-    &Nested,
-    &NestedFill,
+pub const SCHEDULES: &[&Schedule] = &[
+    &LLM_ONLY,
+    &MONOLITHIC,
+    &MONOLITHIC_BALANCED,
+    &DISAGGREGATED,
+    &PHASED,
+    &RECOMPUTE,
+    &BUBBLE_FILL,
+    &NESTED,
+    &NESTED_FILL,
 ];
 
 /// Every order of the LLM's chunks.
-pub const LLM_SCHEDULES: &[&dyn LlmSchedule] = &[&OneFOneB, &GPipe, &Interleaved, &ZbH1, &ZbH2];
+pub const LLM_SCHEDULES: &[&LlmSchedule] = &[&ONE_F_ONE_B, &GPIPE, &INTERLEAVED, &ZB_H1, &ZB_H2];
 
 impl Default for Options {
     fn default() -> Self {
-        Options { llm: &OneFOneB, llm_group: None, group: None, limits: Limits::default() }
+        Options { llm: &ONE_F_ONE_B, llm_group: None, group: None, limits: Limits::default() }
     }
 }
 
@@ -35,7 +36,7 @@ impl Default for Options {
 ///
 /// # Errors
 /// Where there is none, with the names there are.
-pub fn schedule(name: &str) -> Result<&'static dyn Schedule, ScheduleError> {
+pub fn schedule(name: &str) -> Result<&'static Schedule, ScheduleError> {
     Ok(names::find("schedule", name, SCHEDULES, |schedule| schedule.name())?)
 }
 
@@ -43,6 +44,6 @@ pub fn schedule(name: &str) -> Result<&'static dyn Schedule, ScheduleError> {
 ///
 /// # Errors
 /// Where there is none, with the names there are.
-pub fn llm_schedule(name: &str) -> Result<&'static dyn LlmSchedule, ScheduleError> {
+pub fn llm_schedule(name: &str) -> Result<&'static LlmSchedule, ScheduleError> {
     Ok(names::find("LLM schedule", name, LLM_SCHEDULES, |schedule| schedule.name())?)
 }

@@ -34,7 +34,7 @@ impl Outcome {
     /// # Errors
     /// Where the schedule does not exist for the step or goes over a budget.
     pub(super) fn of(
-        schedule: &'static dyn Schedule,
+        schedule: &'static Schedule,
         shape: &Workload,
         options: &Options,
     ) -> anyhow::Result<Outcome> {

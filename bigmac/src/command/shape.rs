@@ -79,7 +79,7 @@ pub(super) struct Shape {
 
 impl Shape {
     /// What a schedule on this order of the LLM's chunks is built with.
-    pub(super) fn options(&self, llm: &'static dyn LlmSchedule) -> Options {
+    pub(super) fn options(&self, llm: &'static LlmSchedule) -> Options {
         Options { llm, llm_group: self.llm_group, group: self.group, limits: self.limits() }
     }
 

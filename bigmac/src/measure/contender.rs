@@ -51,8 +51,8 @@ pub fn contender(
     plan: &StepPlan,
     costs: &CostModel,
     pipeline: &Pipeline,
-    schedule: &'static dyn Schedule,
-    llm: &'static dyn LlmSchedule,
+    schedule: &'static Schedule,
+    llm: &'static LlmSchedule,
 ) -> Result<Contender, NotRun> {
     let pipeline = Pipeline {
         schedule: schedule.name().to_owned(),
@@ -71,7 +71,7 @@ fn llm_ranks(
     plan: &StepPlan,
     costs: &CostModel,
     pipeline: &Pipeline,
-    schedule: &'static dyn Schedule,
+    schedule: &'static Schedule,
 ) -> Result<usize, NotRun> {
     for ranks in (1..=pipeline.ranks).rev() {
         let workload = costs.workload(plan, ranks, pipeline.chunks)?;

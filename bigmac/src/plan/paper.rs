@@ -22,7 +22,7 @@ pub struct Setting<'a> {
     /// Pipelines.
     pub replicas: usize,
     /// The order of the LLM's chunks, one chunk per rank.
-    pub llm: &'static dyn LlmSchedule,
+    pub llm: &'static LlmSchedule,
 }
 
 /// A schedule on this setting.
@@ -83,7 +83,7 @@ pub fn compare(setting: &Setting<'_>, microbatches: usize) -> Result<Vec<Compare
 fn on_terms(
     setting: &Setting<'_>,
     layout: Layout,
-    schedule: &'static dyn Schedule,
+    schedule: &'static Schedule,
     options: &Options,
 ) -> Result<Option<(Step, f64)>, PlanError> {
     let run = |layout: Layout| {

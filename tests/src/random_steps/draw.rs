@@ -61,7 +61,7 @@ pub fn even(seed: u64, number: u32) -> Result<Case, String> {
 }
 
 fn build(
-    schedule: &dyn Schedule,
+    schedule: &Schedule,
     shape: &Workload,
     options: &Options,
 ) -> Result<(Workload, bigmac_schedule::Table), ScheduleError> {

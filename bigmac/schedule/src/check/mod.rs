@@ -4,6 +4,6 @@ mod budget;
 mod lower;
 mod validate;
 
-pub use budget::{Budget, BudgetError, Limits, module_budget, module_budgets};
+pub use budget::{Budget, BudgetError, Limits, UnknownSize, module_budget, module_budgets};
 pub use lower::lower;
 pub use validate::{Place, TransferFault, ValidateError, validate};

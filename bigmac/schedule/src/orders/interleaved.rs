@@ -1,40 +1,34 @@
 //! Interleaved 1F1B (Megatron-LM; Narayanan et al., arXiv 2104.04473, section 2.2): several chunks per rank, so that
 //! the pipeline fills and drains in steps of a chunk.
 
-use super::OneFOneB;
+use super::ONE_F_ONE_B;
 use crate::api::{LlmOptions, LlmSchedule, ScheduleError};
 use crate::step::{Chunk, Microbatch, ModuleKind, Op, Phase, Table, Workload};
 
 /// With v chunks per rank and groups of g microbatches, a rank runs a group through its first chunk, then through its
 /// next, and so on, backward through the chunks turned round. Stage `s` runs `2 (p - s - 1) + (v - 1) g` chunk forwards
 /// ahead, then a forward and a backward in turns: at most `[2 (p - 1 - s) + (v - 1) g + 1] / v` microbatches are live, and
-/// equal stages take N R + (p - 1) R / v with R = F + B + W and N >= p. One chunk per rank is [`OneFOneB`].
+/// equal stages take N R + (p - 1) R / v with R = F + B + W and N >= p. One chunk per rank is [`ONE_F_ONE_B`].
 ///
 /// Megatron-LM asks for groups of at least p microbatches, the last one included: a smaller one comes round to a rank's
 /// next chunk before that can run. So without [`LlmOptions::group`] the microbatches are divided as evenly as they allow
 /// into the most groups of at least p, which are groups of p where N is a multiple of it. With it, groups have just that
 /// size, the last one what is left, and any size runs ([`Lists`]), if slowly below p.
-#[derive(Debug)]
-pub struct Interleaved;
+pub(crate) const INTERLEAVED: LlmSchedule = LlmSchedule {
+    name: "interleaved",
+    summary: "1F1B over v chunks per rank; a v-th of its bubble",
+    interleaves: true,
+    build,
+};
 
-impl LlmSchedule for Interleaved {
-    fn name(&self) -> &'static str {
-        "interleaved"
+fn build(workload: &Workload, options: LlmOptions) -> Result<Table, ScheduleError> {
+    if workload.chunks_per_rank() == 1 {
+        return ONE_F_ONE_B.build(workload, options);
     }
-
-    fn summary(&self) -> &'static str {
-        "1F1B over v chunks per rank; a v-th of its bubble"
+    if options.group == Some(0) {
+        return Err(ScheduleError::Group { of: "LLM " });
     }
-
-    fn build(&self, workload: &Workload, options: LlmOptions) -> Result<Table, ScheduleError> {
-        if workload.chunks_per_rank() == 1 {
-            return OneFOneB.build(workload, options);
-        }
-        if options.group == Some(0) {
-            return Err(ScheduleError::LlmGroup);
-        }
-        Ok(Lists::new(workload, options).run())
-    }
+    Ok(Lists::new(workload, options).run())
 }
 
 /// The sizes of the groups.

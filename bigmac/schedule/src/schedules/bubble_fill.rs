@@ -1,8 +1,8 @@
 //! Bubble filling (Optimus, arXiv 2408.03505): phased, with encoder work moved into the idle times of the LLM.
 
 use crate::api::{Options, Schedule, ScheduleError};
-use crate::clock::{Gaps, SimulateError, Simulation, Slot, simulate, slot_of};
-use crate::schedules::phased::{self, Phased, body};
+use crate::clock::{Gaps, Simulation, Slot, slot_of};
+use crate::schedules::phased::{self, PHASED, body};
 use crate::step::{
     Item, Microbatch, Module, ModuleKind, Op, Phase, Rank, Table, Unit, Value, Work, Workload,
 };
@@ -11,29 +11,23 @@ use crate::step::{
 /// own schedule, before their embeddings are read or after the gradients are there, run in them instead. Nothing that the LLM does
 /// is moved, so the time lies between the LLM's (or the work bound) and T_ideal; as forwards still run ahead, the encoder's
 /// activations grow with the batch.
-#[derive(Debug)]
-pub struct BubbleFill;
+pub(crate) const BUBBLE_FILL: Schedule = Schedule {
+    name: "bubble-fill",
+    summary: "Optimus: phased, with encoder work in the LLM's bubbles; memory grows with the batch",
+    is_whole: true,
+    workload: Workload::clone,
+    build,
+};
 
-impl Schedule for BubbleFill {
-    fn name(&self) -> &'static str {
-        "bubble-fill"
-    }
-
-    fn summary(&self) -> &'static str {
-        "Optimus: phased, with encoder work in the LLM's bubbles; memory grows with the batch"
-    }
-
-    fn build(&self, workload: &Workload, options: &Options) -> Result<Table, ScheduleError> {
-        let phased = Phased.build(workload, options)?;
-        let stuck = |source: SimulateError| ScheduleError::Llm { schedule: options.llm.name(), source };
-        let table = body(workload, options)?;
-        let alone = workload.without(ModuleKind::Encoder);
-        let simulation = simulate(&table, &alone).map_err(stuck)?;
-        let filled = fill(workload, table, &simulation);
-        // Where a rank ends up with more backwards than fit, phased is the better of the two.
-        let time = |table: &Table| simulate(table, workload).map(|simulation| simulation.time());
-        if time(&filled).map_err(stuck)? <= time(&phased).map_err(stuck)? { Ok(filled) } else { Ok(phased) }
-    }
+fn build(workload: &Workload, options: &Options) -> Result<Table, ScheduleError> {
+    let phased = PHASED.build(workload, options)?;
+    let table = body(workload, options)?;
+    let alone = workload.without(ModuleKind::Encoder);
+    let simulation = options.simulate(&table, &alone)?;
+    let filled = fill(workload, table, &simulation);
+    // Where a rank ends up with more backwards than fit, phased is the better of the two.
+    let time = |table: &Table| options.simulate(table, workload).map(|simulation| simulation.time());
+    if time(&filled)? <= time(&phased)? { Ok(filled) } else { Ok(phased) }
 }
 
 /// An op of the encoder in an idle time.

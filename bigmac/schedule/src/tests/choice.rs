@@ -121,5 +121,5 @@ fn budgets_are_kept_or_the_least_is_named() {
     let text = build(bytes).unwrap_err().to_string();
     assert!(text.contains("within 100B") && text.contains("at least 1"), "{text}");
     let unknown = Limits { microbatch_bytes: PerModule::default(), ..bytes };
-    assert!(matches!(build(unknown), Err(ScheduleError::BudgetSize { .. })));
+    assert!(matches!(build(unknown), Err(ScheduleError::UnknownSize(_))));
 }

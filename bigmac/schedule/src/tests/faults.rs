@@ -3,7 +3,9 @@
 use super::{build, workload};
 use crate::check::{TransferFault, ValidateError, lower, validate};
 use crate::clock::{SimulateError, simulate};
-use crate::{Budget, Limits, Microbatch, ModuleKind, Op, Options, PerModule, Phase, Rank, Table, Workload};
+use crate::{
+    Budget, Limits, Microbatch, ModuleKind, Op, Options, PerModule, Phase, Rank, Table, UnknownSize, Workload,
+};
 
 fn shape() -> Workload {
     workload(3, 5, [1.0; 3], [3.0, 3.0], [3.0, 3.0], 0.0)
@@ -163,5 +165,8 @@ fn budgets_are_kept_per_rank_and_unit() {
     let tight = validate(&table, &w, &limits(Budget::Bytes(499), Some(300))).unwrap_err();
     assert!(tight.to_string().contains("encoder activations peak at 500B on rank 0"), "{tight}");
     let unknown = validate(&table, &w, &limits(Budget::Bytes(1), None)).unwrap_err();
-    assert_eq!(unknown, ValidateError::NoSize { module: ModuleKind::Encoder, budget: Budget::Bytes(1) });
+    assert_eq!(
+        unknown,
+        ValidateError::UnknownSize(UnknownSize { module: ModuleKind::Encoder, budget: Budget::Bytes(1) })
+    );
 }

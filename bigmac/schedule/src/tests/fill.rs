@@ -11,9 +11,9 @@ use super::{build, close, run, workload};
 use crate::check::{lower, validate};
 use crate::clock::memory::peak_microbatches;
 use crate::clock::{simulate, work_bound};
-use crate::schedules::nested_fill::{NestedFill, Planned, Room, planned};
+use crate::schedules::nested_fill::{NESTED_FILL, Planned, Room, planned};
 use crate::{
-    Budget, Limits, Load, ModuleKind, Options, PerModule, Schedule as _, ScheduleError, Table, UniformCosts,
+    Budget, Limits, Load, ModuleKind, Options, PerModule, ScheduleError, Table, UniformCosts, UnknownSize,
     Workload, ideal_time, lower_bound,
 };
 
@@ -135,7 +135,7 @@ fn keeps_budgets(w: &Workload, more: PerModule<f64>) -> Result<(), TestCaseError
     let mut options = Options::default();
     for module in ModuleKind::ALL {
         // Asking for nothing says what is needed.
-        let least = match NestedFill.build(w, &limited(module, Budget::Microbatches(0.0))) {
+        let least = match NESTED_FILL.build(w, &limited(module, Budget::Microbatches(0.0))) {
             Err(ScheduleError::Budget { minimum: Budget::Microbatches(least), .. }) => least,
             other => {
                 prop_assert!(other.is_ok(), "{:?}", other);
@@ -248,20 +248,20 @@ fn a_budget_below_the_least_says_what_the_least_is() {
         let asked = Budget::Microbatches(least[module] * 0.9);
         let minimum = Budget::Microbatches(least[module]);
         let wanted = ScheduleError::Budget { schedule: "nested-fill", module, asked, minimum };
-        assert_eq!(NestedFill.build(&w, &limited(module, asked)), Err(wanted));
-        NestedFill.build(&w, &limited(module, minimum)).unwrap();
+        assert_eq!(NESTED_FILL.build(&w, &limited(module, asked)), Err(wanted));
+        NESTED_FILL.build(&w, &limited(module, minimum)).unwrap();
 
         let (asked, minimum) = (Budget::Bytes(200), Budget::Bytes((1000.0 * least[module]) as u64));
         let wanted = ScheduleError::Budget { schedule: "nested-fill", module, asked, minimum };
-        assert_eq!(NestedFill.build(&w, &limited(module, asked)), Err(wanted));
+        assert_eq!(NESTED_FILL.build(&w, &limited(module, asked)), Err(wanted));
         let options = limited(module, minimum);
-        let table = NestedFill.build(&w, &options).unwrap();
+        let table = NESTED_FILL.build(&w, &options).unwrap();
         validate(&table, &w, &options.limits).unwrap();
 
         let mut unknown = limited(module, asked);
         unknown.limits.microbatch_bytes[module] = None;
-        let wanted = ScheduleError::BudgetSize { module, budget: asked };
-        assert_eq!(NestedFill.build(&w, &unknown), Err(wanted));
+        let wanted = ScheduleError::UnknownSize(UnknownSize { module, budget: asked });
+        assert_eq!(NESTED_FILL.build(&w, &unknown), Err(wanted));
     }
 }
 

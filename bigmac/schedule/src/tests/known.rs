@@ -167,10 +167,12 @@ fn unknown_names_bring_the_nearest_and_all() {
 #[test]
 fn impossible_workloads_are_refused() {
     let refused = |p, n, f| workload_error(p, n, f).to_string();
-    assert!(refused(0, 1, 1.0).contains("at least one rank"));
-    assert!(refused(1, 0, 1.0).contains("at least one microbatch"));
+    assert!(refused(0, 1, 1.0).contains("the number of ranks is 0: it must be at least 1"));
+    assert!(refused(1, 0, 1.0).contains("the number of microbatches is 0: it must be at least 1"));
     assert!(refused(1, 1, -1.0).contains("F of LLM chunk 0 on microbatch 0 is -1"));
     assert!(refused(1, 1, f64::NAN).contains("NaN"));
+    // Nothing is made for a step that no table could hold.
+    assert!(refused(1, usize::MAX / 2, 1.0).contains("too large"));
     let w = workload(2, 1, [1.0; 3], NONE, NONE, 0.0);
     assert!(w.clone().with_slowdown(vec![1.0]).is_err());
     assert!(w.with_slowdown(vec![1.0, 0.0]).is_err());

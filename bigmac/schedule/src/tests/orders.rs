@@ -179,7 +179,7 @@ fn interleaved_runs_for_every_size_of_group() {
     }
     let refused =
         interleaved.build(&llm(2, 2, 2, [1.0; 3], 0.0), LlmOptions { extra_warmup: 0, group: Some(0) });
-    assert_eq!(refused, Err(ScheduleError::LlmGroup));
+    assert_eq!(refused, Err(ScheduleError::Group { of: "LLM " }));
 }
 
 #[test]

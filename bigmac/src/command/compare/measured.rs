@@ -112,8 +112,8 @@ fn row(
     session: &Session,
     plan: &StepPlan,
     profile: &Profile,
-    schedule: &'static dyn Schedule,
-    llm: &'static dyn LlmSchedule,
+    schedule: &'static Schedule,
+    llm: &'static LlmSchedule,
 ) -> anyhow::Result<Row> {
     let pipeline = &session.config.pipeline;
     let on = |split| -> anyhow::Result<Result<Contender, NotRun>> {

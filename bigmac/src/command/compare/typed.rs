@@ -55,11 +55,11 @@ impl Compare {
 
     fn comparison(
         &self,
-        schedules: &[&'static dyn Schedule],
-        llms: &[&'static dyn LlmSchedule],
+        schedules: &[&'static Schedule],
+        llms: &[&'static LlmSchedule],
         workload: &Workload,
     ) -> anyhow::Result<Comparison> {
-        let row = |schedule: &'static dyn Schedule, llm: &'static dyn LlmSchedule| Row {
+        let row = |schedule: &'static Schedule, llm: &'static LlmSchedule| Row {
             schedule: schedule.name(),
             llm: llm.name(),
             outcome: Outcome::of(schedule, workload, &self.shape.options(llm)),

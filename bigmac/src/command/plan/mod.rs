@@ -180,11 +180,11 @@ impl Plan {
         Ok(model)
     }
 
-    fn llms(&self) -> anyhow::Result<Vec<&'static dyn LlmSchedule>> {
+    fn llms(&self) -> anyhow::Result<Vec<&'static LlmSchedule>> {
         Ok(self.llm.iter().map(|name| registry::llm_schedule(name)).collect::<Result<_, ScheduleError>>()?)
     }
 
-    fn schedules(&self) -> anyhow::Result<Vec<&'static dyn Schedule>> {
+    fn schedules(&self) -> anyhow::Result<Vec<&'static Schedule>> {
         let named = self.schedule.iter().map(|name| {
             let schedule = registry::schedule(name)?;
             ensure!(

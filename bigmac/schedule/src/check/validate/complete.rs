@@ -31,10 +31,6 @@ fn steps(rank: Rank, ops: &[Op]) -> Result<(), ValidateError> {
     }
 }
 
-fn place(table: &Table, (rank, index): (usize, usize)) -> Box<Place> {
-    Box::new(Place { rank: Rank(rank), index, op: table.ranks[rank][index].clone() })
-}
-
 fn record(
     table: &Table,
     workload: &Workload,
@@ -43,7 +39,8 @@ fn record(
     done: &mut [Places],
 ) -> Result<(), ValidateError> {
     let Op::Compute { module, phase, work } = op else { return Ok(()) };
-    let malformed = |why| Err(ValidateError::Malformed { place: place(table, at), why });
+    let wrong = |why: String| Err(ValidateError::Op { place: Place::of(table, at), why });
+    let malformed = |why| wrong(format!("makes no sense: {why}"));
     match (module, work) {
         (Module::Llm(_), Work::Items(_)) => return malformed("the LLM works on microbatches"),
         (Module::Encoder(_) | Module::Generator(_), Work::Microbatch(_)) => {
@@ -54,15 +51,15 @@ fn record(
     }
     for unit in op.units() {
         let Some(index) = workload.unit_index(unit) else {
-            return Err(ValidateError::Unknown { place: place(table, at), unit });
+            return wrong(format!("runs {unit}, which the workload does not have"));
         };
         if let Some(home) = workload.home(unit.module).filter(|home| home.0 != at.0) {
-            return Err(ValidateError::Home { place: place(table, at), home });
+            return wrong(format!("is on the wrong rank: its weights are on {home}"));
         }
         let slot = &mut done[index][phase_index(*phase)];
         if let Some((rank, index)) = slot {
-            let first = place(table, (*rank as usize, *index as usize));
-            return Err(ValidateError::Twice { first, second: place(table, at) });
+            let first = Place::of(table, (*rank as usize, *index as usize));
+            return wrong(format!("repeats the work of {first}"));
         }
         *slot = Some((at.0 as u32, at.1 as u32));
     }
@@ -81,8 +78,10 @@ fn phase_index(phase: Phase) -> usize {
 
 fn phases(table: &Table, workload: &Workload, unit: Unit, places: &Places) -> Result<(), ValidateError> {
     let at = |phase: Phase| places[phase_index(phase)].map(|(rank, index)| (rank as usize, index as usize));
-    let needless = |phase: Phase, why: &'static str| match at(phase) {
-        Some(found) => Err(ValidateError::Needless { place: place(table, found), why }),
+    let needless = |phase: Phase, why: &str| match at(phase) {
+        Some(found) => {
+            Err(ValidateError::Op { place: Place::of(table, found), why: format!("is needless: {why}") })
+        }
         None => Ok(()),
     };
     let missing =
@@ -107,7 +106,7 @@ fn phases(table: &Table, workload: &Workload, unit: Unit, places: &Places) -> Re
     let mut before = None;
     for now in Phase::ALL.iter().filter_map(|phase| at(*phase)) {
         if let Some(earlier) = before.filter(|(rank, index)| *rank != now.0 || *index >= now.1) {
-            let (earlier, later) = (place(table, earlier), place(table, now));
+            let (earlier, later) = (Place::of(table, earlier), Place::of(table, now));
             return Err(ValidateError::Order { earlier, later });
         }
         before = Some(now);

@@ -39,8 +39,9 @@ pub(super) fn check(table: &Table, workload: &Workload) -> Result<(), ValidateEr
     Ok(())
 }
 
-fn place(table: &Table, (rank, index): (usize, usize)) -> Box<Place> {
-    Box::new(Place { rank: Rank(rank), index, op: table.ranks[rank][index].clone() })
+fn needless(table: &Table, at: (usize, usize)) -> ValidateError {
+    let why = "moves a value that no op on another rank reads, or moves it again".to_owned();
+    ValidateError::Op { place: Place::of(table, at), why }
 }
 
 fn note(
@@ -50,7 +51,7 @@ fn note(
     op: &Op,
     ways: &mut [Way],
 ) -> Result<(), ValidateError> {
-    let needless = || ValidateError::NeedlessTransfer { place: place(table, at) };
+    let needless = || needless(table, at);
     match op {
         Op::Compute { .. } => {
             op.for_each_produced(workload, |value| {
@@ -84,20 +85,12 @@ fn note(
 }
 
 fn judge(table: &Table, value: Value, way: &Way) -> Result<(), ValidateError> {
-    let (Some(made), Some(read)) = (way.made, way.read) else {
-        // A consumed value that nobody makes is found by the run; here only a transfer of one is wrong.
-        return match way.sent.or(way.received) {
-            Some(found) => Err(ValidateError::NeedlessTransfer { place: place(table, found) }),
-            None => Ok(()),
-        };
+    let crossing = way.made.zip(way.read).filter(|(made, read)| made.0 != read.0);
+    let Some((made, read)) = crossing else {
+        // A consumed value that no op makes is found by the run; here only a transfer of one is wrong.
+        return way.sent.or(way.received).map_or(Ok(()), |found| Err(needless(table, found)));
     };
     let (from, to) = (Rank(made.0), Rank(read.0));
-    if from == to {
-        return match way.sent.or(way.received) {
-            Some(found) => Err(ValidateError::NeedlessTransfer { place: place(table, found) }),
-            None => Ok(()),
-        };
-    }
     let fault = match (way.sent, way.received) {
         (None, _) => Some(TransferFault::NotSent),
         (_, None) => Some(TransferFault::NotReceived),

@@ -2,7 +2,7 @@
 
 use super::tasks::MICROBATCH;
 use crate::api::ScheduleError;
-use crate::check::{Budget, Limits};
+use crate::check::{Budget, Limits, UnknownSize};
 use crate::clock::largest_first;
 use crate::clock::memory::share;
 use crate::step::{Item, Microbatch, Module, ModuleKind, PerModule, Rank, Unit, Workload};
@@ -35,7 +35,7 @@ impl Room {
         for module in ModuleKind::ALL {
             let Some(budget) = limits.budget[module] else { continue };
             let size = limits.microbatch_bytes[module];
-            let asked = microbatches(budget, size).ok_or(ScheduleError::BudgetSize { module, budget })?;
+            let asked = microbatches(budget, size).ok_or(UnknownSize { module, budget })?;
             let minimum = minimum(workload, module);
             // As exact as peaks are counted.
             if asked + 1e-9 < minimum {

@@ -23,36 +23,31 @@ use crate::api::{Options, Schedule, ScheduleError};
 use crate::check::Limits;
 use crate::clock::memory::peak_microbatches;
 use crate::clock::simulate;
-use crate::schedules::nested::Nested;
+use crate::schedules::nested::NESTED;
 use crate::step::{ModuleKind, Phase, Table, Workload};
 
 /// Within its budgets: of encoder activations, 4 microbatches per rank where nothing is given; of the LLM's (counted from
 /// forward until weight gradients) what 1F1B holds and one microbatch more; of the generator's one item. It has an order
 /// of the LLM of its own. Where `nested` is faster within the same memory, it is nested's table.
-#[derive(Debug)]
-pub struct NestedFill;
+pub(crate) const NESTED_FILL: Schedule = Schedule {
+    name: "nested-fill",
+    summary: "nested, with items and weight gradients in the LLM's own bubbles",
+    is_whole: true,
+    workload: Workload::clone,
+    build,
+};
 
-impl Schedule for NestedFill {
-    fn name(&self) -> &'static str {
-        "nested-fill"
+fn build(workload: &Workload, options: &Options) -> Result<Table, ScheduleError> {
+    let room = Room::new(workload, &options.limits, NESTED_FILL.name)?;
+    let Planned { table: filled, time: planned, bound } = planned(workload, &room);
+    if planned <= bound * (1.0 + 1e-9) {
+        return Ok(filled);
     }
-
-    fn summary(&self) -> &'static str {
-        "nested, with items and weight gradients in the LLM's own bubbles"
-    }
-
-    fn build(&self, workload: &Workload, options: &Options) -> Result<Table, ScheduleError> {
-        let room = Room::new(workload, &options.limits, self.name())?;
-        let Planned { table: filled, time: planned, bound } = planned(workload, &room);
-        if planned <= bound * (1.0 + 1e-9) {
-            return Ok(filled);
-        }
-        // `nested` is one more candidate: it needs an LLM schedule that fits and has minima of its own, so there may be
-        // none.
-        let nested = Nested.build(workload, options).ok();
-        let nested = nested.filter(|nested| fits(nested, workload, &room));
-        Ok(nested.filter(|nested| time(nested, workload) < time(&filled, workload)).unwrap_or(filled))
-    }
+    // `nested` is one more candidate: it needs an LLM schedule that fits and has minima of its own, so there may be
+    // none.
+    let nested = NESTED.build(workload, options).ok();
+    let nested = nested.filter(|nested| fits(nested, workload, &room));
+    Ok(nested.filter(|nested| time(nested, workload) < time(&filled, workload)).unwrap_or(filled))
 }
 
 /// A lower bound of the time of any order of the step that keeps to `limits`, or to what `nested-fill` holds where they
@@ -62,7 +57,7 @@ impl Schedule for NestedFill {
 /// # Errors
 /// Where a budget is below what any order needs, or is in bytes and a microbatch's bytes are not known.
 pub fn lower_bound(workload: &Workload, limits: &Limits) -> Result<f64, ScheduleError> {
-    Ok(bound::lower_bound(workload, &Room::new(workload, limits, NestedFill.name())?))
+    Ok(bound::lower_bound(workload, &Room::new(workload, limits, NESTED_FILL.name)?))
 }
 
 /// What was planned within a room.

@@ -1,6 +1,6 @@
 //! Steps as one chain of stages: the LLM's order, with a stage's encoder and generator work inside its ops.
 
-use crate::api::{Options, ScheduleError};
+use crate::api::{Options, Schedule, ScheduleError};
 use crate::step::{
     Chunk, ChunkCost, Item, Load, Microbatch, Module, ModuleKind, Op, PerModule, Phase, Rank, Table, Work,
     Workload,
@@ -12,7 +12,7 @@ pub(crate) type Stage = PerModule<Option<Chunk>>;
 /// The whole step over `stages`, `stages.len() / ranks` to a rank: ordered as the LLM schedule orders chunks, each of its
 /// ops replaced by what its stage has to do. A forward runs encoder, LLM, generator; a backward the other way round.
 /// Encoder and generator do the whole of their backward where a split one has its input gradients.
-pub(crate) fn chain_table(
+pub(crate) fn stages_table(
     workload: &Workload,
     options: &Options,
     stages: &[Stage],
@@ -29,6 +29,26 @@ pub(crate) fn chain_table(
         runs.collect()
     });
     Ok(Table { ranks: ranks.collect() }.with_step())
+}
+
+/// The table of a workload whose modules are one chain of parts, all that a rank holds being a stage.
+pub(crate) fn parts_table(
+    schedule: &Schedule,
+    workload: &Workload,
+    options: &Options,
+) -> Result<Table, ScheduleError> {
+    let chunks = workload.chunks_per_rank();
+    if chunks != 1 {
+        return Err(ScheduleError::Chunks { schedule: schedule.name, chunks });
+    }
+    let chain = workload.chain().ok_or(ScheduleError::NoChain)?;
+    let stage = |rank| {
+        PerModule::from_fn(|kind| {
+            chain.parts[kind].iter().position(|part| part.rank == Rank(rank)).map(Chunk)
+        })
+    };
+    let stages: Vec<Stage> = (0..chain.ranks).map(stage).collect();
+    stages_table(workload, options, &stages)
 }
 
 /// An LLM that has a chunk where the chain has a stage, for its order to be taken. All of it learns, since a stage has a
