@@ -3,7 +3,7 @@
 use super::ModelShape;
 use bigmac_models::stage::Stage;
 use bigmac_runtime::{Error, Result};
-use bigmac_schedule::Part;
+use bigmac_schedule::ChainPart;
 use bigmac_schedule::{Chunk, ModuleKind, PerModule, Rank, Workload};
 
 /// A module's consecutive layers, and where they live.
@@ -103,7 +103,7 @@ impl Placement {
 }
 
 /// The parts of a chain as stages of a module of that shape.
-fn placed(parts: &[Part], kind: ModuleKind, shape: &ModelShape) -> Result<Vec<Placed>> {
+fn placed(parts: &[ChainPart], kind: ModuleKind, shape: &ModelShape) -> Result<Vec<Placed>> {
     let layers = shape.layers(kind);
     let wrong = |what: String| Err(Error::argument("placement", format!("the {kind} {what}")));
     let mut placed = Vec::with_capacity(parts.len());

@@ -11,7 +11,7 @@ use crate::execute::Rate;
 use crate::model::split_layers;
 use bigmac_schedule::{
     ChunkCost, ItemCost, ItemSize, Layers, Link, Load, MicrobatchSizes, Module, ModuleKind, PerModule,
-    Workload, check_extent,
+    Workload, check_extent, even_ranges,
 };
 
 /// A layout: pipelines of `ranks` devices each, `replicas` of them in parallel.
@@ -271,10 +271,9 @@ fn balanced(layers: usize, chunks: usize, head: f64) -> Vec<Range<usize>> {
     // Every chunk has a layer. Of lasts that are as good, the one that spares the others most.
     let lasts = (1..=layers / chunks).rev();
     let last = lasts.min_by(|a, b| costliest(a).total_cmp(&costliest(b))).unwrap_or(1);
-    let (each, extra) = ((layers - last) / (chunks - 1), (layers - last) % (chunks - 1));
-    let start = |chunk: usize| chunk * each + chunk.min(extra);
-    let first = (0..chunks - 1).map(|chunk| start(chunk)..start(chunk + 1));
-    first.chain(std::iter::once(layers - last..layers)).collect()
+    let mut ranges = even_ranges(layers - last, chunks - 1);
+    ranges.push(layers - last..layers);
+    ranges
 }
 
 /// Bytes that units save, and of the values between them.

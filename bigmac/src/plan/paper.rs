@@ -65,8 +65,8 @@ pub fn compare(setting: &Setting<'_>, microbatches: usize) -> Result<Vec<Compare
     roomy.limits.budget.llm = kept.map(Budget::Microbatches);
     let mut all = Vec::new();
     for schedule in registry::SCHEDULES.iter().filter(|schedule| schedule.is_whole()) {
-        let usual = on_terms(setting, layout, *schedule, &options)?;
-        let roomy = match on_terms(setting, layout, *schedule, &roomy) {
+        let usual = on_terms(setting, layout, schedule, &options)?;
+        let roomy = match on_terms(setting, layout, schedule, &roomy) {
             Err(PlanError::Schedule(ScheduleError::Budget { .. })) => None,
             other => other?,
         };

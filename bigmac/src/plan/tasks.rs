@@ -53,7 +53,7 @@ impl Traits {
         };
         let nothing = PerModule { encoder: Some(Budget::Microbatches(0.0)), ..PerModule::default() };
         let refused = build(Options::default().llm, Limits { budget: nothing, ..Limits::default() });
-        let mut tables = registry::LLM_SCHEDULES.iter().filter_map(|llm| build(*llm, Limits::default()).ok());
+        let mut tables = registry::LLM_SCHEDULES.iter().filter_map(|llm| build(llm, Limits::default()).ok());
         let first = tables.next();
         Ok(Traits {
             orders: tables.any(|table| Some(&table) != first.as_ref()),
@@ -69,7 +69,7 @@ pub(super) fn tasks(request: &Request<'_>, llm: &Llm) -> Result<(Vec<Task>, Vec<
     let traits: Vec<(&'static Schedule, Traits)> = request
         .schedules
         .iter()
-        .map(|schedule| Ok((*schedule, Traits::of(*schedule)?)))
+        .map(|schedule| Ok((*schedule, Traits::of(schedule)?)))
         .collect::<Result<_, PlanError>>()?;
     let all: Vec<usize> = (1..=devices.min(llm.layers)).collect();
     let (mut tasks, mut reasons) = (Vec::new(), Vec::new());
@@ -96,14 +96,14 @@ pub(super) fn tasks(request: &Request<'_>, llm: &Llm) -> Result<(Vec<Task>, Vec<
                         if *chunks > 1 {
                             None
                         } else {
-                            fewer_replicas(request, *schedule, *ranks)?
+                            fewer_replicas(request, schedule, *ranks)?
                         }
                     }
-                    Some(estimate) => Some((estimate.layout, bound(estimate, *schedule))),
+                    Some(estimate) => Some((estimate.layout, bound(estimate, schedule))),
                     None => None,
                 };
                 if let Some((layout, bound)) = found {
-                    tasks.push(Task { schedule: *schedule, traits: *traits, layout, bound });
+                    tasks.push(Task { schedule: schedule, traits: *traits, layout, bound });
                 }
             }
         }

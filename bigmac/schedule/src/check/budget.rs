@@ -9,7 +9,7 @@ use crate::names::UnknownName;
 use crate::step::{ModuleKind, PerModule};
 
 /// The most activations that a module may hold on a rank.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, PartialOrd)]
 pub enum Budget {
     /// In microbatches, parts of one included.
     Microbatches(f64),

@@ -6,7 +6,7 @@ mod simulate;
 mod slots;
 
 pub(crate) use gaps::Gaps;
-pub(crate) use simulate::list;
 pub use simulate::{Blocked, SimulateError, Simulation, Span, simulate};
+pub(crate) use simulate::{ChunkRun, list};
 pub use slots::work_bound;
-pub(crate) use slots::{Slot, Slots, largest_first, slot_of, slots, total_cost};
+pub(crate) use slots::{Slot, Slots, largest_first, share_out, slots, total_cost};

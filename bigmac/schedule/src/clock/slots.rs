@@ -83,7 +83,11 @@ pub fn slots(workload: &Workload, module: Module, group: usize) -> Vec<Slot> {
     let microbatches: Vec<Microbatch> = workload.microbatches().collect();
     let mut totals = vec![0.0; workload.ranks()];
     let groups = microbatches.chunks(group.max(1));
-    groups.filter_map(|group| slot(workload, module, group, &mut totals)).collect()
+    let slot = |group: &[Microbatch]| {
+        let items = group.iter().flat_map(|microbatch| workload.items(module.kind(), *microbatch));
+        share_out(workload, module, items, &mut totals)
+    };
+    groups.filter_map(slot).collect()
 }
 
 /// Time of all slots of both item modules, at their largest shares: what they add to the LLM's time at most.
@@ -100,17 +104,9 @@ pub fn total_cost(workload: &Workload, group: usize) -> f64 {
     time(Module::ENCODER) + time(Module::GENERATOR)
 }
 
-/// Shares these items over the ranks, as [`slots`] does a group's; `None` where there are none.
-pub(crate) fn slot_of(workload: &Workload, module: Module, items: Vec<Item>) -> Option<Slot> {
-    share_out(workload, module, items.into_iter(), &mut vec![0.0; workload.ranks()])
-}
-
-fn slot(workload: &Workload, module: Module, group: &[Microbatch], totals: &mut [f64]) -> Option<Slot> {
-    let items = group.iter().flat_map(|microbatch| workload.items(module.kind(), *microbatch));
-    share_out(workload, module, items, totals)
-}
-
-fn share_out(
+/// Shares these items over the ranks, as [`slots`] does a group's, and adds to what the ranks have in all; `None` where
+/// there are no items.
+pub(crate) fn share_out(
     workload: &Workload,
     module: Module,
     items: impl Iterator<Item = Item>,

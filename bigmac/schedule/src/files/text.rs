@@ -37,46 +37,6 @@ impl fmt::Display for Module {
     }
 }
 
-impl ModuleKind {
-    /// The letter that stands for the module in the text form.
-    fn letter(self) -> char {
-        match self {
-            ModuleKind::Encoder => 'E',
-            ModuleKind::Llm => 'L',
-            ModuleKind::Generator => 'G',
-        }
-    }
-}
-
-impl Phase {
-    /// What it is called in messages and pictures.
-    pub fn words(self) -> &'static str {
-        match self {
-            Phase::Forward => "forward",
-            Phase::Backward => "backward",
-            Phase::BackwardInput => "input gradient",
-            Phase::BackwardWeight => "weight gradient",
-            Phase::Recompute => "recomputation",
-        }
-    }
-
-    /// The letter that stands for the phase in the text form.
-    pub fn letter(self) -> char {
-        match self {
-            Phase::Forward => 'F',
-            Phase::Backward => 'B',
-            Phase::BackwardInput => 'I',
-            Phase::BackwardWeight => 'W',
-            Phase::Recompute => 'R',
-        }
-    }
-
-    /// The phase that a letter of the text form stands for.
-    pub fn from_letter(letter: char) -> Option<Phase> {
-        Phase::ALL.into_iter().find(|phase| phase.letter() == letter)
-    }
-}
-
 impl fmt::Display for Work {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -215,7 +175,7 @@ fn compute(word: &str) -> Option<Op> {
     let chunk = Chunk(number(rest.get(..phase_at)?)?);
     let module = ModuleKind::ALL.into_iter().find(|kind| kind.letter() == letter)?.module(chunk);
     let mut tail = rest.get(phase_at..)?.chars();
-    let phase = Phase::from_letter(tail.next()?)?;
+    let phase = phase(tail.next()?)?;
     let work = match tail.as_str().strip_prefix('[') {
         None => Work::Microbatch(Microbatch(number(tail.as_str())?)),
         Some(list) => {
@@ -258,6 +218,11 @@ impl FromStr for Table {
         }
         Ok(table)
     }
+}
+
+/// The phase that a letter stands for.
+pub(super) fn phase(letter: char) -> Option<Phase> {
+    Phase::ALL.into_iter().find(|phase| phase.letter() == letter)
 }
 
 /// Decimal digits and nothing else: `parse` alone would take a leading `+`.

@@ -8,6 +8,7 @@
 //! [`lower`](crate::lower) adds it. Writing gives the compute actions alone (`compute_only`).
 
 use super::FileError;
+use super::text::phase;
 use crate::step::{Chunk, Microbatch, Module, Op, Phase, Table, Work};
 
 /// Torch's actions that move activations, parameters or gradients.
@@ -83,7 +84,7 @@ fn parse(text: &str) -> Option<Cell> {
         return Some(Cell::Communication);
     }
     let mut letters = name.chars();
-    let phase = letters.next().and_then(Phase::from_letter).filter(|phase| *phase != Phase::Recompute)?;
+    let phase = letters.next().and_then(phase).filter(|phase| *phase != Phase::Recompute)?;
     let whole = letters.as_str().is_empty();
     whole.then_some(Cell::Compute(Op::llm(Chunk(stage), phase, Microbatch(number?))))
 }

@@ -44,6 +44,24 @@ pub enum MemoryUnit {
     Bytes,
 }
 
+impl TimeUnit {
+    fn name(self) -> &'static str {
+        match self {
+            TimeUnit::Cost => "cost",
+            TimeUnit::Seconds => "seconds",
+        }
+    }
+}
+
+impl MemoryUnit {
+    fn name(self) -> &'static str {
+        match self {
+            MemoryUnit::Microbatches => "microbatches",
+            MemoryUnit::Bytes => "bytes",
+        }
+    }
+}
+
 /// An op on the clock.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Bar {

@@ -6,7 +6,6 @@ use std::collections::HashSet;
 use std::fmt::Write;
 
 use super::Timeline;
-use super::words::module_name;
 use crate::step::{ModuleKind, Op, Phase};
 
 /// Ink on light fills, and on dark ones.
@@ -84,7 +83,7 @@ pub(super) fn legend(styles: &[&'static Style]) -> Vec<(&'static Style, String)>
         let alike = |other: &Style| (other.fill, other.hatched()) == (style.fill, style.hatched());
         match entries.iter_mut().find(|(other, _)| alike(other)) {
             Some((_, name)) => *name = format!("{name}, {}", style.phase.words()),
-            None => entries.push((style, format!("{} {}", module_name(style.kind), style.phase.words()))),
+            None => entries.push((style, format!("{} {}", style.kind.words(), style.phase.words()))),
         }
     }
     entries

@@ -3,7 +3,7 @@
 use crate::api::{Options, Schedule, ScheduleError};
 use crate::schedules::tools::chain::parts_table;
 use crate::schedules::tools::cut::{even_parts, module_times, whole};
-use crate::step::{Chain, ModuleKind, Part, PerModule, Table, Workload};
+use crate::step::{Chain, ChainPart, ModuleKind, PerModule, Table, Workload};
 
 /// One chain of `p_e + p + p_g` stages: the LLM keeps its `p`, and encoder and generator get ranks of their own, as many
 /// as make the rank-seconds of the step least. It uses more ranks than the others, so its time alone says little.
@@ -40,7 +40,7 @@ fn build(workload: &Workload, options: &Options) -> Result<Table, ScheduleError>
     parts_table(&DISAGGREGATED, workload, options)
 }
 
-fn parts(first: usize, count: usize, spare: usize, layers: Option<usize>) -> Vec<Part> {
+fn parts(first: usize, count: usize, spare: usize, layers: Option<usize>) -> Vec<ChainPart> {
     match count {
         0 => vec![whole(spare, layers)],
         _ => even_parts(first, count, layers),

@@ -6,7 +6,6 @@
 //! bubble; only their own dependencies have to be met, which decides where each is cut in.
 
 use crate::api::{Options, Schedule, ScheduleError, ideal_time};
-use crate::check::Budget;
 use crate::clock::memory::{peak_bytes_together, peak_microbatches};
 use crate::clock::{Simulation, Slots, simulate, total_cost};
 use crate::schedules::tools::flow::flow;
@@ -204,16 +203,12 @@ fn mean_op(simulation: &Simulation) -> f64 {
 
 /// Of two budgets that are not kept the one that is less far from it, if both are the same module's.
 fn lesser(before: Option<ScheduleError>, now: ScheduleError) -> ScheduleError {
-    let least = |error: &ScheduleError| match error {
-        ScheduleError::Budget { module, minimum: Budget::Microbatches(count), .. } => Some((*module, *count)),
-        ScheduleError::Budget { module, minimum: Budget::Bytes(count), .. } => Some((*module, *count as f64)),
-        _ => None,
-    };
-    match before {
-        Some(before) => match (least(&before), least(&now)) {
-            (Some((one, count)), Some((other, next))) if one != other || count <= next => before,
-            _ => now,
-        },
-        None => now,
+    use ScheduleError::Budget;
+    match (before, &now) {
+        (
+            Some(before @ Budget { module, minimum: least, .. }),
+            Budget { module: other, minimum: next, .. },
+        ) if module != *other || least <= *next => before,
+        _ => now,
     }
 }

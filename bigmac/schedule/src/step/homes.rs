@@ -1,7 +1,7 @@
 //! Where the modules of a workload live.
 
 use crate::step::costs::{WorkloadError, check_time};
-use crate::step::placement::{Chain, Layers, Part};
+use crate::step::placement::{Chain, ChainPart, Layers};
 use crate::step::table::{Chunk, Module, ModuleKind, Rank};
 use crate::step::workload::Workload;
 
@@ -55,7 +55,7 @@ impl Workload {
         }
     }
 
-    fn part(&self, module: Module) -> Option<&Part> {
+    fn part(&self, module: Module) -> Option<&ChainPart> {
         self.chain.as_ref()?.parts[module.kind()].get(module.chunk().0)
     }
 

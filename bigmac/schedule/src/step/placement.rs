@@ -7,7 +7,7 @@ use crate::step::table::Rank;
 
 /// A module's consecutive layers on one rank.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Part {
+pub struct ChainPart {
     /// Where it lives.
     pub rank: Rank,
     /// Its share of the module's cost and of what the module saves.
@@ -23,7 +23,7 @@ pub struct Chain {
     /// How many ranks there are.
     pub ranks: usize,
     /// By module, in the order of the layers.
-    pub parts: PerModule<Vec<Part>>,
+    pub parts: PerModule<Vec<ChainPart>>,
 }
 
 /// How many layers the modules have: where a chain may be cut. Embeddings and projections go with the first and last
@@ -34,4 +34,11 @@ pub struct Layers {
     pub count: PerModule<usize>,
     /// Cost of the LLM's output matrix and loss over that of one of its layers.
     pub head: f64,
+}
+
+/// Ranges of `all` things in `count` parts, as even as they allow: the first ones are longer where they differ.
+pub fn even_ranges(all: usize, count: usize) -> Vec<Range<usize>> {
+    let (each, extra) = (all / count.max(1), all % count.max(1));
+    let start = |part: usize| part * each + part.min(extra);
+    (0..count).map(|part| start(part)..start(part + 1)).collect()
 }

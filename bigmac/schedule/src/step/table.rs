@@ -91,10 +91,24 @@ impl ModuleKind {
 
     /// The name in options, files and reports; that of serde too.
     pub fn name(self) -> &'static str {
+        self.spellings().1
+    }
+
+    /// The letter of the text form.
+    pub(crate) fn letter(self) -> char {
+        self.spellings().0
+    }
+
+    /// What it is called in pictures.
+    pub(crate) fn words(self) -> &'static str {
+        self.spellings().2
+    }
+
+    fn spellings(self) -> (char, &'static str, &'static str) {
         match self {
-            ModuleKind::Encoder => "encoder",
-            ModuleKind::Llm => "llm",
-            ModuleKind::Generator => "generator",
+            ModuleKind::Encoder => ('E', "encoder", "encoder"),
+            ModuleKind::Llm => ('L', "llm", "LLM"),
+            ModuleKind::Generator => ('G', "generator", "generator"),
         }
     }
 }
@@ -137,12 +151,26 @@ impl Phase {
 
     /// The name in files and reports; that of serde too.
     pub fn name(self) -> &'static str {
+        self.spellings().1
+    }
+
+    /// The letter of the text form and of torch.distributed.pipelining.
+    pub(crate) fn letter(self) -> char {
+        self.spellings().0
+    }
+
+    /// What it is called in messages and pictures.
+    pub(crate) fn words(self) -> &'static str {
+        self.spellings().2
+    }
+
+    fn spellings(self) -> (char, &'static str, &'static str) {
         match self {
-            Phase::Forward => "forward",
-            Phase::Backward => "backward",
-            Phase::BackwardInput => "backward-input",
-            Phase::BackwardWeight => "backward-weight",
-            Phase::Recompute => "recompute",
+            Phase::Forward => ('F', "forward", "forward"),
+            Phase::Backward => ('B', "backward", "backward"),
+            Phase::BackwardInput => ('I', "backward-input", "input gradient"),
+            Phase::BackwardWeight => ('W', "backward-weight", "weight gradient"),
+            Phase::Recompute => ('R', "recompute", "recomputation"),
         }
     }
 }
@@ -150,14 +178,6 @@ impl Phase {
 impl fmt::Display for Phase {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.name())
-    }
-}
-
-impl FromStr for Phase {
-    type Err = UnknownName;
-
-    fn from_str(name: &str) -> Result<Phase, UnknownName> {
-        names::find("phase", name, &Phase::ALL, |phase| phase.name())
     }
 }
 
@@ -172,23 +192,14 @@ pub enum Work {
 }
 
 /// A tensor that one op produces and another consumes, perhaps on another rank. Every value has one producer and
-/// one consumer.
+/// one consumer; what crosses between chunks of one module names the chunk that reads it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[allow(missing_docs)]
 pub enum Value {
     /// Hidden states that LLM chunk `chunk` reads, made by chunk `chunk - 1`.
-    Hidden {
-        /// Whose.
-        microbatch: Microbatch,
-        /// The consumer.
-        chunk: Chunk,
-    },
-    /// Gradient of the hidden states that LLM chunk `chunk` made; chunk `chunk` reads it, `chunk + 1` makes it.
-    HiddenGrad {
-        /// Whose.
-        microbatch: Microbatch,
-        /// The consumer.
-        chunk: Chunk,
-    },
+    Hidden { microbatch: Microbatch, chunk: Chunk },
+    /// Gradient of the hidden states that LLM chunk `chunk` made; chunk `chunk + 1` makes it.
+    HiddenGrad { microbatch: Microbatch, chunk: Chunk },
     /// The projector's output for an encoder item; LLM chunk 0 reads it.
     Embeds(Item),
     /// Its gradient, made by the backward of LLM chunk 0; only where the encoder learns.
@@ -198,33 +209,13 @@ pub enum Value {
     /// Its gradient, made by the generator item's backward; only where something below the generator learns.
     CondGrad(Item),
     /// Hidden states of an item that encoder chunk `chunk` reads, made by chunk `chunk - 1` of a cut encoder.
-    EncoderHidden {
-        /// Whose.
-        item: Item,
-        /// The consumer.
-        chunk: Chunk,
-    },
-    /// Gradient of the hidden states that encoder chunk `chunk` made; chunk `chunk` reads it.
-    EncoderHiddenGrad {
-        /// Whose.
-        item: Item,
-        /// The consumer.
-        chunk: Chunk,
-    },
+    EncoderHidden { item: Item, chunk: Chunk },
+    /// Gradient of the hidden states that encoder chunk `chunk` made.
+    EncoderHiddenGrad { item: Item, chunk: Chunk },
     /// Hidden states of an item that generator chunk `chunk` reads, made by chunk `chunk - 1` of a cut generator.
-    GeneratorHidden {
-        /// Whose.
-        item: Item,
-        /// The consumer.
-        chunk: Chunk,
-    },
-    /// Gradient of the hidden states that generator chunk `chunk` made; chunk `chunk` reads it.
-    GeneratorHiddenGrad {
-        /// Whose.
-        item: Item,
-        /// The consumer.
-        chunk: Chunk,
-    },
+    GeneratorHidden { item: Item, chunk: Chunk },
+    /// Gradient of the hidden states that generator chunk `chunk` made.
+    GeneratorHiddenGrad { item: Item, chunk: Chunk },
 }
 
 impl Value {
@@ -248,33 +239,17 @@ impl Value {
 ///
 /// Schedules write `Compute` and `Step`; `lower` adds `Send` and `Recv`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[allow(missing_docs)]
 pub enum Op {
-    /// Runs a module on some work.
-    Compute {
-        /// What runs.
-        module: Module,
-        /// Forward, backward, or a part of it.
-        phase: Phase,
-        /// On what.
-        work: Work,
-    },
+    /// Runs a module on some work: its forward, its backward, or a part of it.
+    Compute { module: Module, phase: Phase, work: Work },
     /// Starts sending a value that this rank has made. An executor may return before the receiver has it
     /// (buffered) or wait for the receiver (rendezvous): a lowered table runs under both.
-    Send {
-        /// What.
-        value: Value,
-        /// To whom.
-        to: Rank,
-    },
+    Send { value: Value, to: Rank },
     /// Receives a value. An executor may wait here, or only post the receive and wait in the op that consumes the
     /// value, which is never slower; the simulator does the latter. Between two ranks, values are received in the
     /// order in which they are sent.
-    Recv {
-        /// What.
-        value: Value,
-        /// From whom.
-        from: Rank,
-    },
+    Recv { value: Value, from: Rank },
     /// Reduces gradients over the ranks that share parameters and updates the parameters: the last op of a rank.
     Step,
 }

@@ -60,7 +60,7 @@ fn llm_tables_go_through_torchs_csv() {
     for v in 1..=3 {
         let w = Workload::uniform(3, v, 7, 1, UniformCosts::default(), 0.0).unwrap();
         for llm in LLM_SCHEDULES {
-            let options = Options { llm: *llm, ..Options::default() };
+            let options = Options { llm, ..Options::default() };
             let table = match crate::registry::schedule("llm").unwrap().build(&w, &options) {
                 Err(ScheduleError::Chunks { .. }) => continue,
                 table => table.unwrap(),

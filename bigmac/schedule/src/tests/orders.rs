@@ -230,7 +230,7 @@ fn every_schedule_runs_over_every_order() {
                 PerModule { encoder: learns & 1 > 0, llm: learns & 2 > 0, generator: learns & 4 > 0 };
             let w = Workload::new(p, v, (0..n).map(load).collect(), learns, 0.5).unwrap();
             for llm in LLM_SCHEDULES {
-                let options = Options { llm: *llm, ..Options::default() };
+                let options = Options { llm, ..Options::default() };
                 for schedule in SCHEDULES {
                     let w = schedule.workload(&w);
                     let name =

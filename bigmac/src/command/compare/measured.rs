@@ -70,7 +70,7 @@ impl Compare {
         let mut rows = Vec::new();
         for schedule in &schedules {
             for llm in &llms {
-                rows.push(row(&session, &plan, &profile, *schedule, *llm)?);
+                rows.push(row(&session, &plan, &profile, schedule, llm)?);
             }
         }
         if self.measure {

@@ -3,7 +3,7 @@
 use super::{Place, ValidateError};
 use crate::step::{Module, Op, Phase, Rank, Table, Unit, Work, Workload};
 
-/// Rank and index of the op that runs a unit in each phase, in the order of [`Phase::ALL`].
+/// Rank and index of the op that runs a unit in each phase, by `phase as usize`.
 type Places = [Option<(u32, u32)>; Phase::ALL.len()];
 
 pub(super) fn check(table: &Table, workload: &Workload) -> Result<(), ValidateError> {
@@ -56,7 +56,7 @@ fn record(
         if let Some(home) = workload.home(unit.module).filter(|home| home.0 != at.0) {
             return wrong(format!("is on the wrong rank: its weights are on {home}"));
         }
-        let slot = &mut done[index][phase_index(*phase)];
+        let slot = &mut done[index][*phase as usize];
         if let Some((rank, index)) = slot {
             let first = Place::of(table, (*rank as usize, *index as usize));
             return wrong(format!("repeats the work of {first}"));
@@ -66,18 +66,8 @@ fn record(
     Ok(())
 }
 
-fn phase_index(phase: Phase) -> usize {
-    match phase {
-        Phase::Forward => 0,
-        Phase::Recompute => 1,
-        Phase::BackwardInput => 2,
-        Phase::Backward => 3,
-        Phase::BackwardWeight => 4,
-    }
-}
-
 fn phases(table: &Table, workload: &Workload, unit: Unit, places: &Places) -> Result<(), ValidateError> {
-    let at = |phase: Phase| places[phase_index(phase)].map(|(rank, index)| (rank as usize, index as usize));
+    let at = |phase: Phase| places[phase as usize].map(|(rank, index)| (rank as usize, index as usize));
     let needless = |phase: Phase, why: &str| match at(phase) {
         Some(found) => {
             Err(ValidateError::Op { place: Place::of(table, found), why: format!("is needless: {why}") })

@@ -49,7 +49,9 @@ impl Room {
             (0..workload.ranks()).map(|rank| parts(given.llm.unwrap_or_else(|| usual_llm(workload, rank))));
         Ok(Room {
             llm: llm.collect(),
-            encoder: parts(given.encoder.unwrap_or_else(|| usual_encoder(workload))),
+            encoder: parts(
+                given.encoder.unwrap_or_else(|| ENCODER.max(minimum(workload, ModuleKind::Encoder))),
+            ),
             generator: parts(given.generator.unwrap_or(1.0)),
         })
     }
@@ -63,10 +65,6 @@ fn usual_llm(workload: &Workload, rank: usize) -> f64 {
         return (p - rank + 1) as f64;
     }
     (2 * (p - 1 - rank) + (v - 1) * p + 1) as f64 / v as f64 + 1.0
-}
-
-fn usual_encoder(workload: &Workload) -> f64 {
-    ENCODER.max(minimum(workload, ModuleKind::Encoder))
 }
 
 /// `None` where bytes are given and a microbatch's size is not.

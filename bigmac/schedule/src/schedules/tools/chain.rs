@@ -81,28 +81,18 @@ fn modules(stage: Stage) -> [Option<Module>; 3] {
 }
 
 fn stage_ops(workload: &Workload, stage: Stage, phase: Phase, microbatch: Microbatch) -> Vec<Op> {
-    let run = |(module, phase)| op(workload, module, phase, microbatch);
+    let part = |module: Module| match (module, phase) {
+        (Module::Llm(_), _) | (_, Phase::Forward | Phase::Backward) => Some(phase),
+        (_, Phase::BackwardInput) => Some(Phase::Backward),
+        (_, Phase::BackwardWeight | Phase::Recompute) => None,
+    };
     let modules = modules(stage).into_iter().flatten();
-    match phase {
-        Phase::Forward | Phase::Backward => {
-            let ops = modules.filter_map(|module| run((module, phase)));
-            let mut ops: Vec<Op> = ops.collect();
-            if phase == Phase::Backward {
-                ops.reverse();
-            }
-            ops
-        }
-        Phase::BackwardInput => {
-            let whole = |module: Module| match module {
-                Module::Llm(_) => (module, Phase::BackwardInput),
-                _ => (module, Phase::Backward),
-            };
-            modules.rev().map(whole).filter_map(run).collect()
-        }
-        Phase::BackwardWeight | Phase::Recompute => {
-            stage.llm.and_then(|chunk| run((Module::Llm(chunk), phase))).into_iter().collect()
-        }
+    let mut ops: Vec<Op> =
+        modules.filter_map(|module| op(workload, module, part(module)?, microbatch)).collect();
+    if phase != Phase::Forward {
+        ops.reverse();
     }
+    ops
 }
 
 /// A module's op on all of a microbatch; `None` where there is nothing to do.

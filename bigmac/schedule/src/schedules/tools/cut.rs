@@ -3,7 +3,8 @@
 use std::ops::Range;
 
 use crate::step::{
-    Chain, ChunkCost, Layers, Load, MicrobatchSizes, ModuleKind, Part, PerModule, Rank, Workload,
+    Chain, ChainPart, ChunkCost, Layers, Load, MicrobatchSizes, ModuleKind, PerModule, Rank, Workload,
+    even_ranges,
 };
 
 /// Time of all of a module's work in the step: forwards and whatever backwards there are.
@@ -13,22 +14,15 @@ pub(crate) fn module_times(workload: &Workload) -> PerModule<f64> {
     times
 }
 
-/// `count` parts as even as whole layers allow, the first ones longer where they differ.
-pub(crate) fn even_ranges(layers: usize, count: usize) -> Vec<Range<usize>> {
-    let (each, extra) = (layers / count.max(1), layers % count.max(1));
-    let start = |part: usize| part * each + part.min(extra);
-    (0..count).map(|part| start(part)..start(part + 1)).collect()
-}
-
 /// Parts of equal share on consecutive ranks from `first`; of whole layers where their number is known.
-pub(crate) fn even_parts(first: usize, count: usize, layers: Option<usize>) -> Vec<Part> {
+pub(crate) fn even_parts(first: usize, count: usize, layers: Option<usize>) -> Vec<ChainPart> {
     let ranges = layers.map(|layers| (layers, even_ranges(layers, count)));
     let part = |index: usize| {
         let cut = ranges.as_ref().map(|(layers, ranges)| (*layers, ranges[index].clone()));
         let share = cut
             .as_ref()
             .map_or(1.0 / count as f64, |(layers, range)| range.len() as f64 / (*layers).max(1) as f64);
-        Part { rank: Rank(first + index), share, layers: cut.map(|(_, range)| range) }
+        ChainPart { rank: Rank(first + index), share, layers: cut.map(|(_, range)| range) }
     };
     (0..count).map(part).collect()
 }
@@ -43,8 +37,7 @@ pub(crate) fn balanced_chain(workload: &Workload) -> Chain {
         Some(layers) => layer_shares(&layers, times, ranks),
         None => continuous_shares(times, ranks),
     };
-    for (kind, rank, share, layers) in shares {
-        let part = Part { rank: Rank(rank), share, layers };
+    for (kind, part) in shares {
         chain.parts[kind].push(part);
     }
     // A module without work lives whole at its end of the chain.
@@ -58,11 +51,11 @@ pub(crate) fn balanced_chain(workload: &Workload) -> Chain {
 }
 
 /// All of a module on one rank.
-pub(crate) fn whole(rank: usize, layers: Option<usize>) -> Part {
-    Part { rank: Rank(rank), share: 1.0, layers: layers.map(|layers| 0..layers) }
+pub(crate) fn whole(rank: usize, layers: Option<usize>) -> ChainPart {
+    ChainPart { rank: Rank(rank), share: 1.0, layers: layers.map(|layers| 0..layers) }
 }
 
-type Share = (ModuleKind, usize, f64, Option<Range<usize>>);
+type Share = (ModuleKind, ChainPart);
 
 fn continuous_shares(times: PerModule<f64>, ranks: usize) -> Vec<Share> {
     let each = ModuleKind::ALL.iter().map(|kind| times[*kind]).sum::<f64>() / ranks as f64;
@@ -75,7 +68,7 @@ fn continuous_shares(times: PerModule<f64>, ranks: usize) -> Vec<Share> {
             let share = (end.min(to) - f64::max(begin, from)) / times[kind];
             // Less than a billionth is rounding, not a part.
             if share > 1e-9 {
-                shares.push((kind, rank, share, None));
+                shares.push((kind, ChainPart { rank: Rank(rank), share, layers: None }));
             }
         }
         begin = end;
@@ -109,11 +102,16 @@ fn layer_shares(layers: &Layers, times: PerModule<f64>, ranks: usize) -> Vec<Sha
     for (rank, part) in lightest_cut(&row, ranks).into_iter().enumerate() {
         for layer in &row[part] {
             match shares.last_mut() {
-                Some((kind, at, share, Some(range))) if *kind == layer.kind && *at == rank => {
+                Some((kind, ChainPart { rank: at, share, layers: Some(range) }))
+                    if *kind == layer.kind && at.0 == rank =>
+                {
                     *share += layer.share;
                     range.end = layer.index + 1;
                 }
-                _ => shares.push((layer.kind, rank, layer.share, Some(layer.index..layer.index + 1))),
+                _ => {
+                    let layers = Some(layer.index..layer.index + 1);
+                    shares.push((layer.kind, ChainPart { rank: Rank(rank), share: layer.share, layers }));
+                }
             }
         }
     }
@@ -160,7 +158,7 @@ impl Workload {
 }
 
 /// The loads with the LLM's cost cut into parts by share.
-fn loads_by_share(workload: &Workload, parts: &[Part]) -> Vec<Load> {
+fn loads_by_share(workload: &Workload, parts: &[ChainPart]) -> Vec<Load> {
     let cut = |load: &Load| {
         let sum = |of: fn(&ChunkCost) -> f64| load.llm.iter().map(of).sum::<f64>();
         let (f, b, w) = (sum(|c| c.forward), sum(|c| c.backward_input), sum(|c| c.backward_weight));
@@ -175,7 +173,7 @@ fn loads_by_share(workload: &Workload, parts: &[Part]) -> Vec<Load> {
 }
 
 /// The sizes with what the LLM saves cut into parts by share.
-fn sizes_by_share(sizes: &[MicrobatchSizes], parts: &[Part]) -> Vec<MicrobatchSizes> {
+fn sizes_by_share(sizes: &[MicrobatchSizes], parts: &[ChainPart]) -> Vec<MicrobatchSizes> {
     let cut = |sizes: &MicrobatchSizes| {
         let all = sizes.llm.iter().sum::<u64>() as f64;
         let llm = parts.iter().map(|part| (all * part.share).round() as u64);
