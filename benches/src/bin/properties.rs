@@ -7,8 +7,8 @@ use std::time::Instant;
 
 use anyhow::{Result, bail};
 use bigmac::profile::quantiles;
-use bigmac_schedule::clock::simulate::simulate;
 use bigmac_schedule::registry::schedule;
+use bigmac_schedule::simulate;
 use bigmac_schedule::{Options, UniformCosts, Workload};
 use bigmac_tests::random_steps::{Evenness, Failure, Found, any, claims, each, even, hold};
 use clap::Parser;

@@ -4,52 +4,85 @@ use std::fmt::Debug;
 
 use thiserror::Error;
 
-use crate::check::budget::{Budget, Limits};
-use crate::clock::simulate::{SimulateError, simulate};
-use crate::clock::slots;
-use crate::step::costs::WorkloadError;
-use crate::step::table::{Module, ModuleKind, Op, Table};
-use crate::step::workload::Workload;
+use crate::check::{Budget, Limits, UnknownSize};
+use crate::clock::{SimulateError, Simulation, simulate, total_cost};
+use crate::names::UnknownName;
+use crate::step::{Module, ModuleKind, Op, Table, Workload, WorkloadError};
 
 /// A way to order a whole step: encoder, LLM and generator.
-pub trait Schedule: Sync + Debug {
+#[derive(Debug)]
+pub struct Schedule {
+    pub(crate) name: &'static str,
+    pub(crate) summary: &'static str,
+    pub(crate) is_whole: bool,
+    pub(crate) workload: fn(&Workload) -> Workload,
+    pub(crate) build: fn(&Workload, &Options) -> Result<Table, ScheduleError>,
+}
+
+impl Schedule {
     /// The name on the command line.
-    fn name(&self) -> &'static str;
+    pub fn name(&self) -> &'static str {
+        self.name
+    }
 
     /// What it does, in half a line.
-    fn summary(&self) -> &'static str;
+    pub fn summary(&self) -> &'static str {
+        self.summary
+    }
 
-    /// Writes the schedule out, without communication; [`lower`](crate::check::lower::lower) adds it.
+    /// Whether it runs encoder and generator too, as training needs.
+    pub fn is_whole(&self) -> bool {
+        self.is_whole
+    }
+
+    /// The workload as the schedule runs it, which its table is built and simulated for: the LLM alone leaves items
+    /// out, a chain gives every layer a rank of its own, others change nothing.
+    pub fn workload(&self, workload: &Workload) -> Workload {
+        (self.workload)(workload)
+    }
+
+    /// Writes the schedule out, without communication; [`lower`](crate::lower) adds it.
     ///
     /// # Errors
     /// Where the workload or an option does not fit the schedule.
-    fn build(&self, workload: &Workload, options: &Options) -> Result<Table, ScheduleError>;
-
-    /// Whether it runs encoder and generator too, as training needs.
-    fn is_whole(&self) -> bool {
-        true
-    }
-
-    /// The workload as the schedule runs it, which its table is built and simulated for: the LLM alone leaves items out,
-    /// a chain gives every layer a rank of its own, others change nothing.
-    fn workload(&self, workload: &Workload) -> Workload {
-        workload.clone()
+    pub fn build(&self, workload: &Workload, options: &Options) -> Result<Table, ScheduleError> {
+        (self.build)(workload, options)
     }
 }
 
 /// An order of the LLM's chunks.
-pub trait LlmSchedule: Sync + Debug {
+#[derive(Debug)]
+pub struct LlmSchedule {
+    pub(crate) name: &'static str,
+    pub(crate) summary: &'static str,
+    /// Whether ranks may hold several chunks.
+    pub(crate) interleaves: bool,
+    pub(crate) build: fn(&Workload, LlmOptions) -> Result<Table, ScheduleError>,
+}
+
+impl LlmSchedule {
     /// The name on the command line.
-    fn name(&self) -> &'static str;
+    pub fn name(&self) -> &'static str {
+        self.name
+    }
 
     /// What it does, in half a line.
-    fn summary(&self) -> &'static str;
+    pub fn summary(&self) -> &'static str {
+        self.summary
+    }
 
     /// The LLM's compute ops alone.
     ///
     /// # Errors
     /// Where the schedule does not exist for the number of chunks, or an option does not fit it.
-    fn build(&self, workload: &Workload, options: LlmOptions) -> Result<Table, ScheduleError>;
+    pub fn build(&self, workload: &Workload, options: LlmOptions) -> Result<Table, ScheduleError> {
+        match workload.chunks_per_rank() {
+            chunks if chunks > 1 && !self.interleaves => {
+                Err(ScheduleError::Chunks { schedule: self.name, chunks })
+            }
+            _ => (self.build)(workload, options),
+        }
+    }
 }
 
 /// What an order of the LLM's chunks is built with.
@@ -67,7 +100,7 @@ pub struct LlmOptions {
 #[derive(Clone, Copy, Debug)]
 pub struct Options {
     /// The order of the LLM's chunks.
-    pub llm: &'static dyn LlmSchedule,
+    pub llm: &'static LlmSchedule,
     /// How many microbatches the LLM schedule runs through one chunk before the next ([`LlmOptions::group`]).
     pub llm_group: Option<usize>,
     /// How many microbatches share a slot, at least 1; `None`: the schedule chooses.
@@ -81,91 +114,49 @@ impl Options {
     /// The LLM's ops alone, in the order chosen.
     ///
     /// # Errors
-    /// As [`LlmSchedule::build`].
+    /// Those of [`LlmSchedule::build`].
     pub fn llm_table(&self, workload: &Workload, extra_warmup: usize) -> Result<Table, ScheduleError> {
         self.llm.build(workload, LlmOptions { extra_warmup, group: self.llm_group })
     }
+
+    /// Runs a table in which the LLM's ops have the order chosen.
+    pub(crate) fn simulate(&self, table: &Table, workload: &Workload) -> Result<Simulation, ScheduleError> {
+        let stuck = |source| ScheduleError::Llm { schedule: self.llm.name, source };
+        simulate(table, workload).map_err(stuck)
+    }
 }
 
-/// Why there is no such schedule.
+/// Why a schedule cannot be built.
 #[derive(Clone, Debug, PartialEq, Error)]
+#[allow(missing_docs)]
 pub enum ScheduleError {
-    /// No schedule of that name.
-    #[error("there is no {kind} `{given}`{}; there are: {}", nearest_hint(nearest), known.join(", "))]
-    Unknown {
-        /// `schedule` or `LLM schedule`.
-        kind: &'static str,
-        /// What was asked for.
-        given: String,
-        /// The name most like it.
-        nearest: Option<&'static str>,
-        /// All names.
-        known: Vec<&'static str>,
-    },
+    #[error(transparent)]
+    Unknown(#[from] UnknownName),
     /// A schedule of one chunk per rank asked for more.
     #[error(
-        "the LLM schedule `{schedule}` runs one chunk per rank, but the workload has {chunks}: choose a schedule that \
+        "the schedule '{schedule}' runs one chunk per rank, but the workload has {chunks}: choose an LLM schedule that \
          interleaves chunks, or one chunk per rank"
     )]
-    Chunks {
-        /// Its name.
-        schedule: &'static str,
-        /// Chunks per rank.
-        chunks: usize,
-    },
-    /// A schedule of a chain on a workload that is none.
-    #[error("the schedule `{schedule}` runs a chain of stages: build it for its own `Schedule::workload`")]
-    NoChain {
-        /// Its name.
-        schedule: &'static str,
-    },
-    /// A step that no order can be taken from.
+    Chunks { schedule: &'static str, chunks: usize },
+    /// A schedule of a chain of stages on another workload.
+    #[error("the workload is not a chain of stages: build the schedule for its own 'Schedule::workload'")]
+    NoChain,
     #[error(transparent)]
     Workload(#[from] WorkloadError),
-    /// Less memory than any order of this kind needs.
+    /// Less memory than any order of this kind needs; `minimum` is in the unit of `asked`.
     #[error(
-        "`{schedule}` cannot keep the {module}'s activations within {asked} per rank: it needs at least {minimum} \
-         for this step"
+        "'{schedule}' cannot keep the {module}'s activations within {asked} per rank: it needs at least {minimum} for \
+         this step"
     )]
-    Budget {
-        /// Its name.
-        schedule: &'static str,
-        /// Whose activations.
-        module: ModuleKind,
-        /// What they may take.
-        asked: Budget,
-        /// What they take at least, in the same unit.
-        minimum: Budget,
-    },
-    /// A budget in bytes of a module whose size is not known.
-    #[error(
-        "the {module} budget of {budget} is in bytes, but what a microbatch of the {module} saves is not known: give \
-         the budget in microbatches (as in `2mb`), or the bytes of a microbatch"
-    )]
-    BudgetSize {
-        /// Whose activations.
-        module: ModuleKind,
-        /// What they may take.
-        budget: Budget,
-    },
-    /// Groups of no microbatch.
-    #[error("groups of 0 microbatches were asked for: a slot needs at least 1")]
-    Group,
-    /// Groups of no microbatch in the LLM's order.
-    #[error("LLM groups of 0 microbatches were asked for: a rank runs at least 1 through a chunk at a time")]
-    LlmGroup,
+    Budget { schedule: &'static str, module: ModuleKind, asked: Budget, minimum: Budget },
+    #[error(transparent)]
+    UnknownSize(#[from] UnknownSize),
+    /// Groups of no microbatch: `of` is "LLM " or nothing.
+    #[error("{of}groups of 0 microbatches were asked for: expected at least 1")]
+    Group { of: &'static str },
     /// The order of the LLM's ops cannot run.
-    #[error("the LLM schedule `{schedule}` does not run by itself: {source}")]
-    Llm {
-        /// Its name.
-        schedule: &'static str,
-        /// Where it stops.
-        source: SimulateError,
-    },
-}
-
-fn nearest_hint(nearest: &Option<&'static str>) -> String {
-    nearest.map(|name| format!(" (did you mean `{name}`?)")).unwrap_or_default()
+    #[error("the LLM schedule '{schedule}' does not run by itself: {source}")]
+    Llm { schedule: &'static str, source: SimulateError },
 }
 
 /// T_ideal: the time of the chosen LLM schedule by itself plus all slots at their largest shares. Without a group it is
@@ -188,11 +179,5 @@ pub fn ideal_over(table: &Table, workload: &Workload, group: Option<usize>) -> R
     let is_llm = |op: &&Op| matches!(op, Op::Compute { module: Module::Llm(_), .. });
     let ranks = table.ranks.iter().map(|ops| ops.iter().filter(is_llm).cloned().collect());
     let simulation = simulate(&Table { ranks: ranks.collect() }, &workload.llm_only())?;
-    Ok(simulation.time() + slots::total_cost(workload, group.unwrap_or(workload.len())))
-}
-
-/// Ends every rank with the optimizer step.
-pub(crate) fn with_step(mut table: Table) -> Table {
-    table.ranks.iter_mut().for_each(|ops| ops.push(Op::Step));
-    table
+    Ok(simulation.time() + total_cost(workload, group.unwrap_or(workload.len())))
 }

@@ -2,33 +2,33 @@
 //! LLM's chunks that any schedule can be built on) and a line in [`SCHEDULES`] (or [`LLM_SCHEDULES`]).
 
 use crate::api::{LlmSchedule, Options, Schedule, ScheduleError};
-use crate::check::budget::Limits;
-use crate::orders;
+use crate::check::Limits;
+use crate::names;
+use crate::orders::{GPIPE, INTERLEAVED, ONE_F_ONE_B, ZB_H1, ZB_H2};
 use crate::schedules::{
-    bubble_fill, disaggregated, llm_only, monolithic, monolithic_balanced, nested, nested_fill, phased,
-    recompute,
+    BUBBLE_FILL, DISAGGREGATED, LLM_ONLY, MONOLITHIC, MONOLITHIC_BALANCED, NESTED, NESTED_FILL, PHASED,
+    RECOMPUTE,
 };
 
 /// Every schedule of a whole step.
-pub const SCHEDULES: &[&dyn Schedule] = &[
-    &llm_only::LlmOnly,
-    &monolithic::Monolithic,
-    &monolithic_balanced::MonolithicBalanced,
-    &disaggregated::Disaggregated,
-    &phased::Phased,
-    &recompute::Recompute,
-    &bubble_fill::BubbleFill,
-    &nested::Nested,
-    &nested_fill::NestedFill,
+pub const SCHEDULES: &[&Schedule] = &[
+    &LLM_ONLY,
+    &MONOLITHIC,
+    &MONOLITHIC_BALANCED,
+    &DISAGGREGATED,
+    &PHASED,
+    &RECOMPUTE,
+    &BUBBLE_FILL,
+    &NESTED,
+    &NESTED_FILL,
 ];
 
 /// Every order of the LLM's chunks.
-pub const LLM_SCHEDULES: &[&dyn LlmSchedule] =
-    &[&orders::OneFOneB, &orders::GPipe, &orders::Interleaved, &orders::ZbH1, &orders::ZbH2];
+pub const LLM_SCHEDULES: &[&LlmSchedule] = &[&ONE_F_ONE_B, &GPIPE, &INTERLEAVED, &ZB_H1, &ZB_H2];
 
 impl Default for Options {
     fn default() -> Self {
-        Options { llm: &orders::OneFOneB, llm_group: None, group: None, limits: Limits::default() }
+        Options { llm: &ONE_F_ONE_B, llm_group: None, group: None, limits: Limits::default() }
     }
 }
 
@@ -36,26 +36,14 @@ impl Default for Options {
 ///
 /// # Errors
 /// Where there is none, with the names there are.
-pub fn schedule(name: &str) -> Result<&'static dyn Schedule, ScheduleError> {
-    let found = SCHEDULES.iter().find(|schedule| schedule.name() == name);
-    found.copied().ok_or_else(|| unknown("schedule", name, SCHEDULES.iter().map(|schedule| schedule.name())))
+pub fn schedule(name: &str) -> Result<&'static Schedule, ScheduleError> {
+    Ok(names::find("schedule", name, SCHEDULES, |schedule| schedule.name())?)
 }
 
 /// The LLM schedule of that name.
 ///
 /// # Errors
 /// Where there is none, with the names there are.
-pub fn llm_schedule(name: &str) -> Result<&'static dyn LlmSchedule, ScheduleError> {
-    let found = LLM_SCHEDULES.iter().find(|schedule| schedule.name() == name);
-    found
-        .copied()
-        .ok_or_else(|| unknown("LLM schedule", name, LLM_SCHEDULES.iter().map(|schedule| schedule.name())))
-}
-
-fn unknown(kind: &'static str, given: &str, known: impl Iterator<Item = &'static str>) -> ScheduleError {
-    let known: Vec<&'static str> = known.collect();
-    let likeness = |name: &&'static str| strsim::jaro_winkler(given, name);
-    let nearest = known.iter().copied().max_by(|a, b| likeness(a).total_cmp(&likeness(b)));
-    let nearest = nearest.filter(|name| likeness(name) > 0.7);
-    ScheduleError::Unknown { kind, given: given.to_owned(), nearest, known }
+pub fn llm_schedule(name: &str) -> Result<&'static LlmSchedule, ScheduleError> {
+    Ok(names::find("LLM schedule", name, LLM_SCHEDULES, |schedule| schedule.name())?)
 }

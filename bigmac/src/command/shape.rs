@@ -4,13 +4,12 @@ use std::path::PathBuf;
 
 use anyhow::bail;
 use bigmac::workloads::{Uneven, read_workload, uneven};
-use bigmac_schedule::check::budget::module_budget;
+use bigmac_schedule::module_budget;
 use bigmac_schedule::registry;
-use bigmac_schedule::{Budget, Learns, Limits, LlmSchedule, ModuleKind, Options, UniformCosts, Workload};
-use clap::{Args, ValueEnum};
+use bigmac_schedule::{Budget, Limits, LlmSchedule, ModuleKind, Options, PerModule, UniformCosts, Workload};
+use clap::Args;
+use clap::builder::{PossibleValuesParser, TypedValueParser};
 
-/// The most LLM chunks and items of a step: some gigabytes of tables.
-const MOST_UNITS: usize = 10_000_000;
 /// The largest mean number of items that can be drawn.
 const MOST_MEAN: f64 = 10_000.0;
 
@@ -61,8 +60,8 @@ pub(super) struct Shape {
     llm_group: Option<usize>,
 
     /// Modules that do not learn, comma-separated
-    #[arg(long, value_name = "MODULE,...", value_delimiter = ',')]
-    freeze: Vec<ModuleName>,
+    #[arg(long, value_name = "MODULE,...", value_delimiter = ',', value_parser = modules())]
+    freeze: Vec<ModuleKind>,
 
     /// How many times slower than its costs each rank is, comma-separated [default: 1 each]
     #[arg(long, value_name = "FACTOR,...", value_delimiter = ',')]
@@ -78,16 +77,9 @@ pub(super) struct Shape {
     saved: Vec<(ModuleKind, u64)>,
 }
 
-#[derive(Clone, Copy, Debug, ValueEnum)]
-enum ModuleName {
-    Encoder,
-    Llm,
-    Generator,
-}
-
 impl Shape {
     /// What a schedule on this order of the LLM's chunks is built with.
-    pub(super) fn options(&self, llm: &'static dyn LlmSchedule) -> Options {
+    pub(super) fn options(&self, llm: &'static LlmSchedule) -> Options {
         Options { llm, llm_group: self.llm_group, group: self.group, limits: self.limits() }
     }
 
@@ -110,11 +102,7 @@ impl Shape {
         };
         let mut learns = workload.learns();
         for module in &self.freeze {
-            match module {
-                ModuleName::Encoder => learns.encoder = false,
-                ModuleName::Llm => learns.llm = false,
-                ModuleName::Generator => learns.generator = false,
-            }
+            learns[*module] = false;
         }
         let workload = workload.with_learns(learns);
         if self.slowdown.is_empty() {
@@ -131,22 +119,18 @@ impl Shape {
                 "--items 0 leaves encoder and generator nothing to do: leave Ef, Eb, Gf, Gb out of --cost instead"
             );
         }
-        let parts = self.ranks.saturating_mul(self.chunks).saturating_add(items.saturating_mul(2));
-        if parts.saturating_mul(self.microbatches) > MOST_UNITS {
-            bail!(
-                "{} microbatches of {} LLM chunks and {items} items are too many for one table: ask for at most \
-                 {MOST_UNITS} chunks and items in a step",
-                self.microbatches,
-                self.ranks.saturating_mul(self.chunks)
-            );
-        }
         let workload =
             Workload::uniform(self.ranks, self.chunks, self.microbatches, items, self.cost, self.p2p)?;
         let Some((seed, mean)) = self.uneven else { return Ok(workload) };
         let mut loads = workload.loads().to_vec();
         uneven(&mut loads, Uneven { seed, mean: mean.unwrap_or(items as f64) });
-        Ok(Workload::new(self.ranks, self.chunks, loads, Learns::default(), self.p2p)?)
+        Ok(Workload::new(self.ranks, self.chunks, loads, PerModule::all(true), self.p2p)?)
     }
+}
+
+fn modules() -> impl TypedValueParser<Value = ModuleKind> {
+    PossibleValuesParser::new(ModuleKind::ALL.map(ModuleKind::name))
+        .try_map(|name| name.parse::<ModuleKind>())
 }
 
 /// What `--llm` may be.

@@ -12,11 +12,12 @@ use crate::config::Pipeline;
 use crate::data::shapes::{Detector, Reading, Scene};
 use crate::data::{Dataset, PictureRef, pack};
 use crate::execute::{CostModel, run};
-use crate::model::{Frozen, ModelShape, RankModules};
+use crate::model::{ModelShape, RankModules};
 use crate::train::{Session, TrainError, program, step_task};
 use bigmac_comm::LocalCommunicator;
 use bigmac_models::mmdit::flow::SampleKey;
 use bigmac_runtime::{Context, Error};
+use bigmac_schedule::PerModule;
 use serde::Serialize;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -189,7 +190,7 @@ fn losses(
     samples: &[usize],
 ) -> Result<(f64, f64), TrainError> {
     let mut costs: CostModel = session.costs.clone();
-    costs.shape.frozen = Frozen { encoder: true, llm: true, generator: true };
+    costs.shape.frozen = PerModule::all(true);
     let plan = pack(dataset, samples, samples.len().div_ceil(32))?;
     let pipeline = Pipeline { schedule: "monolithic".into(), ranks: 1, ..Pipeline::default() };
     let program = program(&plan, &costs, &pipeline)?;

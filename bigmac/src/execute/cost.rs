@@ -7,7 +7,7 @@ use super::error::ExecuteError;
 use super::rates::Rates;
 use crate::data::{PackedMicrobatch, StepPlan};
 use crate::model::{ModelShape, split_layers};
-use bigmac_schedule::{ChunkCost, ItemCost, Layers, Learns, Link, Load, ModuleKind, Workload};
+use bigmac_schedule::{ChunkCost, ItemCost, Layers, Link, Load, ModuleKind, PerModule, Workload};
 
 /// What costs depend on.
 #[derive(Clone, Debug)]
@@ -77,8 +77,7 @@ impl CostModel {
     /// [`ExecuteError::Workload`] for a step without microbatches.
     pub fn workload(&self, plan: &StepPlan, ranks: usize, chunks: usize) -> Result<Workload, ExecuteError> {
         let loads = self.loads(plan, (ranks * chunks).max(1))?;
-        let frozen = self.shape.frozen;
-        let learns = Learns { encoder: !frozen.encoder, llm: !frozen.llm, generator: !frozen.generator };
+        let learns = self.shape.frozen.map(|frozen| !frozen);
         let link =
             Link { latency: self.rates.latency, seconds_per_byte: self.rates.per_byte, overlapped: true };
         let workload = Workload::new(ranks, chunks, loads, learns, 0.0)?;
@@ -113,7 +112,7 @@ impl CostModel {
     /// Gradients of inputs, and those of weights, each take as many operations as the forward.
     fn item(&self, kind: ModuleKind, gop: f64) -> ItemCost {
         let rates = self.rates.of(kind, 0);
-        let weight = if self.shape.frozen.is(kind) { 0.0 } else { rates.backward_weight.time(gop) };
+        let weight = if self.shape.frozen[kind] { 0.0 } else { rates.backward_weight.time(gop) };
         ItemCost { forward: rates.forward.time(gop), backward: rates.backward_input.time(gop) + weight }
     }
 
@@ -121,9 +120,7 @@ impl CostModel {
         let sum = |of: &dyn Fn(&PackedMicrobatch) -> f64| plan.microbatches.iter().map(of).sum::<f64>();
         let (head, layer) = (sum(&|load| self.head(load)), sum(&|load| self.llm_layer(load)));
         Layers {
-            encoder: self.shape.layers(ModuleKind::Encoder),
-            llm: self.shape.layers(ModuleKind::Llm),
-            generator: self.shape.layers(ModuleKind::Generator),
+            count: PerModule::from_fn(|kind| self.shape.layers(kind)),
             head: if layer > 0.0 { head / layer } else { 0.0 },
         }
     }

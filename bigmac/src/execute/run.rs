@@ -14,7 +14,7 @@ use bigmac_runtime::{Context, Tensor};
 use bigmac_schedule::render::Trace;
 use bigmac_schedule::{
     Module, ModuleKind, Op, PerModule, Phase, Piece, Rank, Table, Unit, Value, Work, Workload,
-    check::memory::{BufferPlan, plan_buffers, recomputed},
+    memory::{BufferPlan, plan_buffers, recomputed},
 };
 use std::collections::HashMap;
 use std::time::Instant;

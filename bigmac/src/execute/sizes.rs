@@ -69,7 +69,7 @@ impl Sizer<'_> {
         let image = self.task.image(item)?;
         let key = (ModuleKind::Encoder, image.size, image.rows.len(), false);
         Ok(ItemSize {
-            saved: self.item(key, Module::Encoder, self.workload.encoder_chunks(), item)?,
+            saved: self.item(key, Module::Encoder, self.workload.chunks_of(ModuleKind::Encoder), item)?,
             value: self.bytes(Value::Embeds(item))?,
             hidden: self.bytes(Value::EncoderHidden { item, chunk: Chunk(1) })?,
         })
@@ -80,7 +80,7 @@ impl Sizer<'_> {
         let below = self.workload.has_backward(ModuleKind::Llm, item.microbatch);
         let key = (ModuleKind::Generator, draw.size, draw.cond_rows.len(), below);
         Ok(ItemSize {
-            saved: self.item(key, Module::Generator, self.workload.generator_chunks(), item)?,
+            saved: self.item(key, Module::Generator, self.workload.chunks_of(ModuleKind::Generator), item)?,
             value: self.bytes(Value::Cond(item))?,
             hidden: self.bytes(Value::GeneratorHidden { item, chunk: Chunk(1) })?,
         })

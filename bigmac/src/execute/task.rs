@@ -100,11 +100,11 @@ impl StepTask<'_> {
         let flow = |below, chunks: usize| Flow { learns, below, last: unit.module.chunk().0 + 1 == chunks };
         match (unit.module, unit.piece) {
             (Module::Encoder(chunk), Piece::Item(item)) => {
-                let flow = flow(false, workload.encoder_chunks());
+                let flow = flow(false, workload.chunks_of(ModuleKind::Encoder));
                 self.encode(ctx, modules.encoder(chunk)?, chunk, item, flow, inputs)
             }
             (Module::Generator(chunk), Piece::Item(item)) => {
-                let flow = flow(backward(ModuleKind::Llm), workload.generator_chunks());
+                let flow = flow(backward(ModuleKind::Llm), workload.chunks_of(ModuleKind::Generator));
                 self.generate(ctx, modules.generator(chunk)?, chunk, item, flow, inputs)
             }
             (Module::Llm(chunk), Piece::Microbatch(m)) => {

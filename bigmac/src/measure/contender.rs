@@ -6,8 +6,8 @@ use crate::config::Pipeline;
 use crate::data::StepPlan;
 use crate::execute::{CostModel, Program};
 use crate::train::{TrainError, program};
-use bigmac_schedule::clock::simulate::{Simulation, simulate};
 use bigmac_schedule::{LlmSchedule, Schedule};
+use bigmac_schedule::{Simulation, simulate};
 
 /// A step under a schedule: what each rank runs, and what the simulator says of it.
 #[derive(Clone, Debug)]
@@ -51,8 +51,8 @@ pub fn contender(
     plan: &StepPlan,
     costs: &CostModel,
     pipeline: &Pipeline,
-    schedule: &'static dyn Schedule,
-    llm: &'static dyn LlmSchedule,
+    schedule: &'static Schedule,
+    llm: &'static LlmSchedule,
 ) -> Result<Contender, NotRun> {
     let pipeline = Pipeline {
         schedule: schedule.name().to_owned(),
@@ -71,7 +71,7 @@ fn llm_ranks(
     plan: &StepPlan,
     costs: &CostModel,
     pipeline: &Pipeline,
-    schedule: &'static dyn Schedule,
+    schedule: &'static Schedule,
 ) -> Result<usize, NotRun> {
     for ranks in (1..=pipeline.ranks).rev() {
         let workload = costs.workload(plan, ranks, pipeline.chunks)?;

@@ -103,7 +103,7 @@ fn contenders(
 ) -> Result<Vec<Contender>, TakeError> {
     let wrong = |error: NotRun| TakeError::NotRun(Box::new(error));
     let schedule = registry::schedule(BUSY).map_err(|error| wrong(error.into()))?;
-    let mut orders: Vec<&'static dyn LlmSchedule> = Vec::new();
+    let mut orders: Vec<&'static LlmSchedule> = Vec::new();
     for name in std::iter::once(&*pipeline.llm).chain(ORDERS) {
         let order = registry::llm_schedule(name).map_err(|error| wrong(error.into()))?;
         if orders.iter().all(|known| known.name() != order.name()) {

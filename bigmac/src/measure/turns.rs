@@ -11,7 +11,7 @@ use crate::data::StepPlan;
 use crate::execute::{ExecuteError, Measured, Program, Ran, StepTask, run};
 use crate::model::{Placement, RankModules};
 use crate::train::{Session, TrainError, step_task};
-use bigmac_schedule::check::memory::{Change, peak_bytes, walk};
+use bigmac_schedule::memory::{Change, peak_bytes, walk};
 use bigmac_schedule::{PerModule, Table};
 
 /// How often every program runs.

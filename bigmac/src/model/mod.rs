@@ -5,7 +5,7 @@ mod shape;
 
 pub use bigmac_models::stage::split_layers;
 pub use placement::{Placed, Placement};
-pub use shape::{Frozen, ModelShape};
+pub use shape::ModelShape;
 
 use bigmac_autograd::{Gradients, Parameters};
 use bigmac_kernels::RopeCache;
@@ -87,7 +87,7 @@ impl Maker<'_> {
     ) -> Result<Replica<N>> {
         let specs = self.shape.specs(kind, stage)?;
         let mut params = (self.values)(&self.ctx.in_scope(scopes::PARAMETERS), kind, &specs)?;
-        if self.shape.frozen.is(kind) {
+        if self.shape.frozen[kind] {
             params.set_trainable(false);
         }
         let gradients = Gradients::new(&self.ctx.in_scope(scopes::GRADIENTS), &params)?;

@@ -5,7 +5,7 @@ use super::error::PlanError;
 use super::layout::{Cut, Estimate, Layout};
 use super::model::Model;
 use super::step::{Step, step};
-use bigmac_schedule::check::memory::peak_microbatches;
+use bigmac_schedule::memory::peak_microbatches;
 use bigmac_schedule::{
     Budget, LlmSchedule, Module, Op, Options, PerModule, Schedule, ScheduleError, registry,
 };
@@ -22,7 +22,7 @@ pub struct Setting<'a> {
     /// Pipelines.
     pub replicas: usize,
     /// The order of the LLM's chunks, one chunk per rank.
-    pub llm: &'static dyn LlmSchedule,
+    pub llm: &'static LlmSchedule,
 }
 
 /// A schedule on this setting.
@@ -65,8 +65,8 @@ pub fn compare(setting: &Setting<'_>, microbatches: usize) -> Result<Vec<Compare
     roomy.limits.budget.llm = kept.map(Budget::Microbatches);
     let mut all = Vec::new();
     for schedule in registry::SCHEDULES.iter().filter(|schedule| schedule.is_whole()) {
-        let usual = on_terms(setting, layout, *schedule, &options)?;
-        let roomy = match on_terms(setting, layout, *schedule, &roomy) {
+        let usual = on_terms(setting, layout, schedule, &options)?;
+        let roomy = match on_terms(setting, layout, schedule, &roomy) {
             Err(PlanError::Schedule(ScheduleError::Budget { .. })) => None,
             other => other?,
         };
@@ -83,7 +83,7 @@ pub fn compare(setting: &Setting<'_>, microbatches: usize) -> Result<Vec<Compare
 fn on_terms(
     setting: &Setting<'_>,
     layout: Layout,
-    schedule: &'static dyn Schedule,
+    schedule: &'static Schedule,
     options: &Options,
 ) -> Result<Option<(Step, f64)>, PlanError> {
     let run = |layout: Layout| {

@@ -27,9 +27,9 @@ pub struct Request<'a> {
     /// Microbatches that share a slot to try; where there are none the schedule chooses.
     pub groups: Vec<usize>,
     /// Schedules to try.
-    pub schedules: Vec<&'static dyn Schedule>,
+    pub schedules: Vec<&'static Schedule>,
     /// Orders of the LLM's chunks to try.
-    pub llms: Vec<&'static dyn LlmSchedule>,
+    pub llms: Vec<&'static LlmSchedule>,
     /// The most activations that a module may hold on a rank, whatever the memory.
     pub budget: PerModule<Option<Budget>>,
     /// How many steps to keep, the best of each schedule and number of ranks.

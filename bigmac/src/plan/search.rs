@@ -9,8 +9,8 @@ use super::replicas;
 use super::request::Request;
 use super::step::{Step, step};
 use super::tasks::{Task, tasks};
-use bigmac_schedule::clock::simulate::simulate;
-use bigmac_schedule::clock::slots::work_bound;
+use bigmac_schedule::simulate;
+use bigmac_schedule::work_bound;
 use bigmac_schedule::{Budget, Limits, Options, PerModule, ScheduleError, Table};
 
 /// What a search found.
@@ -179,7 +179,7 @@ impl<'a, 'r> Search<'a, 'r> {
         for llm in orders {
             for group in groups.iter().filter(|group| group.is_none_or(|g| g <= task.layout.microbatches)) {
                 let limits = Limits { budget: self.request.budget, ..Limits::default() };
-                options.push(Options { llm: *llm, group: *group, limits, ..Options::default() });
+                options.push(Options { llm: llm, group: *group, limits, ..Options::default() });
             }
         }
         let microbatches = task.layout.microbatches.min(SHORT * task.layout.ranks * task.layout.chunks);

@@ -5,11 +5,11 @@ use super::error::PlanError;
 use super::layout::{Estimate, Layout};
 use super::memory::{Holding, RankMemory, holdings, rank_memory};
 use super::model::Model;
-use bigmac_schedule::check::validate::{ValidateError, validate};
-use bigmac_schedule::clock::simulate::simulate;
+use bigmac_schedule::simulate;
 use bigmac_schedule::{
     Budget, LlmSchedule, ModuleKind, Options, PerModule, Schedule, ScheduleError, Table, Workload,
 };
+use bigmac_schedule::{ValidateError, validate};
 
 /// A step as it would run.
 #[derive(Clone, Debug)]
@@ -36,9 +36,9 @@ pub struct Step {
 #[derive(Clone, Copy, Debug)]
 pub struct Order {
     /// The schedule.
-    pub schedule: &'static dyn Schedule,
+    pub schedule: &'static Schedule,
     /// The order of the LLM's chunks under it.
-    pub llm: &'static dyn LlmSchedule,
+    pub llm: &'static LlmSchedule,
     /// Microbatches that share a slot, where it isn't the schedule's choice.
     pub group: Option<usize>,
     /// What activations were to stay within.
@@ -96,7 +96,7 @@ impl Step {
 /// [`PlanError::Schedule`] where the schedule doesn't exist for the layout.
 pub fn step(
     estimate: &Estimate<'_>,
-    schedule: &'static dyn Schedule,
+    schedule: &'static Schedule,
     options: &Options,
 ) -> Result<(Step, Table), PlanError> {
     let workload = schedule.workload(&estimate.workload);
@@ -138,7 +138,7 @@ pub fn step(
 
 /// Of schedules that can't trade memory for time, the budget is only checked.
 fn within_budget(
-    schedule: &'static dyn Schedule,
+    schedule: &'static Schedule,
     table: &Table,
     workload: &Workload,
     options: &Options,

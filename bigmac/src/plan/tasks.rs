@@ -7,7 +7,7 @@ use super::memory::llm_holdings;
 use super::request::Request;
 use super::step::after;
 use super::ways::ways_to_save;
-use bigmac_schedule::clock::slots::work_bound;
+use bigmac_schedule::work_bound;
 use bigmac_schedule::{
     Budget, Limits, LlmSchedule, Options, PerModule, Schedule, ScheduleError, UniformCosts, Workload,
     registry,
@@ -16,7 +16,7 @@ use bigmac_schedule::{
 /// A schedule on layouts of the same ranks, chunks and replicas.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Task {
-    pub schedule: &'static dyn Schedule,
+    pub schedule: &'static Schedule,
     pub traits: Traits,
     /// Saving nothing.
     pub layout: Layout,
@@ -37,7 +37,7 @@ pub(super) struct Traits {
 
 impl Traits {
     /// Found out on a small step.
-    fn of(schedule: &dyn Schedule) -> Result<Traits, PlanError> {
+    fn of(schedule: &Schedule) -> Result<Traits, PlanError> {
         let costs = UniformCosts {
             forward: 1.0,
             backward_input: 1.0,
@@ -48,12 +48,12 @@ impl Traits {
         };
         let given = Workload::uniform(2, 1, 6, 2, costs, 0.0)?;
         let workload = schedule.workload(&given);
-        let build = |llm: &'static dyn LlmSchedule, limits| {
+        let build = |llm: &'static LlmSchedule, limits| {
             schedule.build(&workload, &Options { llm, limits, ..Options::default() })
         };
         let nothing = PerModule { encoder: Some(Budget::Microbatches(0.0)), ..PerModule::default() };
         let refused = build(Options::default().llm, Limits { budget: nothing, ..Limits::default() });
-        let mut tables = registry::LLM_SCHEDULES.iter().filter_map(|llm| build(*llm, Limits::default()).ok());
+        let mut tables = registry::LLM_SCHEDULES.iter().filter_map(|llm| build(llm, Limits::default()).ok());
         let first = tables.next();
         Ok(Traits {
             orders: tables.any(|table| Some(&table) != first.as_ref()),
@@ -66,10 +66,10 @@ impl Traits {
 /// All tasks, and why other layouts are none.
 pub(super) fn tasks(request: &Request<'_>, llm: &Llm) -> Result<(Vec<Task>, Vec<String>), PlanError> {
     let (model, devices) = (request.model, request.devices);
-    let traits: Vec<(&'static dyn Schedule, Traits)> = request
+    let traits: Vec<(&'static Schedule, Traits)> = request
         .schedules
         .iter()
-        .map(|schedule| Ok((*schedule, Traits::of(*schedule)?)))
+        .map(|schedule| Ok((*schedule, Traits::of(schedule)?)))
         .collect::<Result<_, PlanError>>()?;
     let all: Vec<usize> = (1..=devices.min(llm.layers)).collect();
     let (mut tasks, mut reasons) = (Vec::new(), Vec::new());
@@ -96,14 +96,14 @@ pub(super) fn tasks(request: &Request<'_>, llm: &Llm) -> Result<(Vec<Task>, Vec<
                         if *chunks > 1 {
                             None
                         } else {
-                            fewer_replicas(request, *schedule, *ranks)?
+                            fewer_replicas(request, schedule, *ranks)?
                         }
                     }
-                    Some(estimate) => Some((estimate.layout, bound(estimate, *schedule))),
+                    Some(estimate) => Some((estimate.layout, bound(estimate, schedule))),
                     None => None,
                 };
                 if let Some((layout, bound)) = found {
-                    tasks.push(Task { schedule: *schedule, traits: *traits, layout, bound });
+                    tasks.push(Task { schedule: schedule, traits: *traits, layout, bound });
                 }
             }
         }
@@ -136,7 +136,7 @@ pub(super) fn even_replicas(request: &Request<'_>, ranks: usize) -> Result<usize
 /// For a schedule that adds ranks to the LLM's: as many pipelines as devices and batch allow.
 fn fewer_replicas(
     request: &Request<'_>,
-    schedule: &dyn Schedule,
+    schedule: &Schedule,
     ranks: usize,
 ) -> Result<Option<(Layout, f64)>, PlanError> {
     for replicas in (1..=request.devices / ranks).rev() {
@@ -154,7 +154,7 @@ fn fewer_replicas(
 
 /// A time that no variant of this layout can beat: that of its work and, where the LLM's chunks stay on their ranks, of what
 /// follows for their sake.
-fn bound(estimate: &Estimate<'_>, schedule: &dyn Schedule) -> f64 {
+fn bound(estimate: &Estimate<'_>, schedule: &Schedule) -> f64 {
     let workload = schedule.workload(&estimate.workload);
     let llm = if workload.chain().is_none() { llm_holdings(estimate) } else { Vec::new() };
     let after = after(estimate.model, estimate.device, &estimate.layout, &llm);

@@ -2,57 +2,13 @@
 
 use std::collections::BTreeMap;
 
-use serde::{Deserialize, Serialize};
+use serde::de::Error;
+use serde::{Deserialize, Deserializer, Serialize};
 
 use super::Spread;
 use crate::execute::{Measured, Program};
 use crate::toml_file::not_negative;
-use bigmac_schedule::{ModuleKind, Op, Rank, Workload};
-
-/// What is done with a unit. A recomputation counts as a forward.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Phase {
-    /// The forward.
-    Forward,
-    /// The whole backward.
-    Backward,
-    /// Gradients of inputs alone.
-    BackwardInput,
-    /// Gradients of weights alone.
-    BackwardWeight,
-}
-
-impl Phase {
-    /// The name in files and reports.
-    pub fn name(self) -> &'static str {
-        match self {
-            Phase::Forward => "forward",
-            Phase::Backward => "backward",
-            Phase::BackwardInput => "backward-input",
-            Phase::BackwardWeight => "backward-weight",
-        }
-    }
-}
-
-impl From<bigmac_schedule::Phase> for Phase {
-    fn from(phase: bigmac_schedule::Phase) -> Self {
-        match phase {
-            bigmac_schedule::Phase::Forward | bigmac_schedule::Phase::Recompute => Phase::Forward,
-            bigmac_schedule::Phase::Backward => Phase::Backward,
-            bigmac_schedule::Phase::BackwardInput => Phase::BackwardInput,
-            bigmac_schedule::Phase::BackwardWeight => Phase::BackwardWeight,
-        }
-    }
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-enum Module {
-    Encoder,
-    Llm,
-    Generator,
-}
+use bigmac_schedule::{ModuleKind, Op, Phase, Rank, Workload};
 
 /// Times of a module's chunk on one unit (a microbatch, or an encoder or generator item) in a phase. What a unit of
 /// `g` billion operations (as [`CostModel`](crate::execute::CostModel) counts its forward) takes is
@@ -60,8 +16,9 @@ enum Module {
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct UnitTimes {
-    module: Module,
+    module: ModuleKind,
     chunk: usize,
+    #[serde(deserialize_with = "measured")]
     phase: Phase,
     /// Measurements.
     pub count: usize,
@@ -78,18 +35,23 @@ pub struct UnitTimes {
     pub seconds: Spread,
 }
 
+/// A phase that has times of its own: a recomputation counts as a forward.
+fn measured<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Phase, D::Error> {
+    match Phase::deserialize(deserializer)? {
+        Phase::Recompute => {
+            Err(D::Error::custom("a recomputation has no times of its own: expected 'forward'"))
+        }
+        phase => Ok(phase),
+    }
+}
+
 /// A module, a chunk of it, and what is done.
 pub(super) type Key = (ModuleKind, usize, Phase);
 
 impl UnitTimes {
     /// What was measured.
     pub fn key(&self) -> (ModuleKind, usize, Phase) {
-        let module = match self.module {
-            Module::Encoder => ModuleKind::Encoder,
-            Module::Llm => ModuleKind::Llm,
-            Module::Generator => ModuleKind::Generator,
-        };
-        (module, self.chunk, self.phase)
+        (self.module, self.chunk, self.phase)
     }
 }
 
@@ -122,8 +84,9 @@ impl Samples {
     fn add(&mut self, op: &Op, seconds: f64, gops: &Workload) {
         let Op::Compute { module, phase, .. } = op else { return };
         let units = op.units().count().max(1) as f64;
-        let gop: f64 = op.units().map(|unit| gops.unit_cost(unit, bigmac_schedule::Phase::Forward)).sum();
-        let key = (module.kind(), module.chunk().0, Phase::from(*phase));
+        let gop: f64 = op.units().map(|unit| gops.unit_cost(unit, Phase::Forward)).sum();
+        let phase = if *phase == Phase::Recompute { Phase::Forward } else { *phase };
+        let key = (module.kind(), module.chunk().0, phase);
         self.0.entry(key).or_default().push(Sample { gop: gop / units, seconds: seconds.max(0.0) / units });
     }
 
@@ -158,18 +121,13 @@ fn fit((module, chunk, phase): Key, samples: &[Sample]) -> Option<UnitTimes> {
     });
     let (fixed, per_gop) =
         line.filter(|(fixed, slope)| *fixed >= 0.0 && *slope >= 0.0).unwrap_or(through_origin);
-    let module = match module {
-        ModuleKind::Encoder => Module::Encoder,
-        ModuleKind::Llm => Module::Llm,
-        ModuleKind::Generator => Module::Generator,
-    };
     Some(UnitTimes { module, chunk, phase, count: samples.len(), gop, fixed, per_gop, seconds })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use bigmac_schedule::check::lower::lower;
+    use bigmac_schedule::lower;
     use bigmac_schedule::{Options, UniformCosts, registry};
 
     const KEY: Key = (ModuleKind::Llm, 1, Phase::Backward);

@@ -5,9 +5,9 @@ use crate::data::DataError;
 use crate::execute::ExecuteError;
 use crate::profile::ProfileError;
 use bigmac_comm::{CommError, RankError, RankFailure};
+use bigmac_schedule::BudgetError;
 use bigmac_schedule::ScheduleError;
-use bigmac_schedule::check::budget::BudgetError;
-use bigmac_schedule::check::validate::ValidateError;
+use bigmac_schedule::ValidateError;
 use std::path::PathBuf;
 
 /// Why a run ended, or never began.

@@ -4,10 +4,10 @@ use super::TrainError;
 use crate::config::Pipeline;
 use crate::data::StepPlan;
 use crate::execute::{CostModel, Program};
-use bigmac_schedule::check::budget::module_budgets;
+use bigmac_schedule::module_budgets;
 use bigmac_schedule::{
-    Budget, Chain, Limits, Microbatch, ModuleKind, Options, PerModule, Rank, Workload, check::lower::lower,
-    check::validate::validate, registry,
+    Budget, Chain, Limits, Microbatch, ModuleKind, Options, PerModule, Rank, Workload, lower, registry,
+    validate,
 };
 use std::collections::BTreeMap;
 

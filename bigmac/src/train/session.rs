@@ -97,7 +97,7 @@ pub fn open_gpu(device: &str) -> Result<Option<Gpu>, TrainError> {
 }
 
 /// Checks that the schedule takes the pipeline's order and number of LLM chunks, by building it for a step of its own.
-fn check_schedule(schedule: &dyn Schedule, pipeline: &Pipeline) -> Result<(), TrainError> {
+fn check_schedule(schedule: &Schedule, pipeline: &Pipeline) -> Result<(), TrainError> {
     let one = UniformCosts { forward: 1.0, ..UniformCosts::default() };
     let workload = Workload::uniform(pipeline.ranks, pipeline.chunks, 1, 1, one, 0.0);
     let workload = schedule.workload(&workload.map_err(ExecuteError::from)?);

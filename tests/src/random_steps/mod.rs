@@ -45,7 +45,7 @@ pub struct Case {
     /// Of the step.
     pub evenness: Evenness,
     /// Of the whole step.
-    pub schedule: &'static dyn Schedule,
+    pub schedule: &'static Schedule,
     /// What it was built with, the order of the LLM's chunks included.
     pub options: Options,
     /// The step as drawn.

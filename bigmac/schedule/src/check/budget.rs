@@ -5,11 +5,11 @@ use std::str::FromStr;
 
 use thiserror::Error;
 
-use crate::step::per_module::PerModule;
-use crate::step::table::ModuleKind;
+use crate::names::UnknownName;
+use crate::step::{ModuleKind, PerModule};
 
 /// The most activations that a module may hold on a rank.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, PartialOrd)]
 pub enum Budget {
     /// In microbatches, parts of one included.
     Microbatches(f64),
@@ -17,35 +17,33 @@ pub enum Budget {
     Bytes(u64),
 }
 
-/// Text that is no budget.
+/// Text that is not a budget.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[allow(missing_docs)]
 pub enum BudgetError {
-    /// No size.
     #[error(
-        "`{given}` is no budget: write a number and its unit, microbatches as in `2mb` or bytes as in `512MiB` (B, KiB, MiB, GiB)"
+        "'{given}' is not a valid budget: expected a number and its unit, microbatches as in '2mb' or bytes as in \
+         '512MiB' (B, KiB, MiB, GiB)"
     )]
-    Size {
-        /// What was given.
-        given: String,
-    },
-    /// A size of nothing.
-    #[error("`{given}` is no MODULE=SIZE, such as encoder=2mb or llm=512MiB")]
-    NoModule {
-        /// What was given.
-        given: String,
-    },
-    /// A module that there isn't.
-    #[error("there is no module `{given}`; there are encoder, llm, generator")]
-    UnknownModule {
-        /// What was given.
-        given: String,
-    },
-    /// Two sizes for one module.
+    Size { given: String },
+    #[error("expected MODULE=SIZE, such as encoder=2mb or llm=512MiB, got '{given}'")]
+    NoModule { given: String },
+    #[error(transparent)]
+    Module(#[from] UnknownName),
     #[error("{module} is given twice")]
-    Twice {
-        /// Which.
-        module: ModuleKind,
-    },
+    Twice { module: ModuleKind },
+}
+
+/// A budget in bytes of a module whose size is not known.
+#[derive(Clone, Copy, Debug, PartialEq, Error)]
+#[error(
+    "the {module} budget of {budget} is in bytes, but what a microbatch of the {module} saves is not known: give the \
+     budget in microbatches (as in '2mb'), or the bytes of a microbatch"
+)]
+#[allow(missing_docs)]
+pub struct UnknownSize {
+    pub module: ModuleKind,
+    pub budget: Budget,
 }
 
 /// A module's budget, written as in `encoder=2mb`.
@@ -55,9 +53,7 @@ pub enum BudgetError {
 pub fn module_budget(text: &str) -> Result<(ModuleKind, Budget), BudgetError> {
     let missing = || BudgetError::NoModule { given: text.to_owned() };
     let (name, size) = text.split_once('=').ok_or_else(missing)?;
-    let kind = ModuleKind::ALL.into_iter().find(|kind| kind.name() == name.trim());
-    let kind = kind.ok_or_else(|| BudgetError::UnknownModule { given: name.trim().to_owned() })?;
-    Ok((kind, size.trim().parse()?))
+    Ok((name.trim().parse()?, size.trim().parse()?))
 }
 
 /// Budgets of several modules, written as in `encoder=2mb,llm=512MiB`; none where the text is empty.
@@ -73,6 +69,18 @@ pub fn module_budgets(text: &str) -> Result<PerModule<Option<Budget>>, BudgetErr
         }
     }
     Ok(budgets)
+}
+
+impl Budget {
+    /// Whether activations that peak at this go over the budget; both are in one unit.
+    pub(crate) fn is_exceeded_by(self, peak: Budget) -> bool {
+        match (self, peak) {
+            // As exact as peaks are counted.
+            (Budget::Microbatches(most), Budget::Microbatches(peak)) => peak > most + 1e-9,
+            (Budget::Bytes(most), Budget::Bytes(peak)) => peak > most,
+            _ => false,
+        }
+    }
 }
 
 const BYTES: [(&str, f64); 4] = [("GiB", 1073741824.0), ("MiB", 1048576.0), ("KiB", 1024.0), ("B", 1.0)];
@@ -117,4 +125,20 @@ pub struct Limits {
     /// Bytes that one whole microbatch of each module saves on a rank (of the LLM: of all chunks of a stage). Budgets
     /// in bytes need it.
     pub microbatch_bytes: PerModule<Option<u64>>,
+}
+
+impl Limits {
+    /// So many microbatches of a module, in the unit of its budget.
+    pub(crate) fn in_unit_of(
+        &self,
+        budget: Budget,
+        module: ModuleKind,
+        count: f64,
+    ) -> Result<Budget, UnknownSize> {
+        match (budget, self.microbatch_bytes[module]) {
+            (Budget::Microbatches(_), _) => Ok(Budget::Microbatches(count)),
+            (Budget::Bytes(_), Some(size)) => Ok(Budget::Bytes((count * size as f64).round() as u64)),
+            (Budget::Bytes(_), None) => Err(UnknownSize { module, budget }),
+        }
+    }
 }

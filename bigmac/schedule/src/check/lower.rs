@@ -1,9 +1,7 @@
 //! Adds the communication: a `Send` and a `Recv` for every value that is made on one rank and read on another.
 
-use crate::clock::simulate::{SimulateError, Simulation, simulate};
-use crate::step::dataflow::readers;
-use crate::step::table::{Op, Rank, Table};
-use crate::step::workload::Workload;
+use crate::clock::{SimulateError, Span, simulate};
+use crate::step::{Op, Rank, Table, Workload, readers};
 
 /// A place in one order of everything that happens on all ranks: time, then the number in the simulation's sequence,
 /// then 0 for the op itself and 1 + i for the transfer of the i-th value it makes.
@@ -40,7 +38,8 @@ pub fn lower(table: &Table, workload: &Workload) -> Result<Table, SimulateError>
         table.ranks.iter().map(|ops| Vec::with_capacity(ops.len())).collect();
     for (rank, ops) in table.ranks.iter().enumerate() {
         for (index, op) in ops.iter().enumerate() {
-            let (start, end, sequence) = when(&simulation, rank, index);
+            let Span { start, end } = simulation.spans[rank][index];
+            let sequence = simulation.sequence[rank][index];
             events[rank].push((Moment { time: start, sequence, part: 0 }, op.clone()));
             let mut part = 0;
             op.for_each_produced(workload, |value| {
@@ -59,9 +58,4 @@ pub fn lower(table: &Table, workload: &Workload) -> Result<Table, SimulateError>
         events.into_iter().map(|(_, op)| op).collect()
     });
     Ok(Table { ranks: ranks.collect() })
-}
-
-fn when(simulation: &Simulation, rank: usize, index: usize) -> (f64, f64, usize) {
-    let span = simulation.spans[rank][index];
-    (span.start, span.end, simulation.sequence[rank][index])
 }

@@ -10,11 +10,8 @@ use std::fmt;
 
 use thiserror::Error;
 
-use crate::check::memory::{self};
-use crate::step::dataflow::readers;
-use crate::step::per_module::PerModule;
-use crate::step::table::{Op, Rank, Table, Unit, Value};
-use crate::step::workload::Workload;
+use crate::clock::memory;
+use crate::step::{Chunk, Module, Op, PerModule, Phase, Rank, Table, Unit, Value, Work, Workload, readers};
 
 /// When an op runs.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -23,6 +20,14 @@ pub struct Span {
     pub start: f64,
     /// When it ends.
     pub end: f64,
+}
+
+/// An op of the LLM on the clock, with its place in [`Simulation::sequence`].
+#[derive(Clone, Copy)]
+pub(crate) struct ChunkRun {
+    pub start: f64,
+    pub end: f64,
+    pub sequence: usize,
 }
 
 /// What a table does on the clock.
@@ -56,6 +61,28 @@ impl Simulation {
     pub fn utilization(&self) -> f64 {
         let total = self.time() * self.busy.len() as f64;
         if total > 0.0 { self.busy.iter().sum::<f64>() / total } else { 1.0 }
+    }
+
+    /// By microbatch: when a chunk of the LLM runs its forward, or its backward (its input gradients where that is
+    /// split).
+    pub(crate) fn runs(
+        &self,
+        table: &Table,
+        chunk: Chunk,
+        phase: Phase,
+        workload: &Workload,
+    ) -> Vec<Option<ChunkRun>> {
+        let mut runs = vec![None; workload.len()];
+        let ops = table.ranks.iter().flatten();
+        let timed = ops.zip(self.spans.iter().flatten()).zip(self.sequence.iter().flatten());
+        for ((op, Span { start, end }), sequence) in timed {
+            let Op::Compute { module, phase: of, work: Work::Microbatch(microbatch) } = op else { continue };
+            let asked = *of == phase || (phase, *of) == (Phase::Backward, Phase::BackwardInput);
+            if asked && *module == Module::Llm(chunk) {
+                runs[microbatch.0] = Some(ChunkRun { start: *start, end: *end, sequence: *sequence });
+            }
+        }
+        runs
     }
 
     /// Memory over time: for each rank the moments at which live activations change, and how many microbatches of
@@ -145,7 +172,7 @@ pub(crate) fn list(frontier: &[Blocked]) -> String {
     frontier.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
 }
 
-/// Runs a table on the clock. Tables that [`validate`](crate::check::validate::validate) accepts always run to their end.
+/// Runs a table on the clock. Tables that [`validate`](crate::validate) accepts always run to their end.
 ///
 /// # Errors
 /// Where the table is for another number of ranks, or ranks wait for each other.

@@ -1,37 +1,30 @@
 //! GPipe (Huang et al., arXiv 1811.06965): all forwards, then all backwards.
 
 use crate::api::{LlmOptions, LlmSchedule, ScheduleError};
-use crate::step::table::{Chunk, Microbatch, ModuleKind, Op, Phase, Table};
-use crate::step::workload::Workload;
+use crate::step::{Chunk, Microbatch, ModuleKind, Op, Phase, Table, Workload};
 
 /// Every rank runs all microbatches forward through its first chunk, then through its next, and backward in the order
 /// of the chunks turned round (with several chunks: breadth-first, Lamy-Poirier, arXiv 2211.05953). All N microbatches
 /// are live at once; equal stages take N R + (p - 1) R / v with R = F + B + W and N >= p. As every forward runs ahead
 /// as it is, `extra_warmup` changes nothing; nor does `group`.
-#[derive(Debug)]
-pub struct GPipe;
+pub(crate) const GPIPE: LlmSchedule = LlmSchedule {
+    name: "gpipe",
+    summary: "all forwards, then all backwards; N microbatches live",
+    interleaves: true,
+    build,
+};
 
-impl LlmSchedule for GPipe {
-    fn name(&self) -> &'static str {
-        "gpipe"
-    }
-
-    fn summary(&self) -> &'static str {
-        "all forwards, then all backwards; N microbatches live"
-    }
-
-    fn build(&self, workload: &Workload, _options: LlmOptions) -> Result<Table, ScheduleError> {
-        let ranks = (0..workload.ranks()).map(|rank| {
-            let chunks = (rank..workload.chunks()).step_by(workload.ranks()).map(Chunk);
-            let learns = |microbatch: &Microbatch| workload.has_backward(ModuleKind::Llm, *microbatch);
-            let forwards = chunks
-                .clone()
-                .flat_map(|chunk| workload.microbatches().map(move |m| Op::llm(chunk, Phase::Forward, m)));
-            let backwards = chunks.rev().flat_map(|chunk| {
-                workload.microbatches().filter(learns).map(move |m| Op::llm(chunk, Phase::Backward, m))
-            });
-            forwards.chain(backwards).collect()
+fn build(workload: &Workload, _options: LlmOptions) -> Result<Table, ScheduleError> {
+    let ranks = (0..workload.ranks()).map(|rank| {
+        let chunks = (rank..workload.chunks()).step_by(workload.ranks()).map(Chunk);
+        let learns = |microbatch: &Microbatch| workload.has_backward(ModuleKind::Llm, *microbatch);
+        let forwards = chunks
+            .clone()
+            .flat_map(|chunk| workload.microbatches().map(move |m| Op::llm(chunk, Phase::Forward, m)));
+        let backwards = chunks.rev().flat_map(|chunk| {
+            workload.microbatches().filter(learns).map(move |m| Op::llm(chunk, Phase::Backward, m))
         });
-        Ok(Table { ranks: ranks.collect() })
-    }
+        forwards.chain(backwards).collect()
+    });
+    Ok(Table { ranks: ranks.collect() })
 }

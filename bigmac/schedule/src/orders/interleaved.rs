@@ -1,41 +1,34 @@
 //! Interleaved 1F1B (Megatron-LM; Narayanan et al., arXiv 2104.04473, section 2.2): several chunks per rank, so that
 //! the pipeline fills and drains in steps of a chunk.
 
-use super::OneFOneB;
+use super::ONE_F_ONE_B;
 use crate::api::{LlmOptions, LlmSchedule, ScheduleError};
-use crate::step::table::{Chunk, Microbatch, ModuleKind, Op, Phase, Table};
-use crate::step::workload::Workload;
+use crate::step::{Chunk, Microbatch, ModuleKind, Op, Phase, Table, Workload, even_ranges};
 
 /// With v chunks per rank and groups of g microbatches, a rank runs a group through its first chunk, then through its
 /// next, and so on, backward through the chunks turned round. Stage `s` runs `2 (p - s - 1) + (v - 1) g` chunk forwards
 /// ahead, then a forward and a backward in turns: at most `[2 (p - 1 - s) + (v - 1) g + 1] / v` microbatches are live, and
-/// equal stages take N R + (p - 1) R / v with R = F + B + W and N >= p. One chunk per rank is [`OneFOneB`].
+/// equal stages take N R + (p - 1) R / v with R = F + B + W and N >= p. One chunk per rank is [`ONE_F_ONE_B`].
 ///
 /// Megatron-LM asks for groups of at least p microbatches, the last one included: a smaller one comes round to a rank's
 /// next chunk before that can run. So without [`LlmOptions::group`] the microbatches are divided as evenly as they allow
 /// into the most groups of at least p, which are groups of p where N is a multiple of it. With it, groups have just that
 /// size, the last one what is left, and any size runs ([`Lists`]), if slowly below p.
-#[derive(Debug)]
-pub struct Interleaved;
+pub(crate) const INTERLEAVED: LlmSchedule = LlmSchedule {
+    name: "interleaved",
+    summary: "1F1B over v chunks per rank; a v-th of its bubble",
+    interleaves: true,
+    build,
+};
 
-impl LlmSchedule for Interleaved {
-    fn name(&self) -> &'static str {
-        "interleaved"
+fn build(workload: &Workload, options: LlmOptions) -> Result<Table, ScheduleError> {
+    if workload.chunks_per_rank() == 1 {
+        return ONE_F_ONE_B.build(workload, options);
     }
-
-    fn summary(&self) -> &'static str {
-        "1F1B over v chunks per rank; a v-th of its bubble"
+    if options.group == Some(0) {
+        return Err(ScheduleError::Group { of: "LLM " });
     }
-
-    fn build(&self, workload: &Workload, options: LlmOptions) -> Result<Table, ScheduleError> {
-        if workload.chunks_per_rank() == 1 {
-            return OneFOneB.build(workload, options);
-        }
-        if options.group == Some(0) {
-            return Err(ScheduleError::LlmGroup);
-        }
-        Ok(Lists::new(workload, options).run())
-    }
+    Ok(Lists::new(workload, options).run())
 }
 
 /// The sizes of the groups.
@@ -44,7 +37,7 @@ fn groups(n: usize, p: usize, group: Option<usize>) -> Vec<usize> {
         Some(group) => (0..n).step_by(group).map(|start| group.min(n - start)).collect(),
         None => {
             let count = (n / p).max(1);
-            (0..count).map(|index| n / count + usize::from(index < n % count)).collect()
+            even_ranges(n, count).into_iter().map(|range| range.len()).collect()
         }
     }
 }
@@ -73,17 +66,18 @@ struct Lists<'a> {
     workload: &'a Workload,
     /// Chunk forwards that the last rank runs ahead.
     warmup: usize,
-    forwards: Vec<Turn>,
-    backwards: Vec<Turn>,
-    done: Vec<Done>,
+    /// By [`Way`].
+    orders: [Vec<Turn>; 2],
+    /// By rank and [`Way`]: how far the rank is.
+    done: Vec<[usize; 2]>,
     table: Table,
 }
 
-/// How far a rank is.
-#[derive(Clone, Copy, Default)]
-struct Done {
-    forwards: usize,
-    backwards: usize,
+/// Which of the two orders.
+#[derive(Clone, Copy, PartialEq)]
+enum Way {
+    Forward,
+    Backward,
 }
 
 impl<'a> Lists<'a> {
@@ -94,9 +88,8 @@ impl<'a> Lists<'a> {
         Lists {
             workload,
             warmup: (v - 1) * group + options.extra_warmup,
-            forwards: order(&groups, v, 0..v),
-            backwards: order(&groups, v, (0..v).rev()),
-            done: vec![Done::default(); p],
+            orders: [order(&groups, v, 0..v), order(&groups, v, (0..v).rev())],
+            done: vec![[0; 2]; p],
             table: Table::empty(p),
         }
     }
@@ -109,57 +102,41 @@ impl<'a> Lists<'a> {
                     moved = true;
                 }
             }
-            let mut try_all = |phase| (0..self.done.len()).any(|rank| self.step(rank, phase));
-            if !moved && !try_all(Phase::Backward) && !try_all(Phase::Forward) {
+            let mut try_all = |way| (0..self.done.len()).any(|rank| self.step(rank, way));
+            if !moved && !try_all(Way::Backward) && !try_all(Way::Forward) {
                 return self.table;
             }
         }
     }
 
     /// What Megatron's rule says the rank runs next.
-    fn wanted(&self, rank: usize) -> Phase {
+    fn wanted(&self, rank: usize) -> Way {
         let ahead = 2 * (self.done.len() - rank - 1) + self.warmup;
-        let Done { forwards, backwards } = self.done[rank];
-        if forwards < self.forwards.len() && forwards <= ahead + backwards {
-            Phase::Forward
-        } else {
-            Phase::Backward
-        }
+        let [forwards, backwards] = self.done[rank];
+        let forward = forwards < self.orders[Way::Forward as usize].len() && forwards <= ahead + backwards;
+        if forward { Way::Forward } else { Way::Backward }
     }
 
     /// Adds the rank's next op of this kind to its list; false where what it reads has not been made.
-    fn step(&mut self, rank: usize, phase: Phase) -> bool {
-        let last = self.done.len() - 1;
-        let done = self.done[rank];
+    fn step(&mut self, rank: usize, way: Way) -> bool {
+        let (last, top) = (self.done.len() - 1, self.workload.chunks_per_rank() - 1);
+        let made = |rank: usize| self.done[rank][way as usize];
+        let Some(turn) = self.orders[way as usize].get(made(rank)).copied() else { return false };
         // A chunk's neighbour is on the next rank; over the edge, one place further on the rank at the other end.
-        let (turn, ready) = match phase {
-            Phase::Forward => {
-                let Some(turn) = self.forwards.get(done.forwards) else { return false };
-                let ready = match rank {
-                    0 => turn.local == 0 || self.done[last].forwards + turn.group > done.forwards,
-                    _ => self.done[rank - 1].forwards > done.forwards,
-                };
-                (*turn, ready)
-            }
-            _ => {
-                let Some(turn) = self.backwards.get(done.backwards) else { return false };
-                let top = turn.local + 1 == self.workload.chunks_per_rank();
-                let ready = if rank == last {
-                    top || self.done[0].backwards + turn.group > done.backwards
-                } else {
-                    self.done[rank + 1].backwards > done.backwards
-                };
-                (*turn, ready && done.forwards > turn.forward)
-            }
+        let (edge, other_end, neighbour, starts) = match way {
+            Way::Forward => (0, last, rank.saturating_sub(1), turn.local == 0),
+            Way::Backward => (last, 0, rank + 1, turn.local == top),
         };
-        if !ready {
+        let ready = match rank == edge {
+            true => starts || made(other_end) + turn.group > made(rank),
+            false => made(neighbour) > made(rank),
+        };
+        if !ready || (way == Way::Backward && self.done[rank][Way::Forward as usize] <= turn.forward) {
             return false;
         }
-        match phase {
-            Phase::Forward => self.done[rank].forwards += 1,
-            _ => self.done[rank].backwards += 1,
-        }
-        if phase == Phase::Forward || self.workload.has_backward(ModuleKind::Llm, turn.microbatch) {
+        self.done[rank][way as usize] += 1;
+        if way == Way::Forward || self.workload.has_backward(ModuleKind::Llm, turn.microbatch) {
+            let phase = if way == Way::Forward { Phase::Forward } else { Phase::Backward };
             let chunk = Chunk(turn.local * self.done.len() + rank);
             self.table.ranks[rank].push(Op::llm(chunk, phase, turn.microbatch));
         }

@@ -3,23 +3,9 @@
 mod gpipe;
 mod interleaved;
 mod one_f_one_b;
-mod split;
-mod zb_h1;
-mod zb_h2;
+mod zero_bubble;
 
-pub(crate) use gpipe::GPipe;
-pub(crate) use interleaved::Interleaved;
-pub(crate) use one_f_one_b::OneFOneB;
-pub(crate) use zb_h1::ZbH1;
-pub(crate) use zb_h2::ZbH2;
-
-use crate::api::ScheduleError;
-use crate::step::workload::Workload;
-
-/// Refuses several chunks per rank for an order that runs one.
-fn one_chunk(workload: &Workload, schedule: &'static str) -> Result<(), ScheduleError> {
-    match workload.chunks_per_rank() {
-        1 => Ok(()),
-        chunks => Err(ScheduleError::Chunks { schedule, chunks }),
-    }
-}
+pub(crate) use gpipe::GPIPE;
+pub(crate) use interleaved::INTERLEAVED;
+pub(crate) use one_f_one_b::ONE_F_ONE_B;
+pub(crate) use zero_bubble::{ZB_H1, ZB_H2};

@@ -1,43 +1,33 @@
 //! 1F1B (PipeDream-Flush; Narayanan et al., arXiv 2104.04473): as few forwards ahead as keep the pipeline full.
 
-use super::one_chunk;
 use crate::api::{LlmOptions, LlmSchedule, ScheduleError};
-use crate::step::table::{Chunk, Microbatch, ModuleKind, Op, Phase, Table};
-use crate::step::workload::Workload;
+use crate::step::{Chunk, Microbatch, ModuleKind, Op, Phase, Table, Workload};
 
 /// Stage `s` of `p` runs `min(p - s - 1, N)` forwards, then pairs of a forward and a backward, then the backwards that
 /// are left: at most `p - s` microbatches are live, and equal stages take (N + p - 1)(F + B + W).
-#[derive(Debug)]
-pub struct OneFOneB;
+pub(crate) const ONE_F_ONE_B: LlmSchedule = LlmSchedule {
+    name: "1f1b",
+    summary: "one forward, one backward; p - s microbatches live on stage s",
+    interleaves: false,
+    build,
+};
 
-impl LlmSchedule for OneFOneB {
-    fn name(&self) -> &'static str {
-        "1f1b"
-    }
-
-    fn summary(&self) -> &'static str {
-        "one forward, one backward; p - s microbatches live on stage s"
-    }
-
-    fn build(&self, workload: &Workload, options: LlmOptions) -> Result<Table, ScheduleError> {
-        one_chunk(workload, self.name())?;
-        let n = workload.len();
-        let ranks = (0..workload.ranks()).map(|stage| {
-            let warmup = (workload.ranks() - stage - 1 + options.extra_warmup).min(n);
-            let forward = |m: usize| Some((Phase::Forward, m));
-            let backward = |m: usize| {
-                workload.has_backward(ModuleKind::Llm, Microbatch(m)).then_some((Phase::Backward, m))
-            };
-            let ahead = (0..warmup).map(forward);
-            let pairs = (warmup..n).flat_map(|m| [forward(m), backward(m - warmup)]);
-            let rest = (n - warmup..n).map(backward);
-            ahead
-                .chain(pairs)
-                .chain(rest)
-                .flatten()
-                .map(|(phase, m)| Op::llm(Chunk(stage), phase, Microbatch(m)))
-                .collect()
-        });
-        Ok(Table { ranks: ranks.collect() })
-    }
+fn build(workload: &Workload, options: LlmOptions) -> Result<Table, ScheduleError> {
+    let n = workload.len();
+    let ranks = (0..workload.ranks()).map(|stage| {
+        let warmup = (workload.ranks() - stage - 1 + options.extra_warmup).min(n);
+        let forward = |m: usize| Some((Phase::Forward, m));
+        let backward =
+            |m: usize| workload.has_backward(ModuleKind::Llm, Microbatch(m)).then_some((Phase::Backward, m));
+        let ahead = (0..warmup).map(forward);
+        let pairs = (warmup..n).flat_map(|m| [forward(m), backward(m - warmup)]);
+        let rest = (n - warmup..n).map(backward);
+        ahead
+            .chain(pairs)
+            .chain(rest)
+            .flatten()
+            .map(|(phase, m)| Op::llm(Chunk(stage), phase, Microbatch(m)))
+            .collect()
+    });
+    Ok(Table { ranks: ranks.collect() })
 }

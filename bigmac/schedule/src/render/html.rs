@@ -7,12 +7,12 @@ use std::hash::Hash;
 
 use serde_json::{Value, json};
 
+use super::Timeline;
 use super::memory::{Peaks, STACK};
-use super::palette::{INKS, Style, legend, memory_fills, occurring, style_of};
+use super::palette::{INKS, Style, legend, memory_fills, occurring};
 use super::svg::escape;
-use super::words::{amount, computation, duration, microbatches, module_name, work};
-use super::{Bar, MemoryUnit, TimeUnit, Timeline};
-use crate::step::table::{ModuleKind, Op, Phase};
+use super::words::{amount, computation, duration, microbatches, work_of};
+use crate::step::{ModuleKind, Op, Phase};
 
 const CSS: &str = include_str!("page/timeline.css");
 const SCRIPTS: [&str; 4] = [
@@ -100,7 +100,7 @@ fn figures(page: &mut String, timeline: &Timeline) {
     let modules: &[ModuleKind] = if timeline.memory.is_empty() { &[] } else { &ModuleKind::ALL };
     page.push_str("<details><summary>Figures per rank</summary><table>\n<tr><th>rank</th><th>ops</th><th>computes</th><th>busy</th>");
     for kind in modules {
-        let _ = write!(page, "<th>most {} activations</th>", module_name(*kind));
+        let _ = write!(page, "<th>most {} activations</th>", kind.words());
     }
     page.push_str("</tr>\n");
     for (rank, bars) in timeline.ranks.iter().enumerate() {
@@ -126,7 +126,7 @@ fn figures(page: &mut String, timeline: &Timeline) {
 fn data(timelines: &[Timeline], styles: &[&Style]) -> Value {
     let modules = STACK.map(|kind| {
         let [fill, edge] = memory_fills(kind);
-        json!({ "name": module_name(kind), "key": kind.name(), "fill": fill, "edge": edge })
+        json!({ "name": kind.words(), "key": kind.name(), "fill": fill, "edge": edge })
     });
     let peaks = Peaks::of(timelines);
     json!({
@@ -172,35 +172,21 @@ fn columns(timeline: &Timeline, styles: &[&Style], peaks: Peaks) -> Value {
     let round = Rounding::to(timeline.end());
     let mut ranks = Vec::with_capacity(timeline.ranks.len());
     for bars in &timeline.ranks {
-        let drawn: Vec<(&Bar, usize)> = bars
-            .iter()
-            .filter(|bar| bar.end > bar.start)
-            .filter_map(|bar| {
-                let style = style_of(&bar.op)?;
-                Some((bar, styles.iter().position(|other| other.class == style.class)?))
-            })
-            .collect();
-        let kind: Vec<usize> = drawn
-            .iter()
-            .filter_map(|(bar, style)| {
-                let Op::Compute { module, phase, .. } = bar.op else { return None };
-                Some(kinds.number((module, phase), || json!([computation(module, phase), style])))
-            })
-            .collect();
-        let work: Vec<usize> = drawn
-            .iter()
-            .map(|(bar, _)| {
-                let words = work(&bar.op);
-                works.number(words.clone(), || json!([words, microbatches(&bar.op)]))
-            })
-            .collect();
-        ranks.push(json!({
-            "start": drawn.iter().map(|(bar, _)| round.apply(bar.start)).collect::<Vec<_>>(),
-            "end": drawn.iter().map(|(bar, _)| round.apply(bar.end)).collect::<Vec<_>>(),
-            "kind": kind,
-            "work": work,
-            "bytes": drawn.iter().map(|(bar, _)| bar.bytes).collect::<Option<Vec<_>>>(),
-        }));
+        let (mut start, mut end, mut bytes) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut kind, mut work) = (Vec::new(), Vec::new());
+        for bar in bars.iter().filter(|bar| bar.end > bar.start) {
+            let Op::Compute { module, phase, .. } = bar.op else { continue };
+            let is_style = |style: &&Style| (style.kind, style.phase) == (module.kind(), phase);
+            let Some(style) = styles.iter().position(is_style) else { continue };
+            start.push(round.apply(bar.start));
+            end.push(round.apply(bar.end));
+            kind.push(kinds.number((module, phase), || json!([computation(module, phase), style])));
+            let words = work_of(&bar.op);
+            work.push(works.number(words.clone(), || json!([words, microbatches(&bar.op)])));
+            bytes.push(bar.bytes);
+        }
+        let bytes: Option<Vec<u64>> = bytes.into_iter().collect();
+        ranks.push(json!({ "start": start, "end": end, "kind": kind, "work": work, "bytes": bytes }));
     }
     let level = Rounding::to(peaks.get(timeline.memory_unit));
     let memory = timeline.memory.iter().map(|points| {
@@ -210,19 +196,13 @@ fn columns(timeline: &Timeline, styles: &[&Style], peaks: Peaks) -> Value {
     });
     json!({
         "title": timeline.title,
-        "unit": match timeline.unit {
-            TimeUnit::Cost => "cost",
-            TimeUnit::Seconds => "seconds",
-        },
+        "unit": timeline.unit.name(),
         "end": timeline.end(),
         "kinds": kinds.words,
         "works": works.words,
         "ranks": ranks,
         "memory": memory.collect::<Vec<_>>(),
-        "memoryUnit": match timeline.memory_unit {
-            MemoryUnit::Microbatches => "microbatches",
-            MemoryUnit::Bytes => "bytes",
-        },
+        "memoryUnit": timeline.memory_unit.name(),
         "memoryPeak": peaks.get(timeline.memory_unit),
     })
 }

@@ -6,8 +6,7 @@ use std::collections::HashSet;
 use std::fmt::Write;
 
 use super::Timeline;
-use super::words::module_name;
-use crate::step::table::{ModuleKind, Op, Phase};
+use crate::step::{ModuleKind, Op, Phase};
 
 /// Ink on light fills, and on dark ones.
 pub(super) const INKS: [&str; 2] = ["#111827", "#ffffff"];
@@ -83,8 +82,8 @@ pub(super) fn legend(styles: &[&'static Style]) -> Vec<(&'static Style, String)>
     for style in styles {
         let alike = |other: &Style| (other.fill, other.hatched()) == (style.fill, style.hatched());
         match entries.iter_mut().find(|(other, _)| alike(other)) {
-            Some((_, name)) => *name = format!("{name}, {}", style.phase.name()),
-            None => entries.push((style, format!("{} {}", module_name(style.kind), style.phase.name()))),
+            Some((_, name)) => *name = format!("{name}, {}", style.phase.words()),
+            None => entries.push((style, format!("{} {}", style.kind.words(), style.phase.words()))),
         }
     }
     entries

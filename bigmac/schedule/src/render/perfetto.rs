@@ -4,7 +4,7 @@
 use serde_json::{Value, json};
 
 use super::words::describe;
-use super::{MemoryUnit, TimeUnit, Timeline};
+use super::{TimeUnit, Timeline};
 
 /// Draws timelines as processes of one trace.
 pub fn perfetto(timelines: &[Timeline]) -> String {
@@ -29,10 +29,7 @@ pub fn perfetto(timelines: &[Timeline]) -> String {
                 })
             }));
         }
-        let unit = match timeline.memory_unit {
-            MemoryUnit::Microbatches => "microbatches",
-            MemoryUnit::Bytes => "bytes",
-        };
+        let unit = timeline.memory_unit.name();
         for (rank, points) in timeline.memory.iter().enumerate() {
             events.extend(points.iter().map(|(time, live)| {
                 json!({

@@ -5,9 +5,9 @@ use std::fmt::Write;
 
 use super::memory::{Peaks, STACK};
 use super::palette::{css, legend, memory_class, occurring, pattern, style_of};
-use super::words::{amount, describe, duration, microbatches, module_name, number};
+use super::words::{amount, describe, duration, microbatches, number};
 use super::{Bar, MemoryUnit, Timeline};
-use crate::step::per_module::PerModule;
+use crate::step::PerModule;
 
 const WIDTH: f64 = 1440.0;
 const LEFT: f64 = 72.0;
@@ -176,7 +176,7 @@ fn draw_memory(
             out,
             "<path class=\"{}\" d=\"{path}Z\"><title>{} activations on this rank: at most {}</title></path>",
             memory_class(kind),
-            module_name(kind),
+            kind.words(),
             amount(highest, unit)
         );
         below = above;

@@ -3,12 +3,12 @@
 use std::collections::BTreeSet;
 
 use super::{MemoryUnit, TimeUnit};
-use crate::step::table::{Module, ModuleKind, Op, Phase, Piece};
+use crate::step::{Module, Op, Phase, Piece};
 
 /// What an op does, in words: `LLM chunk 1 forward · microbatch 3`.
 pub(super) fn describe(op: &Op) -> String {
     match op {
-        Op::Compute { module, phase, .. } => format!("{} · {}", computation(*module, *phase), work(op)),
+        Op::Compute { module, phase, .. } => format!("{} · {}", computation(*module, *phase), work_of(op)),
         Op::Send { .. } | Op::Recv { .. } | Op::Step => op.to_string(),
     }
 }
@@ -18,15 +18,15 @@ pub(super) fn computation(module: Module, phase: Phase) -> String {
     let module = match module {
         Module::Llm(chunk) => format!("LLM chunk {}", chunk.0),
         Module::Encoder(chunk) | Module::Generator(chunk) if chunk.0 > 0 => {
-            format!("{} chunk {}", module_name(module.kind()), chunk.0)
+            format!("{} chunk {}", module.kind().words(), chunk.0)
         }
-        Module::Encoder(_) | Module::Generator(_) => module_name(module.kind()).to_owned(),
+        Module::Encoder(_) | Module::Generator(_) => module.kind().words().to_owned(),
     };
-    format!("{module} {}", phase.name())
+    format!("{module} {}", phase.words())
 }
 
 /// What an op works on: `microbatch 3`, or items by microbatch and position in it, `items 0.1, 2.0`.
-pub(super) fn work(op: &Op) -> String {
+pub(super) fn work_of(op: &Op) -> String {
     let mut items = Vec::new();
     for unit in op.units() {
         match unit.piece {
@@ -42,14 +42,6 @@ pub(super) fn microbatches(op: &Op) -> BTreeSet<usize> {
     op.units().map(|unit| unit.microbatch().0).collect()
 }
 
-pub(super) fn module_name(kind: ModuleKind) -> &'static str {
-    match kind {
-        ModuleKind::Encoder => "encoder",
-        ModuleKind::Llm => "LLM",
-        ModuleKind::Generator => "generator",
-    }
-}
-
 /// A time in words.
 pub(super) fn duration(time: f64, unit: TimeUnit) -> String {
     match unit {
@@ -62,7 +54,7 @@ pub(super) fn duration(time: f64, unit: TimeUnit) -> String {
 /// An amount of activations in words.
 pub(super) fn amount(amount: f64, unit: MemoryUnit) -> String {
     match unit {
-        MemoryUnit::Microbatches => format!("{} microbatches", number(amount)),
+        MemoryUnit::Microbatches => format!("{} {}", number(amount), unit.name()),
         MemoryUnit::Bytes => bytes(amount),
     }
 }

@@ -1,42 +1,31 @@
 //! Bubble filling (Optimus, arXiv 2408.03505): phased, with encoder work moved into the idle times of the LLM.
 
-use crate::api::{Options, Schedule, ScheduleError, with_step};
-use crate::clock::gaps::Gaps;
-use crate::clock::simulate::{SimulateError, Simulation, simulate};
-use crate::clock::slots::{Slot, slot_of};
-use crate::schedules::phased::{self, Phased, body};
-use crate::step::table::{
-    Item, Microbatch, Module, ModuleKind, Op, Phase, Piece, Rank, Table, Unit, Value, Work,
-};
-use crate::step::workload::Workload;
+use crate::api::{Options, Schedule, ScheduleError};
+use crate::clock::{Gaps, Simulation, Slot, share_out};
+use crate::schedules::phased::{self, PHASED, body};
+use crate::step::{Chunk, Item, Module, ModuleKind, Op, Phase, Rank, Table, Unit, Value, Workload};
 
 /// As in `phased`, encoder items run on all ranks, before and after the LLM; those that fit into idle times of the LLM's
 /// own schedule, before their embeddings are read or after the gradients are there, run in them instead. Nothing that the LLM does
 /// is moved, so the time lies between the LLM's (or the work bound) and T_ideal; as forwards still run ahead, the encoder's
 /// activations grow with the batch.
-#[derive(Debug)]
-pub struct BubbleFill;
+pub(crate) const BUBBLE_FILL: Schedule = Schedule {
+    name: "bubble-fill",
+    summary: "Optimus: phased, with encoder work in the LLM's bubbles; memory grows with the batch",
+    is_whole: true,
+    workload: Workload::clone,
+    build,
+};
 
-impl Schedule for BubbleFill {
-    fn name(&self) -> &'static str {
-        "bubble-fill"
-    }
-
-    fn summary(&self) -> &'static str {
-        "Optimus: phased, with encoder work in the LLM's bubbles; memory grows with the batch"
-    }
-
-    fn build(&self, workload: &Workload, options: &Options) -> Result<Table, ScheduleError> {
-        let phased = Phased.build(workload, options)?;
-        let stuck = |source: SimulateError| ScheduleError::Llm { schedule: options.llm.name(), source };
-        let table = body(workload, options)?;
-        let alone = workload.without(ModuleKind::Encoder);
-        let simulation = simulate(&table, &alone).map_err(stuck)?;
-        let filled = fill(workload, table, &simulation);
-        // Where a rank ends up with more backwards than fit, phased is the better of the two.
-        let time = |table: &Table| simulate(table, workload).map(|simulation| simulation.time());
-        if time(&filled).map_err(stuck)? <= time(&phased).map_err(stuck)? { Ok(filled) } else { Ok(phased) }
-    }
+fn build(workload: &Workload, options: &Options) -> Result<Table, ScheduleError> {
+    let phased = PHASED.build(workload, options)?;
+    let table = body(workload, options)?;
+    let alone = workload.without(ModuleKind::Encoder);
+    let simulation = options.simulate(&table, &alone)?;
+    let filled = fill(workload, table, &simulation);
+    // Where a rank ends up with more backwards than fit, phased is the better of the two.
+    let time = |table: &Table| options.simulate(table, workload).map(|simulation| simulation.time());
+    if time(&filled)? <= time(&phased)? { Ok(filled) } else { Ok(phased) }
 }
 
 /// An op of the encoder in an idle time.
@@ -47,14 +36,16 @@ struct Placed {
 
 fn fill(workload: &Workload, table: Table, simulation: &Simulation) -> Table {
     let mut gaps = Gaps::new(simulation);
-    let ends = first_chunk(workload, &table, simulation);
+    let reads = simulation.runs(&table, Chunk(0), Phase::Forward, workload);
+    let gradients = simulation.runs(&table, Chunk(0), Phase::Backward, workload);
     let mut placed: Vec<Vec<Placed>> = table.ranks.iter().map(|_| Vec::new()).collect();
     let mut home: Vec<(Item, usize)> = Vec::new();
     let mut ahead: Vec<Item> = Vec::new();
     // Last first and as late as possible: an item that can only run early finds the early gaps free.
     for microbatch in workload.microbatches().rev() {
         for item in workload.items(ModuleKind::Encoder, microbatch) {
-            let deadline = ends[microbatch.0].0 - workload.transfer_time(Value::Embeds(item));
+            let read = reads[microbatch.0].map_or(f64::INFINITY, |run| run.start);
+            let deadline = read - workload.transfer_time(Value::Embeds(item));
             match gaps.take_latest(deadline, |rank| cost(workload, item, Phase::Forward, rank)) {
                 Some((rank, start)) => {
                     placed[rank].push(Placed { start, op: Op::encoder(Phase::Forward, vec![item]) });
@@ -65,7 +56,7 @@ fn fill(workload: &Workload, table: Table, simulation: &Simulation) -> Table {
         }
     }
     ahead.reverse();
-    let slot = slot_of(workload, Module::ENCODER, ahead);
+    let slot = share_out(workload, Module::ENCODER, ahead.into_iter(), &mut vec![0.0; workload.ranks()]);
     home.extend(slot.iter().flat_map(at_home));
     home.sort_unstable();
     let mut behind: Vec<Vec<Item>> = table.ranks.iter().map(|_| Vec::new()).collect();
@@ -73,7 +64,8 @@ fn fill(workload: &Workload, table: Table, simulation: &Simulation) -> Table {
         if !workload.has_backward(ModuleKind::Encoder, item.microbatch) {
             continue;
         }
-        let release = ends[item.microbatch.0].1 + workload.transfer_time(Value::EmbedGrad(item));
+        let made = gradients[item.microbatch.0].map_or(0.0, |run| run.end);
+        let release = made + workload.transfer_time(Value::EmbedGrad(item));
         match gaps.take_earliest(rank, release, cost(workload, item, Phase::Backward, rank)) {
             Some(start) => {
                 placed[rank].push(Placed { start, op: Op::encoder(Phase::Backward, vec![item]) });
@@ -89,7 +81,7 @@ fn fill(workload: &Workload, table: Table, simulation: &Simulation) -> Table {
         all.extend(behind.into_iter().map(|items| Op::encoder(Phase::Backward, items)));
         all
     });
-    with_step(Table { ranks: ranks.collect() })
+    Table { ranks: ranks.collect() }.with_step()
 }
 
 fn at_home(slot: &Slot) -> impl Iterator<Item = (Item, usize)> + '_ {
@@ -97,27 +89,7 @@ fn at_home(slot: &Slot) -> impl Iterator<Item = (Item, usize)> + '_ {
 }
 
 fn cost(workload: &Workload, item: Item, phase: Phase, rank: usize) -> f64 {
-    let unit = Unit { module: Module::ENCODER, piece: Piece::Item(item) };
-    workload.unit_cost(unit, phase) * workload.slowdown(Rank(rank))
-}
-
-/// By microbatch: when the first LLM chunk's forward starts, and when its input gradients end.
-fn first_chunk(workload: &Workload, table: &Table, simulation: &Simulation) -> Vec<(f64, f64)> {
-    let mut times = vec![(f64::INFINITY, 0.0); workload.len()];
-    for (ops, spans) in table.ranks.iter().zip(&simulation.spans) {
-        for (op, span) in ops.iter().zip(spans) {
-            let Op::Compute { module: Module::Llm(chunk), phase, work: Work::Microbatch(Microbatch(m)) } = op
-            else {
-                continue;
-            };
-            match phase {
-                Phase::Forward if chunk.0 == 0 => times[*m].0 = span.start,
-                Phase::Backward | Phase::BackwardInput if chunk.0 == 0 => times[*m].1 = span.end,
-                _ => {}
-            }
-        }
-    }
-    times
+    workload.unit_cost(Unit::item(Module::ENCODER, item), phase) * workload.slowdown(Rank(rank))
 }
 
 /// A rank's ops and what was placed between them, by start. Of those at one moment forwards come first, since an op that

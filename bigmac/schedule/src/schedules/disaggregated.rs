@@ -1,57 +1,48 @@
 //! Disaggregated (DistTrain, arXiv 2408.04275; Megatron's MIMO models): encoder, LLM and generator on ranks of their own.
 
 use crate::api::{Options, Schedule, ScheduleError};
-use crate::schedules::monolithic_balanced;
-use crate::schedules::tools::cut::{even_parts, module_times};
-use crate::step::per_module::PerModule;
-use crate::step::placement::{Chain, Part};
-use crate::step::table::{Rank, Table};
-use crate::step::workload::Workload;
+use crate::schedules::tools::chain::parts_table;
+use crate::schedules::tools::cut::{even_parts, module_times, whole};
+use crate::step::{Chain, ChainPart, ModuleKind, PerModule, Table, Workload};
 
 /// One chain of `p_e + p + p_g` stages: the LLM keeps its `p`, and encoder and generator get ranks of their own, as many
 /// as make the rank-seconds of the step least. It uses more ranks than the others, so its time alone says little.
-#[derive(Debug)]
-pub struct Disaggregated;
+pub(crate) const DISAGGREGATED: Schedule = Schedule {
+    name: "disaggregated",
+    summary: "DistTrain: encoder and generator on more ranks, of their own, in one chain with the LLM's",
+    is_whole: true,
+    workload: chain,
+    build,
+};
 
-impl Schedule for Disaggregated {
-    fn name(&self) -> &'static str {
-        "disaggregated"
+fn chain(workload: &Workload) -> Workload {
+    if workload.chunks_per_rank() != 1 || workload.chain().is_some() {
+        return workload.clone();
     }
-
-    fn summary(&self) -> &'static str {
-        "DistTrain: encoder and generator on more ranks, of their own, in one chain with the LLM's"
-    }
-
-    fn workload(&self, workload: &Workload) -> Workload {
-        if workload.chunks_per_rank() != 1 || workload.chain().is_some() {
-            return workload.clone();
-        }
-        let (encoder, generator) = cheapest_ranks(workload);
-        let layers = workload.layers();
-        let p = workload.ranks();
-        let llm = even_parts(encoder, p, layers.map(|layers| layers.llm));
-        let chain = Chain {
-            ranks: encoder + p + generator,
-            // A module without work lives on the end of the LLM's ranks.
-            encoder: parts(0, encoder, encoder, layers.map(|layers| layers.encoder)),
-            llm,
-            generator: parts(encoder + p, generator, encoder + p - 1, layers.map(|layers| layers.generator)),
-        };
-        let (loads, sizes) = (workload.loads().to_vec(), workload.sizes.clone());
-        let mut moved = workload.clone();
-        // The LLM's ranks keep their speed; others run at full speed.
-        moved.slowdown.splice(0..0, std::iter::repeat_n(1.0, encoder));
-        moved.on_chain(chain, loads, sizes)
-    }
-
-    fn build(&self, workload: &Workload, options: &Options) -> Result<Table, ScheduleError> {
-        monolithic_balanced::build(self.name(), workload, options)
-    }
+    let (encoder, generator) = cheapest_ranks(workload);
+    let layers = |kind| workload.layers().map(|layers| layers.count[kind]);
+    let p = workload.ranks();
+    // A module without work lives on the end of the LLM's ranks.
+    let parts = PerModule {
+        encoder: parts(0, encoder, encoder, layers(ModuleKind::Encoder)),
+        llm: even_parts(encoder, p, layers(ModuleKind::Llm)),
+        generator: parts(encoder + p, generator, encoder + p - 1, layers(ModuleKind::Generator)),
+    };
+    let chain = Chain { ranks: encoder + p + generator, parts };
+    let (loads, sizes) = (workload.loads().to_vec(), workload.sizes.clone());
+    let mut moved = workload.clone();
+    // The LLM's ranks keep their speed; others run at full speed.
+    moved.slowdown.splice(0..0, std::iter::repeat_n(1.0, encoder));
+    moved.on_chain(chain, loads, sizes)
 }
 
-fn parts(first: usize, count: usize, spare: usize, layers: Option<usize>) -> Vec<Part> {
+fn build(workload: &Workload, options: &Options) -> Result<Table, ScheduleError> {
+    parts_table(&DISAGGREGATED, workload, options)
+}
+
+fn parts(first: usize, count: usize, spare: usize, layers: Option<usize>) -> Vec<ChainPart> {
     match count {
-        0 => vec![Part { rank: Rank(spare), share: 1.0, layers: layers.map(|layers| 0..layers) }],
+        0 => vec![whole(spare, layers)],
         _ => even_parts(first, count, layers),
     }
 }
@@ -72,8 +63,8 @@ fn cheapest_ranks(workload: &Workload) -> (usize, usize) {
     };
     let layers = workload.layers();
     let mut best = (f64::INFINITY, (0, 0));
-    for e in counts(encoder, layers.map(|layers| layers.encoder)) {
-        for g in counts(generator, layers.map(|layers| layers.generator)) {
+    for e in counts(encoder, layers.map(|layers| layers.count.encoder)) {
+        for g in counts(generator, layers.map(|layers| layers.count.generator)) {
             let slowest = stage(encoder, e).max(stage(llm, p)).max(stage(generator, g));
             let time = (encoder + llm + generator) / n + (n - 1.0) * slowest;
             let rank_seconds = time * (e + p + g) as f64;

@@ -1,31 +1,17 @@
 //! The LLM by itself: what encoder and generator are added to.
 
-use crate::api::{Options, Schedule, ScheduleError, with_step};
-use crate::step::table::Table;
-use crate::step::workload::Workload;
+use crate::api::{Options, Schedule, ScheduleError};
+use crate::step::{Table, Workload};
 
 /// The LLM schedule alone. Items are left out: it runs [`Workload::llm_only`].
-#[derive(Debug)]
-pub struct LlmOnly;
+pub(crate) const LLM_ONLY: Schedule = Schedule {
+    name: "llm",
+    summary: "the LLM alone, without encoder and generator",
+    is_whole: false,
+    workload: Workload::llm_only,
+    build,
+};
 
-impl Schedule for LlmOnly {
-    fn name(&self) -> &'static str {
-        "llm"
-    }
-
-    fn summary(&self) -> &'static str {
-        "the LLM alone, without encoder and generator"
-    }
-
-    fn build(&self, workload: &Workload, options: &Options) -> Result<Table, ScheduleError> {
-        Ok(with_step(options.llm_table(workload, 0)?))
-    }
-
-    fn is_whole(&self) -> bool {
-        false
-    }
-
-    fn workload(&self, workload: &Workload) -> Workload {
-        workload.llm_only()
-    }
+fn build(workload: &Workload, options: &Options) -> Result<Table, ScheduleError> {
+    Ok(options.llm_table(workload, 0)?.with_step())
 }

@@ -2,56 +2,28 @@
 //! cut into stages of equal cost.
 
 use crate::api::{Options, Schedule, ScheduleError};
-use crate::schedules::tools::chain::{Stage, chain_table};
+use crate::schedules::tools::chain::parts_table;
 use crate::schedules::tools::cut::balanced_chain;
-use crate::step::placement::Part;
-use crate::step::table::{Chunk, Rank, Table};
-use crate::step::workload::Workload;
+use crate::step::{Table, Workload};
 
 /// Every rank holds as much of encoder, LLM and generator as every other, in the order of the data. Balanced by the costs of
 /// the whole step: microbatches with more images than others still hold up the ranks behind the encoder's.
-#[derive(Debug)]
-pub struct MonolithicBalanced;
+pub(crate) const MONOLITHIC_BALANCED: Schedule = Schedule {
+    name: "monolithic-balanced",
+    summary: "one chain of all layers, cut into stages of equal cost",
+    is_whole: true,
+    workload: chain,
+    build,
+};
 
-impl Schedule for MonolithicBalanced {
-    fn name(&self) -> &'static str {
-        "monolithic-balanced"
+fn chain(workload: &Workload) -> Workload {
+    // More than one chunk per rank is refused when the table is built.
+    if workload.chunks_per_rank() != 1 || workload.chain().is_some() {
+        return workload.clone();
     }
-
-    fn summary(&self) -> &'static str {
-        "one chain of all layers, cut into stages of equal cost"
-    }
-
-    fn workload(&self, workload: &Workload) -> Workload {
-        // More than one chunk per rank is refused when the table is built.
-        if workload.chunks_per_rank() != 1 || workload.chain().is_some() {
-            return workload.clone();
-        }
-        workload.with_chain(balanced_chain(workload))
-    }
-
-    fn build(&self, workload: &Workload, options: &Options) -> Result<Table, ScheduleError> {
-        build(self.name(), workload, options)
-    }
+    workload.with_chain(balanced_chain(workload))
 }
 
-/// The table of a workload whose modules are one chain.
-pub(crate) fn build(
-    schedule: &'static str,
-    workload: &Workload,
-    options: &Options,
-) -> Result<Table, ScheduleError> {
-    let chunks = workload.chunks_per_rank();
-    if chunks != 1 {
-        return Err(ScheduleError::Chunks { schedule, chunks });
-    }
-    let chain = workload.chain().ok_or(ScheduleError::NoChain { schedule })?;
-    let at = |parts: &[Part], rank: usize| parts.iter().position(|part| part.rank == Rank(rank)).map(Chunk);
-    let stage = |rank| Stage {
-        encoder: at(&chain.encoder, rank),
-        llm: at(&chain.llm, rank),
-        generator: at(&chain.generator, rank),
-    };
-    let stages: Vec<Stage> = (0..chain.ranks).map(stage).collect();
-    chain_table(workload, options, &stages)
+fn build(workload: &Workload, options: &Options) -> Result<Table, ScheduleError> {
+    parts_table(&MONOLITHIC_BALANCED, workload, options)
 }

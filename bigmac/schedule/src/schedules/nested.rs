@@ -5,16 +5,12 @@
 //! later op by exactly d, and no op waits that did not wait before. So slots go into any LLM schedule without adding a
 //! bubble; only their own dependencies have to be met, which decides where each is cut in.
 
-use crate::api::{Options, Schedule, ScheduleError, ideal_time, with_step};
-use crate::check::budget::Budget;
-use crate::check::memory::{peak_bytes_together, peak_microbatches};
-use crate::clock::simulate::{SimulateError, Simulation, simulate};
-use crate::clock::slots::{self, Slots};
+use crate::api::{Options, Schedule, ScheduleError, ideal_time};
+use crate::clock::memory::{peak_bytes_together, peak_microbatches};
+use crate::clock::{Simulation, Slots, simulate, total_cost};
 use crate::schedules::tools::flow::flow;
 use crate::schedules::tools::insertion::with_slots;
-use crate::step::per_module::PerModule;
-use crate::step::table::{ModuleKind, Table};
-use crate::step::workload::Workload;
+use crate::step::{ModuleKind, PerModule, Table, Workload};
 
 /// Per microbatch (or group of them) one encoder slot right before its first LLM forward, one generator slot after its last
 /// LLM forward, one encoder backward slot after the first stage's backward. Where anything is drawn, the LLM runs `group`
@@ -26,8 +22,13 @@ use crate::step::workload::Workload;
 /// items are uneven, the fewest of those within half a per cent of the best time. With free communication, a microbatch of p
 /// equal items and 1F1B, no more than one microbatch to a slot is ever needed: encoder activations are at most 2 microbatches
 /// per rank, the generator's at most 1, whatever the batch and the depth.
-#[derive(Debug)]
-pub struct Nested;
+pub(crate) const NESTED: Schedule = Schedule {
+    name: "nested",
+    summary: "BigMac: encoder and generator in slots inside the LLM pipeline",
+    is_whole: true,
+    workload: Workload::clone,
+    build,
+};
 
 /// Slots of one microbatch each that waste no more than this share of their time are good enough: others cost memory.
 const LEAST_GAIN: f64 = 1e-3;
@@ -38,45 +39,35 @@ const LAGS: &[usize] = &[1, 2, 4];
 /// Times this near to each other, relatively, are one where memory is at stake.
 const AS_FAST: f64 = 5e-3;
 
-impl Schedule for Nested {
-    fn name(&self) -> &'static str {
-        "nested"
+fn build(workload: &Workload, options: &Options) -> Result<Table, ScheduleError> {
+    if options.group == Some(0) {
+        return Err(ScheduleError::Group { of: "" });
     }
-
-    fn summary(&self) -> &'static str {
-        "BigMac: encoder and generator in slots inside the LLM pipeline"
-    }
-
-    fn build(&self, workload: &Workload, options: &Options) -> Result<Table, ScheduleError> {
-        if options.group == Some(0) {
-            return Err(ScheduleError::Group);
-        }
-        let mut search = Search::new(workload, options)?;
-        let draws = workload.has_items(ModuleKind::Generator);
-        for sharing in search.sharings() {
-            // With a generator, a group's last forward and first backward need the group's time between them.
-            let usual = if draws { sharing.lag() } else { 0 };
-            for warmup in usual..=usual + 2 {
-                if search.attempt(sharing, warmup)? {
-                    return Ok(search.best());
-                }
+    let mut search = Search::new(workload, options)?;
+    let draws = workload.has_items(ModuleKind::Generator);
+    for sharing in search.sharings() {
+        // With a generator, a group's last forward and first backward need the group's time between them.
+        let usual = if draws { sharing.lag() } else { 0 };
+        for warmup in usual..=usual + 2 {
+            if search.attempt(sharing, warmup)? {
+                return Ok(search.best());
             }
         }
-        let narrow = Sharing::Grouped(options.group.unwrap_or(1));
-        if search.found.is_empty() && search.over.is_none() {
-            // All forwards first: a slot fits between whatever the group.
-            search.attempt(narrow, workload.len() * workload.chunks_per_rank())?;
+    }
+    let narrow = Sharing::Grouped(options.group.unwrap_or(1));
+    if search.found.is_empty() && search.over.is_none() {
+        // All forwards first: a slot fits between whatever the group.
+        search.attempt(narrow, workload.len() * workload.chunks_per_rank())?;
+    }
+    if search.found.is_empty() {
+        // Slower, but with fewer microbatches under way.
+        for warmup in 0..usize::from(draws) {
+            search.attempt(narrow, warmup)?;
         }
-        if search.found.is_empty() {
-            // Slower, but with fewer microbatches under way.
-            for warmup in 0..usize::from(draws) {
-                search.attempt(narrow, warmup)?;
-            }
-        }
-        match search.over.take() {
-            Some(error) if search.found.is_empty() => Err(error),
-            _ => Ok(search.best()),
-        }
+    }
+    match search.over.take() {
+        Some(error) if search.found.is_empty() => Err(error),
+        _ => Ok(search.best()),
     }
 }
 
@@ -127,8 +118,8 @@ impl<'a> Search<'a> {
             return vec![Sharing::Grouped(group)];
         }
         let mut sharings = vec![Sharing::Grouped(1)];
-        let even = slots::total_cost(self.workload, self.workload.len());
-        if slots::total_cost(self.workload, 1) > even * (1.0 + LEAST_GAIN) {
+        let even = total_cost(self.workload, self.workload.len());
+        if total_cost(self.workload, 1) > even * (1.0 + LEAST_GAIN) {
             let draws = self.workload.has_items(ModuleKind::Generator);
             let lags = if draws { LAGS } else { &LAGS[..1] };
             sharings.extend(lags.iter().map(|lag| Sharing::Flow(*lag)));
@@ -139,9 +130,8 @@ impl<'a> Search<'a> {
 
     /// Builds with so much extra warm-up; whether T_ideal is reached within the budget.
     fn attempt(&mut self, sharing: Sharing, warmup: usize) -> Result<bool, ScheduleError> {
-        let stuck = |source: SimulateError| ScheduleError::Llm { schedule: self.options.llm.name(), source };
         let llm = self.options.llm_table(&self.alone, warmup)?;
-        let simulation = simulate(&llm, &self.alone).map_err(stuck)?;
+        let simulation = self.options.simulate(&llm, &self.alone)?;
         let slots = match sharing {
             Sharing::Grouped(group) => Slots::grouped(self.workload, group),
             Sharing::Flow(lag) => flow(self.workload, lag),
@@ -185,19 +175,9 @@ impl<'a> Search<'a> {
         }
         for module in ModuleKind::ALL {
             let Some(asked) = limits.budget[module] else { continue };
-            let (minimum, over) = match asked {
-                Budget::Microbatches(count) => {
-                    (Budget::Microbatches(most[module]), most[module] > count + 1e-9)
-                }
-                Budget::Bytes(count) => {
-                    let size = limits.microbatch_bytes[module]
-                        .ok_or(ScheduleError::BudgetSize { module, budget: asked })?;
-                    let bytes = (most[module] * size as f64).round() as u64;
-                    (Budget::Bytes(bytes), bytes > count)
-                }
-            };
-            if over {
-                return Err(ScheduleError::Budget { schedule: Nested.name(), module, asked, minimum });
+            let minimum = limits.in_unit_of(asked, module, most[module])?;
+            if asked.is_exceeded_by(minimum) {
+                return Err(ScheduleError::Budget { schedule: NESTED.name, module, asked, minimum });
             }
         }
         Ok(())
@@ -211,7 +191,7 @@ impl<'a> Search<'a> {
         let candidates = self.found.drain(..).filter(|found| found.time <= enough);
         let by_memory =
             |a: &Candidate, b: &Candidate| a.memory.total_cmp(&b.memory).then(a.time.total_cmp(&b.time));
-        candidates.min_by(by_memory).map(|found| with_step(found.table)).unwrap_or_default()
+        candidates.min_by(by_memory).map(|found| found.table.with_step()).unwrap_or_default()
     }
 }
 
@@ -223,16 +203,12 @@ fn mean_op(simulation: &Simulation) -> f64 {
 
 /// Of two budgets that are not kept the one that is less far from it, if both are the same module's.
 fn lesser(before: Option<ScheduleError>, now: ScheduleError) -> ScheduleError {
-    let least = |error: &ScheduleError| match error {
-        ScheduleError::Budget { module, minimum: Budget::Microbatches(count), .. } => Some((*module, *count)),
-        ScheduleError::Budget { module, minimum: Budget::Bytes(count), .. } => Some((*module, *count as f64)),
-        _ => None,
-    };
-    match before {
-        Some(before) => match (least(&before), least(&now)) {
-            (Some((one, count)), Some((other, next))) if one != other || count <= next => before,
-            _ => now,
-        },
-        None => now,
+    use ScheduleError::Budget;
+    match (before, &now) {
+        (
+            Some(before @ Budget { module, minimum: least, .. }),
+            Budget { module: other, minimum: next, .. },
+        ) if module != *other || least <= *next => before,
+        _ => now,
     }
 }

@@ -1,36 +1,30 @@
 //! Phased: encoder, LLM and generator one after the other, each on all ranks, as if memory were unlimited.
 
-use crate::api::{Options, Schedule, ScheduleError, with_step};
-use crate::clock::slots::{Slot, slots};
-use crate::step::table::{Item, Module, ModuleKind, Op, Phase, Table};
-use crate::step::workload::Workload;
+use crate::api::{Options, Schedule, ScheduleError};
+use crate::clock::{Slot, slots};
+use crate::step::{Item, Module, ModuleKind, Op, Phase, Table, Workload};
 
 /// All encoder forwards shared over the ranks, the LLM, all encoder backwards; where anything is drawn, all LLM
 /// forwards, the generator's items (each forward followed by its backward), and then the LLM backwards. No rank waits
 /// for an item, but every microbatch's encoder activations live through the LLM's run: N / p microbatches per rank.
-#[derive(Debug)]
-pub struct Phased;
+pub(crate) const PHASED: Schedule = Schedule {
+    name: "phased",
+    summary: "all encoder forwards, the LLM, all encoder backwards: fast, memory grows with the batch",
+    is_whole: true,
+    workload: Workload::clone,
+    build,
+};
 
-impl Schedule for Phased {
-    fn name(&self) -> &'static str {
-        "phased"
-    }
-
-    fn summary(&self) -> &'static str {
-        "all encoder forwards, the LLM, all encoder backwards: fast, memory grows with the batch"
-    }
-
-    fn build(&self, workload: &Workload, options: &Options) -> Result<Table, ScheduleError> {
-        let encoder = slots(workload, Module::ENCODER, workload.len());
-        let ranks = body(workload, options)?.ranks.into_iter().enumerate().map(|(rank, ops)| {
-            let shares = encoder.iter().map(|slot| slot.shares[rank].clone());
-            let forwards = shares.flat_map(by_microbatch).map(|items| Op::encoder(Phase::Forward, items));
-            let shares = encoder.iter().map(|slot| slot.backward_share(workload, ModuleKind::Encoder, rank));
-            let backwards = shares.flat_map(by_microbatch).map(|items| Op::encoder(Phase::Backward, items));
-            forwards.chain(ops).chain(backwards).collect()
-        });
-        Ok(with_step(Table { ranks: ranks.collect() }))
-    }
+fn build(workload: &Workload, options: &Options) -> Result<Table, ScheduleError> {
+    let encoder = slots(workload, Module::ENCODER, workload.len());
+    let ranks = body(workload, options)?.ranks.into_iter().enumerate().map(|(rank, ops)| {
+        let shares = encoder.iter().map(|slot| slot.shares[rank].clone());
+        let forwards = shares.flat_map(by_microbatch).map(|items| Op::encoder(Phase::Forward, items));
+        let shares = encoder.iter().map(|slot| slot.backward_share(workload, ModuleKind::Encoder, rank));
+        let backwards = shares.flat_map(by_microbatch).map(|items| Op::encoder(Phase::Backward, items));
+        forwards.chain(ops).chain(backwards).collect()
+    });
+    Ok(Table { ranks: ranks.collect() }.with_step())
 }
 
 /// LLM and generator: the LLM as it is, or, where anything is drawn, all its forwards, the drawings, its backwards.

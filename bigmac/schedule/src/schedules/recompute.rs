@@ -2,31 +2,25 @@
 //! nothing and run again before their backwards.
 
 use crate::api::{Options, Schedule, ScheduleError};
-use crate::schedules::phased;
-use crate::step::table::{ModuleKind, Op, Phase, Table, Work};
-use crate::step::workload::Workload;
+use crate::schedules::phased::PHASED;
+use crate::step::{ModuleKind, Op, Phase, Table, Work, Workload};
 
 /// `phased` with the encoder's activations freed at once: memory is that of one microbatch's share and the embeddings that
 /// wait on the first rank, for the time of another encoder forward.
-#[derive(Debug)]
-pub struct Recompute;
+pub(crate) const RECOMPUTE: Schedule = Schedule {
+    name: "recompute",
+    summary: "phased, with the encoder's forwards run again before their backwards: less memory, more work",
+    is_whole: true,
+    workload: Workload::clone,
+    build,
+};
 
-impl Schedule for Recompute {
-    fn name(&self) -> &'static str {
-        "recompute"
+fn build(workload: &Workload, options: &Options) -> Result<Table, ScheduleError> {
+    let mut table = PHASED.build(workload, options)?;
+    for ops in &mut table.ranks {
+        *ops = std::mem::take(ops).into_iter().flat_map(with_recomputation).collect();
     }
-
-    fn summary(&self) -> &'static str {
-        "phased, with the encoder's forwards run again before their backwards: less memory, more work"
-    }
-
-    fn build(&self, workload: &Workload, options: &Options) -> Result<Table, ScheduleError> {
-        let mut table = phased::Phased.build(workload, options)?;
-        for ops in &mut table.ranks {
-            *ops = std::mem::take(ops).into_iter().flat_map(with_recomputation).collect();
-        }
-        Ok(table)
-    }
+    Ok(table)
 }
 
 fn with_recomputation(op: Op) -> Vec<Op> {

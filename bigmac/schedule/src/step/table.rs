@@ -1,6 +1,11 @@
 //! The data a schedule is: for every rank a list of [`Op`]s, in the order in which the rank runs them.
 
 use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+
+use crate::names::{self, UnknownName};
 
 /// A rank of the pipeline, from 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -60,7 +65,8 @@ impl Module {
 }
 
 /// The three modules of a multimodal LLM, without saying which slice: memory and colours are kept by kind.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum ModuleKind {
     /// The image encoder.
     Encoder,
@@ -74,12 +80,35 @@ impl ModuleKind {
     /// All three, in the order of the data flow.
     pub const ALL: [ModuleKind; 3] = [ModuleKind::Encoder, ModuleKind::Llm, ModuleKind::Generator];
 
-    /// The name in reports, budgets and JSON.
-    pub fn name(self) -> &'static str {
+    /// A slice of this module.
+    pub fn module(self, chunk: Chunk) -> Module {
         match self {
-            ModuleKind::Encoder => "encoder",
-            ModuleKind::Llm => "llm",
-            ModuleKind::Generator => "generator",
+            ModuleKind::Encoder => Module::Encoder(chunk),
+            ModuleKind::Llm => Module::Llm(chunk),
+            ModuleKind::Generator => Module::Generator(chunk),
+        }
+    }
+
+    /// The name in options, files and reports; that of serde too.
+    pub fn name(self) -> &'static str {
+        self.spellings().1
+    }
+
+    /// The letter of the text form.
+    pub(crate) fn letter(self) -> char {
+        self.spellings().0
+    }
+
+    /// What it is called in pictures.
+    pub(crate) fn words(self) -> &'static str {
+        self.spellings().2
+    }
+
+    fn spellings(self) -> (char, &'static str, &'static str) {
+        match self {
+            ModuleKind::Encoder => ('E', "encoder", "encoder"),
+            ModuleKind::Llm => ('L', "llm", "LLM"),
+            ModuleKind::Generator => ('G', "generator", "generator"),
         }
     }
 }
@@ -90,9 +119,18 @@ impl fmt::Display for ModuleKind {
     }
 }
 
+impl FromStr for ModuleKind {
+    type Err = UnknownName;
+
+    fn from_str(name: &str) -> Result<ModuleKind, UnknownName> {
+        names::find("module", name, &ModuleKind::ALL, |kind| kind.name())
+    }
+}
+
 /// What is done with a unit of work. A backward is either one `Backward` or a `BackwardInput` followed, where the
 /// module learns, by a `BackwardWeight` (Zero Bubble, arXiv 2401.10241).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Phase {
     /// Computes outputs, and saves what the backward reads unless a `Recompute` follows in the table.
     Forward,
@@ -106,6 +144,43 @@ pub enum Phase {
     Recompute,
 }
 
+impl Phase {
+    /// All five, in the order in which a unit may go through them.
+    pub const ALL: [Phase; 5] =
+        [Phase::Forward, Phase::Recompute, Phase::BackwardInput, Phase::Backward, Phase::BackwardWeight];
+
+    /// The name in files and reports; that of serde too.
+    pub fn name(self) -> &'static str {
+        self.spellings().1
+    }
+
+    /// The letter of the text form and of torch.distributed.pipelining.
+    pub(crate) fn letter(self) -> char {
+        self.spellings().0
+    }
+
+    /// What it is called in messages and pictures.
+    pub(crate) fn words(self) -> &'static str {
+        self.spellings().2
+    }
+
+    fn spellings(self) -> (char, &'static str, &'static str) {
+        match self {
+            Phase::Forward => ('F', "forward", "forward"),
+            Phase::Backward => ('B', "backward", "backward"),
+            Phase::BackwardInput => ('I', "backward-input", "input gradient"),
+            Phase::BackwardWeight => ('W', "backward-weight", "weight gradient"),
+            Phase::Recompute => ('R', "recompute", "recomputation"),
+        }
+    }
+}
+
+impl fmt::Display for Phase {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
 /// What an op works on: the LLM on a microbatch, encoder and generator on a list of items, which may belong to
 /// several microbatches.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -117,23 +192,14 @@ pub enum Work {
 }
 
 /// A tensor that one op produces and another consumes, perhaps on another rank. Every value has one producer and
-/// one consumer.
+/// one consumer; what crosses between chunks of one module names the chunk that reads it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[allow(missing_docs)]
 pub enum Value {
     /// Hidden states that LLM chunk `chunk` reads, made by chunk `chunk - 1`.
-    Hidden {
-        /// Whose.
-        microbatch: Microbatch,
-        /// The consumer.
-        chunk: Chunk,
-    },
-    /// Gradient of the hidden states that LLM chunk `chunk` made; chunk `chunk` reads it, `chunk + 1` makes it.
-    HiddenGrad {
-        /// Whose.
-        microbatch: Microbatch,
-        /// The consumer.
-        chunk: Chunk,
-    },
+    Hidden { microbatch: Microbatch, chunk: Chunk },
+    /// Gradient of the hidden states that LLM chunk `chunk` made; chunk `chunk + 1` makes it.
+    HiddenGrad { microbatch: Microbatch, chunk: Chunk },
     /// The projector's output for an encoder item; LLM chunk 0 reads it.
     Embeds(Item),
     /// Its gradient, made by the backward of LLM chunk 0; only where the encoder learns.
@@ -143,33 +209,13 @@ pub enum Value {
     /// Its gradient, made by the generator item's backward; only where something below the generator learns.
     CondGrad(Item),
     /// Hidden states of an item that encoder chunk `chunk` reads, made by chunk `chunk - 1` of a cut encoder.
-    EncoderHidden {
-        /// Whose.
-        item: Item,
-        /// The consumer.
-        chunk: Chunk,
-    },
-    /// Gradient of the hidden states that encoder chunk `chunk` made; chunk `chunk` reads it.
-    EncoderHiddenGrad {
-        /// Whose.
-        item: Item,
-        /// The consumer.
-        chunk: Chunk,
-    },
+    EncoderHidden { item: Item, chunk: Chunk },
+    /// Gradient of the hidden states that encoder chunk `chunk` made.
+    EncoderHiddenGrad { item: Item, chunk: Chunk },
     /// Hidden states of an item that generator chunk `chunk` reads, made by chunk `chunk - 1` of a cut generator.
-    GeneratorHidden {
-        /// Whose.
-        item: Item,
-        /// The consumer.
-        chunk: Chunk,
-    },
-    /// Gradient of the hidden states that generator chunk `chunk` made; chunk `chunk` reads it.
-    GeneratorHiddenGrad {
-        /// Whose.
-        item: Item,
-        /// The consumer.
-        chunk: Chunk,
-    },
+    GeneratorHidden { item: Item, chunk: Chunk },
+    /// Gradient of the hidden states that generator chunk `chunk` made.
+    GeneratorHiddenGrad { item: Item, chunk: Chunk },
 }
 
 impl Value {
@@ -193,33 +239,17 @@ impl Value {
 ///
 /// Schedules write `Compute` and `Step`; `lower` adds `Send` and `Recv`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[allow(missing_docs)]
 pub enum Op {
-    /// Runs a module on some work.
-    Compute {
-        /// What runs.
-        module: Module,
-        /// Forward, backward, or a part of it.
-        phase: Phase,
-        /// On what.
-        work: Work,
-    },
+    /// Runs a module on some work: its forward, its backward, or a part of it.
+    Compute { module: Module, phase: Phase, work: Work },
     /// Starts sending a value that this rank has made. An executor may return before the receiver has it
     /// (buffered) or wait for the receiver (rendezvous): a lowered table runs under both.
-    Send {
-        /// What.
-        value: Value,
-        /// To whom.
-        to: Rank,
-    },
+    Send { value: Value, to: Rank },
     /// Receives a value. An executor may wait here, or only post the receive and wait in the op that consumes the
     /// value, which is never slower; the simulator does the latter. Between two ranks, values are received in the
     /// order in which they are sent.
-    Recv {
-        /// What.
-        value: Value,
-        /// From whom.
-        from: Rank,
-    },
+    Recv { value: Value, from: Rank },
     /// Reduces gradients over the ranks that share parameters and updates the parameters: the last op of a rank.
     Step,
 }
@@ -242,22 +272,17 @@ impl Op {
 
     /// The units of work that the op runs, in order; none for communication and `Step`.
     pub fn units(&self) -> impl Iterator<Item = Unit> + '_ {
-        let (module, work) = match self {
-            Op::Compute { module, work, .. } => (Some(*module), Some(work)),
+        let (whole, items) = match self {
+            Op::Compute { module, work: Work::Microbatch(microbatch), .. } => {
+                (Some(Unit { module: *module, piece: Piece::Microbatch(*microbatch) }), None)
+            }
+            Op::Compute { module, work: Work::Items(items), .. } => (None, Some((*module, items))),
             Op::Send { .. } | Op::Recv { .. } | Op::Step => (None, None),
         };
-        let (microbatch, items) = match work {
-            Some(Work::Microbatch(microbatch)) => (Some(*microbatch), &[][..]),
-            Some(Work::Items(items)) => (None, &items[..]),
-            None => (None, &[][..]),
-        };
-        let whole = microbatch
-            .zip(module)
-            .map(|(microbatch, module)| Unit { module, piece: Piece::Microbatch(microbatch) });
-        let parts = items
-            .iter()
-            .filter_map(move |item| module.map(|module| Unit { module, piece: Piece::Item(*item) }));
-        whole.into_iter().chain(parts)
+        let items = items
+            .into_iter()
+            .flat_map(|(module, items)| items.iter().map(move |item| Unit::item(module, *item)));
+        whole.into_iter().chain(items)
     }
 }
 
@@ -281,6 +306,25 @@ pub struct Unit {
 }
 
 impl Unit {
+    /// A chunk of the LLM on a microbatch.
+    pub fn llm(chunk: Chunk, microbatch: Microbatch) -> Unit {
+        Unit { module: Module::Llm(chunk), piece: Piece::Microbatch(microbatch) }
+    }
+
+    /// A chunk of encoder or generator on an item.
+    pub fn item(module: Module, item: Item) -> Unit {
+        Unit { module, piece: Piece::Item(item) }
+    }
+
+    /// An op that runs this unit alone.
+    pub fn op(self, phase: Phase) -> Op {
+        let work = match self.piece {
+            Piece::Microbatch(microbatch) => Work::Microbatch(microbatch),
+            Piece::Item(item) => Work::Items(vec![item]),
+        };
+        Op::Compute { module: self.module, phase, work }
+    }
+
     /// The microbatch that the unit belongs to.
     pub fn microbatch(self) -> Microbatch {
         match self.piece {
@@ -301,6 +345,12 @@ impl Table {
     /// A table of empty lists.
     pub fn empty(ranks: usize) -> Table {
         Table { ranks: vec![Vec::new(); ranks] }
+    }
+
+    /// The same with the optimizer step at the end of every rank.
+    pub(crate) fn with_step(mut self) -> Table {
+        self.ranks.iter_mut().for_each(|ops| ops.push(Op::Step));
+        self
     }
 
     /// Every op with its rank, rank by rank.

@@ -1,11 +1,10 @@
 //! Tables that are wrong are refused, and the message names the op.
 
 use super::{build, workload};
-use crate::check::lower::lower;
-use crate::check::validate::{TransferFault, ValidateError, validate};
-use crate::clock::simulate::{SimulateError, simulate};
+use crate::check::{TransferFault, ValidateError, lower, validate};
+use crate::clock::{SimulateError, simulate};
 use crate::{
-    Budget, Learns, Limits, Microbatch, ModuleKind, Op, Options, PerModule, Phase, Rank, Table, Workload,
+    Budget, Limits, Microbatch, ModuleKind, Op, Options, PerModule, Phase, Rank, Table, UnknownSize, Workload,
 };
 
 fn shape() -> Workload {
@@ -139,7 +138,7 @@ fn work_that_makes_no_sense_is_named() {
     assert!(error("L0B0", "E0F[0.0]", &w).contains("does not have"));
     assert!(error("L0B0 step", "L1B0 step", &w).contains("wrong rank"));
     assert!(error("L0B0 step", "step L0B0", &w).contains("not at its end"));
-    let frozen = w.clone().with_learns(Learns { encoder: false, llm: false, generator: false });
+    let frozen = w.clone().with_learns(PerModule { encoder: false, llm: false, generator: false });
     assert!(error("x", "x", &frozen).contains("L0B0 (op 1 of rank 0) is needless"));
     let wrong: Table = "rank 0: step".parse().unwrap();
     assert!(check(&wrong, &w).unwrap_err().to_string().contains("1 ranks"));
@@ -166,5 +165,8 @@ fn budgets_are_kept_per_rank_and_unit() {
     let tight = validate(&table, &w, &limits(Budget::Bytes(499), Some(300))).unwrap_err();
     assert!(tight.to_string().contains("encoder activations peak at 500B on rank 0"), "{tight}");
     let unknown = validate(&table, &w, &limits(Budget::Bytes(1), None)).unwrap_err();
-    assert_eq!(unknown, ValidateError::NoSize { module: ModuleKind::Encoder, budget: Budget::Bytes(1) });
+    assert_eq!(
+        unknown,
+        ValidateError::UnknownSize(UnknownSize { module: ModuleKind::Encoder, budget: Budget::Bytes(1) })
+    );
 }

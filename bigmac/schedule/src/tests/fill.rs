@@ -8,15 +8,13 @@ use proptest::test_runner::TestRunner;
 
 use super::properties::{any_loads, any_workload, time};
 use super::{build, close, run, workload};
-use crate::check::lower::lower;
-use crate::check::memory::peak_microbatches;
-use crate::check::validate::validate;
-use crate::clock::simulate::simulate;
-use crate::clock::slots::work_bound;
-use crate::schedules::nested_fill::{NestedFill, Planned, Room, planned};
+use crate::check::{lower, validate};
+use crate::clock::memory::peak_microbatches;
+use crate::clock::{simulate, work_bound};
+use crate::schedules::nested_fill::{NESTED_FILL, Planned, Room, planned};
 use crate::{
-    Budget, Learns, Limits, Load, ModuleKind, Options, PerModule, Schedule as _, ScheduleError, Table,
-    UniformCosts, Workload, ideal_time, lower_bound,
+    Budget, Limits, Load, ModuleKind, Options, PerModule, ScheduleError, Table, UniformCosts, UnknownSize,
+    Workload, ideal_time, lower_bound,
 };
 
 fn limited(module: ModuleKind, budget: Budget) -> Options {
@@ -126,7 +124,7 @@ fn chunked_workload() -> impl Strategy<Value = Workload> {
     (1usize..5, 1usize..4).prop_flat_map(|(p, v)| {
         let learns = any::<(bool, bool, bool)>();
         (any_loads(p * v), learns, time()).prop_map(move |(loads, (encoder, llm, generator), p2p)| {
-            Workload::new(p, v, loads, Learns { encoder, llm, generator }, p2p).unwrap()
+            Workload::new(p, v, loads, PerModule { encoder, llm, generator }, p2p).unwrap()
         })
     })
 }
@@ -137,7 +135,7 @@ fn keeps_budgets(w: &Workload, more: PerModule<f64>) -> Result<(), TestCaseError
     let mut options = Options::default();
     for module in ModuleKind::ALL {
         // Asking for nothing says what is needed.
-        let least = match NestedFill.build(w, &limited(module, Budget::Microbatches(0.0))) {
+        let least = match NESTED_FILL.build(w, &limited(module, Budget::Microbatches(0.0))) {
             Err(ScheduleError::Budget { minimum: Budget::Microbatches(least), .. }) => least,
             other => {
                 prop_assert!(other.is_ok(), "{:?}", other);
@@ -250,20 +248,20 @@ fn a_budget_below_the_least_says_what_the_least_is() {
         let asked = Budget::Microbatches(least[module] * 0.9);
         let minimum = Budget::Microbatches(least[module]);
         let wanted = ScheduleError::Budget { schedule: "nested-fill", module, asked, minimum };
-        assert_eq!(NestedFill.build(&w, &limited(module, asked)), Err(wanted));
-        NestedFill.build(&w, &limited(module, minimum)).unwrap();
+        assert_eq!(NESTED_FILL.build(&w, &limited(module, asked)), Err(wanted));
+        NESTED_FILL.build(&w, &limited(module, minimum)).unwrap();
 
         let (asked, minimum) = (Budget::Bytes(200), Budget::Bytes((1000.0 * least[module]) as u64));
         let wanted = ScheduleError::Budget { schedule: "nested-fill", module, asked, minimum };
-        assert_eq!(NestedFill.build(&w, &limited(module, asked)), Err(wanted));
+        assert_eq!(NESTED_FILL.build(&w, &limited(module, asked)), Err(wanted));
         let options = limited(module, minimum);
-        let table = NestedFill.build(&w, &options).unwrap();
+        let table = NESTED_FILL.build(&w, &options).unwrap();
         validate(&table, &w, &options.limits).unwrap();
 
         let mut unknown = limited(module, asked);
         unknown.limits.microbatch_bytes[module] = None;
-        let wanted = ScheduleError::BudgetSize { module, budget: asked };
-        assert_eq!(NestedFill.build(&w, &unknown), Err(wanted));
+        let wanted = ScheduleError::UnknownSize(UnknownSize { module, budget: asked });
+        assert_eq!(NESTED_FILL.build(&w, &unknown), Err(wanted));
     }
 }
 
@@ -285,7 +283,7 @@ fn unequal_items_and_ranks_are_balanced() {
     for _ in 0..60 {
         let loads = prop::collection::vec(uneven_load(4), 24);
         let w = loads.new_tree(&mut runner).unwrap().current();
-        let w = Workload::new(4, 1, w, Learns::default(), 0.0).unwrap();
+        let w = Workload::new(4, 1, w, PerModule::all(true), 0.0).unwrap();
         let w = w.with_slowdown(vec![1.0, 1.25, 1.0, 0.75]).unwrap();
         let time = run("nested-fill", &w).time();
         over.push(time / work_bound(&w) - 1.0);

@@ -1,12 +1,10 @@
 //! Numbers from the literature and from closed forms.
 
 use super::{build, close, run, workload};
-use crate::check::memory::{peak_bytes, peak_microbatches, plan_buffers};
-use crate::clock::simulate::simulate;
-use crate::clock::slots::work_bound;
-use crate::ideal_time;
+use crate::clock::memory::{peak_bytes, peak_microbatches, plan_buffers};
+use crate::clock::{simulate, work_bound};
 use crate::registry::{llm_schedule, schedule};
-use crate::{Budget, ChunkCost, ItemCost, Learns, Load, ModuleKind, Options, Workload};
+use crate::{Budget, ChunkCost, ItemCost, Load, ModuleKind, Options, PerModule, Workload, ideal_time};
 
 const NONE: [f64; 2] = [0.0, 0.0];
 
@@ -58,7 +56,7 @@ fn the_bound_keeps_a_ranks_own_work_on_it() {
         generator: Vec::new(),
         llm: vec![chunk(2.0), chunk(10.0)],
     };
-    let w = Workload::new(2, 1, vec![load], Learns::default(), 0.0).unwrap();
+    let w = Workload::new(2, 1, vec![load], PerModule::all(true), 0.0).unwrap();
     close(work_bound(&w), 10.0, 0.0);
     let slow = w.with_slowdown(vec![10.0, 1.0]).unwrap();
     close(work_bound(&slow), 20.0, 0.0);
@@ -109,7 +107,7 @@ fn nested_beats_the_ideal_where_a_slot_has_one_item() {
         generator: Vec::new(),
         llm: vec![chunk; 4],
     };
-    let w = Workload::new(4, 1, vec![load; 16], Learns::default(), 0.0).unwrap();
+    let w = Workload::new(4, 1, vec![load; 16], PerModule::all(true), 0.0).unwrap();
     let table = build("nested", &w, &Options::default());
     let per_rank = |ops: &Vec<_>| ops.iter().flat_map(crate::Op::units).count();
     let counts: Vec<usize> = table.ranks.iter().map(per_rank).collect();
@@ -135,7 +133,7 @@ fn buffers_and_bytes_are_planned_from_the_order() {
         assert_eq!(slots.generator, 1);
     }
     assert!(plan.slot_of.iter().all(Option::is_some));
-    let frozen = w.with_learns(Learns { encoder: false, llm: true, generator: true });
+    let frozen = w.with_learns(PerModule { encoder: false, llm: true, generator: true });
     let table = build("nested", &frozen, &Options::default());
     assert!(plan_buffers(&table, &frozen).slots.iter().all(|slots| slots.encoder == 0));
 }
@@ -159,9 +157,9 @@ fn memory_over_time_peaks_where_the_order_says() {
 #[test]
 fn unknown_names_bring_the_nearest_and_all() {
     let message = schedule("nestd").unwrap_err().to_string();
-    assert!(message.contains("did you mean `nested`") && message.contains("phased"), "{message}");
+    assert!(message.contains("did you mean 'nested'") && message.contains("phased"), "{message}");
     let message = llm_schedule("1f1").unwrap_err().to_string();
-    assert!(message.contains("did you mean `1f1b`"), "{message}");
+    assert!(message.contains("did you mean '1f1b'"), "{message}");
     let message = schedule("xyz").unwrap_err().to_string();
     assert!(!message.contains("did you mean"), "{message}");
 }
@@ -169,10 +167,12 @@ fn unknown_names_bring_the_nearest_and_all() {
 #[test]
 fn impossible_workloads_are_refused() {
     let refused = |p, n, f| workload_error(p, n, f).to_string();
-    assert!(refused(0, 1, 1.0).contains("at least one rank"));
-    assert!(refused(1, 0, 1.0).contains("at least one microbatch"));
+    assert!(refused(0, 1, 1.0).contains("the number of ranks is 0: it must be at least 1"));
+    assert!(refused(1, 0, 1.0).contains("the number of microbatches is 0: it must be at least 1"));
     assert!(refused(1, 1, -1.0).contains("F of LLM chunk 0 on microbatch 0 is -1"));
     assert!(refused(1, 1, f64::NAN).contains("NaN"));
+    // Nothing is made for a step that no table could hold.
+    assert!(refused(1, usize::MAX / 2, 1.0).contains("too large"));
     let w = workload(2, 1, [1.0; 3], NONE, NONE, 0.0);
     assert!(w.clone().with_slowdown(vec![1.0]).is_err());
     assert!(w.with_slowdown(vec![1.0, 0.0]).is_err());

@@ -1,13 +1,13 @@
 //! The orders of the LLM's chunks: published numbers, closed forms, golden lists, and every shape they have to run on.
 
 use super::close;
-use crate::check::memory::peak_microbatches;
-use crate::check::validate::validate;
-use crate::clock::simulate::{Simulation, simulate};
-use crate::files::torch_csv;
+use crate::check::validate;
+use crate::clock::memory::peak_microbatches;
+use crate::clock::{Simulation, simulate};
+use crate::files::Form;
 use crate::registry::{LLM_SCHEDULES, SCHEDULES, llm_schedule, schedule};
 use crate::{
-    ChunkCost, ItemCost, Learns, Limits, LlmOptions, Load, Options, ScheduleError, Table, UniformCosts,
+    ChunkCost, ItemCost, Limits, LlmOptions, Load, Options, PerModule, ScheduleError, Table, UniformCosts,
     Workload,
 };
 
@@ -135,7 +135,7 @@ fn gpipe_keeps_every_microbatch() {
 fn interleaved_is_megatrons_order() {
     let csv = "0F0,0F1,2F0,2F1,0F2,2B0,0F3,2B1,2F2,0B0,2F3,0B1,2B2,2B3,0B2,0B3\n\
                1F0,1F1,3F0,3B0,3F1,3B1,1F2,1B0,1F3,1B1,3F2,3B2,3F3,3B3,1B2,1B3\n";
-    assert_eq!(torch_csv::write(&order("interleaved", &llm(2, 2, 4, [1.0; 3], 0.0))).unwrap(), csv);
+    assert_eq!(Form::Csv.write(&order("interleaved", &llm(2, 2, 4, [1.0; 3], 0.0))).unwrap(), csv);
 }
 
 /// With groups of at least p microbatches, the last one too, nothing ever has to leave Megatron's rule.
@@ -179,7 +179,7 @@ fn interleaved_runs_for_every_size_of_group() {
     }
     let refused =
         interleaved.build(&llm(2, 2, 2, [1.0; 3], 0.0), LlmOptions { extra_warmup: 0, group: Some(0) });
-    assert_eq!(refused, Err(ScheduleError::LlmGroup));
+    assert_eq!(refused, Err(ScheduleError::Group { of: "LLM " }));
 }
 
 #[test]
@@ -226,10 +226,11 @@ fn every_schedule_runs_over_every_order() {
             llm: (0..p * v).map(chunk).collect(),
         };
         for learns in 0..8u8 {
-            let learns = Learns { encoder: learns & 1 > 0, llm: learns & 2 > 0, generator: learns & 4 > 0 };
+            let learns =
+                PerModule { encoder: learns & 1 > 0, llm: learns & 2 > 0, generator: learns & 4 > 0 };
             let w = Workload::new(p, v, (0..n).map(load).collect(), learns, 0.5).unwrap();
             for llm in LLM_SCHEDULES {
-                let options = Options { llm: *llm, ..Options::default() };
+                let options = Options { llm, ..Options::default() };
                 for schedule in SCHEDULES {
                     let w = schedule.workload(&w);
                     let name =

@@ -70,7 +70,7 @@ impl Compare {
         let mut rows = Vec::new();
         for schedule in &schedules {
             for llm in &llms {
-                rows.push(row(&session, &plan, &profile, *schedule, *llm)?);
+                rows.push(row(&session, &plan, &profile, schedule, llm)?);
             }
         }
         if self.measure {
@@ -112,8 +112,8 @@ fn row(
     session: &Session,
     plan: &StepPlan,
     profile: &Profile,
-    schedule: &'static dyn Schedule,
-    llm: &'static dyn LlmSchedule,
+    schedule: &'static Schedule,
+    llm: &'static LlmSchedule,
 ) -> anyhow::Result<Row> {
     let pipeline = &session.config.pipeline;
     let on = |split| -> anyhow::Result<Result<Contender, NotRun>> {

@@ -80,7 +80,7 @@ impl Compare {
     }
 
     /// The schedules asked for, without one twice.
-    fn schedules(&self) -> anyhow::Result<Vec<&'static dyn Schedule>> {
+    fn schedules(&self) -> anyhow::Result<Vec<&'static Schedule>> {
         if self.schedule.is_empty() {
             return Ok(registry::SCHEDULES.iter().copied().filter(|schedule| schedule.is_whole()).collect());
         }
@@ -88,7 +88,7 @@ impl Compare {
     }
 
     /// The orders of the LLM's chunks asked for, without one twice.
-    fn llms(&self, default: &str) -> anyhow::Result<Vec<&'static dyn LlmSchedule>> {
+    fn llms(&self, default: &str) -> anyhow::Result<Vec<&'static LlmSchedule>> {
         if self.llm.is_empty() {
             return Ok(vec![registry::llm_schedule(default)?]);
         }

@@ -55,11 +55,11 @@ impl Compare {
 
     fn comparison(
         &self,
-        schedules: &[&'static dyn Schedule],
-        llms: &[&'static dyn LlmSchedule],
+        schedules: &[&'static Schedule],
+        llms: &[&'static LlmSchedule],
         workload: &Workload,
     ) -> anyhow::Result<Comparison> {
-        let row = |schedule: &'static dyn Schedule, llm: &'static dyn LlmSchedule| Row {
+        let row = |schedule: &'static Schedule, llm: &'static LlmSchedule| Row {
             schedule: schedule.name(),
             llm: llm.name(),
             outcome: Outcome::of(schedule, workload, &self.shape.options(llm)),
@@ -70,10 +70,10 @@ impl Compare {
         let costs = |row: &Row| row.outcome.as_ref().ok().map(|one| (one.simulation.time(), one.rank_time()));
         let reference = match (found, llms.first()) {
             (Some(found), _) => costs(found),
-            (None, Some(llm)) => costs(&row(registry::schedule(REFERENCE)?, *llm)),
+            (None, Some(llm)) => costs(&row(registry::schedule(REFERENCE)?, llm)),
             (None, None) => None,
         };
-        let saved = llms.first().map(|llm| self.shape.options(*llm).limits.microbatch_bytes);
+        let saved = llms.first().map(|llm| self.shape.options(llm).limits.microbatch_bytes);
         Ok(Comparison { rows, reference, saved: saved.unwrap_or_default() })
     }
 }

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use anyhow::ensure;
 use bigmac::plan::{Counts, Cut, Description, Device, Model, Request, Setting, search};
 use bigmac::profile::Profile;
-use bigmac_schedule::check::budget::module_budgets;
+use bigmac_schedule::module_budgets;
 use bigmac_schedule::{LlmSchedule, Options, Schedule, ScheduleError, registry};
 use clap::Args;
 
@@ -180,11 +180,11 @@ impl Plan {
         Ok(model)
     }
 
-    fn llms(&self) -> anyhow::Result<Vec<&'static dyn LlmSchedule>> {
+    fn llms(&self) -> anyhow::Result<Vec<&'static LlmSchedule>> {
         Ok(self.llm.iter().map(|name| registry::llm_schedule(name)).collect::<Result<_, ScheduleError>>()?)
     }
 
-    fn schedules(&self) -> anyhow::Result<Vec<&'static dyn Schedule>> {
+    fn schedules(&self) -> anyhow::Result<Vec<&'static Schedule>> {
         let named = self.schedule.iter().map(|name| {
             let schedule = registry::schedule(name)?;
             ensure!(

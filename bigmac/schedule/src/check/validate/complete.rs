@@ -1,17 +1,13 @@
 //! Every unit of work once, in all its phases, in order, on one rank.
 
 use super::{Place, ValidateError};
-use crate::step::table::{Module, Op, Phase, Rank, Table, Unit, Work};
-use crate::step::workload::Workload;
+use crate::step::{Module, Op, Phase, Rank, Table, Unit, Work, Workload};
 
-const PHASES: [Phase; 5] =
-    [Phase::Forward, Phase::Recompute, Phase::BackwardInput, Phase::Backward, Phase::BackwardWeight];
-
-/// Rank and index of the op that runs a unit in each phase, in the order of [`PHASES`].
-type Places = [Option<(u32, u32)>; PHASES.len()];
+/// Rank and index of the op that runs a unit in each phase, by `phase as usize`.
+type Places = [Option<(u32, u32)>; Phase::ALL.len()];
 
 pub(super) fn check(table: &Table, workload: &Workload) -> Result<(), ValidateError> {
-    let mut done: Vec<Places> = vec![[None; PHASES.len()]; workload.unit_count()];
+    let mut done: Vec<Places> = vec![[None; Phase::ALL.len()]; workload.unit_count()];
     for (rank, ops) in table.ranks.iter().enumerate() {
         steps(Rank(rank), ops)?;
         for (index, op) in ops.iter().enumerate() {
@@ -35,10 +31,6 @@ fn steps(rank: Rank, ops: &[Op]) -> Result<(), ValidateError> {
     }
 }
 
-fn place(table: &Table, (rank, index): (usize, usize)) -> Box<Place> {
-    Box::new(Place { rank: Rank(rank), index, op: table.ranks[rank][index].clone() })
-}
-
 fn record(
     table: &Table,
     workload: &Workload,
@@ -47,7 +39,8 @@ fn record(
     done: &mut [Places],
 ) -> Result<(), ValidateError> {
     let Op::Compute { module, phase, work } = op else { return Ok(()) };
-    let malformed = |why| Err(ValidateError::Malformed { place: place(table, at), why });
+    let wrong = |why: String| Err(ValidateError::Op { place: Place::of(table, at), why });
+    let malformed = |why| wrong(format!("makes no sense: {why}"));
     match (module, work) {
         (Module::Llm(_), Work::Items(_)) => return malformed("the LLM works on microbatches"),
         (Module::Encoder(_) | Module::Generator(_), Work::Microbatch(_)) => {
@@ -58,35 +51,27 @@ fn record(
     }
     for unit in op.units() {
         let Some(index) = workload.unit_index(unit) else {
-            return Err(ValidateError::Unknown { place: place(table, at), unit });
+            return wrong(format!("runs {unit}, which the workload does not have"));
         };
         if let Some(home) = workload.home(unit.module).filter(|home| home.0 != at.0) {
-            return Err(ValidateError::Home { place: place(table, at), home });
+            return wrong(format!("is on the wrong rank: its weights are on {home}"));
         }
-        let slot = &mut done[index][phase_index(*phase)];
+        let slot = &mut done[index][*phase as usize];
         if let Some((rank, index)) = slot {
-            let first = place(table, (*rank as usize, *index as usize));
-            return Err(ValidateError::Twice { first, second: place(table, at) });
+            let first = Place::of(table, (*rank as usize, *index as usize));
+            return wrong(format!("repeats the work of {first}"));
         }
         *slot = Some((at.0 as u32, at.1 as u32));
     }
     Ok(())
 }
 
-fn phase_index(phase: Phase) -> usize {
-    match phase {
-        Phase::Forward => 0,
-        Phase::Recompute => 1,
-        Phase::BackwardInput => 2,
-        Phase::Backward => 3,
-        Phase::BackwardWeight => 4,
-    }
-}
-
 fn phases(table: &Table, workload: &Workload, unit: Unit, places: &Places) -> Result<(), ValidateError> {
-    let at = |phase: Phase| places[phase_index(phase)].map(|(rank, index)| (rank as usize, index as usize));
-    let needless = |phase: Phase, why: &'static str| match at(phase) {
-        Some(found) => Err(ValidateError::Needless { place: place(table, found), why }),
+    let at = |phase: Phase| places[phase as usize].map(|(rank, index)| (rank as usize, index as usize));
+    let needless = |phase: Phase, why: &str| match at(phase) {
+        Some(found) => {
+            Err(ValidateError::Op { place: Place::of(table, found), why: format!("is needless: {why}") })
+        }
         None => Ok(()),
     };
     let missing =
@@ -94,7 +79,7 @@ fn phases(table: &Table, workload: &Workload, unit: Unit, places: &Places) -> Re
     missing(Phase::Forward)?;
     let kind = unit.module.kind();
     if !workload.has_backward(kind, unit.microbatch()) {
-        for phase in &PHASES[1..] {
+        for phase in &Phase::ALL[1..] {
             needless(*phase, "neither this module nor anything below it learns")?;
         }
     } else if at(Phase::BackwardInput).is_some() {
@@ -109,9 +94,9 @@ fn phases(table: &Table, workload: &Workload, unit: Unit, places: &Places) -> Re
         needless(Phase::BackwardWeight, "the unit's whole backward has its weight gradient in it")?;
     }
     let mut before = None;
-    for now in PHASES.iter().filter_map(|phase| at(*phase)) {
+    for now in Phase::ALL.iter().filter_map(|phase| at(*phase)) {
         if let Some(earlier) = before.filter(|(rank, index)| *rank != now.0 || *index >= now.1) {
-            let (earlier, later) = (place(table, earlier), place(table, now));
+            let (earlier, later) = (Place::of(table, earlier), Place::of(table, now));
             return Err(ValidateError::Order { earlier, later });
         }
         before = Some(now);

@@ -2,9 +2,8 @@
 
 use super::ValidateError;
 use crate::check::budget::{Budget, Limits};
-use crate::check::memory::{peak_bytes, peak_microbatches};
-use crate::step::table::{ModuleKind, Rank, Table};
-use crate::step::workload::Workload;
+use crate::clock::memory::{peak_bytes, peak_microbatches};
+use crate::step::{ModuleKind, Rank, Table, Workload};
 
 pub(super) fn check(table: &Table, workload: &Workload, limits: &Limits) -> Result<(), ValidateError> {
     // Where every unit's size is known, bytes are exact; otherwise a microbatch's stand for all.
@@ -13,20 +12,11 @@ pub(super) fn check(table: &Table, workload: &Workload, limits: &Limits) -> Resu
     for (rank, peaks) in peak_microbatches(table, workload).into_iter().enumerate() {
         for module in ModuleKind::ALL {
             let Some(budget) = limits.budget[module] else { continue };
-            let microbatches = peaks[module];
-            let (peak, over) = match budget {
-                Budget::Microbatches(most) => {
-                    (Budget::Microbatches(microbatches), microbatches > most + 1e-9)
-                }
-                Budget::Bytes(most) => {
-                    let estimate = limits.microbatch_bytes[module]
-                        .map(|size| (microbatches * size as f64).round() as u64);
-                    let bytes = exact.as_ref().map(|peaks| peaks[rank][module]).or(estimate);
-                    let bytes = bytes.ok_or(ValidateError::NoSize { module, budget })?;
-                    (Budget::Bytes(bytes), bytes > most)
-                }
+            let peak = match (budget, &exact) {
+                (Budget::Bytes(_), Some(bytes)) => Budget::Bytes(bytes[rank][module]),
+                _ => limits.in_unit_of(budget, module, peaks[module])?,
             };
-            if over {
+            if budget.is_exceeded_by(peak) {
                 return Err(ValidateError::Budget { module, rank: Rank(rank), peak, budget });
             }
         }

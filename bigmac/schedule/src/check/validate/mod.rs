@@ -8,21 +8,26 @@ use std::fmt;
 
 use thiserror::Error;
 
-use crate::check::budget::{Budget, Limits};
+use crate::check::budget::{Budget, Limits, UnknownSize};
 use crate::check::lower::lower;
-use crate::clock::simulate::{Blocked, SimulateError, list, simulate};
-use crate::step::table::{ModuleKind, Op, Phase, Rank, Table, Unit, Value};
-use crate::step::workload::Workload;
+use crate::clock::{Blocked, SimulateError, list, simulate};
+use crate::step::{ModuleKind, Op, Phase, Rank, Table, Unit, Value, Workload};
 
 /// An op and where it stands.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Place {
-    /// On which rank.
+    /// The rank that runs it.
     pub rank: Rank,
     /// Position in the rank's list.
     pub index: usize,
     /// The op.
     pub op: Op,
+}
+
+impl Place {
+    fn of(table: &Table, (rank, index): (usize, usize)) -> Box<Place> {
+        Box::new(Place { rank: Rank(rank), index, op: table.ranks[rank][index].clone() })
+    }
 }
 
 impl fmt::Display for Place {
@@ -33,124 +38,40 @@ impl fmt::Display for Place {
 
 /// What is wrong with a table.
 #[derive(Clone, Debug, PartialEq, Error)]
+#[allow(missing_docs)]
 pub enum ValidateError {
-    /// An op that works on what it cannot work on.
-    #[error("{place} makes no sense: {why}")]
-    Malformed {
-        /// The op.
-        place: Box<Place>,
-        /// Why.
-        why: &'static str,
-    },
-    /// An op on something that the workload does not have.
-    #[error("{place} runs {unit}, which the workload does not have")]
-    Unknown {
-        /// The op.
-        place: Box<Place>,
-        /// What it runs.
-        unit: Unit,
-    },
-    /// A module on a rank that does not hold it.
-    #[error("{place} is on the wrong rank: its weights are on {home}")]
-    Home {
-        /// The op.
-        place: Box<Place>,
-        /// Where it belongs.
-        home: Rank,
-    },
-    /// The same work twice.
-    #[error("{second} repeats the work of {first}")]
-    Twice {
-        /// The one.
-        first: Box<Place>,
-        /// The other.
-        second: Box<Place>,
-    },
-    /// Work that nobody does.
-    #[error("{unit} has no {}: add the op to the table", phase.name())]
-    Missing {
-        /// The work.
-        unit: Unit,
-        /// What is missing of it.
-        phase: Phase,
-    },
-    /// A backward where nothing learns, or a weight gradient beside a whole backward.
-    #[error("{place} is needless: {why}")]
-    Needless {
-        /// The op.
-        place: Box<Place>,
-        /// Why.
-        why: &'static str,
-    },
+    /// An op that the table should not have, or not there.
+    #[error("{place} {why}")]
+    Op { place: Box<Place>, why: String },
+    /// A phase of some work that is in no rank's list.
+    #[error("{unit} has no {}: add the op to the table", phase.words())]
+    Missing { unit: Unit, phase: Phase },
     /// Phases of one unit in the wrong order or on different ranks.
     #[error("{later} needs {earlier} before it on the same rank")]
-    Order {
-        /// What has to come first.
-        earlier: Box<Place>,
-        /// What needs it.
-        later: Box<Place>,
-    },
+    Order { earlier: Box<Place>, later: Box<Place> },
     /// A rank that does not end with one optimizer step.
-    #[error("{rank} has {count} optimizer steps{}; every rank ends with exactly one", if *count == 1 { ", but not at its end" } else { "" })]
-    Step {
-        /// Which rank.
-        rank: Rank,
-        /// How many it has.
-        count: usize,
-    },
-    /// A value that is not brought to its reader.
+    #[error(
+        "{rank} has {count} optimizer steps{}; every rank must end with exactly one",
+        if *count == 1 { ", but not at its end" } else { "" }
+    )]
+    Step { rank: Rank, count: usize },
+    /// A value that is not brought from its producer's rank to its reader's.
     #[error("{value} is made on {from} and read on {to}, but {what}")]
-    Transfer {
-        /// The value.
-        value: Value,
-        /// Its producer's rank.
-        from: Rank,
-        /// Its consumer's rank.
-        to: Rank,
-        /// What is wrong.
-        what: TransferFault,
-    },
-    /// A transfer of something that is not to be transferred.
-    #[error("{place} moves a value that no op on another rank reads, or moves it again")]
-    NeedlessTransfer {
-        /// The op.
-        place: Box<Place>,
-    },
+    Transfer { value: Value, from: Rank, to: Rank, what: TransferFault },
     /// Dependencies in a circle, or another table's ranks.
     #[error(transparent)]
     Run(#[from] SimulateError),
-    /// Ranks that wait for each other when sends wait for their receivers.
+    /// Ranks that wait for each other when sends wait for their receivers: each with the value it sends or receives.
     #[error("with sends that wait for their receiver the schedule deadlocks: {}", list(frontier))]
-    Deadlock {
-        /// Every rank that is not done, with the value that it sends or receives.
-        frontier: Vec<Blocked>,
-    },
-    /// More activations than allowed.
+    Deadlock { frontier: Vec<Blocked> },
+    /// More activations than allowed; `peak` is in the unit of the budget.
     #[error(
         "{module} activations peak at {peak} on {rank}, over the budget of {budget}: raise it, or choose a schedule \
          that keeps fewer alive"
     )]
-    Budget {
-        /// Whose.
-        module: ModuleKind,
-        /// Where.
-        rank: Rank,
-        /// How many, in the budget's unit.
-        peak: Budget,
-        /// What is allowed.
-        budget: Budget,
-    },
-    /// A budget in bytes without sizes.
-    #[error(
-        "the {module} budget of {budget} is in bytes, but the bytes that a microbatch of it saves are not known: give \
-         them, or the budget in microbatches (`2mb`)"
-    )]
-    NoSize {
-        /// Whose.
-        module: ModuleKind,
-        /// The budget.
-        budget: Budget,
-    },
+    Budget { module: ModuleKind, rank: Rank, peak: Budget, budget: Budget },
+    #[error(transparent)]
+    UnknownSize(#[from] UnknownSize),
 }
 
 /// What is wrong with a value's way from rank to rank.

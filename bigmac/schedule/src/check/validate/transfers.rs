@@ -1,20 +1,19 @@
 //! Every value from its producer to its consumer, and no rank waiting for ever.
 
 use super::{Place, TransferFault, ValidateError};
-use crate::clock::simulate::Blocked;
-use crate::step::table::{Op, Rank, Table, Value};
-use crate::step::workload::Workload;
+use crate::clock::Blocked;
+use crate::step::{Op, Rank, Table, Value, Workload};
 
-/// Where a value is made, sent, received and read.
+/// Rank and index of an op.
+type At = (usize, usize);
+
+/// Where a value is made, sent (and to which rank), received (and from which) and read.
 #[derive(Clone, Copy, Default)]
 struct Way {
-    made: Option<(usize, usize)>,
-    sent: Option<(usize, usize)>,
-    received: Option<(usize, usize)>,
-    read: Option<(usize, usize)>,
-    /// The ranks that send and receive name.
-    to: Option<Rank>,
-    from: Option<Rank>,
+    made: Option<At>,
+    sent: Option<(At, Rank)>,
+    received: Option<(At, Rank)>,
+    read: Option<At>,
 }
 
 /// Checks that every value read on another rank than it is made on is sent and received once, in time, by the right
@@ -40,18 +39,13 @@ pub(super) fn check(table: &Table, workload: &Workload) -> Result<(), ValidateEr
     Ok(())
 }
 
-fn place(table: &Table, (rank, index): (usize, usize)) -> Box<Place> {
-    Box::new(Place { rank: Rank(rank), index, op: table.ranks[rank][index].clone() })
+fn needless(table: &Table, at: At) -> ValidateError {
+    let why = "moves a value that no op on another rank reads, or moves it again".to_owned();
+    ValidateError::Op { place: Place::of(table, at), why }
 }
 
-fn note(
-    table: &Table,
-    workload: &Workload,
-    at: (usize, usize),
-    op: &Op,
-    ways: &mut [Way],
-) -> Result<(), ValidateError> {
-    let needless = || ValidateError::NeedlessTransfer { place: place(table, at) };
+fn note(table: &Table, workload: &Workload, at: At, op: &Op, ways: &mut [Way]) -> Result<(), ValidateError> {
+    let needless = || needless(table, at);
     match op {
         Op::Compute { .. } => {
             op.for_each_produced(workload, |value| {
@@ -67,17 +61,11 @@ fn note(
         }
         Op::Send { value, to } => {
             let way = &mut ways[workload.value_index(*value).ok_or_else(needless)?];
-            if way.sent.replace(at).is_some() {
-                return Err(needless());
-            }
-            way.to = Some(*to);
+            return way.sent.replace((at, *to)).map_or(Ok(()), |_| Err(needless()));
         }
         Op::Recv { value, from } => {
             let way = &mut ways[workload.value_index(*value).ok_or_else(needless)?];
-            if way.received.replace(at).is_some() {
-                return Err(needless());
-            }
-            way.from = Some(*from);
+            return way.received.replace((at, *from)).map_or(Ok(()), |_| Err(needless()));
         }
         Op::Step => {}
     }
@@ -85,25 +73,17 @@ fn note(
 }
 
 fn judge(table: &Table, value: Value, way: &Way) -> Result<(), ValidateError> {
-    let (Some(made), Some(read)) = (way.made, way.read) else {
-        // A consumed value that nobody makes is found by the run; here only a transfer of one is wrong.
-        return match way.sent.or(way.received) {
-            Some(found) => Err(ValidateError::NeedlessTransfer { place: place(table, found) }),
-            None => Ok(()),
-        };
+    let crossing = way.made.zip(way.read).filter(|(made, read)| made.0 != read.0);
+    let Some((made, read)) = crossing else {
+        // A consumed value that no op makes is found by the run; here only a transfer of one is wrong.
+        return way.sent.or(way.received).map_or(Ok(()), |(found, _)| Err(needless(table, found)));
     };
     let (from, to) = (Rank(made.0), Rank(read.0));
-    if from == to {
-        return match way.sent.or(way.received) {
-            Some(found) => Err(ValidateError::NeedlessTransfer { place: place(table, found) }),
-            None => Ok(()),
-        };
-    }
     let fault = match (way.sent, way.received) {
         (None, _) => Some(TransferFault::NotSent),
         (_, None) => Some(TransferFault::NotReceived),
-        (Some(sent), Some(received)) => {
-            if sent.0 != made.0 || received.0 != read.0 || way.to != Some(to) || way.from != Some(from) {
+        (Some((sent, named)), Some((received, sender))) => {
+            if (sent.0, received.0, named, sender) != (made.0, read.0, to, from) {
                 Some(TransferFault::WrongPeer)
             } else if sent.1 < made.1 {
                 Some(TransferFault::SentTooEarly)

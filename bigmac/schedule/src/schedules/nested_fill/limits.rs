@@ -2,11 +2,10 @@
 
 use super::tasks::MICROBATCH;
 use crate::api::ScheduleError;
-use crate::check::budget::{Budget, Limits};
-use crate::check::memory::share;
-use crate::step::per_module::PerModule;
-use crate::step::table::{Item, Microbatch, Module, ModuleKind, Piece, Rank, Unit};
-use crate::step::workload::Workload;
+use crate::check::{Budget, Limits, UnknownSize};
+use crate::clock::largest_first;
+use crate::clock::memory::share;
+use crate::step::{Item, Microbatch, Module, ModuleKind, PerModule, Rank, Unit, Workload};
 
 /// Encoder activations of a rank, in microbatches, where no budget is given.
 const ENCODER: f64 = 4.0;
@@ -36,7 +35,7 @@ impl Room {
         for module in ModuleKind::ALL {
             let Some(budget) = limits.budget[module] else { continue };
             let size = limits.microbatch_bytes[module];
-            let asked = microbatches(budget, size).ok_or(ScheduleError::BudgetSize { module, budget })?;
+            let asked = microbatches(budget, size).ok_or(UnknownSize { module, budget })?;
             let minimum = minimum(workload, module);
             // As exact as peaks are counted.
             if asked + 1e-9 < minimum {
@@ -50,7 +49,9 @@ impl Room {
             (0..workload.ranks()).map(|rank| parts(given.llm.unwrap_or_else(|| usual_llm(workload, rank))));
         Ok(Room {
             llm: llm.collect(),
-            encoder: parts(given.encoder.unwrap_or_else(|| usual_encoder(workload))),
+            encoder: parts(
+                given.encoder.unwrap_or_else(|| ENCODER.max(minimum(workload, ModuleKind::Encoder))),
+            ),
             generator: parts(given.generator.unwrap_or(1.0)),
         })
     }
@@ -64,10 +65,6 @@ fn usual_llm(workload: &Workload, rank: usize) -> f64 {
         return (p - rank + 1) as f64;
     }
     (2 * (p - 1 - rank) + (v - 1) * p + 1) as f64 / v as f64 + 1.0
-}
-
-fn usual_encoder(workload: &Workload) -> f64 {
-    ENCODER.max(minimum(workload, ModuleKind::Encoder))
 }
 
 /// `None` where bytes are given and a microbatch's size is not.
@@ -114,11 +111,8 @@ pub(super) fn even_shares(
     microbatch: Microbatch,
     work: &mut [f64],
 ) -> Vec<(Item, usize)> {
-    let mut items: Vec<(f64, Item)> = workload
-        .items(ModuleKind::Encoder, microbatch)
-        .map(|item| (part(workload, Module::ENCODER, item), item))
-        .collect();
-    items.sort_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1)));
+    let items = workload.items(ModuleKind::Encoder, microbatch);
+    let items = largest_first(items, |item| part(workload, Module::ENCODER, item));
     let mut held = vec![0.0f64; work.len()];
     let place = |(part, item): (f64, Item)| {
         let less = |a: &usize, b: &usize| held[*a].total_cmp(&held[*b]).then(work[*a].total_cmp(&work[*b]));
@@ -131,5 +125,5 @@ pub(super) fn even_shares(
 }
 
 fn part(workload: &Workload, module: Module, item: Item) -> f64 {
-    share(workload, Unit { module, piece: Piece::Item(item) })
+    share(workload, Unit::item(module, item))
 }

@@ -19,41 +19,35 @@ use self::capacity::Capacity;
 pub(crate) use self::limits::Room;
 use self::planner::Plan;
 use self::tasks::{Class, Graph, MICROBATCH, Task};
-use crate::api::{Options, Schedule, ScheduleError, with_step};
-use crate::check::budget::Limits;
-use crate::check::memory::peak_microbatches;
-use crate::clock::simulate::simulate;
-use crate::schedules::nested::Nested;
-use crate::step::table::{ModuleKind, Op, Phase, Piece, Table, Work};
-use crate::step::workload::Workload;
+use crate::api::{Options, Schedule, ScheduleError};
+use crate::check::Limits;
+use crate::clock::memory::peak_microbatches;
+use crate::clock::simulate;
+use crate::schedules::nested::NESTED;
+use crate::step::{ModuleKind, Phase, Table, Workload};
 
 /// Within its budgets: of encoder activations, 4 microbatches per rank where nothing is given; of the LLM's (counted from
 /// forward until weight gradients) what 1F1B holds and one microbatch more; of the generator's one item. It has an order
 /// of the LLM of its own. Where `nested` is faster within the same memory, it is nested's table.
-#[derive(Debug)]
-pub struct NestedFill;
+pub(crate) const NESTED_FILL: Schedule = Schedule {
+    name: "nested-fill",
+    summary: "nested, with items and weight gradients in the LLM's own bubbles",
+    is_whole: true,
+    workload: Workload::clone,
+    build,
+};
 
-impl Schedule for NestedFill {
-    fn name(&self) -> &'static str {
-        "nested-fill"
+fn build(workload: &Workload, options: &Options) -> Result<Table, ScheduleError> {
+    let room = Room::new(workload, &options.limits, NESTED_FILL.name)?;
+    let Planned { table: filled, time: planned, bound } = planned(workload, &room);
+    if planned <= bound * (1.0 + 1e-9) {
+        return Ok(filled);
     }
-
-    fn summary(&self) -> &'static str {
-        "nested, with items and weight gradients in the LLM's own bubbles"
-    }
-
-    fn build(&self, workload: &Workload, options: &Options) -> Result<Table, ScheduleError> {
-        let room = Room::new(workload, &options.limits, self.name())?;
-        let Planned { table: filled, time: planned, bound } = planned(workload, &room);
-        if planned <= bound * (1.0 + 1e-9) {
-            return Ok(filled);
-        }
-        // `nested` is one more candidate: it needs an LLM schedule that fits and has minima of its own, so there may be
-        // none.
-        let nested = Nested.build(workload, options).ok();
-        let nested = nested.filter(|nested| fits(nested, workload, &room));
-        Ok(nested.filter(|nested| time(nested, workload) < time(&filled, workload)).unwrap_or(filled))
-    }
+    // `nested` is one more candidate: it needs an LLM schedule that fits and has minima of its own, so there may be
+    // none.
+    let nested = NESTED.build(workload, options).ok();
+    let nested = nested.filter(|nested| fits(nested, workload, &room));
+    Ok(nested.filter(|nested| time(nested, workload) < time(&filled, workload)).unwrap_or(filled))
 }
 
 /// A lower bound of the time of any order of the step that keeps to `limits`, or to what `nested-fill` holds where they
@@ -63,7 +57,7 @@ impl Schedule for NestedFill {
 /// # Errors
 /// Where a budget is below what any order needs, or is in bytes and a microbatch's bytes are not known.
 pub fn lower_bound(workload: &Workload, limits: &Limits) -> Result<f64, ScheduleError> {
-    Ok(bound::lower_bound(workload, &Room::new(workload, limits, NestedFill.name())?))
+    Ok(bound::lower_bound(workload, &Room::new(workload, limits, NESTED_FILL.name)?))
 }
 
 /// What was planned within a room.
@@ -78,7 +72,7 @@ pub(crate) struct Planned {
 pub(crate) fn planned(workload: &Workload, room: &Room) -> Planned {
     let graph = Graph::new(workload);
     let (plan, bound) = search::search(&graph, workload, &Capacity::new(&graph, workload, room.clone()));
-    Planned { table: with_step(write(&plan, &graph, workload)), time: plan.time, bound }
+    Planned { table: write(&plan, &graph, workload).with_step(), time: plan.time, bound }
 }
 
 fn time(table: &Table, workload: &Workload) -> f64 {
@@ -100,17 +94,9 @@ fn write(plan: &Plan, graph: &Graph, workload: &Workload) -> Table {
     let mut table = Table::empty(plan.order.len());
     for (ops, tasks) in table.ranks.iter_mut().zip(&plan.order) {
         let tasks = tasks.iter().map(|task| &graph.tasks[*task as usize]);
-        ops.extend(tasks.flat_map(|task| phases(task, workload).map(|phase| op(task, phase))));
+        ops.extend(tasks.flat_map(|task| phases(task, workload).map(|phase| task.unit.op(phase))));
     }
     table
-}
-
-fn op(task: &Task, phase: Phase) -> Op {
-    let work = match task.unit.piece {
-        Piece::Microbatch(microbatch) => Work::Microbatch(microbatch),
-        Piece::Item(item) => Work::Items(vec![item]),
-    };
-    Op::Compute { module: task.unit.module, phase, work }
 }
 
 /// What a task runs, one after the other.

@@ -2,41 +2,27 @@
 
 use std::ops::Range;
 
-use crate::step::costs::{ChunkCost, Load};
-use crate::step::per_module::PerModule;
-use crate::step::placement::{Chain, Layers, Part};
-use crate::step::sizes::MicrobatchSizes;
-use crate::step::table::{ModuleKind, Phase, Rank};
-use crate::step::workload::Workload;
+use crate::step::{
+    Chain, ChainPart, ChunkCost, Layers, Load, MicrobatchSizes, ModuleKind, PerModule, Rank, Workload,
+    even_ranges,
+};
 
 /// Time of all of a module's work in the step: forwards and whatever backwards there are.
 pub(crate) fn module_times(workload: &Workload) -> PerModule<f64> {
     let mut times = PerModule::default();
-    for unit in workload.units() {
-        let kind = unit.module.kind();
-        let backward = workload.has_backward(kind, unit.microbatch());
-        times[kind] += workload.unit_cost(unit, Phase::Forward)
-            + if backward { workload.unit_cost(unit, Phase::Backward) } else { 0.0 };
-    }
+    workload.units().for_each(|unit| times[unit.module.kind()] += workload.whole_cost(unit));
     times
 }
 
-/// `count` parts as even as whole layers allow, the first ones longer where they differ.
-pub(crate) fn even_ranges(layers: usize, count: usize) -> Vec<Range<usize>> {
-    let (each, extra) = (layers / count.max(1), layers % count.max(1));
-    let start = |part: usize| part * each + part.min(extra);
-    (0..count).map(|part| start(part)..start(part + 1)).collect()
-}
-
 /// Parts of equal share on consecutive ranks from `first`; of whole layers where their number is known.
-pub(crate) fn even_parts(first: usize, count: usize, layers: Option<usize>) -> Vec<Part> {
+pub(crate) fn even_parts(first: usize, count: usize, layers: Option<usize>) -> Vec<ChainPart> {
     let ranges = layers.map(|layers| (layers, even_ranges(layers, count)));
     let part = |index: usize| {
         let cut = ranges.as_ref().map(|(layers, ranges)| (*layers, ranges[index].clone()));
         let share = cut
             .as_ref()
             .map_or(1.0 / count as f64, |(layers, range)| range.len() as f64 / (*layers).max(1) as f64);
-        Part { rank: Rank(first + index), share, layers: cut.map(|(_, range)| range) }
+        ChainPart { rank: Rank(first + index), share, layers: cut.map(|(_, range)| range) }
     };
     (0..count).map(part).collect()
 }
@@ -51,34 +37,25 @@ pub(crate) fn balanced_chain(workload: &Workload) -> Chain {
         Some(layers) => layer_shares(&layers, times, ranks),
         None => continuous_shares(times, ranks),
     };
-    for (kind, rank, share, layers) in shares {
-        let part = Part { rank: Rank(rank), share, layers };
-        match kind {
-            ModuleKind::Encoder => chain.encoder.push(part),
-            ModuleKind::Llm => chain.llm.push(part),
-            ModuleKind::Generator => chain.generator.push(part),
-        }
+    for (kind, part) in shares {
+        chain.parts[kind].push(part);
     }
     // A module without work lives whole at its end of the chain.
-    let whole = |rank, layers: Option<usize>| Part {
-        rank: Rank(rank),
-        share: 1.0,
-        layers: layers.map(|layers| 0..layers),
-    };
-    let layers = workload.layers();
-    if chain.encoder.is_empty() {
-        chain.encoder.push(whole(0, layers.map(|layers| layers.encoder)));
-    }
-    if chain.llm.is_empty() {
-        chain.llm.push(whole(ranks - 1, layers.map(|layers| layers.llm)));
-    }
-    if chain.generator.is_empty() {
-        chain.generator.push(whole(ranks - 1, layers.map(|layers| layers.generator)));
+    let ends = [(ModuleKind::Encoder, 0), (ModuleKind::Llm, ranks - 1), (ModuleKind::Generator, ranks - 1)];
+    for (kind, rank) in ends {
+        if chain.parts[kind].is_empty() {
+            chain.parts[kind].push(whole(rank, workload.layers().map(|layers| layers.count[kind])));
+        }
     }
     chain
 }
 
-type Share = (ModuleKind, usize, f64, Option<Range<usize>>);
+/// All of a module on one rank.
+pub(crate) fn whole(rank: usize, layers: Option<usize>) -> ChainPart {
+    ChainPart { rank: Rank(rank), share: 1.0, layers: layers.map(|layers| 0..layers) }
+}
+
+type Share = (ModuleKind, ChainPart);
 
 fn continuous_shares(times: PerModule<f64>, ranks: usize) -> Vec<Share> {
     let each = ModuleKind::ALL.iter().map(|kind| times[*kind]).sum::<f64>() / ranks as f64;
@@ -91,7 +68,7 @@ fn continuous_shares(times: PerModule<f64>, ranks: usize) -> Vec<Share> {
             let share = (end.min(to) - f64::max(begin, from)) / times[kind];
             // Less than a billionth is rounding, not a part.
             if share > 1e-9 {
-                shares.push((kind, rank, share, None));
+                shares.push((kind, ChainPart { rank: Rank(rank), share, layers: None }));
             }
         }
         begin = end;
@@ -111,11 +88,7 @@ struct Layer {
 fn layer_shares(layers: &Layers, times: PerModule<f64>, ranks: usize) -> Vec<Share> {
     let mut row = Vec::new();
     for kind in ModuleKind::ALL {
-        let (count, head) = match kind {
-            ModuleKind::Encoder => (layers.encoder, 0.0),
-            ModuleKind::Llm => (layers.llm, layers.head),
-            ModuleKind::Generator => (layers.generator, 0.0),
-        };
+        let (count, head) = (layers.count[kind], if kind == ModuleKind::Llm { layers.head } else { 0.0 });
         if times[kind] <= 0.0 {
             continue;
         }
@@ -129,11 +102,16 @@ fn layer_shares(layers: &Layers, times: PerModule<f64>, ranks: usize) -> Vec<Sha
     for (rank, part) in lightest_cut(&row, ranks).into_iter().enumerate() {
         for layer in &row[part] {
             match shares.last_mut() {
-                Some((kind, at, share, Some(range))) if *kind == layer.kind && *at == rank => {
+                Some((kind, ChainPart { rank: at, share, layers: Some(range) }))
+                    if *kind == layer.kind && at.0 == rank =>
+                {
                     *share += layer.share;
                     range.end = layer.index + 1;
                 }
-                _ => shares.push((layer.kind, rank, layer.share, Some(layer.index..layer.index + 1))),
+                _ => {
+                    let layers = Some(layer.index..layer.index + 1);
+                    shares.push((layer.kind, ChainPart { rank: Rank(rank), share: layer.share, layers }));
+                }
             }
         }
     }
@@ -173,14 +151,14 @@ impl Workload {
     /// The same with its modules on a chain that was cut before, such as for other steps of the same run. Costs and sizes of
     /// encoder, LLM and generator as a whole are those of this workload.
     pub fn with_chain(&self, chain: Chain) -> Workload {
-        let loads = loads_by_share(self, &chain.llm);
-        let sizes = sizes_by_share(&self.sizes, &chain.llm);
+        let loads = loads_by_share(self, &chain.parts.llm);
+        let sizes = sizes_by_share(&self.sizes, &chain.parts.llm);
         self.clone().on_chain(chain, loads, sizes)
     }
 }
 
 /// The loads with the LLM's cost cut into parts by share.
-fn loads_by_share(workload: &Workload, parts: &[Part]) -> Vec<Load> {
+fn loads_by_share(workload: &Workload, parts: &[ChainPart]) -> Vec<Load> {
     let cut = |load: &Load| {
         let sum = |of: fn(&ChunkCost) -> f64| load.llm.iter().map(of).sum::<f64>();
         let (f, b, w) = (sum(|c| c.forward), sum(|c| c.backward_input), sum(|c| c.backward_weight));
@@ -195,7 +173,7 @@ fn loads_by_share(workload: &Workload, parts: &[Part]) -> Vec<Load> {
 }
 
 /// The sizes with what the LLM saves cut into parts by share.
-fn sizes_by_share(sizes: &[MicrobatchSizes], parts: &[Part]) -> Vec<MicrobatchSizes> {
+fn sizes_by_share(sizes: &[MicrobatchSizes], parts: &[ChainPart]) -> Vec<MicrobatchSizes> {
     let cut = |sizes: &MicrobatchSizes| {
         let all = sizes.llm.iter().sum::<u64>() as f64;
         let llm = parts.iter().map(|part| (all * part.share).round() as u64);

@@ -1,10 +1,8 @@
 //! Slots cut into a timed order of the LLM.
 
-use crate::clock::simulate::Simulation;
-use crate::clock::slots::{Slot, Slots};
+use crate::clock::{ChunkRun, Simulation, Slot, Slots};
 use crate::schedules::phased::drawings;
-use crate::step::table::{Chunk, Item, Microbatch, Module, Op, Phase, Table, Value, Work};
-use crate::step::workload::Workload;
+use crate::step::{Chunk, Item, Microbatch, Op, Phase, Table, Value, Workload};
 
 /// The LLM's ops with all slots in their places. Encoder forwards are ready `early` before they have to be.
 pub(crate) fn with_slots(
@@ -15,9 +13,20 @@ pub(crate) fn with_slots(
     early: f64,
 ) -> Table {
     let clock = Clock::new(llm, simulation, workload, early);
-    let mut insertions = clock.encoder_forwards(&slots.encoder_forward);
-    insertions.extend(clock.encoder_backwards(&slots.encoder_backward));
-    insertions.extend(clock.generator_insertions(&slots.generator));
+    let encoder = |slot: &Slot, phase| slot.shares.iter().map(|items| encoder_ops(phase, items)).collect();
+    let forwards = slots.encoder_forward.iter().filter_map(|slot| {
+        let (cut, ops) = (clock.encoder_forward(slot)?, encoder(slot, Phase::Forward));
+        Some(Insertion { cut, kind: SlotKind::EncoderForward, ops })
+    });
+    let backwards = slots.encoder_backward.iter().filter_map(|slot| {
+        let (cut, ops) = (clock.encoder_backward(slot)?, encoder(slot, Phase::Backward));
+        Some(Insertion { cut, kind: SlotKind::EncoderBackward, ops })
+    });
+    let generator = slots.generator.iter().filter_map(|slot| {
+        let ops = (0..workload.ranks()).map(|rank| drawings(workload, slot, rank)).collect();
+        Some(Insertion { cut: clock.generator(slot)?, kind: SlotKind::Generator, ops })
+    });
+    let mut insertions: Vec<Insertion> = forwards.chain(backwards).chain(generator).collect();
     // Of slots at one moment, those that free memory come first.
     insertions.sort_by(|a, b| a.cut.compare(&b.cut).then(a.kind.cmp(&b.kind)));
     insert(llm, simulation, insertions)
@@ -60,14 +69,6 @@ struct Insertion {
     ops: Vec<Vec<Op>>,
 }
 
-/// An LLM op on the clock.
-#[derive(Clone, Copy)]
-struct Timed {
-    start: f64,
-    end: f64,
-    sequence: usize,
-}
-
 /// What slots are placed by: when the LLM's ops run by themselves.
 struct Clock<'a> {
     workload: &'a Workload,
@@ -76,36 +77,30 @@ struct Clock<'a> {
     /// Times nearer than this are one.
     tolerance: f64,
     /// By microbatch: the first chunk's forward.
-    first_forward: Vec<Option<Timed>>,
+    first_forward: Vec<Option<ChunkRun>>,
     /// By microbatch: the first chunk's input gradients.
-    first_backward: Vec<Option<Timed>>,
+    first_backward: Vec<Option<ChunkRun>>,
     /// By microbatch: the last chunk's forward.
-    last_forward: Vec<Option<Timed>>,
+    last_forward: Vec<Option<ChunkRun>>,
     /// By microbatch: the last chunk's input gradients.
-    last_backward: Vec<Option<Timed>>,
+    last_backward: Vec<Option<ChunkRun>>,
     /// All ops as (end, earliest start of all that end at or after it), by end.
     running: Vec<(f64, f64)>,
 }
 
 impl<'a> Clock<'a> {
     fn new(llm: &Table, simulation: &Simulation, workload: &'a Workload, early: f64) -> Self {
-        let none = vec![None; workload.len()];
+        let runs = |chunk, phase| simulation.runs(llm, chunk, phase, workload);
         let mut clock = Clock {
             workload,
             early,
             tolerance: simulation.time() * 1e-12,
-            first_forward: none.clone(),
-            first_backward: none.clone(),
-            last_forward: none.clone(),
-            last_backward: none,
-            running: Vec::with_capacity(llm.len()),
+            first_forward: runs(Chunk(0), Phase::Forward),
+            first_backward: runs(Chunk(0), Phase::Backward),
+            last_forward: runs(workload.last_chunk(), Phase::Forward),
+            last_backward: runs(workload.last_chunk(), Phase::Backward),
+            running: simulation.spans.iter().flatten().map(|span| (span.end, span.start)).collect(),
         };
-        for ((ops, spans), sequence) in llm.ranks.iter().zip(&simulation.spans).zip(&simulation.sequence) {
-            for ((op, span), sequence) in ops.iter().zip(spans).zip(sequence) {
-                clock.running.push((span.end, span.start));
-                clock.note(op, Timed { start: span.start, end: span.end, sequence: *sequence });
-            }
-        }
         clock.running.sort_by(|a, b| a.0.total_cmp(&b.0));
         let mut earliest = f64::INFINITY;
         for (_, start) in clock.running.iter_mut().rev() {
@@ -113,24 +108,6 @@ impl<'a> Clock<'a> {
             *start = earliest;
         }
         clock
-    }
-
-    fn note(&mut self, op: &Op, timed: Timed) {
-        let Op::Compute { module: Module::Llm(chunk), phase, work: Work::Microbatch(microbatch) } = op else {
-            return;
-        };
-        let (first, last) = (*chunk == Chunk(0), *chunk == self.workload.last_chunk());
-        let (at_first, at_last) = match phase {
-            Phase::Forward => (&mut self.first_forward, &mut self.last_forward),
-            Phase::Backward | Phase::BackwardInput => (&mut self.first_backward, &mut self.last_backward),
-            Phase::BackwardWeight | Phase::Recompute => return,
-        };
-        if first {
-            at_first[microbatch.0] = Some(timed);
-        }
-        if last {
-            at_last[microbatch.0] = Some(timed);
-        }
     }
 
     /// The latest moment at which a slot can be cut in so that every rank has ended its op in progress, and a value
@@ -143,7 +120,7 @@ impl<'a> Clock<'a> {
     }
 
     /// The earliest moment at which the values that the latest of these ops makes are on every rank, `transfer` later.
-    fn cut_after(&self, ops: impl Iterator<Item = Timed>, transfer: f64) -> Option<Cut> {
+    fn cut_after(&self, ops: impl Iterator<Item = ChunkRun>, transfer: f64) -> Option<Cut> {
         let cuts = ops.map(|op| {
             let time = op.end + transfer - self.tolerance;
             // An op that takes no time starts at the cut: its number puts it before the slot all the same.
@@ -162,39 +139,26 @@ impl<'a> Clock<'a> {
         items.map(|item| self.workload.transfer_time(value(*item))).fold(0.0, f64::max)
     }
 
-    fn encoder_forwards(&self, slots: &[Slot]) -> Vec<Insertion> {
-        let placed = slots.iter().filter_map(|slot| {
-            let needed = at(&self.first_forward, &slot.microbatches).map(|op| op.start);
-            let needed = needed.min_by(f64::total_cmp)?;
-            let cut = self.cut_for(needed, self.longest_transfer(slot, Value::Embeds));
-            let ops = slot.shares.iter().map(|items| encoder_ops(Phase::Forward, items)).collect();
-            Some(Insertion { cut, kind: SlotKind::EncoderForward, ops })
-        });
-        placed.collect()
+    /// Before the first LLM forward that reads the slot's embeddings.
+    fn encoder_forward(&self, slot: &Slot) -> Option<Cut> {
+        let needed = at(&self.first_forward, &slot.microbatches).map(|op| op.start).min_by(f64::total_cmp)?;
+        Some(self.cut_for(needed, self.longest_transfer(slot, Value::Embeds)))
     }
 
-    fn encoder_backwards(&self, slots: &[Slot]) -> Vec<Insertion> {
-        let placed = slots.iter().filter_map(|slot| {
-            let transfer = self.longest_transfer(slot, Value::EmbedGrad);
-            let cut = self.cut_after(at(&self.first_backward, &slot.microbatches), transfer)?;
-            let ops = slot.shares.iter().map(|items| encoder_ops(Phase::Backward, items)).collect();
-            Some(Insertion { cut, kind: SlotKind::EncoderBackward, ops })
-        });
-        placed.collect()
+    /// After the first chunk's backward of all the slot's microbatches.
+    fn encoder_backward(&self, slot: &Slot) -> Option<Cut> {
+        let transfer = self.longest_transfer(slot, Value::EmbedGrad);
+        self.cut_after(at(&self.first_backward, &slot.microbatches), transfer)
     }
 
-    fn generator_insertions(&self, slots: &[Slot]) -> Vec<Insertion> {
-        let placed = slots.iter().filter_map(|slot| {
-            let transfer = self.longest_transfer(slot, Value::Cond);
-            let ready = self.cut_after(at(&self.last_forward, &slot.microbatches), transfer)?;
-            // Where values take time to cross, the last rank's backward could start before they have: it waits.
-            let reads = at(&self.last_backward, &slot.microbatches);
-            let reads = reads.map(|op| Cut { time: op.start, sequence: op.sequence });
-            let cut = reads.chain([ready]).min_by(Cut::compare)?;
-            let ops = (0..self.workload.ranks()).map(|rank| drawings(self.workload, slot, rank)).collect();
-            Some(Insertion { cut, kind: SlotKind::Generator, ops })
-        });
-        placed.collect()
+    /// After the last chunk's forward of all the slot's microbatches.
+    fn generator(&self, slot: &Slot) -> Option<Cut> {
+        let transfer = self.longest_transfer(slot, Value::Cond);
+        let ready = self.cut_after(at(&self.last_forward, &slot.microbatches), transfer)?;
+        // Where values take time to cross, the last rank's backward could start before they have: it waits.
+        let reads = at(&self.last_backward, &slot.microbatches);
+        let reads = reads.map(|op| Cut { time: op.start, sequence: op.sequence });
+        reads.chain([ready]).min_by(Cut::compare)
     }
 }
 
@@ -202,7 +166,10 @@ fn encoder_ops(phase: Phase, items: &[Item]) -> Vec<Op> {
     if items.is_empty() { Vec::new() } else { vec![Op::encoder(phase, items.to_vec())] }
 }
 
-fn at<'a>(times: &'a [Option<Timed>], microbatches: &'a [Microbatch]) -> impl Iterator<Item = Timed> + 'a {
+fn at<'a>(
+    times: &'a [Option<ChunkRun>],
+    microbatches: &'a [Microbatch],
+) -> impl Iterator<Item = ChunkRun> + 'a {
     microbatches.iter().filter_map(|microbatch| times[microbatch.0])
 }
 
