@@ -1,25 +1,14 @@
 //! What a machine takes for the ops of a configuration: measured once, kept as TOML, and the costs of simulations since.
 
-mod around;
-mod fit;
-mod spread;
-
-pub use around::Around;
-pub(crate) use fit::Samples;
-pub use fit::UnitTimes;
-pub use spread::{Spread, quantiles};
-
-use std::path::Path;
-
-use bigmac_runtime::fs::write_atomically;
-use serde::{Deserialize, Serialize};
-use thiserror::Error;
-
 use crate::config::{Config, Model};
+use crate::cost::{Rate, Rates, Spread, UnitRates, UnitTimes};
 use crate::data::{PackedMicrobatch, StepPlan};
-use crate::execute::{Rate, Rates, UnitRates};
 use crate::toml_file::{TomlError, TomlFile};
+use bigmac_runtime::fs::write_atomically;
 use bigmac_schedule::{ModuleKind, PerModule, Phase};
+use serde::{Deserialize, Serialize};
+use std::path::Path;
+use thiserror::Error;
 
 /// Measured times of a configuration's ops.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -59,6 +48,22 @@ pub struct Taken {
     pub steps: u64,
     /// How often each ran under each schedule, cold rounds left out.
     pub rounds: usize,
+}
+
+/// Seconds, as medians with their spread.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Around {
+    /// From the send of a value of 4 bytes until its receiver, which waited for it, has it; none on one rank.
+    pub latency: Option<Spread>,
+    /// The same for a microbatch's hidden states.
+    pub hidden: Option<Spread>,
+    /// Bytes of these hidden states.
+    pub hidden_bytes: usize,
+    /// Reduction of gradients, on the slowest rank.
+    pub reduce: Spread,
+    /// The optimizer's step, on the slowest rank.
+    pub optimizer: Spread,
 }
 
 /// Why a profile can't be used.
