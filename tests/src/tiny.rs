@@ -44,7 +44,7 @@ pub fn config() -> Config {
                 mlp: 28,
                 image_size: 16,
                 patch: 8,
-                frozen: false,
+                ..Encoder::default()
             },
             llm: Llm { width: 24, layers: 3, heads: 4, kv_heads: 2, head_dim: 6, mlp: 40, ..Llm::default() },
             generator: Generator {

@@ -114,11 +114,13 @@ pub struct Encoder {
     pub patch: usize,
     /// True: its weights stay.
     pub frozen: bool,
+    /// True: its layers save their inputs alone, and are computed again in the backward.
+    pub recompute: bool,
 }
 
 impl Default for Encoder {
     fn default() -> Self {
-        Encoder { width: 96, layers: 3, heads: 4, mlp: 384, image_size: 32, patch: 8, frozen: false }
+        Encoder { width: 96, layers: 3, heads: 4, mlp: 384, image_size: 32, patch: 8, frozen: false, recompute: false }
     }
 }
 
@@ -146,6 +148,8 @@ pub struct Llm {
     pub tied: bool,
     /// True: its weights stay.
     pub frozen: bool,
+    /// True: its layers save their inputs alone, and are computed again in the backward.
+    pub recompute: bool,
 }
 
 impl Default for Llm {
@@ -161,6 +165,7 @@ impl Default for Llm {
             qk_norm: true,
             tied: true,
             frozen: false,
+            recompute: false,
         }
     }
 }
@@ -185,6 +190,8 @@ pub struct Generator {
     pub sample_steps: usize,
     /// True: its weights stay.
     pub frozen: bool,
+    /// True: its layers save their inputs alone, and are computed again in the backward.
+    pub recompute: bool,
 }
 
 impl Default for Generator {
@@ -198,6 +205,7 @@ impl Default for Generator {
             rope_axes: [4, 10, 10],
             sample_steps: 20,
             frozen: false,
+            recompute: false,
         }
     }
 }

@@ -21,6 +21,20 @@ pub struct CostModel {
 /// Billions of operations: numbers of a size that reads well.
 const UNIT: f64 = 1e-9;
 
+/// Billions of operations of a forward.
+#[derive(Clone, Copy)]
+struct Gop {
+    all: f64,
+    /// Of its layers alone, which may be computed again.
+    layers: f64,
+}
+
+impl Gop {
+    fn new(layers: f64, ends: f64) -> Gop {
+        Gop { all: UNIT * (layers + ends), layers: UNIT * layers }
+    }
+}
+
 /// A product of `[rows, inner]` and `[inner, columns]`.
 fn product(rows: usize, inner: usize, columns: usize) -> f64 {
     2.0 * rows as f64 * inner as f64 * columns as f64
@@ -28,7 +42,7 @@ fn product(rows: usize, inner: usize, columns: usize) -> f64 {
 
 impl CostModel {
     /// Forward of one encoder item, projector included.
-    fn encoder_item(&self) -> f64 {
+    fn encoder_item(&self) -> Gop {
         let (e, text) = (&self.shape.llava.vision, self.shape.width());
         let (tokens, width) = (e.tokens(), e.hidden_size);
         let layer = 4.0 * product(tokens, width, width)
@@ -37,7 +51,7 @@ impl CostModel {
         let ends = product(tokens, e.num_channels * e.patch_size * e.patch_size, width)
             + product(tokens, width, text)
             + product(tokens, text, text);
-        UNIT * (e.num_hidden_layers as f64 * layer + ends)
+        Gop::new(e.num_hidden_layers as f64 * layer, ends)
     }
 
     /// Forward of one LLM layer.
@@ -59,7 +73,7 @@ impl CostModel {
     }
 
     /// Forward of one generator item, a square of `size` pixels from `text` tokens.
-    fn generator_item(&self, size: usize, text: usize) -> f64 {
+    fn generator_item(&self, size: usize, text: usize) -> Gop {
         let g = &self.shape.generator;
         let (width, patches) = (g.inner_dim(), (size / self.shape.codec.patch.max(1)).pow(2));
         let tokens = patches + text;
@@ -67,7 +81,7 @@ impl CostModel {
             + 2.0 * product(tokens, tokens, width)
             + 2.0 * product(1, width, 6 * width);
         let ends = 2.0 * product(patches, g.in_channels, width) + product(text, self.shape.width(), width);
-        UNIT * (g.num_layers as f64 * block + ends)
+        Gop::new(g.num_layers as f64 * block, ends)
     }
 
     /// The workload of a step on `ranks` ranks with `chunks` LLM chunks each. Sizes are not in it: see
@@ -93,12 +107,14 @@ impl CostModel {
             let layer = self.llm_layer(load);
             let chunk = |(c, range): (usize, &Range<usize>)| {
                 let head = if c + 1 == chunks { self.head(load) } else { 0.0 };
-                let gop = layer * range.len() as f64 + head;
+                let layers = layer * range.len() as f64;
+                let gop = layers + head;
                 let rates = self.rates.of(ModuleKind::Llm, c);
+                let (again, at_once) = self.again(ModuleKind::Llm, layers);
                 ChunkCost {
                     forward: rates.forward.time(gop),
-                    backward_input: rates.backward_input.time(gop),
-                    backward_weight: rates.backward_weight.time(gop),
+                    backward_input: rates.backward_input.time(gop) + again + at_once,
+                    backward_weight: rates.backward_weight.time(gop) - at_once,
                 }
             };
             Load {
@@ -111,10 +127,21 @@ impl CostModel {
     }
 
     /// Gradients of inputs, and those of weights, each take as many operations as the forward.
-    fn item(&self, kind: ModuleKind, gop: f64) -> ItemCost {
+    fn item(&self, kind: ModuleKind, gop: Gop) -> ItemCost {
         let rates = self.rates.of(kind, 0);
-        let weight = if self.shape.frozen[kind] { 0.0 } else { rates.backward_weight.time(gop) };
-        ItemCost { forward: rates.forward.time(gop), backward: rates.backward_input.time(gop) + weight }
+        let weight = if self.shape.frozen[kind] { 0.0 } else { rates.backward_weight.time(gop.all) };
+        let (again, _) = self.again(kind, gop.layers);
+        let backward = rates.backward_input.time(gop.all) + again + weight;
+        ItemCost { forward: rates.forward.time(gop.all), backward }
+    }
+
+    /// What layers that are computed again take of the time of input gradients: their forward, and their weight gradients,
+    /// which are not put off. Rates that were measured have both in them.
+    fn again(&self, kind: ModuleKind, layers: f64) -> (f64, f64) {
+        if !(self.shape.recompute[kind] && self.rates.are_counts()) {
+            return (0.0, 0.0);
+        }
+        (layers, if self.shape.frozen[kind] { 0.0 } else { layers })
     }
 
     fn layers(&self, plan: &StepPlan) -> Layers {

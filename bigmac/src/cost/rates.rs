@@ -57,6 +57,11 @@ pub struct Rates {
 }
 
 impl Rates {
+    /// True where nothing was measured: work takes as long as its operations are many.
+    pub fn are_counts(&self) -> bool {
+        self.units.is_empty()
+    }
+
     /// Those of a chunk.
     pub fn of(&self, kind: ModuleKind, chunk: usize) -> UnitRates {
         let nearest = self.units.range((kind, 0)..=(kind, chunk)).next_back();

@@ -27,6 +27,8 @@ pub struct ModelShape {
     pub dtype: DType,
     /// Which modules keep their weights.
     pub frozen: PerModule<bool>,
+    /// Whose layers are computed again in the backward instead of saved.
+    pub recompute: PerModule<bool>,
 }
 
 impl ModelShape {
@@ -83,6 +85,7 @@ impl ModelShape {
                 Dtype::Bf16 => DType::BF16,
             },
             frozen: PerModule { encoder: e.frozen, llm: l.frozen, generator: g.frozen },
+            recompute: PerModule { encoder: e.recompute, llm: l.recompute, generator: g.recompute },
         })
     }
 

@@ -325,7 +325,7 @@ impl Checkpoint {
 
 /// Keys of the model that say how it is trained, not what it is.
 fn is_free(key: &str) -> bool {
-    key.ends_with(".frozen") || key == "model.from" || key == "model.generator.sample_steps"
+    [".frozen", ".recompute", ".sample_steps"].iter().any(|end| key.ends_with(end)) || key == "model.from"
 }
 
 /// The first key that matters at which two tables differ, with both values.

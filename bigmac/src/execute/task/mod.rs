@@ -93,6 +93,7 @@ impl<'a> StepTask<'a> {
         unit: Unit,
         inputs: Inputs,
     ) -> Result<UnitOutput, ExecuteError> {
+        let graph = graph.recomputing(self.shape.recompute[unit.module.kind()]);
         let mut forward = UnitForward::new(graph, inputs);
         match (unit.module, unit.piece) {
             (Module::Encoder(chunk), Piece::Item(item)) => {
