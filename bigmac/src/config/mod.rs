@@ -1,10 +1,13 @@
 //! The configuration of a run: a TOML file over defaults, then `--set` and the command's own flags.
 
 mod check;
+mod difference;
 mod read;
 
+pub use difference::first_difference;
 pub use read::{ConfigError, change, read, write};
 
+use bigmac_schedule::PerModule;
 use serde::{Deserialize, Serialize};
 
 /// Everything that defines a run. Every key has a default, so a file holds only what differs.
@@ -83,6 +86,13 @@ pub struct Model {
     pub llm: Llm,
     /// The MMDiT generator.
     pub generator: Generator,
+}
+
+impl Model {
+    /// Which modules keep their weights.
+    pub fn frozen(&self) -> PerModule<bool> {
+        PerModule { encoder: self.encoder.frozen, llm: self.llm.frozen, generator: self.generator.frozen }
+    }
 }
 
 /// A type that is computed with.

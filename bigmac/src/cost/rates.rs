@@ -37,14 +37,6 @@ pub struct UnitRates {
     pub backward_weight: Rate,
 }
 
-impl UnitRates {
-    /// From a backward that was measured as a whole: half of what is fixed goes to either part.
-    pub fn whole(forward: Rate, backward: Rate) -> Self {
-        let half = Rate { fixed: backward.fixed / 2.0, ..backward };
-        UnitRates { forward, backward_input: half, backward_weight: half }
-    }
-}
-
 /// Rates of all modules, and of what crosses ranks. By default costs are billions of operations, and values cross at once.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Rates {

@@ -17,10 +17,9 @@ use crate::model::{ModelShape, RankModules};
 use crate::train::{Session, TrainError};
 use bigmac_comm::LocalCommunicator;
 use bigmac_models::mmdit::flow::SampleKey;
-use bigmac_runtime::{Context, Error};
+use bigmac_runtime::{Context, Error, Threads};
 use bigmac_schedule::PerModule;
 use serde::Serialize;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 /// Key of the noise of evaluations: no step of training has it.
@@ -137,50 +136,22 @@ pub fn evaluate(
 }
 
 fn fraction(flags: impl Iterator<Item = bool>) -> Option<f64> {
-    let (mut all, mut right) = (0usize, 0usize);
-    for flag in flags {
-        all += 1;
-        right += usize::from(flag);
-    }
-    (all > 0).then(|| right as f64 / all as f64)
+    let flags: Vec<bool> = flags.collect();
+    let right = flags.iter().filter(|flag| **flag).count();
+    (!flags.is_empty()).then(|| right as f64 / flags.len() as f64)
 }
 
-/// Runs `f` on every item, on several threads that each have a context of their own, and returns the results in order.
+/// Runs `f` on every item in a context of its own, on several threads, and returns the results in order.
 fn share<T: Sync, R: Send>(
     session: &Session,
     items: &[T],
     threads: usize,
     f: impl Fn(&Context, &T) -> Result<R, TrainError> + Sync,
 ) -> Result<Vec<R>, TrainError> {
-    let next = AtomicUsize::new(0);
-    let work = || -> Result<Vec<(usize, R)>, TrainError> {
-        let ctx = session.context(0, 1)?;
-        let mut done = Vec::new();
-        loop {
-            let i = next.fetch_add(1, Ordering::Relaxed);
-            let Some(item) = items.get(i) else { return Ok(done) };
-            done.push((i, f(&ctx, item)?));
-        }
-    };
     // More threads than items would have nothing to do.
-    let threads = threads.clamp(1, items.len().max(1));
-    let parts: Vec<Result<_, TrainError>> = std::thread::scope(|scope| {
-        let start = |_| std::thread::Builder::new().spawn_scoped(scope, work);
-        let started: Vec<_> = (0..threads).map(start).collect();
-        let failed = |message: String| TrainError::from(Error::argument("evaluate", message));
-        let join = |thread: std::io::Result<std::thread::ScopedJoinHandle<'_, _>>| {
-            let thread =
-                thread.map_err(|e| failed(format!("a thread could not be started: {e}; use fewer")))?;
-            thread.join().map_err(|_| failed("a thread panicked".into()))?
-        };
-        started.into_iter().map(join).collect()
-    });
-    let mut all = Vec::with_capacity(items.len());
-    for part in parts {
-        all.extend(part?);
-    }
-    all.sort_by_key(|(i, _)| *i);
-    Ok(all.into_iter().map(|(_, r)| r).collect())
+    let threads = Threads::new(threads.clamp(1, items.len().max(1)))?;
+    let one = |i: usize, _| f(&session.context(0, 1)?, &items[i]);
+    threads.map_blocks(items.len(), 1, one).into_iter().collect()
 }
 
 /// Token and drawing loss on the samples, through the executor on one rank with everything frozen.

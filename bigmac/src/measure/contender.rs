@@ -59,10 +59,3 @@ fn llm_ranks(
     }
     Err(MeasureError::Ranks { ranks: pipeline.ranks })
 }
-
-impl Contender {
-    /// Whether LLM backwards are split into input and weight gradients.
-    pub fn is_split(&self) -> bool {
-        self.program.is_split()
-    }
-}

@@ -84,7 +84,7 @@ impl ModelShape {
                 Dtype::F32 => DType::F32,
                 Dtype::Bf16 => DType::BF16,
             },
-            frozen: PerModule { encoder: e.frozen, llm: l.frozen, generator: g.frozen },
+            frozen: model.frozen(),
             recompute: PerModule { encoder: e.recompute, llm: l.recompute, generator: g.recompute },
         })
     }

@@ -13,7 +13,7 @@
 
 use super::TrainError;
 use super::snapshot::{Snapshot, state_name};
-use crate::config::Config;
+use crate::config::{Config, first_difference};
 use crate::model::{ModelShape, RankModules};
 use bigmac_autograd::Parameters;
 use bigmac_models::init::ParameterSpec;
@@ -245,35 +245,20 @@ impl Checkpoint {
         run(&self.path).or_else(|| run(&self.path.canonicalize().ok()?))
     }
 
-    /// Checks that a run of `config` can go on from here: same model, same dtype.
+    /// Checks that a run of `config` can go on from here: the same model, and where it `resumes` the same dtype.
     ///
     /// # Errors
     /// [`Error::Format`] naming the first key that differs.
-    pub fn check_model(&self, config: &Config) -> Result<(), TrainError> {
-        self.check_keys(config, &|key| !is_free(key))
-    }
-
-    /// Checks that a run of `config` can begin with these weights: same model, in any dtype.
-    ///
-    /// # Errors
-    /// As [`Checkpoint::check_model`].
-    pub fn check_architecture(&self, config: &Config) -> Result<(), TrainError> {
-        self.check_keys(config, &|key| !is_free(key) && key != "model.dtype")
-    }
-
-    fn check_keys(&self, config: &Config, matters: &dyn Fn(&str) -> bool) -> Result<(), TrainError> {
-        let table = |c: &Config| toml::Value::try_from(&c.model).ok();
-        let (Some(here), Some(wanted)) = (table(&self.state.config), table(config)) else { return Ok(()) };
-        match first_difference("model", &here, &wanted, matters) {
-            Some((key, here, wanted)) => {
-                let message = format!(
-                    "the checkpoint's {key} is {here}, the run's is {wanted}; resume with the checkpoint's own \
-                     configuration, or start a new run"
-                );
-                Err(Error::format(&self.path, message).into())
-            }
-            None => Ok(()),
-        }
+    pub fn check_model(&self, config: &Config, resumes: bool) -> Result<(), TrainError> {
+        let matters = |key: &str| !is_free(key) && (resumes || key != "model.dtype");
+        let Some((key, here, wanted)) = first_difference(&self.state.config.model, &config.model, matters) else {
+            return Ok(());
+        };
+        let message = format!(
+            "the checkpoint's {key} is {here}, the run's is {wanted}; resume with the checkpoint's own configuration, or \
+             start a new run"
+        );
+        Err(Error::format(&self.path, message).into())
     }
 
     /// Checks that the model was made for a vocabulary of this size.
@@ -326,24 +311,4 @@ impl Checkpoint {
 /// Keys of the model that say how it is trained, not what it is.
 fn is_free(key: &str) -> bool {
     [".frozen", ".recompute", ".sample_steps"].iter().any(|end| key.ends_with(end)) || key == "model.from"
-}
-
-/// The first key that matters at which two tables differ, with both values.
-fn first_difference(
-    prefix: &str,
-    a: &toml::Value,
-    b: &toml::Value,
-    matters: &dyn Fn(&str) -> bool,
-) -> Option<(String, String, String)> {
-    match (a, b) {
-        (toml::Value::Table(a), toml::Value::Table(b)) => a.iter().find_map(|(key, value)| {
-            let path = format!("{prefix}.{key}");
-            match b.get(key) {
-                Some(other) => first_difference(&path, value, other, matters),
-                None => Some((path, value.to_string(), "nothing".into())),
-            }
-        }),
-        _ if a == b || !matters(prefix) => None,
-        _ => Some((prefix.to_owned(), a.to_string(), b.to_string())),
-    }
 }

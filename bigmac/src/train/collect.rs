@@ -8,7 +8,7 @@ use crate::execute::{Measured, Program, with_sizes};
 use bigmac_comm::Communicator;
 use bigmac_runtime::{Context, Tensor};
 use bigmac_schedule::render::Trace;
-use bigmac_schedule::{ModuleKind, PerModule};
+use bigmac_schedule::PerModule;
 use std::collections::BTreeMap;
 
 impl Runner<'_> {
@@ -20,13 +20,11 @@ impl Runner<'_> {
     ) -> Result<(), TrainError> {
         let scopes = self.ctx.memory().all_scopes();
         let mine: BTreeMap<String, usize> = scopes.iter().map(|s| (s.name().to_owned(), s.peak())).collect();
-        let saved: Vec<usize> = ModuleKind::ALL.iter().map(|&kind| saved[kind]).collect();
         let text = serde_json::to_vec(&(mine, saved)).unwrap_or_default();
-        for text in gather_bytes(&self.ctx, self.comm, &text)? {
-            let (peaks, saved): (BTreeMap<String, usize>, [usize; 3]) =
+        for text in gather_bytes(self.ctx, self.comm, &text)? {
+            let (peaks, saved): (BTreeMap<String, usize>, PerModule<usize>) =
                 serde_json::from_slice(&text).unwrap_or_default();
-            let [encoder, llm, generator] = saved;
-            report.add_saved(PerModule { encoder, llm, generator });
+            report.add_saved(saved);
             report.peak_bytes.push(peaks);
         }
         Ok(())
@@ -50,7 +48,7 @@ impl Runner<'_> {
         let rank = self.comm.rank();
         let failed = |error| TrainError::Rank { rank, message: format!("lost the measured step: {error}") };
         let trace = serde_json::to_vec(&measured.trace()).map_err(failed)?;
-        let traces = gather_bytes(&self.ctx, self.comm, &trace)?;
+        let traces = gather_bytes(self.ctx, self.comm, &trace)?;
         if rank == 0 {
             let read = |bytes: &Vec<u8>| serde_json::from_slice(bytes).map_err(failed);
             let traces: Vec<Trace> = traces.iter().map(read).collect::<Result<_, _>>()?;

@@ -27,13 +27,11 @@ pub use snapshot::{Snapshot, state_name};
 
 use crate::config;
 use crate::execute::Program;
-use bigmac_comm::run_ranks;
 use bigmac_runtime::Error;
 use bigmac_runtime::fs::write_atomically;
 use bigmac_schedule::render::Trace;
 use std::path::Path;
 use std::sync::atomic::AtomicBool;
-use std::time::Duration;
 
 /// The resolved configuration in a run's directory.
 const CONFIG: &str = "config.toml";
@@ -88,7 +86,7 @@ pub fn train(
 ) -> Result<Outcome, TrainError> {
     if let Some(checkpoint) = resume {
         checkpoint.check_vocabulary(&session.shape)?;
-        checkpoint.check_model(&session.config)?;
+        checkpoint.check_model(&session.config, true)?;
         let (done, steps) = (checkpoint.state().step, session.config.train.steps);
         if done > steps {
             let message = format!(
@@ -105,12 +103,10 @@ pub fn train(
     std::fs::create_dir_all(folder).map_err(|e| Error::io(folder, e))?;
     let resolved = config::write(&session.config);
     write_atomically(&folder.join(CONFIG), |w| w.write_all(resolved.as_bytes()))?;
-    let pipeline = &session.config.pipeline;
-    let timeout = Duration::from_secs_f64(pipeline.timeout);
     let ranks = layout.placement.ranks();
     let weights = resume.or(start.as_ref());
     let shared = rank::Shared { session, layout, resume, weights, folder, stop, observer };
-    let ended = run_ranks(ranks, timeout, |comm| rank::run_rank(&shared, &comm));
+    let ended = session.on_ranks(ranks, |ctx, comm| rank::run_rank(&shared, ctx, comm));
     let ended = ended.map_err(|cause| {
         // Where the folder cannot be read any more, that is part of the cause.
         let newest = checkpoint::list(&folder.join(checkpoint::FOLDER)).ok().and_then(|mut all| all.pop());
@@ -152,6 +148,6 @@ fn start_weights(session: &Session, resume: Option<&Checkpoint>) -> Result<Optio
     }
     let checkpoint = Checkpoint::open(Path::new(from))?;
     checkpoint.check_vocabulary(&session.shape)?;
-    checkpoint.check_architecture(&session.config)?;
+    checkpoint.check_model(&session.config, false)?;
     Ok(Some(checkpoint))
 }

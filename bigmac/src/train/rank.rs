@@ -46,7 +46,7 @@ pub(super) struct Ended {
 /// A rank of a run.
 pub(super) struct Runner<'a> {
     pub(super) shared: &'a Shared<'a>,
-    pub(super) ctx: Context,
+    pub(super) ctx: &'a Context,
     pub(super) comm: &'a dyn Communicator,
     modules: RankModules,
     optimizers: Vec<Optimizer>,
@@ -67,9 +67,12 @@ struct Unread {
 }
 
 /// Runs all steps that are left, or until somebody asks to stop.
-pub(super) fn run_rank(shared: &Shared<'_>, comm: &dyn Communicator) -> Result<Ended, TrainError> {
+pub(super) fn run_rank(
+    shared: &Shared<'_>,
+    ctx: &Context,
+    comm: &dyn Communicator,
+) -> Result<Ended, TrainError> {
     let config = &shared.session.config;
-    let ctx = shared.session.context(comm.rank(), config.pipeline.threads)?;
     let mut runner = Runner::new(shared, ctx, comm)?;
     let first = shared.resume.map_or(0, |c| c.state().step);
     let mut step = first;
@@ -107,41 +110,37 @@ pub(super) fn run_rank(shared: &Shared<'_>, comm: &dyn Communicator) -> Result<E
 }
 
 impl<'a> Runner<'a> {
-    fn new(shared: &'a Shared<'a>, ctx: Context, comm: &'a dyn Communicator) -> Result<Self, TrainError> {
+    fn new(shared: &'a Shared<'a>, ctx: &'a Context, comm: &'a dyn Communicator) -> Result<Self, TrainError> {
         let session = shared.session;
         let (rank, shape, placement) = (comm.rank(), &session.shape, &shared.layout.placement);
         let modules = match shared.weights {
-            None => RankModules::random(&ctx, shape, placement, rank, session.config.run.seed)?,
-            Some(checkpoint) => RankModules::new(&ctx, shape, placement, rank, &|ctx, kind, specs| {
+            None => RankModules::random(ctx, shape, placement, rank, session.config.run.seed)?,
+            Some(checkpoint) => RankModules::new(ctx, shape, placement, rank, &|ctx, kind, specs| {
                 checkpoint.parameters(ctx, kind, specs, shape.dtype)
             })?,
         };
-        let optimizers = modules
-            .parts()
-            .map(|(_, specs, params, _)| {
-                let mut optimizer = Optimizer::new(&ctx, params)?;
-                for part in STATE_PARTS {
-                    let (Some(checkpoint), Some(state)) = (shared.resume, optimizer.part_mut(part)) else {
-                        continue;
-                    };
-                    for (spec, (_, parameter)) in specs.iter().zip(params.iter()) {
-                        let stored = checkpoint.optimizer_part(&ctx, part, spec)?;
-                        state.write(&ctx, parameter.range().start, &stored)?;
-                    }
+        let mut optimizers = Vec::new();
+        for (_, specs, params, _) in modules.parts() {
+            let mut optimizer = Optimizer::new(ctx, params)?;
+            for (checkpoint, part) in shared.resume.into_iter().flat_map(|c| STATE_PARTS.map(|part| (c, part))) {
+                let Some(state) = optimizer.part_mut(part) else { continue };
+                for (spec, (_, parameter)) in specs.iter().zip(params.iter()) {
+                    let stored = checkpoint.optimizer_part(ctx, part, spec)?;
+                    state.write(ctx, parameter.range().start, &stored)?;
                 }
-                Ok(optimizer)
-            })
-            .collect::<Result<Vec<_>, TrainError>>()?;
+            }
+            optimizers.push(optimizer);
+        }
         let first = shared.resume.map_or(0, |c| c.state().step);
         let metrics = (rank == 0).then(|| MetricsFile::open(shared.folder, first)).transpose()?;
-        let gate = Gate::new(&ctx)?;
+        let gate = Gate::new(ctx)?;
         let stopwatch = Stopwatch::default();
         Ok(Runner { shared, ctx, comm, modules, optimizers, metrics, gate, stopwatch, unread: None })
     }
 
     /// One step; true when somebody asked to stop. On a GPU it is queued, and the numbers of the step before are read.
     fn step(&mut self, step: u64) -> Result<bool, TrainError> {
-        self.stopwatch.begin(&self.ctx)?;
+        self.stopwatch.begin(self.ctx)?;
         let session = self.shared.session;
         let config = &session.config;
         self.ctx.memory().all_scopes().iter().for_each(|s| s.reset_peak());
@@ -149,18 +148,18 @@ impl<'a> Runner<'a> {
         let layout = &self.shared.layout;
         let program = Program::build(&plan, &layout.costs, &config.pipeline, layout.chain.as_ref())?;
         let task = StepTask::new(config, &session.shape, &plan, step);
-        let Ran { losses, record } = run(&self.ctx, self.comm, &program, &task, &mut self.modules)?;
+        let Ran { losses, record } = run(self.ctx, self.comm, &program, &task, &mut self.modules)?;
         // Only rank 0 listens for the wish to stop; the sum tells every rank.
         let wish = self.comm.rank() == 0 && self.shared.stop.load(Ordering::Relaxed);
         let Reduced { numbers, stop } =
-            reduce(&self.ctx, self.comm, &mut self.modules, losses, &mut self.gate, wish)?;
+            reduce(self.ctx, self.comm, &mut self.modules, losses, &mut self.gate, wish)?;
         let scale = numbers.scale(step, config.train.clip)?;
         let lr = learning_rate(&config.train, step);
         for (optimizer, (_, params, gradients)) in self.optimizers.iter_mut().zip(self.modules.parts_mut()) {
             let clip = self.gate.clip(config.train.clip);
-            optimizer.step(&self.ctx, params, gradients, &config.train, lr, step, scale, clip)?;
+            optimizer.step(self.ctx, params, gradients, &config.train, lr, step, scale, clip)?;
         }
-        let lap = self.stopwatch.end(&self.ctx)?;
+        let lap = self.stopwatch.end(self.ctx)?;
         let mut report = StepReport { step, lr, ..counts(&plan) };
         self.collect_memory(record.saved(), &mut report)?;
         let before = self.unread.replace(Unread { report, numbers, lap });
@@ -185,14 +184,14 @@ impl<'a> Runner<'a> {
     /// rank that isn't finite is the cause of what came later.
     fn read_alone(&mut self) -> Result<(), TrainError> {
         let Some(Unread { report, numbers, lap }) = self.unread.take() else { return Ok(()) };
-        let totals = numbers.read(&self.ctx)?;
+        let totals = numbers.read(self.ctx)?;
         if totals.are_finite() { self.write(report, &totals, &lap) } else { Ok(()) }
     }
 
     /// Writes down a step, once its numbers are there and finite.
     fn report(&mut self, unread: Unread) -> Result<(), TrainError> {
         let Unread { report, numbers, lap } = unread;
-        let totals = numbers.read(&self.ctx).map_err(TrainError::from);
+        let totals = numbers.read(self.ctx).map_err(TrainError::from);
         let totals = totals.and_then(|totals| totals.check(self.comm, report.step).map(|()| totals));
         let totals = totals.inspect_err(|_| {
             // What was queued after a step that failed has learned nothing, and is not reported.
@@ -212,7 +211,7 @@ impl<'a> Runner<'a> {
 
     fn gather(&self, with_optimizer: bool) -> Result<Option<Snapshot>, TrainError> {
         let optimizers = with_optimizer.then_some(&self.optimizers[..]);
-        Snapshot::gather(&self.ctx, self.comm, &self.modules, optimizers, &self.shared.session.shape)
+        Snapshot::gather(self.ctx, self.comm, &self.modules, optimizers, &self.shared.session.shape)
     }
 
     /// Waits, however long it takes, until rank 0 has done what it does alone (files, samples). The time limit is for peers
@@ -240,7 +239,7 @@ impl<'a> Runner<'a> {
         let session = self.shared.session;
         let folder = self.shared.folder.join(checkpoint::FOLDER);
         let path =
-            checkpoint::save(&self.ctx.host(), &folder, &snapshot, &session.shape, &session.config, step)?;
+            checkpoint::save(self.ctx.host(), &folder, &snapshot, &session.shape, &session.config, step)?;
         self.shared.observer.saved(&path);
         Ok(Some(snapshot))
     }
