@@ -11,7 +11,7 @@ use bigmac_autograd::Parameters;
 use bigmac_comm::{Communicator, run_ranks};
 use bigmac_models::init::{self, Init, ParameterSpec};
 use bigmac_runtime::{Context, DType};
-use bigmac_schedule::check::memory::{Change, peak_bytes, walk};
+use bigmac_schedule::memory::{Change, peak_bytes, walk};
 use bigmac_schedule::{ModuleKind, PerModule};
 use std::collections::BTreeMap;
 use std::time::Duration;

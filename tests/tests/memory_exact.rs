@@ -8,7 +8,7 @@ use bigmac::model::{Placement, RankModules};
 use bigmac::train::Session;
 use bigmac_runtime::Context;
 use bigmac_runtime::memory::scopes;
-use bigmac_schedule::check::memory::peak_bytes;
+use bigmac_schedule::memory::peak_bytes;
 use bigmac_schedule::{ModuleKind, Op, PerModule, Phase, Piece, Unit, Workload};
 use bigmac_tests::dataset::SmallSet;
 use bigmac_tests::steps::{STEP, StepResult, run_program};

@@ -171,9 +171,9 @@ fn chains_cut_every_module() -> Result<()> {
                     let pipeline = Pipeline { llm: llm.into(), ..pipeline(schedule, ranks) };
                     agree(set, plan, wanted, [pipeline.clone()].into_iter())?;
                     let workload = Program::build(plan, &set.session.costs, &pipeline, None)?.workload;
-                    cut[0] |= workload.encoder_chunks() > 1;
+                    cut[0] |= workload.chunks_of(ModuleKind::Encoder) > 1;
                     cut[1] |= workload.chunks() < workload.ranks() && schedule == "monolithic-balanced";
-                    cut[2] |= workload.generator_chunks() > 1;
+                    cut[2] |= workload.chunks_of(ModuleKind::Generator) > 1;
                 }
             }
         }

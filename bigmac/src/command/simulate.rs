@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 
 use anyhow::bail;
 use bigmac_schedule::ModuleKind;
-use bigmac_schedule::check::lower::lower;
-use bigmac_schedule::files::file::Form;
+use bigmac_schedule::files::Form;
+use bigmac_schedule::lower;
 use bigmac_schedule::registry;
 use bigmac_schedule::render::{Format, Timeline};
 use clap::Args;

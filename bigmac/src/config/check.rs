@@ -2,7 +2,7 @@
 
 use super::{Config, ConfigError};
 use bigmac_runtime::Device;
-use bigmac_schedule::check::budget::module_budgets;
+use bigmac_schedule::module_budgets;
 
 impl Config {
     /// Checks what types alone don't: counts that have to be at least one, widths that have to agree.

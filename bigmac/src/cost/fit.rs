@@ -124,7 +124,7 @@ fn fit((module, chunk, phase): Key, samples: &[Sample]) -> Option<UnitTimes> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use bigmac_schedule::check::lower::lower;
+    use bigmac_schedule::lower;
     use bigmac_schedule::{Options, UniformCosts, registry};
 
     const KEY: Key = (ModuleKind::Llm, 1, Phase::Backward);

@@ -6,7 +6,9 @@
 use super::rates::Rates;
 use crate::data::{PackedMicrobatch, StepPlan};
 use crate::model::{ModelShape, split_layers};
-use bigmac_schedule::{ChunkCost, ItemCost, Layers, Link, Load, ModuleKind, Workload, WorkloadError};
+use bigmac_schedule::{
+    ChunkCost, ItemCost, Layers, Link, Load, ModuleKind, PerModule, Workload, WorkloadError,
+};
 use std::ops::Range;
 
 /// What costs depend on.
@@ -148,9 +150,7 @@ impl CostModel {
         let sum = |of: &dyn Fn(&PackedMicrobatch) -> f64| plan.microbatches.iter().map(of).sum::<f64>();
         let (head, layer) = (sum(&|load| self.head(load)), sum(&|load| self.llm_layer(load)));
         Layers {
-            encoder: self.shape.layers(ModuleKind::Encoder),
-            llm: self.shape.layers(ModuleKind::Llm),
-            generator: self.shape.layers(ModuleKind::Generator),
+            count: PerModule::from_fn(|kind| self.shape.layers(kind)),
             head: if layer > 0.0 { head / layer } else { 0.0 },
         }
     }

@@ -3,7 +3,7 @@
 use super::error::ExecuteError;
 use super::unit::Recorded;
 use bigmac_autograd::Deferred;
-use bigmac_schedule::check::memory::BufferPlan;
+use bigmac_schedule::memory::BufferPlan;
 use bigmac_schedule::{ModuleKind, PerModule, Rank, Unit, Workload};
 
 /// What a unit holds between its ops.

@@ -3,10 +3,9 @@
 use crate::data::DataError;
 use bigmac_comm::CommError;
 use bigmac_runtime::Context;
-use bigmac_schedule::check::budget::BudgetError;
-use bigmac_schedule::check::validate::ValidateError;
-use bigmac_schedule::clock::simulate::SimulateError;
-use bigmac_schedule::{ModuleKind, Rank, ScheduleError, Unit, WorkloadError};
+use bigmac_schedule::{
+    BudgetError, ModuleKind, Rank, ScheduleError, SimulateError, Unit, ValidateError, WorkloadError,
+};
 
 /// Why a step ended early, or cannot run at all.
 #[derive(Debug, thiserror::Error)]

@@ -5,13 +5,10 @@ use super::sizes::with_sizes;
 use crate::config::Pipeline;
 use crate::cost::CostModel;
 use crate::data::StepPlan;
-use bigmac_schedule::check::budget::module_budgets;
-use bigmac_schedule::check::lower::lower;
-use bigmac_schedule::check::memory::{BufferPlan, plan_buffers};
-use bigmac_schedule::check::validate::validate;
+use bigmac_schedule::memory::{BufferPlan, plan_buffers};
 use bigmac_schedule::{
-    Budget, Chain, Limits, Microbatch, Module, ModuleKind, Op, Options, PerModule, Phase, Rank, Table,
-    Workload, registry,
+    Budget, Chain, Limits, Microbatch, Module, ModuleKind, Op, Options, PerModule, Phase, Rank, Table, Workload,
+    lower, module_budgets, registry, validate,
 };
 use std::collections::BTreeMap;
 

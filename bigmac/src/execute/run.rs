@@ -12,7 +12,7 @@ use bigmac_autograd::{Graph, Mode};
 use bigmac_comm::{Communicator, Tag};
 use bigmac_runtime::memory::scopes;
 use bigmac_runtime::{Context, Tensor};
-use bigmac_schedule::check::memory::recomputed;
+use bigmac_schedule::memory::recomputed;
 use bigmac_schedule::render::Trace;
 use bigmac_schedule::{ModuleKind, Op, PerModule, Phase, Rank, Unit, Value};
 use std::collections::HashMap;

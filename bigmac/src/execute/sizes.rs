@@ -7,7 +7,7 @@ use crate::data::StepPlan;
 use crate::model::{ModelShape, Placement, RankModules};
 use bigmac_models::mmdit::flow::FlowMatching;
 use bigmac_runtime::Context;
-use bigmac_schedule::check::memory::{Change, walk};
+use bigmac_schedule::memory::{Change, walk};
 use bigmac_schedule::{
     Chunk, Item, ItemSize, Microbatch, MicrobatchSizes, Module, ModuleKind, Piece, Unit, Value, Workload,
 };

@@ -8,7 +8,7 @@ use bigmac_comm::Communicator;
 use bigmac_runtime::Context;
 use bigmac_runtime::rng::{Philox, Purpose};
 use bigmac_schedule::PerModule;
-use bigmac_schedule::check::memory::peak_bytes;
+use bigmac_schedule::memory::peak_bytes;
 
 /// How often every program runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -4,7 +4,7 @@ use thiserror::Error;
 
 use crate::profile::ProfileError;
 use crate::toml_file::TomlError;
-use bigmac_schedule::clock::simulate::SimulateError;
+use bigmac_schedule::SimulateError;
 use bigmac_schedule::{ScheduleError, WorkloadError};
 
 /// Why there is no plan.

@@ -1,11 +1,11 @@
 //! What has to hold.
 
 use bigmac_runtime::rng::{Philox, Purpose};
-use bigmac_schedule::check::lower::lower;
-use bigmac_schedule::check::memory::peak_microbatches;
-use bigmac_schedule::check::validate::validate;
-use bigmac_schedule::clock::simulate::simulate;
-use bigmac_schedule::clock::slots::work_bound;
+use bigmac_schedule::lower;
+use bigmac_schedule::memory::peak_microbatches;
+use bigmac_schedule::simulate;
+use bigmac_schedule::validate;
+use bigmac_schedule::work_bound;
 use bigmac_schedule::{Limits, ModuleKind, Op, Phase, Table, Workload, ideal_time};
 
 use super::{Case, Found};
