@@ -8,6 +8,7 @@ use bigmac::execute::{ExecuteError, Measured, Program, Ran, StepTask, predict_sa
 use bigmac::model::{Placement, RankModules};
 use bigmac::train::{Gate, Session, Totals, TrainError, reduce};
 use bigmac_autograd::Parameters;
+use bigmac_close::{absolute, is_close};
 use bigmac_comm::{Communicator, run_ranks};
 use bigmac_models::init::{self, Init, ParameterSpec};
 use bigmac_runtime::{Context, DType};
@@ -205,6 +206,21 @@ pub fn close_gradients(given: &GradientMap, wanted: &GradientMap, tolerance: f64
         let raised = if norm > 0.0 { tolerance * norm.max(floor) / norm } else { 0.0 };
         let wide = |v: &[f32]| v.iter().map(|&x| f64::from(x)).collect::<Vec<_>>();
         close(&format!("{} {}", key.0, key.1), &wide(given), &wide(wanted), raised)?;
+    }
+    Ok(())
+}
+
+/// Checks that the token loss, the drawing loss and the gradient's norm differ from the expected ones by at most that share.
+///
+/// # Errors
+/// For the first that is further off.
+pub fn close_totals(totals: &Totals, expected: [f64; 3], share: f64) -> Result<()> {
+    let found = [totals.token_loss, totals.drawing_loss, totals.grad_norm];
+    for (what, (found, expected)) in
+        ["token loss", "drawing loss", "gradient's norm"].into_iter().zip(found.into_iter().zip(expected))
+    {
+        let near = is_close(found, expected, absolute(share * expected.abs()));
+        ensure!(near, "{what}: expected {expected}, got {found}");
     }
     Ok(())
 }

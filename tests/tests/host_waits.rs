@@ -5,6 +5,7 @@ use anyhow::{Context as _, Result, ensure};
 use bigmac::config::Config;
 use bigmac::execute::{ExecuteError, Program};
 use bigmac::train::{Observer, Session, Snapshot, StepReport, TrainError, train};
+use bigmac_close::{absolute, assert_close};
 use bigmac_gpu::Gpu;
 use bigmac_schedule::render::Trace;
 use bigmac_tests::dataset::SmallSet;
@@ -149,7 +150,7 @@ fn the_host_waits_for_no_step_before_the_next_one_is_queued() -> Result<()> {
             assert_eq!(given.saved_bytes, wanted.saved_bytes);
             assert!(given.seconds > 0.0 && given.peak_bytes.len() == ranks);
             for (a, b) in [(given.loss, wanted.loss), (given.grad_norm, wanted.grad_norm)] {
-                assert!((a - b).abs() <= 1e-4 * b.abs(), "step {}: {a}, wanted {b}", given.step);
+                assert_close(a, b, absolute(1e-4 * b.abs()));
             }
             assert!(wanted.grad_norm > 0.1, "nothing is clipped");
         }

@@ -130,7 +130,16 @@ pub struct Encoder {
 
 impl Default for Encoder {
     fn default() -> Self {
-        Encoder { width: 96, layers: 3, heads: 4, mlp: 384, image_size: 32, patch: 8, frozen: false, recompute: false }
+        Encoder {
+            width: 96,
+            layers: 3,
+            heads: 4,
+            mlp: 384,
+            image_size: 32,
+            patch: 8,
+            frozen: false,
+            recompute: false,
+        }
     }
 }
 

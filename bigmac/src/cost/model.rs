@@ -155,3 +155,70 @@ impl CostModel {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Model;
+    use crate::cost::{Rate, UnitRates};
+    use crate::data::{DrawItem, ImageItem, PictureRef, Tile, Tokenizer};
+    use bigmac_close::{assert_close, relative};
+    use bigmac_schedule::{Chunk, Module, Phase, Unit};
+    use std::path::Path;
+
+    /// A microbatch of a text, an image and a drawing.
+    fn plan() -> StepPlan {
+        let picture = PictureRef::new(Path::new("a.png"));
+        let image =
+            ImageItem { picture: picture.clone(), tile: Tile::Whole, size: 32, rows: 0..16, sample: 0 };
+        let draw = DrawItem { picture, size: 32, cond_rows: 16..24, sample: 0 };
+        let load = PackedMicrobatch {
+            tokens: vec![0; 40],
+            targets: vec![1; 40],
+            bounds: vec![0, 40],
+            images: vec![image],
+            draws: vec![draw],
+            ..PackedMicrobatch::default()
+        };
+        StepPlan { microbatches: vec![load], ..StepPlan::default() }
+    }
+
+    fn workload(model: &Model, rates: Rates) -> Workload {
+        let shape = ModelShape::new(model, &Tokenizer::bytes()).unwrap();
+        CostModel { shape, rates }.workload(&plan(), 2, 1).unwrap()
+    }
+
+    #[test]
+    fn a_backward_that_computes_layers_again_takes_a_forward_more() {
+        let plain = workload(&Model::default(), Rates::default());
+        let mut model = Model::default();
+        (model.encoder.recompute, model.llm.recompute, model.generator.recompute) = (true, true, true);
+        let again = workload(&model, Rates::default());
+        let cost = |workload: &Workload, unit: Unit, phase| workload.unit_cost(unit, phase);
+        for unit in plain.units() {
+            let (forward, backward) =
+                (cost(&plain, unit, Phase::Forward), cost(&plain, unit, Phase::Backward));
+            assert_eq!(cost(&again, unit, Phase::Forward), forward, "{unit:?}");
+            let more = cost(&again, unit, Phase::Backward) - backward;
+            // Embeddings, projections and the loss are not computed again.
+            assert!(more > 0.5 * forward && more <= forward * (1.0 + 1e-12), "{unit:?}: {more} of {forward}");
+            let parts = cost(&again, unit, Phase::BackwardInput) + cost(&again, unit, Phase::BackwardWeight);
+            assert_close(parts, backward + more, relative(1e-12));
+        }
+        // Weight gradients of layers are not put off.
+        let first = plain.units().find(|unit| unit.module == Module::Llm(Chunk(0)));
+        assert_eq!(cost(&again, first.unwrap(), Phase::BackwardWeight), 0.0);
+    }
+
+    #[test]
+    fn measured_backwards_have_it_in_them() {
+        let measured = || {
+            let rate = Rate { fixed: 1.0, per_gop: 2.0 };
+            let rates = UnitRates { forward: rate, backward_input: rate, backward_weight: rate };
+            Rates { units: ModuleKind::ALL.map(|kind| ((kind, 0), rates)).into(), ..Rates::default() }
+        };
+        let mut model = Model::default();
+        model.llm.recompute = true;
+        assert_eq!(workload(&model, measured()), workload(&Model::default(), measured()));
+    }
+}

@@ -7,8 +7,8 @@ use crate::cost::CostModel;
 use crate::data::StepPlan;
 use bigmac_schedule::memory::{BufferPlan, plan_buffers};
 use bigmac_schedule::{
-    Budget, Chain, Limits, Microbatch, Module, ModuleKind, Op, Options, PerModule, Phase, Rank, Table, Workload,
-    lower, module_budgets, registry, validate,
+    Budget, Chain, Limits, Microbatch, Module, ModuleKind, Op, Options, PerModule, Phase, Rank, Table,
+    Workload, lower, module_budgets, registry, validate,
 };
 use std::collections::BTreeMap;
 

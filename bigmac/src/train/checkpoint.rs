@@ -251,7 +251,8 @@ impl Checkpoint {
     /// [`Error::Format`] naming the first key that differs.
     pub fn check_model(&self, config: &Config, resumes: bool) -> Result<(), TrainError> {
         let matters = |key: &str| !is_free(key) && (resumes || key != "model.dtype");
-        let Some((key, here, wanted)) = first_difference(&self.state.config.model, &config.model, matters) else {
+        let Some((key, here, wanted)) = first_difference(&self.state.config.model, &config.model, matters)
+        else {
             return Ok(());
         };
         let message = format!(

@@ -7,8 +7,8 @@ use crate::data::StepPlan;
 use crate::execute::{Measured, Program, with_sizes};
 use bigmac_comm::Communicator;
 use bigmac_runtime::{Context, Tensor};
-use bigmac_schedule::render::Trace;
 use bigmac_schedule::PerModule;
+use bigmac_schedule::render::Trace;
 use std::collections::BTreeMap;
 
 impl Runner<'_> {

@@ -122,7 +122,9 @@ impl<'a> Runner<'a> {
         let mut optimizers = Vec::new();
         for (_, specs, params, _) in modules.parts() {
             let mut optimizer = Optimizer::new(ctx, params)?;
-            for (checkpoint, part) in shared.resume.into_iter().flat_map(|c| STATE_PARTS.map(|part| (c, part))) {
+            for (checkpoint, part) in
+                shared.resume.into_iter().flat_map(|c| STATE_PARTS.map(|part| (c, part)))
+            {
                 let Some(state) = optimizer.part_mut(part) else { continue };
                 for (spec, (_, parameter)) in specs.iter().zip(params.iter()) {
                     let stored = checkpoint.optimizer_part(ctx, part, spec)?;
@@ -239,7 +241,7 @@ impl<'a> Runner<'a> {
         let session = self.shared.session;
         let folder = self.shared.folder.join(checkpoint::FOLDER);
         let path =
-            checkpoint::save(self.ctx.host(), &folder, &snapshot, &session.shape, &session.config, step)?;
+            checkpoint::save(&self.ctx.host(), &folder, &snapshot, &session.shape, &session.config, step)?;
         self.shared.observer.saved(&path);
         Ok(Some(snapshot))
     }

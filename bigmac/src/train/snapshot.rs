@@ -121,12 +121,7 @@ impl Snapshot {
 }
 
 /// A part of one parameter's optimizer state, or its weight, in a tensor of its own on the CPU.
-fn value(
-    ctx: &Context,
-    spec: &ParameterSpec,
-    params: &Parameters,
-    state: Option<&Tensor>,
-) -> Result<Tensor> {
+fn value(ctx: &Context, spec: &ParameterSpec, params: &Parameters, state: Option<&Tensor>) -> Result<Tensor> {
     let id = bigmac_models::init::find(params, &spec.name)?;
     let range = params.parameter(id).range();
     let tensor = match state {

@@ -170,8 +170,7 @@ impl Qwen3 {
             let (config, attention) = (self.config.clone(), self.attention(bounds.clone(), bounds.clone()));
             let forward = move |g: &mut Graph<'_>, inputs: &[Var]| {
                 let rope = (&inputs[1], &inputs[2]);
-                let mut attend =
-                    |g: &mut Graph<'_>, q, k, v| g.apply(attention.clone(), &[&q, &k, &v], &[]);
+                let mut attend = |g: &mut Graph<'_>, q, k, v| g.apply(attention.clone(), &[&q, &k, &v], &[]);
                 Ok(vec![layer.forward(g, &config, &inputs[0], rope, &mut attend)?])
             };
             states = g.layer(&[&states[0], rope.0, rope.1], forward)?;
