@@ -79,8 +79,8 @@ impl Fixture {
         Ok(self.tensor(name)?.as_slice::<i32>()?.to_vec())
     }
 
-    /// Checks a result against the tensor of that name: shapes are equal, and the norm of the difference is at most `tolerance`
-    /// of the wanted norm.
+    /// Checks a result against the tensor of that name: shapes are equal, and the norm of the difference is at most
+    /// `tolerance` of the wanted norm.
     ///
     /// # Errors
     /// When it is further off, with by how much.
@@ -96,7 +96,8 @@ impl Fixture {
     }
 }
 
-/// Checks that two lists of numbers differ by at most `tolerance` of the norm of `wanted` (and are both zero where it is zero).
+/// Checks that two lists of numbers differ by at most `tolerance` of the norm of `wanted` (and are both zero where it
+/// is zero).
 ///
 /// # Errors
 /// When they are further apart, with by how much.

@@ -1,4 +1,4 @@
-//! One step of a pipeline, run for real on threads, and everything that it left behind.
+//! One step of a pipeline, run for real on threads, and everything that it left.
 
 use crate::parity::close;
 use anyhow::{Context as _, Result, ensure};
@@ -189,8 +189,8 @@ pub fn predict(
     Ok((held, peaks[rank]))
 }
 
-/// Checks that every gradient is within `tolerance` of the wanted one, measured by the larger of its norm and a thousandth of the
-/// norm of its module's whole gradient. A gradient that should be zero has to be zero.
+/// Checks that every gradient is within `tolerance` of the wanted one, measured by the larger of its norm and a
+/// thousandth of the norm of its module's whole gradient. A gradient that should be zero has to be zero.
 ///
 /// # Errors
 /// For the first parameter that is further off, or on one side only.
@@ -210,7 +210,8 @@ pub fn close_gradients(given: &GradientMap, wanted: &GradientMap, tolerance: f64
     Ok(())
 }
 
-/// Checks that the token loss, the drawing loss and the gradient's norm differ from the expected ones by at most that share.
+/// Checks that the token loss, the drawing loss and the gradient's norm differ from the expected ones by at most that
+/// share.
 ///
 /// # Errors
 /// For the first that is further off.

@@ -32,7 +32,7 @@ pub const SHORT_DRAWING: usize = 6;
 /// Has neither, and is short.
 pub const SHORT_TEXT: usize = 7;
 
-/// Two encoder layers, three LLM layers, two generator blocks, no two widths alike where they needn't be.
+/// Two encoder layers, three LLM layers, two generator blocks, no two widths alike where they need not be.
 pub fn config() -> Config {
     Config {
         run: Run { name: "tiny".into(), seed: 5 },

@@ -1,5 +1,6 @@
-//! Training on a GPU without host waits: the host waits for no step before all of the next one is queued, what is read late is complete and in
-//! order, and a number that isn't finite stops learning at its own step although the host hears of it later.
+//! Training on a GPU without host waits: the host waits for no step before all of the next one is queued, what is read
+//! late is complete and in order, and a number that is not finite stops learning at its own step although the host
+//! hears of it later.
 
 use anyhow::{Context as _, Result, ensure};
 use bigmac::config::Config;

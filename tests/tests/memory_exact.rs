@@ -1,4 +1,5 @@
-//! Activation memory: what is measured is what was predicted, to the byte, after every op; and it is flat under `nested`.
+//! Activation memory: what is measured is what was predicted, to the byte, after every op; and it is flat under
+//! `nested`.
 
 use anyhow::{Context as _, Result, ensure};
 use bigmac::config::{Config, Dtype, Pipeline};
@@ -30,8 +31,8 @@ const MIXED: [&[usize]; 7] = [
     &[TEXT, ANSWER],
 ];
 
-/// Runs a step, and checks that every rank held after every op what was predicted, and nothing in the end. Of a unit between
-/// its input gradient and its weight gradients, it may be less.
+/// Runs a step, and checks that every rank held after every op what was predicted, and nothing in the end. Of a unit
+/// between its input gradient and its weight gradients, it may be less.
 fn exact(session: &Session, plan: &StepPlan, pipeline: &Pipeline) -> Result<StepResult> {
     held_exactly(session, plan, pipeline, &Program::build(plan, &session.costs, pipeline, None)?)
 }

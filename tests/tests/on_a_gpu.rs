@@ -1,5 +1,5 @@
-//! A training step of the whole model on a GPU against the one-process result on the CPU: losses and every gradient, on one rank and on
-//! several that share the device. The GPU is replayed, unless `BIGMAC_CHECK_DEVICE` names a real one.
+//! A training step of the whole model on a GPU against the one-process result on the CPU: losses and every gradient, on
+//! one rank and on several that share the device. The GPU is replayed, unless `BIGMAC_CHECK_DEVICE` names a real one.
 
 use anyhow::{Result, ensure};
 use bigmac::config::{Config, Dtype};
@@ -24,7 +24,8 @@ fn on_device(dtype: Dtype) -> Result<Option<Config>> {
     Ok(Some(config))
 }
 
-/// Nothing is left in any scope but what lives as long as the model or longer, and what forwards saved is what was predicted.
+/// Nothing is left in any scope but what lives as long as the model or longer, and what forwards saved is what was
+/// predicted.
 fn check_memory(step: &StepResult) -> Result<()> {
     for rank in &step.ranks {
         for (scope, bytes) in &rank.left {

@@ -1,5 +1,5 @@
-//! Every schedule computes the same step: losses and gradients are those of one process without a pipeline, and the LLM's
-//! gradients are the same, bit for bit, whatever the schedule.
+//! Every schedule computes the same step: losses and gradients are those of one process without a pipeline, and the
+//! LLM's gradients are the same, bit for bit, whatever the schedule.
 
 use anyhow::{Context as _, Result, ensure};
 use bigmac::config::{Config, Dtype, Pipeline};
@@ -35,8 +35,8 @@ const MIXED: [&[usize]; 8] = [
     &[SEVERAL, EDIT, CAPTION],
 ];
 
-/// Parts of the models that no loss depends on: LLaVA reads the states before the encoder's last norm, and nothing reads
-/// what the generator's last block makes of its text.
+/// Parts of the models that no loss depends on: LLaVA reads the states before the encoder's last norm, and nothing
+/// reads what the generator's last block makes of its text.
 const UNREAD: [&str; 5] = [
     "vision_model.post_layernorm",
     "transformer_blocks.1.attn.add_q_proj",

@@ -64,8 +64,8 @@ pub(super) struct Sample {
 pub(crate) struct Samples(BTreeMap<Key, Vec<Sample>>);
 
 impl Samples {
-    /// Takes in what a rank measured in a step: of each of its ops start and end, and for how long it waited. `gops` is the
-    /// step's workload at one unit of time per billion operations.
+    /// Takes in what a rank measured in a step: of each of its ops start and end, and for how long it waited. `gops` is
+    /// the step's workload at one unit of time per billion operations.
     pub fn take(&mut self, ops: &[Op], spans: &[(f64, f64)], waits: &[f64], gops: &Workload) {
         let is_compute = |op: &&Op| matches!(op, Op::Compute { .. });
         let mut timed = ops.iter().zip(spans.iter().zip(waits));

@@ -1,7 +1,7 @@
 //! The shape of a step as schedules see it: items, and costs from counted floating-point operations.
 //!
-//! Times are these counts at given rates, never what a step has just taken, so that every rank, and a resumed run, computes
-//! the same table from the same step.
+//! Times are these counts at given rates, never what a step has just taken, so that every rank, and a resumed run,
+//! computes the same table from the same step.
 
 use super::rates::Rates;
 use crate::data::{PackedMicrobatch, StepPlan};
@@ -137,8 +137,8 @@ impl CostModel {
         ItemCost { forward: rates.forward.time(gop.all), backward }
     }
 
-    /// What layers that are computed again take of the time of input gradients: their forward, and their weight gradients,
-    /// which are not put off. Rates that were measured have both in them.
+    /// What layers that are computed again take of the time of input gradients: their forward, and their weight
+    /// gradients, which are not put off. Rates that were measured have both in them.
     fn again(&self, kind: ModuleKind, layers: f64) -> (f64, f64) {
         if !(self.shape.recompute[kind] && self.rates.are_counts()) {
             return (0.0, 0.0);

@@ -37,7 +37,8 @@ pub struct UnitRates {
     pub backward_weight: Rate,
 }
 
-/// Rates of all modules, and of what crosses ranks. By default costs are billions of operations, and values cross at once.
+/// Rates of all modules, and of what crosses ranks. By default costs are billions of operations, and values cross at
+/// once.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Rates {
     /// By module and number of the chunk; a chunk without its own has those of the module's chunk before it.

@@ -12,7 +12,7 @@ use crate::config::Pipeline;
 use crate::cost::CostModel;
 use crate::data::shapes::{Detector, Reading, Scene};
 use crate::data::{Dataset, PictureRef, pack};
-use crate::execute::{Program, StepTask, run};
+use crate::execute::{LossSums, Program, StepTask, run};
 use crate::model::{ModelShape, RankModules};
 use crate::train::{Session, TrainError};
 use bigmac_comm::LocalCommunicator;
@@ -105,34 +105,29 @@ pub fn evaluate(
             .collect()
     };
     let (read, drawn) = (of_kind(false), of_kind(true));
-    let mut evaluation = Evaluation::default();
     let both: Vec<usize> = read.iter().chain(&drawn).copied().collect();
-    if !both.is_empty() {
-        let (token_loss, drawing_loss) = losses(session, modules, dataset, &both)?;
-        evaluation.summary = Summary {
-            samples: both.len(),
-            loss: token_loss + drawing_loss,
-            token_loss,
-            drawing_loss,
-            ..Summary::default()
-        };
-    }
+    let LossSums { token, drawing } = losses(session, modules, dataset, &both)?;
     let (modules, shape) = (&*modules, &session.shape);
     // Shares of 32 fill a batch of prompts; a drawing is long enough to be shared alone.
     let shares: Vec<&[usize]> = read.chunks(32).collect();
     let captions =
         share(session, &shares, threads, |ctx, share| captions(ctx, modules, shape, dataset, share))?;
-    evaluation.captions = captions.into_iter().flatten().collect();
+    let captions: Vec<Caption> = captions.into_iter().flatten().collect();
     let detector = Detector::new(shape.draw_size);
-    evaluation.drawings = share(session, &drawn, threads, |ctx, &sample| {
-        drawing(ctx, modules, session, dataset, sample, &detector)
+    let drawings = share(session, &drawn, threads, |ctx, &sample| {
+        drawn_by(ctx, modules, session, dataset, sample, &detector)
     })?;
-    let summary = &mut evaluation.summary;
-    summary.caption_exact = fraction(evaluation.captions.iter().map(|c| c.given == c.wanted));
-    let verdicts = || evaluation.drawings.iter().filter_map(|d| d.verdict);
-    summary.drawn_exact = fraction(verdicts().map(|v| v.exact));
-    summary.drawn_colors = fraction(verdicts().map(|v| v.colors));
-    Ok(evaluation)
+    let verdicts = || drawings.iter().filter_map(|d| d.verdict);
+    let summary = Summary {
+        samples: both.len(),
+        loss: token + drawing,
+        token_loss: token,
+        drawing_loss: drawing,
+        caption_exact: fraction(captions.iter().map(|c| c.given == c.wanted)),
+        drawn_exact: fraction(verdicts().map(|v| v.exact)),
+        drawn_colors: fraction(verdicts().map(|v| v.colors)),
+    };
+    Ok(Evaluation { summary, captions, drawings })
 }
 
 fn fraction(flags: impl Iterator<Item = bool>) -> Option<f64> {
@@ -160,7 +155,10 @@ fn losses(
     modules: &mut RankModules,
     dataset: &Dataset,
     samples: &[usize],
-) -> Result<(f64, f64), TrainError> {
+) -> Result<LossSums, TrainError> {
+    if samples.is_empty() {
+        return Ok(LossSums::default());
+    }
     let mut costs: CostModel = session.costs.clone();
     costs.shape.frozen = PerModule::all(true);
     let plan = pack(dataset, samples, samples.len().div_ceil(32))?;
@@ -171,8 +169,7 @@ fn losses(
     let timeout = Duration::from_secs_f64(session.config.pipeline.timeout);
     let mut world = LocalCommunicator::world(1, timeout);
     let comm = world.pop().ok_or_else(|| Error::argument("evaluate", "a world of one rank has no rank"))?;
-    let losses = run(&ctx, &comm, &program, &task, modules)?.losses.read(&ctx)?;
-    Ok((losses.token, losses.drawing))
+    Ok(run(&ctx, &comm, &program, &task, modules)?.losses.read(&ctx)?)
 }
 
 fn captions(
@@ -203,7 +200,7 @@ fn captions(
         .collect())
 }
 
-fn drawing(
+fn drawn_by(
     ctx: &Context,
     modules: &RankModules,
     session: &Session,

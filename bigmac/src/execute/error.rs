@@ -46,7 +46,7 @@ pub enum ExecuteError {
     #[allow(missing_docs)]
     NoBuffer { rank: Rank, unit: Unit, kind: ModuleKind, planned: usize },
     /// A table whose op needs something that is not there.
-    #[error("rank {}: {what} is needed and not there; validate the table before it is run", rank.0)]
+    #[error("rank {}: {what} not found; validate the table before it runs", rank.0)]
     #[allow(missing_docs)]
     Missing { rank: Rank, what: String },
 }

@@ -11,7 +11,6 @@ mod sizes;
 mod task;
 mod unit;
 
-pub use buffers::ActivationBuffers;
 pub use error::ExecuteError;
 pub use losses::{LossPart, LossSums, Losses, QueuedLosses};
 pub(crate) use mark::DeviceMark;

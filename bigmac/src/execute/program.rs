@@ -30,10 +30,11 @@ impl Program {
         Program { table, workload, buffers }
     }
 
-    /// The program of a step under the configured schedule: built, lowered, validated. Every rank computes the same one.
+    /// The program of a step under the configured schedule: built, lowered, validated. Every rank computes the same
+    /// one.
     ///
-    /// A schedule that cuts all modules into a chain cuts it for this step, or as `chain` says: in a run, weights have to
-    /// stay where they are.
+    /// A schedule that cuts all modules into a chain cuts it for this step, or as `chain` says: in a run, weights have
+    /// to stay where they are.
     ///
     /// # Errors
     /// For an unknown schedule, one that does not fit, or a table that would not run or keep to its budget.

@@ -19,12 +19,12 @@ struct Sizer<'a> {
     task: StepTask<'a>,
     modules: RankModules,
     workload: &'a Workload,
-    /// Items that look alike save alike: by kind, side, rows, and whether anything below has a backward.
+    /// Items that look the same save the same: by kind, side, rows, and whether anything below has a backward.
     seen: HashMap<(ModuleKind, (usize, usize), bool), u64>,
 }
 
-/// A workload of `plan` with its sizes. They are exact, except that a chunk of an encoder or a generator that is cut counts
-/// for its share of what the whole module saves.
+/// A workload of `plan` with its sizes. They are exact, except that a chunk of an encoder or a generator that is cut
+/// counts for its share of what the whole module saves.
 ///
 /// # Errors
 /// Those of the operators' shape checks.

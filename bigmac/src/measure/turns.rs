@@ -38,9 +38,10 @@ pub struct Contest {
     pub predicted: Vec<Vec<PerModule<u64>>>,
 }
 
-/// Runs a step under every program in turns, in another random order each round, so that nothing periodic meets the same
-/// program every time; on as many threads as the configuration says. Weights are random and stay as they are. Programs whose modules live on the same
-/// ranks share theirs, so that all find them in the caches alike. `progress` is told each round as it ends.
+/// Runs a step under every program in turns, in another random order each round, so that nothing periodic meets the
+/// same program every time; on as many threads as the configuration says. Weights are random and stay as they are.
+/// Programs whose modules live on the same ranks share theirs, so that all find them in the caches. `progress` is told
+/// each round as it ends.
 ///
 /// # Errors
 /// Those of a step, of the rank where it began.

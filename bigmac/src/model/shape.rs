@@ -27,7 +27,7 @@ pub struct ModelShape {
     pub dtype: DType,
     /// Which modules keep their weights.
     pub frozen: PerModule<bool>,
-    /// Whose layers are computed again in the backward instead of saved.
+    /// Which modules compute their layers again in the backward instead of saving what is inside.
     pub recompute: PerModule<bool>,
 }
 
@@ -35,7 +35,7 @@ impl ModelShape {
     /// The shape that `model` describes, for the tokens of `tokenizer`.
     ///
     /// # Errors
-    /// [`bigmac_runtime::Error::Argument`] where parts don't fit each other.
+    /// [`bigmac_runtime::Error::Argument`] where parts do not fit each other.
     pub fn new(model: &Model, tokenizer: &Tokenizer) -> Result<Self> {
         let (e, l, g) = (&model.encoder, &model.llm, &model.generator);
         let vision = SiglipVisionConfig {

@@ -1,4 +1,5 @@
-//! What a machine takes for the ops of a configuration: measured once, kept as TOML, and the costs of simulations since.
+//! What a machine takes for the ops of a configuration: measured once, kept as TOML, and the costs of simulations
+//! since.
 
 use crate::config::{Config, Model, first_difference};
 use crate::cost::{Rate, Rates, Spread, UnitRates, UnitTimes};
@@ -105,13 +106,9 @@ impl Profile {
     /// # Errors
     /// [`ProfileError::Runtime`] of the file system.
     pub fn write(&self, path: &Path) -> Result<(), ProfileError> {
-        let text = self.to_toml();
-        Ok(write_atomically(path, |file| file.write_all(text.as_bytes()))?)
-    }
-
-    fn to_toml(&self) -> String {
         // A profile is made of tables, strings and numbers, all of which TOML has.
-        toml::to_string_pretty(self).unwrap_or_default()
+        let text = toml::to_string_pretty(self).unwrap_or_default();
+        Ok(write_atomically(path, |file| file.write_all(text.as_bytes()))?)
     }
 
     /// Checks that it was taken with this configuration's model and layout.
@@ -135,8 +132,8 @@ impl Profile {
         }
     }
 
-    /// How fast work goes. With `split`, LLM backwards are those of input and weight gradients measured apart; otherwise
-    /// the whole backward, in halves. Encoder and generator backwards are always whole.
+    /// How fast work goes. With `split`, LLM backwards are those of input and weight gradients measured apart;
+    /// otherwise the whole backward, in halves. Encoder and generator backwards are always whole.
     ///
     /// # Errors
     /// [`ProfileError::Missing`] for what `plan` needs and the profile lacks.
@@ -191,15 +188,13 @@ impl Profile {
             return Ok(UnitRates { forward, backward_input, backward_weight });
         }
         let whole = rate(Phase::Backward).ok_or(missing(Phase::Backward))?;
-        if frozen {
-            return Ok(UnitRates { forward, backward_input: whole, backward_weight: none });
-        }
         let half = Rate { fixed: whole.fixed / 2.0, per_gop: whole.per_gop / 2.0 };
-        Ok(UnitRates { forward, backward_input: half, backward_weight: half })
+        let (backward_input, backward_weight) = if frozen { (whole, none) } else { (half, half) };
+        Ok(UnitRates { forward, backward_input, backward_weight })
     }
 }
 
-/// The processor as the system calls it; `None` where it doesn't say.
+/// The processor as the system calls it; `None` where it does not say.
 pub fn processor() -> Option<String> {
     processor_in(&std::fs::read_to_string("/proc/cpuinfo").ok()?)
 }

@@ -50,12 +50,12 @@ pub struct State {
     files: BTreeMap<String, u64>,
 }
 
-/// Writes `snapshot` as the checkpoint of `step` under `folder`, and removes all but the newest `keep` up to it. Those of
-/// later steps go as well: they are of a course that was left when the run was resumed before them.
+/// Writes `snapshot` as the checkpoint of `step` under `folder`, and removes all but the newest `keep` up to it. Those
+/// of later steps go as well: they are of a course that was left when the run was resumed before them.
 ///
 /// # Errors
-/// [`TrainError::Weights`] when weights have overflown; [`TrainError::Save`] when a file can't be written (no space left).
-/// Checkpoints that were there stay as they were.
+/// [`TrainError::Weights`] when weights have overflown; [`TrainError::Save`] when a file cannot be written (no space
+/// left). Checkpoints that were there stay as they were.
 pub fn save(
     ctx: &Context,
     folder: &Path,
@@ -80,7 +80,7 @@ pub fn save(
         prune(folder, config.output.keep, &target)
     })();
     written.map_err(|cause| {
-        // The error to report is that of writing; what can't be removed now is removed by the next save.
+        // The error to report is that of writing; what cannot be removed now is removed by the next save.
         let _ = remove(&aside);
         TrainError::Save { path: target.clone(), cause: Box::new(cause) }
     })?;
@@ -102,9 +102,9 @@ fn write_files(
     config: &Config,
     step: u64,
 ) -> Result<(), TrainError> {
-    let stages: Vec<_> = whole.llm.iter().map(|(_, s)| (s.net.stage(), &s.params)).collect();
-    llava::save(aside, &shape.llava, &whole.whole_encoder()?.params, &stages)?;
-    let generator = whole.whole_generator()?;
+    let stages: Vec<_> = whole.llm.list.iter().map(|(_, s)| (s.net.stage(), &s.params)).collect();
+    llava::save(aside, &shape.llava, &whole.encoder.whole()?.params, &stages)?;
+    let generator = whole.generator.whole()?;
     let generator = weights::Part { specs: &generator.specs, parameters: &generator.params };
     let all = Mmdit::parameters(&shape.generator);
     let folder = aside.join(GENERATOR);
@@ -138,12 +138,12 @@ fn list_files(folder: &Path, prefix: &str, files: &mut BTreeMap<String, u64>) ->
 /// The checkpoints under `folder`, oldest first.
 ///
 /// # Errors
-/// [`TrainError::Runtime`] when the folder can't be read.
+/// [`TrainError::Runtime`] when the folder cannot be read.
 pub fn list(folder: &Path) -> Result<Vec<PathBuf>, TrainError> {
     named(folder, "")
 }
 
-/// What is called `step-N` with `end` behind it, in the order of N.
+/// What is called `step-N` followed by `end`, in the order of N.
 fn named(folder: &Path, end: &str) -> Result<Vec<PathBuf>, TrainError> {
     if !folder.exists() {
         return Ok(Vec::new());

@@ -90,7 +90,7 @@ pub fn train(
         let (done, steps) = (checkpoint.state().step, session.config.train.steps);
         if done > steps {
             let message = format!(
-                "the checkpoint has done {done} steps, and the run was to have {steps} in all; ask for more with --steps"
+                "the run had done {done} steps at this checkpoint, but is to end after {steps}; ask for more with --steps"
             );
             return Err(Error::format(checkpoint.path(), message).into());
         }
@@ -112,9 +112,7 @@ pub fn train(
         let newest = checkpoint::list(&folder.join(checkpoint::FOLDER)).ok().and_then(|mut all| all.pop());
         TrainError::Ended { cause: Box::new(cause.into()), newest }
     })?;
-    let mut ended = ended.into_iter();
-    let first = ended.next();
-    Ok(first.map_or(Outcome { step: 0, snapshot: None }, |e| Outcome { step: e.step, snapshot: e.snapshot }))
+    Ok(ended.into_iter().next().unwrap_or(Outcome { step: 0, snapshot: None }))
 }
 
 /// True when `folder` is the run that wrote the checkpoint.
@@ -124,7 +122,7 @@ fn is_of_run(checkpoint: &Checkpoint, folder: &Path) -> bool {
 }
 
 /// Checks that a new run would write over nothing in `folder`. What an attempt left that failed before its first step
-/// (its configuration, no metrics) is no loss.
+/// (its configuration, no metrics) may be written over.
 fn check_unused(folder: &Path) -> Result<(), TrainError> {
     let exists = |name: &str| folder.join(name).exists();
     let metrics = std::fs::metadata(folder.join(metrics::FILE)).map(|m| m.len()).ok();

@@ -8,7 +8,7 @@ use super::reduce::{Reduced, reduce};
 use super::session::Session;
 use super::snapshot::Snapshot;
 use super::stopwatch::{Lap, Stopwatch};
-use super::{Observer, RunLayout, TrainError, learning_rate};
+use super::{Observer, Outcome, RunLayout, TrainError, learning_rate};
 use crate::data::StepPlan;
 use crate::execute::{Program, Ran, StepTask, run};
 use crate::model::RankModules;
@@ -34,15 +34,6 @@ pub(super) struct Shared<'a> {
     pub observer: &'a dyn Observer,
 }
 
-/// How a rank's run ended.
-#[derive(Debug)]
-pub(super) struct Ended {
-    /// Steps done.
-    pub step: u64,
-    /// What was learned; on rank 0 only.
-    pub snapshot: Option<Snapshot>,
-}
-
 /// A rank of a run.
 pub(super) struct Runner<'a> {
     pub(super) shared: &'a Shared<'a>,
@@ -66,12 +57,12 @@ struct Unread {
     lap: Lap,
 }
 
-/// Runs all steps that are left, or until somebody asks to stop.
+/// Runs all steps that are left, or until a stop is asked for. Only rank 0 has what was learned.
 pub(super) fn run_rank(
     shared: &Shared<'_>,
     ctx: &Context,
     comm: &dyn Communicator,
-) -> Result<Ended, TrainError> {
+) -> Result<Outcome, TrainError> {
     let config = &shared.session.config;
     let mut runner = Runner::new(shared, ctx, comm)?;
     let first = shared.resume.map_or(0, |c| c.state().step);
@@ -106,7 +97,7 @@ pub(super) fn run_rank(
         }
     }
     let snapshot = if step == config.train.steps { runner.save(step)? } else { None };
-    Ok(Ended { step, snapshot })
+    Ok(Outcome { step, snapshot })
 }
 
 impl<'a> Runner<'a> {
@@ -140,7 +131,7 @@ impl<'a> Runner<'a> {
         Ok(Runner { shared, ctx, comm, modules, optimizers, metrics, gate, stopwatch, unread: None })
     }
 
-    /// One step; true when somebody asked to stop. On a GPU it is queued, and the numbers of the step before are read.
+    /// One step; true when a stop was asked for. On a GPU it is queued, and the numbers of the step before are read.
     fn step(&mut self, step: u64) -> Result<bool, TrainError> {
         self.stopwatch.begin(self.ctx)?;
         let session = self.shared.session;
@@ -176,14 +167,14 @@ impl<'a> Runner<'a> {
         Ok(stop)
     }
 
-    /// Reads the numbers of the last step, if they haven't been; waits for the device.
+    /// Reads the numbers of the last step, if they have not been; waits for the device.
     fn read(&mut self) -> Result<(), TrainError> {
         self.stopwatch.pause();
         self.unread.take().map_or(Ok(()), |unread| self.report(unread))
     }
 
-    /// As [`Runner::read`] after an error, without peers, who may be gone: a step that went well is written down, and the first loss of this
-    /// rank that isn't finite is the cause of what came later.
+    /// As [`Runner::read`] after an error, without peers, who may be gone: a step that went well is written down, and
+    /// the first loss of this rank that is not finite is the cause of what came later.
     fn read_alone(&mut self) -> Result<(), TrainError> {
         let Some(Unread { report, numbers, lap }) = self.unread.take() else { return Ok(()) };
         let totals = numbers.read(self.ctx)?;
@@ -216,8 +207,8 @@ impl<'a> Runner<'a> {
         Snapshot::gather(self.ctx, self.comm, &self.modules, optimizers, &self.shared.session.shape)
     }
 
-    /// Waits, however long it takes, until rank 0 has done what it does alone (files, samples). The time limit is for peers
-    /// that don't come; rank 0 is at work, and if it fails, everybody is told at once.
+    /// Waits, however long it takes, until rank 0 has done what it does alone (files, samples). The time limit is for
+    /// peers that do not come; rank 0 is at work, and if it fails, every rank is told at once.
     fn wait_for_first(&self) -> Result<(), TrainError> {
         let (ctx, spec) = (self.ctx.host(), Spec::new(&[1], DType::U8));
         if self.comm.rank() == 0 {

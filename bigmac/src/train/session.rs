@@ -39,8 +39,8 @@ impl Session {
     /// Reads (or first writes) the data and puts everything together. `progress` is told pictures as they are written.
     ///
     /// # Errors
-    /// For an unknown schedule; [`TrainError::Data`] naming file and line; [`TrainError::Runtime`] for a model whose parts do
-    /// not fit each other.
+    /// For an unknown schedule; [`TrainError::Data`] naming file and line; [`TrainError::Runtime`] for a model whose
+    /// parts do not fit each other.
     pub fn open(config: &Config, progress: &(dyn Fn(usize) + Sync)) -> Result<Session, TrainError> {
         Session::open_on(open_gpu(&config.pipeline.device)?, config, progress)
     }
@@ -78,7 +78,8 @@ impl Session {
         Ok(Session { config: config.clone(), shape, costs, planner, gpu, heldout })
     }
 
-    /// Runs `f` on ranks of this run, each with a context and a communicator of its own, and returns the results in order.
+    /// Runs `f` on ranks of this run, each with a context and a communicator of its own, and returns the results in
+    /// order.
     ///
     /// # Errors
     /// The error of the rank where it began.

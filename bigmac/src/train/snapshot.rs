@@ -89,7 +89,7 @@ impl Snapshot {
         };
     }
 
-    /// The first parameter whose norm is no finite f32: it has a value that is no number, or squares overflow.
+    /// The first parameter whose norm is not a finite f32: it has a value that is not finite, or squares overflow.
     ///
     /// # Errors
     /// Those of allocation.
@@ -112,7 +112,7 @@ impl Snapshot {
             for spec in specs {
                 let found = self.weights.get(&spec.source).map(|tensor| tensor.to_device(ctx)).transpose()?;
                 let missing =
-                    || Error::argument("snapshot", format!("there is no parameter '{}'", spec.source));
+                    || Error::argument("snapshot", format!("parameter '{}' not found", spec.source));
                 params.add(spec.name.clone(), found.ok_or_else(missing)?, spec.trainable)?;
             }
             Ok(params)
