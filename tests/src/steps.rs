@@ -4,7 +4,7 @@ use crate::parity::close;
 use anyhow::{Context as _, Result, ensure};
 use bigmac::config::Pipeline;
 use bigmac::data::StepPlan;
-use bigmac::execute::{ExecuteError, Measured, Program, Ran, StepTask, predict_saved, run};
+use bigmac::execute::{ExecuteError, Measured, Program, Ran, StepTask, run};
 use bigmac::model::{Placement, RankModules};
 use bigmac::train::{Gate, Session, Totals, TrainError, reduce};
 use bigmac_autograd::Parameters;
@@ -171,7 +171,7 @@ pub fn predict(
     let (ops, workload) = (&program.table.ranks[rank], &program.workload);
     let mut changes = Vec::new();
     walk(ops, workload, |op, unit, change| changes.push((op, unit, change)));
-    let saved = predict_saved(ctx, task, modules, program, rank)?;
+    let saved = program.predict_saved(ctx, task, modules, rank)?;
     let mut changes = changes.into_iter().peekable();
     let mut now = PerModule::<u64>::default();
     let held = (0..ops.len()).map(|op| {

@@ -1,13 +1,11 @@
 //! Bytes of a step: what units will save, and how big the values are that cross ranks.
 
 use super::error::ExecuteError;
-use super::program::Program;
 use super::task::StepTask;
 use crate::data::StepPlan;
 use crate::model::{ModelShape, Placement, RankModules};
 use bigmac_models::mmdit::flow::FlowMatching;
 use bigmac_runtime::Context;
-use bigmac_schedule::memory::{Change, walk};
 use bigmac_schedule::{
     Chunk, Item, ItemSize, Microbatch, MicrobatchSizes, Module, ModuleKind, Piece, Unit, Value, Workload,
 };
@@ -37,25 +35,6 @@ pub fn with_sizes(shape: &ModelShape, plan: &StepPlan, workload: Workload) -> Re
     let mut sizer = Sizer { ctx, task, modules, workload: &workload, seen: HashMap::new() };
     let sizes = workload.microbatches().map(|m| sizer.microbatch(m)).collect::<Result<Vec<_>, _>>()?;
     Ok(workload.with_sizes(sizes)?)
-}
-
-/// What units of a rank's ops save for their backwards, where they are held between ops.
-///
-/// # Errors
-/// Those of the operators' shape checks.
-pub fn predict_saved(
-    ctx: &Context,
-    task: &StepTask<'_>,
-    modules: &RankModules,
-    program: &Program,
-    rank: usize,
-) -> Result<HashMap<Unit, u64>, ExecuteError> {
-    let mut units = Vec::new();
-    walk(&program.table.ranks[rank], &program.workload, |_, unit, change| {
-        units.extend((change == Change::Acquire).then_some(unit));
-    });
-    let bytes = |unit| Ok((unit, task.saved_bytes(ctx, modules, &program.workload, unit)? as u64));
-    units.into_iter().map(bytes).collect()
 }
 
 impl Sizer<'_> {

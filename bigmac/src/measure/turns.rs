@@ -1,7 +1,7 @@
 //! Steps in turns.
 
 use crate::data::StepPlan;
-use crate::execute::{Measured, Program, Ran, StepTask, predict_saved, run};
+use crate::execute::{Measured, Program, Ran, StepTask, run};
 use crate::model::{Placement, RankModules};
 use crate::train::{Session, TrainError};
 use bigmac_comm::Communicator;
@@ -118,7 +118,7 @@ fn run_rank(
     let turns = measured.into_iter().zip(programs).zip(layout_of);
     turns
         .map(|((measured, program), layout)| {
-            let saved = predict_saved(ctx, &task, &layouts[layout], program, comm.rank())?;
+            let saved = program.predict_saved(ctx, &task, &layouts[layout], comm.rank())?;
             let of = |unit| saved.get(&unit).copied().unwrap_or(0);
             Ok((measured, peak_bytes(&program.table, &program.workload, of)[comm.rank()]))
         })

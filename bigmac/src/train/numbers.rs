@@ -1,7 +1,6 @@
 //! Losses and norm of a step: known at once on the CPU, read late on a GPU, so that its queue never runs dry.
 
 use super::TrainError;
-use super::reduce::Reduced;
 use crate::execute::{ExecuteError, LossSums, QueuedLosses};
 use bigmac_comm::{Communicator, Reduce};
 use bigmac_kernels::adamw::Clip;
@@ -53,6 +52,15 @@ pub enum Numbers {
     Known(Totals),
     /// On a GPU.
     Queued(Box<QueuedNumbers>),
+}
+
+/// What a reduction leaves beside the gradients.
+#[derive(Debug)]
+pub struct Reduced {
+    /// Losses and norm, over all ranks.
+    pub numbers: Numbers,
+    /// Some rank wishes to stop after this step.
+    pub stop: bool,
 }
 
 /// Numbers on their way from a GPU.

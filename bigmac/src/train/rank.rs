@@ -1,16 +1,17 @@
 //! One rank's side of a run: steps, one after the other, in lock-step with its peers.
 
 use super::checkpoint::{self, Checkpoint};
+use super::collect::{collect_memory, collect_traces};
 use super::metrics::{MetricsFile, StepReport};
-use super::numbers::{Gate, Numbers, Totals};
+use super::numbers::{Gate, Numbers, Reduced, Totals};
 use super::optimizer::{Optimizer, STATE_PARTS};
-use super::reduce::{Reduced, reduce};
+use super::reduce::reduce;
 use super::session::Session;
 use super::snapshot::Snapshot;
 use super::stopwatch::{Lap, Stopwatch};
 use super::{Observer, Outcome, RunLayout, TrainError, learning_rate};
 use crate::data::StepPlan;
-use crate::execute::{Program, Ran, StepTask, run};
+use crate::execute::{Measured, Program, Ran, StepTask, run, with_sizes};
 use crate::model::RankModules;
 use bigmac_comm::{CommError, Communicator, Tag};
 use bigmac_runtime::{Context, DType, Spec, Tensor};
@@ -19,6 +20,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Tag of rank 0's word that it goes on; below those of reductions, above all others.
 const FIRST_IS_BACK: Tag = Tag(u64::MAX - 3);
+
+/// The step that is drawn, if there are as many: one after the first steps' noise is over.
+const DRAWN_STEP: u64 = 20;
 
 /// What all ranks of a run share.
 pub(super) struct Shared<'a> {
@@ -35,10 +39,10 @@ pub(super) struct Shared<'a> {
 }
 
 /// A rank of a run.
-pub(super) struct Runner<'a> {
-    pub(super) shared: &'a Shared<'a>,
-    pub(super) ctx: &'a Context,
-    pub(super) comm: &'a dyn Communicator,
+struct Runner<'a> {
+    shared: &'a Shared<'a>,
+    ctx: &'a Context,
+    comm: &'a dyn Communicator,
     modules: RankModules,
     optimizers: Vec<Optimizer>,
     metrics: Option<MetricsFile>,
@@ -154,10 +158,10 @@ impl<'a> Runner<'a> {
         }
         let lap = self.stopwatch.end(self.ctx)?;
         let mut report = StepReport { step, lr, ..counts(&plan) };
-        self.collect_memory(record.saved(), &mut report)?;
+        collect_memory(self.ctx, self.comm, record.saved(), &mut report)?;
         let before = self.unread.replace(Unread { report, numbers, lap });
         before.map_or(Ok(()), |before| self.report(before))?;
-        if self.is_drawn(step) {
+        if step == DRAWN_STEP.min(config.train.steps.saturating_sub(1)) {
             self.draw_timeline(step, &plan, program, &record.read()?)?;
             self.read()?;
         }
@@ -165,6 +169,22 @@ impl<'a> Runner<'a> {
             self.read()?;
         }
         Ok(stop)
+    }
+
+    /// Draws a measured step beside its simulation.
+    fn draw_timeline(
+        &self,
+        step: u64,
+        plan: &StepPlan,
+        mut program: Program,
+        measured: &Measured,
+    ) -> Result<(), TrainError> {
+        let traces = collect_traces(self.ctx, self.comm, measured)?;
+        if self.comm.rank() == 0 {
+            program.workload = with_sizes(&self.shared.session.shape, plan, program.workload)?;
+            self.shared.observer.timeline(self.shared.folder, &program, &traces, step)?;
+        }
+        Ok(())
     }
 
     /// Reads the numbers of the last step, if they have not been; waits for the device.

@@ -1,6 +1,6 @@
 //! What ranks add up before an optimizer step: gradients of replicated modules and of the tied embedding, then numbers.
 
-use super::numbers::{Gate, Numbers};
+use super::numbers::{Gate, Numbers, Reduced};
 use crate::execute::{ExecuteError, Losses};
 use crate::model::{RankModules, Replica};
 use bigmac_autograd::ParamId;
@@ -9,15 +9,6 @@ use bigmac_kernels::add;
 use bigmac_models::qwen3::Qwen3;
 use bigmac_runtime::{Context, Tensor};
 use bigmac_schedule::{Chunk, ModuleKind};
-
-/// What a reduction leaves beside the gradients.
-#[derive(Debug)]
-pub struct Reduced {
-    /// Losses and norm, over all ranks.
-    pub numbers: Numbers,
-    /// Some rank wishes to stop after this step.
-    pub stop: bool,
-}
 
 /// Tags above those of values, which are numbered from 0.
 const TIED_UP: Tag = Tag(u64::MAX - 1);

@@ -43,8 +43,7 @@ impl<'a> StepTask<'a> {
 
     fn load(&self, microbatch: Microbatch) -> Result<&PackedMicrobatch> {
         let loads = &self.plan.microbatches;
-        let missing =
-            || format!("microbatch {} not found: the step has {}", microbatch.0, loads.len());
+        let missing = || format!("microbatch {} not found: the step has {}", microbatch.0, loads.len());
         loads.get(microbatch.0).ok_or_else(|| Error::argument("step", missing()))
     }
 
