@@ -3,7 +3,8 @@
 use std::path::Path;
 use std::process::{Command, Output};
 
-use bigmac::profile::{Profile, Spread};
+use bigmac::cost::Spread;
+use bigmac::profile::Profile;
 use bigmac_schedule::ModuleKind;
 use serde_json::Value;
 

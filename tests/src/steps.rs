@@ -1,4 +1,4 @@
-//! One step of a pipeline, run for real on threads, and everything that it left behind.
+//! One step of a pipeline, run for real on threads, and everything that it left.
 
 use crate::parity::close;
 use anyhow::{Context as _, Result, ensure};
@@ -6,14 +6,15 @@ use bigmac::config::Pipeline;
 use bigmac::data::StepPlan;
 use bigmac::execute::{ExecuteError, Measured, Program, Ran, StepTask, run};
 use bigmac::model::{Placement, RankModules};
-use bigmac::train::{Gate, Session, Totals, TrainError, program, reduce, step_task};
+use bigmac::train::{Gate, Session, Totals, TrainError, reduce};
 use bigmac_autograd::Parameters;
+use bigmac_close::{absolute, is_close};
 use bigmac_comm::{Communicator, run_ranks};
 use bigmac_models::init::{self, Init, ParameterSpec};
 use bigmac_runtime::{Context, DType};
 use bigmac_schedule::memory::{Change, peak_bytes, walk};
-use bigmac_schedule::{ModuleKind, PerModule, Unit};
-use std::collections::{BTreeMap, HashMap};
+use bigmac_schedule::{ModuleKind, PerModule};
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 /// The number of the step that is run: it keys the noise, so it is not 0.
@@ -43,9 +44,9 @@ pub fn lively_weights(
 pub struct RankResult {
     /// What the executor measured.
     pub measured: Measured,
-    /// After each op, the bytes that each module's live activations were foretold to hold.
+    /// After each op, the bytes that each module's live activations were predicted to hold.
     pub held: Vec<PerModule<u64>>,
-    /// The most bytes of live activations that the table's analysis foretold.
+    /// The most bytes of live activations that the table's analysis predicted.
     pub peak: PerModule<u64>,
     /// Bytes still counted under each memory scope when all ranks were done.
     pub left: BTreeMap<String, usize>,
@@ -85,7 +86,7 @@ pub fn run_prepared(
     pipeline: &Pipeline,
     prepare: &Prepare<'_>,
 ) -> Result<StepResult> {
-    run_program(session, plan, &program(plan, &session.costs, pipeline)?, pipeline, prepare)
+    run_program(session, plan, &Program::build(plan, &session.costs, pipeline, None)?, pipeline, prepare)
 }
 
 /// As [`run_prepared`] with a program that is given, on as many ranks as it is for.
@@ -139,7 +140,7 @@ fn run_rank(
         lively_weights(ctx, specs, dtype)
     })?;
     prepare(&ctx, &mut modules)?;
-    let task = step_task(session, plan, STEP);
+    let task = StepTask::new(&session.config, shape, plan, STEP);
     let Ran { losses, record } = run(&ctx, comm, program, &task, &mut modules)?;
     let reduced = reduce(&ctx, comm, &mut modules, losses, &mut Gate::new(&ctx)?, false)?;
     let totals = reduced.numbers.read(&ctx)?;
@@ -152,7 +153,7 @@ fn run_rank(
             gradients.push((spec.clone(), kind, grads.view(id)?.to_vec::<f32>(&ctx)?));
         }
     }
-    let (held, peak) = foretell(&ctx, &task, &modules, program, comm.rank())?;
+    let (held, peak) = predict(&ctx, &task, &modules, program, comm.rank())?;
     Ok((totals, gradients, RankResult { measured, held, peak, left }))
 }
 
@@ -160,7 +161,7 @@ fn run_rank(
 ///
 /// # Errors
 /// Those of the operators' shape inference.
-pub fn foretell(
+pub fn predict(
     ctx: &Context,
     task: &StepTask<'_>,
     modules: &RankModules,
@@ -170,12 +171,7 @@ pub fn foretell(
     let (ops, workload) = (&program.table.ranks[rank], &program.workload);
     let mut changes = Vec::new();
     walk(ops, workload, |op, unit, change| changes.push((op, unit, change)));
-    let mut saved = HashMap::<Unit, u64>::new();
-    for (_, unit, _) in &changes {
-        if !saved.contains_key(unit) {
-            saved.insert(*unit, task.saved_bytes(ctx, modules, workload, *unit)? as u64);
-        }
-    }
+    let saved = program.predict_saved(ctx, task, modules, rank)?;
     let mut changes = changes.into_iter().peekable();
     let mut now = PerModule::<u64>::default();
     let held = (0..ops.len()).map(|op| {
@@ -193,8 +189,8 @@ pub fn foretell(
     Ok((held, peaks[rank]))
 }
 
-/// Checks that every gradient is within `tolerance` of the wanted one, measured by the larger of its norm and a thousandth of the
-/// norm of its module's whole gradient. A gradient that should be zero has to be zero.
+/// Checks that every gradient is within `tolerance` of the wanted one, measured by the larger of its norm and a
+/// thousandth of the norm of its module's whole gradient. A gradient that should be zero has to be zero.
 ///
 /// # Errors
 /// For the first parameter that is further off, or on one side only.
@@ -210,6 +206,22 @@ pub fn close_gradients(given: &GradientMap, wanted: &GradientMap, tolerance: f64
         let raised = if norm > 0.0 { tolerance * norm.max(floor) / norm } else { 0.0 };
         let wide = |v: &[f32]| v.iter().map(|&x| f64::from(x)).collect::<Vec<_>>();
         close(&format!("{} {}", key.0, key.1), &wide(given), &wide(wanted), raised)?;
+    }
+    Ok(())
+}
+
+/// Checks that the token loss, the drawing loss and the gradient's norm differ from the expected ones by at most that
+/// share.
+///
+/// # Errors
+/// For the first that is further off.
+pub fn close_totals(totals: &Totals, expected: [f64; 3], share: f64) -> Result<()> {
+    let found = [totals.token_loss, totals.drawing_loss, totals.grad_norm];
+    for (what, (found, expected)) in
+        ["token loss", "drawing loss", "gradient's norm"].into_iter().zip(found.into_iter().zip(expected))
+    {
+        let near = is_close(found, expected, absolute(share * expected.abs()));
+        ensure!(near, "{what}: expected {expected}, got {found}");
     }
     Ok(())
 }

@@ -1,11 +1,13 @@
-//! Activation memory: what is measured is what was foretold, to the byte, after every op; and it is flat under `nested`.
+//! Activation memory: what is measured is what was predicted, to the byte, after every op; and it is flat under
+//! `nested`.
 
 use anyhow::{Context as _, Result, ensure};
 use bigmac::config::{Config, Dtype, Pipeline};
 use bigmac::data::StepPlan;
-use bigmac::execute::{Program, activation_scope};
+use bigmac::execute::{ExecuteError, Program, StepTask, activation_scope, with_sizes};
 use bigmac::model::{Placement, RankModules};
-use bigmac::train::{Session, TrainError, program, step_task};
+use bigmac::train::Session;
+use bigmac_close::{absolute, assert_close, is_close};
 use bigmac_runtime::Context;
 use bigmac_runtime::memory::scopes;
 use bigmac_schedule::memory::peak_bytes;
@@ -14,7 +16,8 @@ use bigmac_tests::dataset::SmallSet;
 use bigmac_tests::steps::{STEP, StepResult, run_program};
 use bigmac_tests::tables::{fitting, layouts, recomputed, rewritten, schedules, split};
 use bigmac_tests::tiny::{
-    ANSWER, CAPTION, DRAWING, EDIT, LINES, SEVERAL, SHORT_DRAWING, SHORT_TEXT, TEXT, config, pipeline,
+    ANSWER, CAPTION, DRAWING, EDIT, LINES, SEVERAL, SHORT_DRAWING, SHORT_TEXT, TEXT, config, one_or_all,
+    pipeline, recomputing,
 };
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -28,10 +31,10 @@ const MIXED: [&[usize]; 7] = [
     &[TEXT, ANSWER],
 ];
 
-/// Runs a step, and checks that every rank held after every op what was foretold, and nothing in the end. Of a unit between
-/// its input gradient and its weight gradients, it may be less.
+/// Runs a step, and checks that every rank held after every op what was predicted, and nothing in the end. Of a unit
+/// between its input gradient and its weight gradients, it may be less.
 fn exact(session: &Session, plan: &StepPlan, pipeline: &Pipeline) -> Result<StepResult> {
-    held_exactly(session, plan, pipeline, &program(plan, &session.costs, pipeline)?)
+    held_exactly(session, plan, pipeline, &Program::build(plan, &session.costs, pipeline, None)?)
 }
 
 fn held_exactly(
@@ -46,7 +49,7 @@ fn held_exactly(
         let mut halfway = BTreeSet::new();
         let mut ever = BTreeSet::new();
         ensure!(result.held.len() == ops.len() && result.measured.held.len() == ops.len());
-        for (op, (foretold, measured)) in ops.iter().zip(result.held.iter().zip(&result.measured.held)) {
+        for (op, (predicted, measured)) in ops.iter().zip(result.held.iter().zip(&result.measured.held)) {
             for unit in op.units() {
                 match op {
                     Op::Compute { module, phase: Phase::BackwardInput, .. }
@@ -58,23 +61,23 @@ fn held_exactly(
                 };
             }
             for kind in ModuleKind::ALL {
-                let (foretold, measured) = (foretold[kind], measured[kind] as u64);
+                let (predicted, measured) = (predicted[kind], measured[kind] as u64);
                 let less = halfway.iter().any(|unit: &Unit| unit.module.kind() == kind);
                 ever.extend(less.then_some(kind));
                 ensure!(
-                    foretold == measured || less && foretold > measured,
-                    "{} on rank {rank}: the {kind} holds {} bytes after {op:?}, foretold {}",
+                    predicted == measured || less && predicted > measured,
+                    "{} on rank {rank}: the {kind} holds {} bytes after {op:?}, predicted {}",
                     pipeline.schedule,
                     measured,
-                    foretold
+                    predicted
                 );
             }
         }
         for kind in ModuleKind::ALL {
-            let (foretold, measured) = (result.peak[kind], result.measured.saved[kind] as u64);
+            let (predicted, measured) = (result.peak[kind], result.measured.saved[kind] as u64);
             ensure!(
-                foretold == measured || ever.contains(&kind) && foretold > measured,
-                "rank {rank}: the {kind}'s peak is {measured}, foretold {foretold}"
+                predicted == measured || ever.contains(&kind) && predicted > measured,
+                "rank {rank}: the {kind}'s peak is {measured}, predicted {predicted}"
             );
             ensure!(result.left[activation_scope(kind)] == 0, "rank {rank}: {kind} activations are left");
         }
@@ -102,7 +105,12 @@ fn everywhere(config: &Config, microbatches: &[&[usize]]) -> Result<()> {
 fn also_under_every_order_of_chunks() -> Result<()> {
     let mut config = config();
     config.model.llm.layers = 5;
-    let set = SmallSet::new(&LINES, &config)?;
+    under_every_order(&config)?;
+    under_every_order(&recomputing(config, PerModule::all(true)))
+}
+
+fn under_every_order(config: &Config) -> Result<()> {
+    let set = SmallSet::new(&LINES, config)?;
     let plan = set.plan(&MIXED)?;
     for ranks in [1, 2, 3] {
         for pipeline in layouts(&pipeline("nested", ranks)) {
@@ -117,22 +125,27 @@ fn also_under_every_order_of_chunks() -> Result<()> {
 
 #[test]
 fn sizes_without_a_run_are_those_of_the_run() -> Result<()> {
-    let set = SmallSet::new(&LINES, &config())?;
+    sizes_are_those_of_the_run(&config())?;
+    sizes_are_those_of_the_run(&recomputing(config(), PerModule::all(true)))
+}
+
+fn sizes_are_those_of_the_run(config: &Config) -> Result<()> {
+    let set = SmallSet::new(&LINES, config)?;
     let plan = set.plan(&MIXED)?;
-    let costs = &set.session.costs;
     for (llm, ranks, chunks) in [("1f1b", 1, 1), ("1f1b", 3, 1), ("interleaved", 2, 2)] {
         let pipeline = Pipeline { llm: llm.into(), chunks, ..pipeline("phased", ranks) };
         let step = exact(&set.session, &plan, &pipeline)?;
-        let sized = costs.with_sizes(&plan, step.program.workload.clone())?;
+        let sized = with_sizes(&set.session.shape, &plan, step.program.workload.clone())?;
         let table = &step.program.table;
         let peaks = peak_bytes(table, &sized, |unit| sized.saved(unit).unwrap_or(u64::MAX));
-        for (foretold, rank) in peaks.iter().zip(&step.ranks) {
+        for (predicted, rank) in peaks.iter().zip(&step.ranks) {
             for kind in ModuleKind::ALL {
-                assert_eq!(foretold[kind], rank.measured.saved[kind] as u64, "{llm} {ranks} {kind}");
+                assert_eq!(predicted[kind], rank.measured.saved[kind] as u64, "{llm} {ranks} {kind}");
             }
         }
+        let task = StepTask::new(&set.session.config, &set.session.shape, &plan, STEP);
         for value in table.iter().flat_map(|(_, op)| op.produces(&sized)) {
-            let spec = step_task(&set.session, &plan, STEP).value_spec(value)?;
+            let spec = task.value_spec(value)?;
             assert_eq!(sized.value_bytes(value), Some(spec.bytes() as u64), "{value}");
         }
     }
@@ -145,11 +158,11 @@ fn sizes_of_a_chain_add_up_to_those_of_the_run() -> Result<()> {
     let plan = set.plan(&MIXED)?;
     let step = exact(&set.session, &plan, &pipeline("monolithic-balanced", 3))?;
     let workload = step.program.workload;
-    let sized = set.session.costs.with_sizes(&plan, workload.clone())?;
+    let sized = with_sizes(&set.session.shape, &plan, workload.clone())?;
     let ctx = Context::cpu(0, 1)?;
     let placement = Placement::of(&set.session.shape, &workload)?;
     let modules = RankModules::planned(&ctx, &set.session.shape, &placement)?;
-    let task = step_task(&set.session, &plan, STEP);
+    let task = StepTask::new(&set.session.config, &set.session.shape, &plan, STEP);
     let mut sums = BTreeMap::<(ModuleKind, Piece), [i64; 2]>::new();
     for unit in workload.units() {
         let saved = task.saved_bytes(&ctx, &modules, &workload, unit)?;
@@ -170,14 +183,17 @@ fn a_budget_in_bytes_is_kept_to_the_byte() -> Result<()> {
     let plan = set.plan(&MIXED)?;
     let within = |budget: String| {
         let pipeline = Pipeline { budget, ..pipeline("phased", 2) };
-        program(&plan, &set.session.costs, &pipeline)
+        Program::build(&plan, &set.session.costs, &pipeline, None)
     };
     let step = exact(&set.session, &plan, &pipeline("phased", 2))?;
     let most = peak(&step);
     within(format!("encoder={}B,llm={}B,generator={}B", most.encoder, most.llm, most.generator))?;
     for kind in ModuleKind::ALL {
         let error = within(format!("{kind}={}B", most[kind] - 1)).map(drop).unwrap_err();
-        assert!(matches!(&error, TrainError::Table(_)) && error.to_string().contains(kind.name()), "{error}");
+        assert!(
+            matches!(&error, ExecuteError::Table(_)) && error.to_string().contains(kind.name()),
+            "{error}"
+        );
     }
     Ok(())
 }
@@ -190,7 +206,8 @@ fn at_most_of_backwards_in_two_parts() -> Result<()> {
     (plain.model.llm.qk_norm, plain.model.llm.tied, plain.model.llm.kv_heads) = (false, false, 4);
     let (mut wide, mut narrow) = (config(), config());
     (wide.model.llm.mlp, narrow.model.llm.mlp) = (160, 8);
-    for config in [config(), half, plain, wide, narrow] {
+    let again = recomputing(config(), PerModule::all(true));
+    for config in [config(), half, plain, wide, narrow, again] {
         let set = SmallSet::new(&LINES, &config)?;
         let plan = set.plan(&MIXED)?;
         for ranks in [1, 3] {
@@ -219,8 +236,30 @@ fn also_of_units_that_are_computed_again() -> Result<()> {
 }
 
 #[test]
-fn every_unit_saves_what_was_foretold() -> Result<()> {
+fn every_unit_saves_what_was_predicted() -> Result<()> {
     everywhere(&config(), &MIXED)
+}
+
+#[test]
+fn also_with_layers_that_are_computed_again() -> Result<()> {
+    one_or_all().try_for_each(|modules| everywhere(&recomputing(config(), modules), &MIXED))
+}
+
+/// Of a layer that is computed again, its inputs are held and nothing else.
+#[test]
+fn layers_that_are_computed_again_hold_less() -> Result<()> {
+    let set = SmallSet::new(&LINES, &config())?;
+    let plan = set.plan(&MIXED)?;
+    let all = peak(&exact(&set.session, &plan, &pipeline("phased", 2))?);
+    for modules in one_or_all() {
+        let set = SmallSet::new(&LINES, &recomputing(config(), modules))?;
+        let less = peak(&exact(&set.session, &plan, &pipeline("phased", 2))?);
+        for kind in ModuleKind::ALL {
+            let fits = if modules[kind] { less[kind] < all[kind] } else { less[kind] == all[kind] };
+            assert!(fits, "{modules:?}: the {kind} holds {} bytes instead of {}", less[kind], all[kind]);
+        }
+    }
+    Ok(())
 }
 
 #[test]
@@ -280,7 +319,7 @@ fn nested_is_flat_in_the_batch() -> Result<()> {
     let peaks = small_and_large("nested", &[CAPTION, CAPTION, DRAWING, DRAWING])?;
     for kind in ModuleKind::ALL {
         let growth = growth(peaks, kind);
-        assert!((growth - 1.0).abs() <= 0.05, "the {kind} grew {growth}-fold");
+        assert!(is_close(growth, 1.0, absolute(0.05)), "the {kind} grew {growth}-fold");
     }
     Ok(())
 }
@@ -290,12 +329,13 @@ fn phased_grows_with_the_batch() -> Result<()> {
     let peaks = small_and_large("phased", &[CAPTION, CAPTION, DRAWING, DRAWING])?;
     for (kind, wanted) in [(ModuleKind::Encoder, 4.0), (ModuleKind::Llm, 4.0), (ModuleKind::Generator, 1.0)] {
         let growth = growth(peaks, kind);
-        assert!((growth / wanted - 1.0).abs() <= 0.05, "the {kind} grew {growth}-fold, wanted {wanted}");
+        let near = is_close(growth / wanted, 1.0, absolute(0.05));
+        assert!(near, "the {kind} grew {growth}-fold, expected {wanted}");
     }
     // Without drawings the LLM runs as under any other schedule.
     let peaks = small_and_large("phased", &[CAPTION, CAPTION])?;
-    assert!((growth(peaks, ModuleKind::Encoder) / 4.0 - 1.0).abs() <= 0.05);
-    assert!((growth(peaks, ModuleKind::Llm) - 1.0).abs() <= 0.05);
+    assert_close(growth(peaks, ModuleKind::Encoder) / 4.0, 1.0, absolute(0.05));
+    assert_close(growth(peaks, ModuleKind::Llm), 1.0, absolute(0.05));
     Ok(())
 }
 

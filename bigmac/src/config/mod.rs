@@ -1,10 +1,13 @@
 //! The configuration of a run: a TOML file over defaults, then `--set` and the command's own flags.
 
 mod check;
+mod difference;
 mod read;
 
+pub use difference::first_difference;
 pub use read::{ConfigError, change, read, write};
 
+use bigmac_schedule::PerModule;
 use serde::{Deserialize, Serialize};
 
 /// Everything that defines a run. Every key has a default, so a file holds only what differs.
@@ -85,6 +88,13 @@ pub struct Model {
     pub generator: Generator,
 }
 
+impl Model {
+    /// Which modules keep their weights.
+    pub fn frozen(&self) -> PerModule<bool> {
+        PerModule { encoder: self.encoder.frozen, llm: self.llm.frozen, generator: self.generator.frozen }
+    }
+}
+
 /// A type that is computed with.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -114,11 +124,22 @@ pub struct Encoder {
     pub patch: usize,
     /// True: its weights stay.
     pub frozen: bool,
+    /// True: its layers save their inputs alone, and are computed again in the backward.
+    pub recompute: bool,
 }
 
 impl Default for Encoder {
     fn default() -> Self {
-        Encoder { width: 96, layers: 3, heads: 4, mlp: 384, image_size: 32, patch: 8, frozen: false }
+        Encoder {
+            width: 96,
+            layers: 3,
+            heads: 4,
+            mlp: 384,
+            image_size: 32,
+            patch: 8,
+            frozen: false,
+            recompute: false,
+        }
     }
 }
 
@@ -146,6 +167,8 @@ pub struct Llm {
     pub tied: bool,
     /// True: its weights stay.
     pub frozen: bool,
+    /// True: its layers save their inputs alone, and are computed again in the backward.
+    pub recompute: bool,
 }
 
 impl Default for Llm {
@@ -161,6 +184,7 @@ impl Default for Llm {
             qk_norm: true,
             tied: true,
             frozen: false,
+            recompute: false,
         }
     }
 }
@@ -185,6 +209,8 @@ pub struct Generator {
     pub sample_steps: usize,
     /// True: its weights stay.
     pub frozen: bool,
+    /// True: its layers save their inputs alone, and are computed again in the backward.
+    pub recompute: bool,
 }
 
 impl Default for Generator {
@@ -198,6 +224,7 @@ impl Default for Generator {
             rope_axes: [4, 10, 10],
             sample_steps: 20,
             frozen: false,
+            recompute: false,
         }
     }
 }

@@ -25,8 +25,8 @@ pub struct Placement {
 }
 
 impl Placement {
-    /// The LLM cut evenly in `ranks` x `chunks` chunks, `ranks` apart on each rank; all of encoder and generator on every
-    /// rank.
+    /// The LLM cut evenly in `ranks` x `chunks` chunks, `ranks` apart on each rank; all of encoder and generator on
+    /// every rank.
     ///
     /// # Errors
     /// [`Error::Argument`] for no ranks or chunks.

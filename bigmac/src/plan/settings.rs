@@ -37,7 +37,7 @@ pub fn settings(model: &Model, step: &Step) -> Option<String> {
         ("tokens_per_microbatch".to_owned(), Value::from(model.sequence as i64)),
     ]);
     table.insert("train".into(), Value::Table(train));
-    let runs = module_tables(model, llm);
+    let runs = module_tables(model, llm, step.layout.recompute);
     let has_model = runs.is_some();
     table.extend(runs.map(|tables| ("model".to_owned(), Value::Table(tables))));
     let mut text = String::new();
@@ -66,7 +66,7 @@ fn notes(step: &Step, has_model: bool) -> Vec<String> {
             .push("The last LLM chunk has fewer layers; `bigmac train` cuts evenly, which is slower.".into());
     }
     let (again, split) = (names(&layout.recompute), names(&layout.sharded));
-    if !again.is_empty() {
+    if !has_model && !again.is_empty() {
         notes.push(format!("Layers are computed again in the backward of: {again}."));
     }
     if !split.is_empty() {
@@ -90,7 +90,7 @@ fn keys<T: serde::Serialize>(value: &T, wanted: &[&str]) -> Value {
 }
 
 /// `[model]` with its modules; none for a model that this runtime doesn't have.
-fn module_tables(model: &Model, l: &ModelLlm) -> Option<Table> {
+fn module_tables(model: &Model, l: &ModelLlm, recompute: PerModule<bool>) -> Option<Table> {
     let merges = model.encoder.as_ref().is_some_and(|encoder| encoder.merge != 1);
     if l.experts.is_some() || merges {
         return None;
@@ -110,6 +110,7 @@ fn module_tables(model: &Model, l: &ModelLlm) -> Option<Table> {
         qk_norm: l.qk_norm,
         tied: l.tied,
         frozen: l.frozen,
+        recompute: recompute.llm,
         ..Llm::default()
     };
     let mut tables = Table::from_iter([
@@ -125,6 +126,7 @@ fn module_tables(model: &Model, l: &ModelLlm) -> Option<Table> {
             image_size: e.image_size,
             patch: e.patch,
             frozen: e.frozen,
+            recompute: recompute.encoder,
         };
         tables.insert("encoder".into(), Value::try_from(encoder).ok()?);
     }
@@ -142,6 +144,7 @@ fn module_tables(model: &Model, l: &ModelLlm) -> Option<Table> {
             patch,
             rope_axes: g.rope_axes()?,
             frozen: g.frozen,
+            recompute: recompute.generator,
             ..Generator::default()
         };
         tables.insert("generator".into(), Value::try_from(generator).ok()?);

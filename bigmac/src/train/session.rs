@@ -1,17 +1,19 @@
 //! What a run is made of before its first step: data sets, tokenizer, model shape, planner.
 
 use super::TrainError;
-use super::program::options;
 use crate::config::{Config, Pipeline};
+use crate::cost::{CostModel, Rates};
 use crate::data::shapes::{ShapesSpec, write_shapes};
 use crate::data::{DataError, Dataset, Planner, SpecialNames, StepShape, Tokenizer, find_dataset_file};
-use crate::execute::{CostModel, ExecuteError, Rates};
+use crate::execute::{ExecuteError, options};
 use crate::model::ModelShape;
+use bigmac_comm::{Communicator, RankError, run_ranks};
 use bigmac_gpu::Gpu;
 use bigmac_runtime::{Context, Device, Error};
 use bigmac_schedule::{Limits, Options, Schedule, UniformCosts, Workload, registry};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 /// Where the embedded data set is written on first use, below the current directory.
 pub const SHAPES_FOLDER: &str = "data/shapes";
@@ -37,8 +39,8 @@ impl Session {
     /// Reads (or first writes) the data and puts everything together. `progress` is told pictures as they are written.
     ///
     /// # Errors
-    /// [`TrainError::Schedule`] for one that there isn't; [`TrainError::Data`] naming file and line; [`TrainError::Runtime`]
-    /// for a model that doesn't fit together.
+    /// For an unknown schedule; [`TrainError::Data`] naming file and line; [`TrainError::Runtime`] for a model whose
+    /// parts do not fit each other.
     pub fn open(config: &Config, progress: &(dyn Fn(usize) + Sync)) -> Result<Session, TrainError> {
         Session::open_on(open_gpu(&config.pipeline.device)?, config, progress)
     }
@@ -53,7 +55,7 @@ impl Session {
         progress: &(dyn Fn(usize) + Sync),
     ) -> Result<Session, TrainError> {
         // Told before pictures are written and files are read for it.
-        let schedule = registry::schedule(&config.pipeline.schedule)?;
+        let schedule = registry::schedule(&config.pipeline.schedule).map_err(ExecuteError::from)?;
         if !schedule.is_whole() {
             return Err(TrainError::LlmOnly { schedule: schedule.name() });
         }
@@ -76,10 +78,25 @@ impl Session {
         Ok(Session { config: config.clone(), shape, costs, planner, gpu, heldout })
     }
 
+    /// Runs `f` on ranks of this run, each with a context and a communicator of its own, and returns the results in
+    /// order.
+    ///
+    /// # Errors
+    /// The error of the rank where it began.
+    pub fn on_ranks<R: Send>(
+        &self,
+        ranks: usize,
+        f: impl Fn(&Context, &dyn Communicator) -> Result<R, TrainError> + Sync,
+    ) -> Result<Vec<R>, RankError<TrainError>> {
+        let pipeline = &self.config.pipeline;
+        let timeout = Duration::from_secs_f64(pipeline.timeout);
+        run_ranks(ranks, timeout, |comm| f(&self.context(comm.rank(), pipeline.threads)?, &comm))
+    }
+
     /// A context of this run's device for a rank.
     ///
     /// # Errors
-    /// [`Error::Argument`] when the threads can't be had.
+    /// [`Error::Argument`] when the threads cannot be started.
     pub fn context(&self, rank: usize, threads: usize) -> Result<Context, TrainError> {
         Ok(Context::on(rank, threads, self.gpu.as_ref())?)
     }
@@ -88,7 +105,7 @@ impl Session {
 /// The GPU that a configuration's `pipeline.device` names; none for the CPU.
 ///
 /// # Errors
-/// [`Error::Argument`] for a name that means nothing; [`Error::Device`] for a device that this machine doesn't have.
+/// [`Error::Argument`] for an unknown name; [`Error::Device`] for a device that this machine does not have.
 pub fn open_gpu(device: &str) -> Result<Option<Gpu>, TrainError> {
     match device.parse().map_err(|e: String| Error::argument("pipeline.device", e))? {
         Device::Cpu => Ok(None),
@@ -97,10 +114,10 @@ pub fn open_gpu(device: &str) -> Result<Option<Gpu>, TrainError> {
 }
 
 /// Checks that the schedule takes the pipeline's order and number of LLM chunks, by building it for a step of its own.
-fn check_schedule(schedule: &Schedule, pipeline: &Pipeline) -> Result<(), TrainError> {
+fn check_schedule(schedule: &Schedule, pipeline: &Pipeline) -> Result<(), ExecuteError> {
     let one = UniformCosts { forward: 1.0, ..UniformCosts::default() };
-    let workload = Workload::uniform(pipeline.ranks, pipeline.chunks, 1, 1, one, 0.0);
-    let workload = schedule.workload(&workload.map_err(ExecuteError::from)?);
+    let workload = Workload::uniform(pipeline.ranks, pipeline.chunks, 1, 1, one, 0.0)?;
+    let workload = schedule.workload(&workload);
     schedule.build(&workload, &Options { limits: Limits::default(), ..options(pipeline)? })?;
     Ok(())
 }
@@ -108,7 +125,7 @@ fn check_schedule(schedule: &Schedule, pipeline: &Pipeline) -> Result<(), TrainE
 /// The tokenizer that the configuration names.
 ///
 /// # Errors
-/// [`TrainError::Data`] when its file can't be used.
+/// [`TrainError::Data`] when its file cannot be used.
 pub fn tokenizer(config: &Config) -> Result<Tokenizer, TrainError> {
     if config.data.tokenizer.is_empty() {
         return Ok(Tokenizer::bytes());

@@ -56,8 +56,8 @@ pub fn hold(case: &Case, number: u32) -> Result<Found, String> {
     Ok(Found { evenness: case.evenness, schedule: case.schedule.name(), llm: case.options.llm.name(), ratio })
 }
 
-/// What `nested` promises over 1F1B on even steps: no slower than T_ideal; encoder activations of at most 2 microbatches
-/// on a rank, the generator's of 1; the LLM's min(N, p - s) on stage s, one more with a generator.
+/// What `nested` promises over 1F1B on even steps: no slower than T_ideal; encoder activations of at most 2
+/// microbatches on a rank, the generator's of 1; the LLM's min(N, p - s) on stage s, one more with a generator.
 ///
 /// # Errors
 /// What does not hold.

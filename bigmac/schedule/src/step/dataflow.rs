@@ -46,6 +46,13 @@ impl Op {
 }
 
 impl Unit {
+    /// The values that the unit reads in a phase.
+    pub fn consumes(self, phase: Phase, workload: &Workload) -> Vec<Value> {
+        let mut values = Vec::new();
+        self.for_each_consumed(phase, workload, |value| values.push(value));
+        values
+    }
+
     /// The values that the unit reads in a phase: a forward those of the chunk or module before it, a backward the
     /// gradients of what its forward made.
     pub fn for_each_consumed(self, phase: Phase, workload: &Workload, mut visit: impl FnMut(Value)) {

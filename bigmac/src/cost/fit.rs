@@ -1,17 +1,14 @@
 //! From measured ops to times of a unit: medians with their spread, and how they grow with the work.
 
-use std::collections::BTreeMap;
-
+use super::Spread;
+use crate::toml_file::not_negative;
+use bigmac_schedule::{ModuleKind, Op, Phase, Workload};
 use serde::de::Error;
 use serde::{Deserialize, Deserializer, Serialize};
-
-use super::Spread;
-use crate::execute::{Measured, Program};
-use crate::toml_file::not_negative;
-use bigmac_schedule::{ModuleKind, Op, Phase, Rank, Workload};
+use std::collections::BTreeMap;
 
 /// Times of a module's chunk on one unit (a microbatch, or an encoder or generator item) in a phase. What a unit of
-/// `g` billion operations (as [`CostModel`](crate::execute::CostModel) counts its forward) takes is
+/// `g` billion operations (as [`CostModel`](super::CostModel) counts its forward) takes is
 /// `fixed + per_gop * g` seconds.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -67,11 +64,11 @@ pub(super) struct Sample {
 pub(crate) struct Samples(BTreeMap<Key, Vec<Sample>>);
 
 impl Samples {
-    /// Takes in what a rank measured in a step. `gops` is the step's workload at one unit of time per billion operations.
-    pub fn take(&mut self, rank: Rank, program: &Program, measured: &Measured, gops: &Workload) {
-        let Some(ops) = program.table.ranks.get(rank.0) else { return };
+    /// Takes in what a rank measured in a step: of each of its ops start and end, and for how long it waited. `gops` is
+    /// the step's workload at one unit of time per billion operations.
+    pub fn take(&mut self, ops: &[Op], spans: &[(f64, f64)], waits: &[f64], gops: &Workload) {
         let is_compute = |op: &&Op| matches!(op, Op::Compute { .. });
-        let mut timed = ops.iter().zip(measured.spans.iter().zip(&measured.waits));
+        let mut timed = ops.iter().zip(spans.iter().zip(waits));
         let mut next = timed.find(|(op, _)| is_compute(op));
         while let Some((op, ((start, end), waited))) = next {
             next = timed.find(|(op, _)| is_compute(op));
@@ -127,8 +124,8 @@ fn fit((module, chunk, phase): Key, samples: &[Sample]) -> Option<UnitTimes> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use bigmac_schedule::lower;
-    use bigmac_schedule::{Options, UniformCosts, registry};
+    use bigmac_close::{absolute, assert_close};
+    use bigmac_schedule::{Options, UniformCosts, lower, registry};
 
     const KEY: Key = (ModuleKind::Llm, 1, Phase::Backward);
 
@@ -149,23 +146,21 @@ mod tests {
         };
         let gops = Workload::uniform(2, 1, 3, 4, costs, 0.0).unwrap();
         let table = registry::schedule("nested").unwrap().build(&gops, &Options::default()).unwrap();
-        let program = Program::new(lower(&table, &gops).unwrap(), gops.clone());
-        for (rank, ops) in program.table.ranks.iter().enumerate() {
+        for (rank, ops) in lower(&table, &gops).unwrap().ranks.iter().enumerate() {
             // Op i runs from 10 i to 10 i + 8; ops that compute wait for 1 of it.
-            let spans = (0..ops.len()).map(|i| (10.0 * i as f64, 10.0 * i as f64 + 8.0)).collect();
+            let spans: Vec<_> = (0..ops.len()).map(|i| (10.0 * i as f64, 10.0 * i as f64 + 8.0)).collect();
             let computes = |op: &Op| matches!(op, Op::Compute { .. });
             let waits: Vec<f64> = ops.iter().map(|op| f64::from(u8::from(computes(op)))).collect();
             let places: Vec<usize> = (0..ops.len()).filter(|i| computes(&ops[*i])).collect();
-            let measured = Measured { spans, waits: waits.clone(), ..Measured::default() };
             let mut samples = Samples::default();
-            samples.take(Rank(rank), &program, &measured, &gops);
+            samples.take(ops, &spans, &waits, &gops);
             let whole =
                 |key: &Key, one: &Sample| one.seconds * if key.0 == ModuleKind::Encoder { 2.0 } else { 1.0 };
             let total: f64 =
                 samples.0.iter().flat_map(|(key, all)| all.iter().map(|one| whole(key, one))).sum();
             let (first, last) = (places[0], places[places.len() - 1]);
             let wanted = 10.0 * (last - first) as f64 + 8.0 - places.len() as f64;
-            assert!((total - wanted).abs() < 1e-9, "rank {rank}: {total} {wanted}");
+            assert_close(total, wanted, absolute(1e-9));
             assert!(ops.len() > places.len() + 2, "nothing is sent");
             // Two of a microbatch's four items: one op, each item one billion operations of the microbatch's four.
             let encoder = &samples.0[&(ModuleKind::Encoder, 0, Phase::Forward)];
@@ -182,7 +177,8 @@ mod tests {
             (gop, 0.25 + 2.0 * gop + hiccup)
         });
         let fitted = fit(KEY, &samples(points)).unwrap();
-        assert!((fitted.per_gop - 2.0).abs() < 1e-9 && (fitted.fixed - 0.25).abs() < 1e-9, "{fitted:?}");
+        assert_close(fitted.per_gop, 2.0, absolute(1e-9));
+        assert_close(fitted.fixed, 0.25, absolute(1e-9));
         assert_eq!((fitted.key(), fitted.count), (KEY, 30));
     }
 
