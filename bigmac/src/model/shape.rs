@@ -3,6 +3,7 @@
 use crate::config::{Dtype, Model};
 use crate::data::{Layout, Tokenizer};
 use bigmac_models::init::ParameterSpec;
+use bigmac_models::json::OneOrMany;
 use bigmac_models::llava::{LlavaConfig, VisionEncoder};
 use bigmac_models::mmdit::codec::{Codec, PixelCodec};
 use bigmac_models::mmdit::{Grid, Mmdit, MmditConfig};
@@ -65,6 +66,7 @@ impl ModelShape {
             num_attention_heads: e.heads,
             image_size: e.image_size,
             patch_size: e.patch,
+            vision_use_head: false,
             ..SiglipVisionConfig::default()
         };
         let specials = tokenizer.specials();
@@ -79,7 +81,7 @@ impl ModelShape {
             rope_theta: l.rope_theta,
             qk_norm: l.qk_norm,
             tie_word_embeddings: l.tied,
-            eos_tokens: vec![specials.eos as i32],
+            eos_token_id: Some(OneOrMany::One(specials.eos as i32)),
             ..Qwen3Config::default()
         };
         let codec = PixelCodec { patch: g.patch };
