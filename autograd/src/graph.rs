@@ -97,6 +97,11 @@ impl<'a> Graph<'a> {
         self.purpose == Purpose::Plan
     }
 
+    /// True when operators are recorded, with their values or with shapes only.
+    pub fn records(&self) -> bool {
+        self.purpose != Purpose::Infer
+    }
+
     /// A value without a gradient. A planning graph keeps its shape only.
     pub fn constant(&self, tensor: Tensor) -> Var {
         let tensor = if self.is_planning() && !tensor.is_shape_only() {
@@ -110,7 +115,7 @@ impl<'a> Graph<'a> {
     /// A value whose gradient [`Tape::backward`] returns.
     pub fn leaf(&mut self, tensor: Tensor) -> Var {
         let var = self.constant(tensor);
-        if self.purpose == Purpose::Infer { var } else { Var { id: Some(self.tape.new_var()), ..var } }
+        if self.records() { Var { id: Some(self.tape.new_var()), ..var } } else { var }
     }
 
     /// Applies an operator with one output.
@@ -138,7 +143,7 @@ impl<'a> Graph<'a> {
         inputs: &[&Var],
         weights: &[ParamId],
     ) -> Result<SmallVec<[Var; 1]>> {
-        let records = self.purpose != Purpose::Infer;
+        let records = self.records();
         let need_inputs: SmallVec<[bool; 4]> = inputs.iter().map(|v| v.id.is_some()).collect();
         let need_weights: SmallVec<[bool; 4]> =
             weights.iter().map(|&w| records && self.params.parameter(w).trainable()).collect();

@@ -2,6 +2,7 @@
 #![warn(missing_docs)]
 
 pub mod config;
+pub mod cost;
 pub mod data;
 pub mod eval;
 pub mod execute;

@@ -152,8 +152,8 @@ fn bad_input_is_named() {
     let folder = tempfile::tempdir().unwrap();
     let path = write(folder.path(), "ranks = 1\n[[microbatch]]\nllm = [[1, -1, 1]]\n");
     for (arguments, wanted) in [
-        ("--schedule nestd", "there is no schedule `nestd` (did you mean `nested`?)"),
-        ("--llm 1f1", "there is no LLM schedule `1f1` (did you mean `1f1b`?)"),
+        ("--schedule nestd", "'nestd' is not a valid schedule (did you mean 'nested'?)"),
+        ("--llm 1f1", "'1f1' is not a valid LLM schedule (did you mean '1f1b'?)"),
         ("--cost F=1,B=1,W=nan", "W is `nan`, but a time is a number that is not negative"),
         ("--cost F=1,B=-1,W=1", "B is `-1`"),
         ("--p2p -1", "the latency between ranks is -1"),

@@ -3,7 +3,8 @@
 use std::path::Path;
 use std::process::{Command, Output};
 
-use bigmac::profile::{Profile, Spread};
+use bigmac::cost::Spread;
+use bigmac::profile::Profile;
 use bigmac_schedule::ModuleKind;
 use serde_json::Value;
 
@@ -201,8 +202,8 @@ fn arguments_that_do_not_fit_are_refused() {
         ("compare", &["--measure", "--ranks", "2"][..], "cannot be used with"),
         ("compare", &["--rounds", "2"], "--measure"),
         ("compare", &["--measure", "--rounds", "0"], "`0` is no whole number from 1"),
-        ("compare", &["--schedule", "nestd"], "did you mean `nested`?"),
-        ("compare", &["--schedule", "nested", "--llm", "zb"], "there is no LLM schedule `zb`"),
+        ("compare", &["--schedule", "nestd"], "did you mean 'nested'?"),
+        ("compare", &["--schedule", "nested", "--llm", "zb"], "'zb' is not a valid LLM schedule"),
         ("profile", &[], "--out"),
         ("profile", &["--out", "p.toml", "--steps", "0"], "`0` is no whole number from 1"),
         ("profile", &["--out", "p.toml", "--ranks", "0"], "pipeline.ranks = 0"),

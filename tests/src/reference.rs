@@ -41,7 +41,7 @@ struct Whole<'a> {
 fn parameters(ctx: &Context, shape: &ModelShape) -> Result<(Vec<ModuleKind>, Parameters)> {
     let (mut kinds, mut all) = (Vec::new(), Parameters::new());
     for kind in ModuleKind::ALL {
-        let (specs, frozen) = (shape.specs(kind, &Stage::whole(shape.layers(kind)))?, shape.frozen.is(kind));
+        let (specs, frozen) = (shape.specs(kind, &Stage::whole(shape.layers(kind)))?, shape.frozen[kind]);
         for (_, p) in lively_weights(ctx, &specs, shape.dtype)?.iter() {
             all.add(p.name(), p.tensor().clone(), p.trainable() && !frozen)?;
             kinds.push(kind);

@@ -4,16 +4,16 @@ use crate::parity::close;
 use anyhow::{Context as _, Result, ensure};
 use bigmac::config::Pipeline;
 use bigmac::data::StepPlan;
-use bigmac::execute::{ExecuteError, Measured, Program, Ran, StepTask, run};
+use bigmac::execute::{ExecuteError, Measured, Program, Ran, StepTask, predict_saved, run};
 use bigmac::model::{Placement, RankModules};
-use bigmac::train::{Gate, Session, Totals, TrainError, program, reduce, step_task};
+use bigmac::train::{Gate, Session, Totals, TrainError, reduce};
 use bigmac_autograd::Parameters;
 use bigmac_comm::{Communicator, run_ranks};
 use bigmac_models::init::{self, Init, ParameterSpec};
 use bigmac_runtime::{Context, DType};
 use bigmac_schedule::check::memory::{Change, peak_bytes, walk};
-use bigmac_schedule::{ModuleKind, PerModule, Unit};
-use std::collections::{BTreeMap, HashMap};
+use bigmac_schedule::{ModuleKind, PerModule};
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 /// The number of the step that is run: it keys the noise, so it is not 0.
@@ -43,9 +43,9 @@ pub fn lively_weights(
 pub struct RankResult {
     /// What the executor measured.
     pub measured: Measured,
-    /// After each op, the bytes that each module's live activations were foretold to hold.
+    /// After each op, the bytes that each module's live activations were predicted to hold.
     pub held: Vec<PerModule<u64>>,
-    /// The most bytes of live activations that the table's analysis foretold.
+    /// The most bytes of live activations that the table's analysis predicted.
     pub peak: PerModule<u64>,
     /// Bytes still counted under each memory scope when all ranks were done.
     pub left: BTreeMap<String, usize>,
@@ -85,7 +85,7 @@ pub fn run_prepared(
     pipeline: &Pipeline,
     prepare: &Prepare<'_>,
 ) -> Result<StepResult> {
-    run_program(session, plan, &program(plan, &session.costs, pipeline)?, pipeline, prepare)
+    run_program(session, plan, &Program::build(plan, &session.costs, pipeline, None)?, pipeline, prepare)
 }
 
 /// As [`run_prepared`] with a program that is given, on as many ranks as it is for.
@@ -139,7 +139,7 @@ fn run_rank(
         lively_weights(ctx, specs, dtype)
     })?;
     prepare(&ctx, &mut modules)?;
-    let task = step_task(session, plan, STEP);
+    let task = StepTask::new(&session.config, shape, plan, STEP);
     let Ran { losses, record } = run(&ctx, comm, program, &task, &mut modules)?;
     let reduced = reduce(&ctx, comm, &mut modules, losses, &mut Gate::new(&ctx)?, false)?;
     let totals = reduced.numbers.read(&ctx)?;
@@ -152,7 +152,7 @@ fn run_rank(
             gradients.push((spec.clone(), kind, grads.view(id)?.to_vec::<f32>(&ctx)?));
         }
     }
-    let (held, peak) = foretell(&ctx, &task, &modules, program, comm.rank())?;
+    let (held, peak) = predict(&ctx, &task, &modules, program, comm.rank())?;
     Ok((totals, gradients, RankResult { measured, held, peak, left }))
 }
 
@@ -160,7 +160,7 @@ fn run_rank(
 ///
 /// # Errors
 /// Those of the operators' shape inference.
-pub fn foretell(
+pub fn predict(
     ctx: &Context,
     task: &StepTask<'_>,
     modules: &RankModules,
@@ -170,12 +170,7 @@ pub fn foretell(
     let (ops, workload) = (&program.table.ranks[rank], &program.workload);
     let mut changes = Vec::new();
     walk(ops, workload, |op, unit, change| changes.push((op, unit, change)));
-    let mut saved = HashMap::<Unit, u64>::new();
-    for (_, unit, _) in &changes {
-        if !saved.contains_key(unit) {
-            saved.insert(*unit, task.saved_bytes(ctx, modules, workload, *unit)? as u64);
-        }
-    }
+    let saved = predict_saved(ctx, task, modules, program, rank)?;
     let mut changes = changes.into_iter().peekable();
     let mut now = PerModule::<u64>::default();
     let held = (0..ops.len()).map(|op| {

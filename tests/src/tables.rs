@@ -3,8 +3,8 @@
 use anyhow::Result;
 use bigmac::config::Pipeline;
 use bigmac::data::StepPlan;
-use bigmac::execute::Program;
-use bigmac::train::{Session, TrainError, options, program};
+use bigmac::execute::{ExecuteError, Program, options};
+use bigmac::train::Session;
 use bigmac_schedule::{
     ModuleKind, Op, Phase, ScheduleError, Table, Workload, check::lower::lower, check::validate::validate,
     registry,
@@ -13,10 +13,10 @@ use bigmac_schedule::{
 /// The program of a pipeline; `None` where its schedule or its order of chunks takes no such number of chunks.
 ///
 /// # Errors
-/// As [`program`].
+/// As [`Program::build`].
 pub fn fitting(session: &Session, plan: &StepPlan, pipeline: &Pipeline) -> Result<Option<Program>> {
-    match program(plan, &session.costs, pipeline) {
-        Err(TrainError::Schedule(ScheduleError::Chunks { .. })) => Ok(None),
+    match Program::build(plan, &session.costs, pipeline, None) {
+        Err(ExecuteError::Schedule(ScheduleError::Chunks { .. })) => Ok(None),
         other => Ok(Some(other?)),
     }
 }

@@ -1,11 +1,11 @@
-//! Activation memory: what is measured is what was foretold, to the byte, after every op; and it is flat under `nested`.
+//! Activation memory: what is measured is what was predicted, to the byte, after every op; and it is flat under `nested`.
 
 use anyhow::{Context as _, Result, ensure};
 use bigmac::config::{Config, Dtype, Pipeline};
 use bigmac::data::StepPlan;
-use bigmac::execute::{Program, activation_scope};
+use bigmac::execute::{ExecuteError, Program, StepTask, activation_scope, with_sizes};
 use bigmac::model::{Placement, RankModules};
-use bigmac::train::{Session, TrainError, program, step_task};
+use bigmac::train::Session;
 use bigmac_runtime::Context;
 use bigmac_runtime::memory::scopes;
 use bigmac_schedule::check::memory::peak_bytes;
@@ -28,10 +28,10 @@ const MIXED: [&[usize]; 7] = [
     &[TEXT, ANSWER],
 ];
 
-/// Runs a step, and checks that every rank held after every op what was foretold, and nothing in the end. Of a unit between
+/// Runs a step, and checks that every rank held after every op what was predicted, and nothing in the end. Of a unit between
 /// its input gradient and its weight gradients, it may be less.
 fn exact(session: &Session, plan: &StepPlan, pipeline: &Pipeline) -> Result<StepResult> {
-    held_exactly(session, plan, pipeline, &program(plan, &session.costs, pipeline)?)
+    held_exactly(session, plan, pipeline, &Program::build(plan, &session.costs, pipeline, None)?)
 }
 
 fn held_exactly(
@@ -46,7 +46,7 @@ fn held_exactly(
         let mut halfway = BTreeSet::new();
         let mut ever = BTreeSet::new();
         ensure!(result.held.len() == ops.len() && result.measured.held.len() == ops.len());
-        for (op, (foretold, measured)) in ops.iter().zip(result.held.iter().zip(&result.measured.held)) {
+        for (op, (predicted, measured)) in ops.iter().zip(result.held.iter().zip(&result.measured.held)) {
             for unit in op.units() {
                 match op {
                     Op::Compute { module, phase: Phase::BackwardInput, .. }
@@ -58,23 +58,23 @@ fn held_exactly(
                 };
             }
             for kind in ModuleKind::ALL {
-                let (foretold, measured) = (foretold[kind], measured[kind] as u64);
+                let (predicted, measured) = (predicted[kind], measured[kind] as u64);
                 let less = halfway.iter().any(|unit: &Unit| unit.module.kind() == kind);
                 ever.extend(less.then_some(kind));
                 ensure!(
-                    foretold == measured || less && foretold > measured,
-                    "{} on rank {rank}: the {kind} holds {} bytes after {op:?}, foretold {}",
+                    predicted == measured || less && predicted > measured,
+                    "{} on rank {rank}: the {kind} holds {} bytes after {op:?}, predicted {}",
                     pipeline.schedule,
                     measured,
-                    foretold
+                    predicted
                 );
             }
         }
         for kind in ModuleKind::ALL {
-            let (foretold, measured) = (result.peak[kind], result.measured.saved[kind] as u64);
+            let (predicted, measured) = (result.peak[kind], result.measured.saved[kind] as u64);
             ensure!(
-                foretold == measured || ever.contains(&kind) && foretold > measured,
-                "rank {rank}: the {kind}'s peak is {measured}, foretold {foretold}"
+                predicted == measured || ever.contains(&kind) && predicted > measured,
+                "rank {rank}: the {kind}'s peak is {measured}, predicted {predicted}"
             );
             ensure!(result.left[activation_scope(kind)] == 0, "rank {rank}: {kind} activations are left");
         }
@@ -119,20 +119,20 @@ fn also_under_every_order_of_chunks() -> Result<()> {
 fn sizes_without_a_run_are_those_of_the_run() -> Result<()> {
     let set = SmallSet::new(&LINES, &config())?;
     let plan = set.plan(&MIXED)?;
-    let costs = &set.session.costs;
     for (llm, ranks, chunks) in [("1f1b", 1, 1), ("1f1b", 3, 1), ("interleaved", 2, 2)] {
         let pipeline = Pipeline { llm: llm.into(), chunks, ..pipeline("phased", ranks) };
         let step = exact(&set.session, &plan, &pipeline)?;
-        let sized = costs.with_sizes(&plan, step.program.workload.clone())?;
+        let sized = with_sizes(&set.session.shape, &plan, step.program.workload.clone())?;
         let table = &step.program.table;
         let peaks = peak_bytes(table, &sized, |unit| sized.saved(unit).unwrap_or(u64::MAX));
-        for (foretold, rank) in peaks.iter().zip(&step.ranks) {
+        for (predicted, rank) in peaks.iter().zip(&step.ranks) {
             for kind in ModuleKind::ALL {
-                assert_eq!(foretold[kind], rank.measured.saved[kind] as u64, "{llm} {ranks} {kind}");
+                assert_eq!(predicted[kind], rank.measured.saved[kind] as u64, "{llm} {ranks} {kind}");
             }
         }
+        let task = StepTask::new(&set.session.config, &set.session.shape, &plan, STEP);
         for value in table.iter().flat_map(|(_, op)| op.produces(&sized)) {
-            let spec = step_task(&set.session, &plan, STEP).value_spec(value)?;
+            let spec = task.value_spec(value)?;
             assert_eq!(sized.value_bytes(value), Some(spec.bytes() as u64), "{value}");
         }
     }
@@ -145,11 +145,11 @@ fn sizes_of_a_chain_add_up_to_those_of_the_run() -> Result<()> {
     let plan = set.plan(&MIXED)?;
     let step = exact(&set.session, &plan, &pipeline("monolithic-balanced", 3))?;
     let workload = step.program.workload;
-    let sized = set.session.costs.with_sizes(&plan, workload.clone())?;
+    let sized = with_sizes(&set.session.shape, &plan, workload.clone())?;
     let ctx = Context::cpu(0, 1)?;
     let placement = Placement::of(&set.session.shape, &workload)?;
     let modules = RankModules::planned(&ctx, &set.session.shape, &placement)?;
-    let task = step_task(&set.session, &plan, STEP);
+    let task = StepTask::new(&set.session.config, &set.session.shape, &plan, STEP);
     let mut sums = BTreeMap::<(ModuleKind, Piece), [i64; 2]>::new();
     for unit in workload.units() {
         let saved = task.saved_bytes(&ctx, &modules, &workload, unit)?;
@@ -170,14 +170,17 @@ fn a_budget_in_bytes_is_kept_to_the_byte() -> Result<()> {
     let plan = set.plan(&MIXED)?;
     let within = |budget: String| {
         let pipeline = Pipeline { budget, ..pipeline("phased", 2) };
-        program(&plan, &set.session.costs, &pipeline)
+        Program::build(&plan, &set.session.costs, &pipeline, None)
     };
     let step = exact(&set.session, &plan, &pipeline("phased", 2))?;
     let most = peak(&step);
     within(format!("encoder={}B,llm={}B,generator={}B", most.encoder, most.llm, most.generator))?;
     for kind in ModuleKind::ALL {
         let error = within(format!("{kind}={}B", most[kind] - 1)).map(drop).unwrap_err();
-        assert!(matches!(&error, TrainError::Table(_)) && error.to_string().contains(kind.name()), "{error}");
+        assert!(
+            matches!(&error, ExecuteError::Table(_)) && error.to_string().contains(kind.name()),
+            "{error}"
+        );
     }
     Ok(())
 }
@@ -219,7 +222,7 @@ fn also_of_units_that_are_computed_again() -> Result<()> {
 }
 
 #[test]
-fn every_unit_saves_what_was_foretold() -> Result<()> {
+fn every_unit_saves_what_was_predicted() -> Result<()> {
     everywhere(&config(), &MIXED)
 }
 

@@ -4,7 +4,7 @@
 use anyhow::{Context as _, Result, ensure};
 use bigmac::config::{Config, Dtype, Pipeline};
 use bigmac::data::StepPlan;
-use bigmac::train::program;
+use bigmac::execute::Program;
 use bigmac_schedule::{ModuleKind, Op, Workload, registry};
 use bigmac_tests::dataset::SmallSet;
 use bigmac_tests::reference::{Reference, reference};
@@ -170,7 +170,7 @@ fn chains_cut_every_module() -> Result<()> {
                 for llm in ["1f1b", "gpipe", "zb-h1"] {
                     let pipeline = Pipeline { llm: llm.into(), ..pipeline(schedule, ranks) };
                     agree(set, plan, wanted, [pipeline.clone()].into_iter())?;
-                    let workload = program(plan, &set.session.costs, &pipeline)?.workload;
+                    let workload = Program::build(plan, &set.session.costs, &pipeline, None)?.workload;
                     cut[0] |= workload.encoder_chunks() > 1;
                     cut[1] |= workload.chunks() < workload.ranks() && schedule == "monolithic-balanced";
                     cut[2] |= workload.generator_chunks() > 1;

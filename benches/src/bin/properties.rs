@@ -6,7 +6,7 @@ use std::ops::Range;
 use std::time::Instant;
 
 use anyhow::{Result, bail};
-use bigmac::profile::quantiles;
+use bigmac::cost::quantiles;
 use bigmac_schedule::clock::simulate::simulate;
 use bigmac_schedule::registry::schedule;
 use bigmac_schedule::{Options, UniformCosts, Workload};

@@ -7,6 +7,7 @@ use thiserror::Error;
 use crate::check::budget::{Budget, Limits};
 use crate::clock::simulate::{SimulateError, simulate};
 use crate::clock::slots;
+use crate::names::UnknownName;
 use crate::step::costs::WorkloadError;
 use crate::step::table::{Module, ModuleKind, Op, Table};
 use crate::step::workload::Workload;
@@ -91,17 +92,8 @@ impl Options {
 #[derive(Clone, Debug, PartialEq, Error)]
 pub enum ScheduleError {
     /// No schedule of that name.
-    #[error("there is no {kind} `{given}`{}; there are: {}", nearest_hint(nearest), known.join(", "))]
-    Unknown {
-        /// `schedule` or `LLM schedule`.
-        kind: &'static str,
-        /// What was asked for.
-        given: String,
-        /// The name most like it.
-        nearest: Option<&'static str>,
-        /// All names.
-        known: Vec<&'static str>,
-    },
+    #[error(transparent)]
+    Unknown(#[from] UnknownName),
     /// A schedule of one chunk per rank asked for more.
     #[error(
         "the LLM schedule `{schedule}` runs one chunk per rank, but the workload has {chunks}: choose a schedule that \
@@ -162,10 +154,6 @@ pub enum ScheduleError {
         /// Where it stops.
         source: SimulateError,
     },
-}
-
-fn nearest_hint(nearest: &Option<&'static str>) -> String {
-    nearest.map(|name| format!(" (did you mean `{name}`?)")).unwrap_or_default()
 }
 
 /// T_ideal: the time of the chosen LLM schedule by itself plus all slots at their largest shares. Without a group it is

@@ -3,6 +3,7 @@
 
 use crate::api::{LlmSchedule, Options, Schedule, ScheduleError};
 use crate::check::budget::Limits;
+use crate::names;
 use crate::orders;
 use crate::schedules::{
     bubble_fill, disaggregated, llm_only, monolithic, monolithic_balanced, nested, nested_fill, phased,
@@ -37,8 +38,7 @@ impl Default for Options {
 /// # Errors
 /// Where there is none, with the names there are.
 pub fn schedule(name: &str) -> Result<&'static dyn Schedule, ScheduleError> {
-    let found = SCHEDULES.iter().find(|schedule| schedule.name() == name);
-    found.copied().ok_or_else(|| unknown("schedule", name, SCHEDULES.iter().map(|schedule| schedule.name())))
+    Ok(names::find("schedule", name, SCHEDULES, |schedule| schedule.name())?)
 }
 
 /// The LLM schedule of that name.
@@ -46,16 +46,5 @@ pub fn schedule(name: &str) -> Result<&'static dyn Schedule, ScheduleError> {
 /// # Errors
 /// Where there is none, with the names there are.
 pub fn llm_schedule(name: &str) -> Result<&'static dyn LlmSchedule, ScheduleError> {
-    let found = LLM_SCHEDULES.iter().find(|schedule| schedule.name() == name);
-    found
-        .copied()
-        .ok_or_else(|| unknown("LLM schedule", name, LLM_SCHEDULES.iter().map(|schedule| schedule.name())))
-}
-
-fn unknown(kind: &'static str, given: &str, known: impl Iterator<Item = &'static str>) -> ScheduleError {
-    let known: Vec<&'static str> = known.collect();
-    let likeness = |name: &&'static str| strsim::jaro_winkler(given, name);
-    let nearest = known.iter().copied().max_by(|a, b| likeness(a).total_cmp(&likeness(b)));
-    let nearest = nearest.filter(|name| likeness(name) > 0.7);
-    ScheduleError::Unknown { kind, given: given.to_owned(), nearest, known }
+    Ok(names::find("LLM schedule", name, LLM_SCHEDULES, |schedule| schedule.name())?)
 }

@@ -6,8 +6,9 @@ use std::path::PathBuf;
 
 use anyhow::Context;
 use bigmac::config;
+use bigmac::cost::Spread;
 use bigmac::measure::{Rounds, take};
-use bigmac::profile::{Profile, Spread};
+use bigmac::profile::Profile;
 use bigmac::train::Session;
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};

@@ -6,8 +6,9 @@ use anyhow::bail;
 use bigmac::workloads::{Uneven, read_workload, uneven};
 use bigmac_schedule::check::budget::module_budget;
 use bigmac_schedule::registry;
-use bigmac_schedule::{Budget, Learns, Limits, LlmSchedule, ModuleKind, Options, UniformCosts, Workload};
-use clap::{Args, ValueEnum};
+use bigmac_schedule::{Budget, Limits, LlmSchedule, ModuleKind, Options, PerModule, UniformCosts, Workload};
+use clap::Args;
+use clap::builder::{PossibleValuesParser, TypedValueParser};
 
 /// The most LLM chunks and items of a step: some gigabytes of tables.
 const MOST_UNITS: usize = 10_000_000;
@@ -61,8 +62,8 @@ pub(super) struct Shape {
     llm_group: Option<usize>,
 
     /// Modules that do not learn, comma-separated
-    #[arg(long, value_name = "MODULE,...", value_delimiter = ',')]
-    freeze: Vec<ModuleName>,
+    #[arg(long, value_name = "MODULE,...", value_delimiter = ',', value_parser = modules())]
+    freeze: Vec<ModuleKind>,
 
     /// How many times slower than its costs each rank is, comma-separated [default: 1 each]
     #[arg(long, value_name = "FACTOR,...", value_delimiter = ',')]
@@ -76,13 +77,6 @@ pub(super) struct Shape {
     /// Bytes that one microbatch's activations of a module take, as in encoder=300MiB, for budgets in bytes
     #[arg(long, value_name = "MODULE=BYTES,...", value_delimiter = ',', value_parser = parse_bytes)]
     saved: Vec<(ModuleKind, u64)>,
-}
-
-#[derive(Clone, Copy, Debug, ValueEnum)]
-enum ModuleName {
-    Encoder,
-    Llm,
-    Generator,
 }
 
 impl Shape {
@@ -110,11 +104,7 @@ impl Shape {
         };
         let mut learns = workload.learns();
         for module in &self.freeze {
-            match module {
-                ModuleName::Encoder => learns.encoder = false,
-                ModuleName::Llm => learns.llm = false,
-                ModuleName::Generator => learns.generator = false,
-            }
+            learns[*module] = false;
         }
         let workload = workload.with_learns(learns);
         if self.slowdown.is_empty() {
@@ -145,8 +135,13 @@ impl Shape {
         let Some((seed, mean)) = self.uneven else { return Ok(workload) };
         let mut loads = workload.loads().to_vec();
         uneven(&mut loads, Uneven { seed, mean: mean.unwrap_or(items as f64) });
-        Ok(Workload::new(self.ranks, self.chunks, loads, Learns::default(), self.p2p)?)
+        Ok(Workload::new(self.ranks, self.chunks, loads, PerModule::all(true), self.p2p)?)
     }
+}
+
+fn modules() -> impl TypedValueParser<Value = ModuleKind> {
+    PossibleValuesParser::new(ModuleKind::ALL.map(ModuleKind::name))
+        .try_map(|name| name.parse::<ModuleKind>())
 }
 
 /// What `--llm` may be.

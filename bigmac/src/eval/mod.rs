@@ -9,14 +9,16 @@ pub use report::{write_captions, write_drawings};
 pub use speak::{answer, encode, prompt};
 
 use crate::config::Pipeline;
+use crate::cost::CostModel;
 use crate::data::shapes::{Detector, Reading, Scene};
 use crate::data::{Dataset, PictureRef, pack};
-use crate::execute::{CostModel, run};
-use crate::model::{Frozen, ModelShape, RankModules};
-use crate::train::{Session, TrainError, program, step_task};
+use crate::execute::{Program, StepTask, run};
+use crate::model::{ModelShape, RankModules};
+use crate::train::{Session, TrainError};
 use bigmac_comm::LocalCommunicator;
 use bigmac_models::mmdit::flow::SampleKey;
 use bigmac_runtime::{Context, Error};
+use bigmac_schedule::PerModule;
 use serde::Serialize;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -189,11 +191,11 @@ fn losses(
     samples: &[usize],
 ) -> Result<(f64, f64), TrainError> {
     let mut costs: CostModel = session.costs.clone();
-    costs.shape.frozen = Frozen { encoder: true, llm: true, generator: true };
+    costs.shape.frozen = PerModule::all(true);
     let plan = pack(dataset, samples, samples.len().div_ceil(32))?;
     let pipeline = Pipeline { schedule: "monolithic".into(), ranks: 1, ..Pipeline::default() };
-    let program = program(&plan, &costs, &pipeline)?;
-    let task = step_task(session, &plan, u64::from(EVALUATION_STEP));
+    let program = Program::build(&plan, &costs, &pipeline, None)?;
+    let task = StepTask::new(&session.config, &session.shape, &plan, u64::from(EVALUATION_STEP));
     let ctx = session.context(0, session.config.pipeline.threads)?;
     let timeout = Duration::from_secs_f64(session.config.pipeline.timeout);
     let mut world = LocalCommunicator::world(1, timeout);

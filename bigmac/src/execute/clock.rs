@@ -1,6 +1,7 @@
 //! When ops began and ended: by the host's clock on the CPU, by marks in the device's own work on a GPU.
 
-use bigmac_gpu::{Gpu, Mark};
+use super::mark::DeviceMark;
+use bigmac_gpu::Gpu;
 use bigmac_runtime::{Context, Error, Result};
 use std::time::Instant;
 
@@ -9,58 +10,48 @@ pub(super) struct Clock {
     started: Instant,
     begun: f64,
     spans: Vec<(f64, f64)>,
-    marks: Option<Marks>,
-}
-
-/// Marks of a device: where it started, then two per op. Given back when dropped.
-struct Marks {
-    gpu: Gpu,
-    list: Vec<Mark>,
-}
-
-impl Marks {
-    fn add(&mut self) -> Result<()> {
-        self.list.push(self.gpu.driver().mark().map_err(|e| self.gpu.error("clock", e))?);
-        Ok(())
-    }
-}
-
-impl Drop for Marks {
-    fn drop(&mut self) {
-        self.list.iter().for_each(|&mark| self.gpu.driver().forget(mark));
-    }
+    gpu: Option<Gpu>,
+    /// On a GPU: where it started, then two per op.
+    marks: Vec<DeviceMark>,
 }
 
 impl Clock {
     /// Begins to count.
     pub fn start(ctx: &Context) -> Result<Self> {
-        let mut marks = ctx.gpu().map(|gpu| Marks { gpu: gpu.clone(), list: Vec::new() });
-        if let Some(marks) = &mut marks {
-            marks.add()?;
-        }
-        Ok(Clock { started: Instant::now(), begun: 0.0, spans: Vec::new(), marks })
+        let gpu = ctx.gpu().cloned();
+        let mut clock =
+            Clock { started: Instant::now(), begun: 0.0, spans: Vec::new(), gpu, marks: Vec::new() };
+        clock.mark()?;
+        Ok(clock)
+    }
+
+    fn mark(&mut self) -> Result<()> {
+        self.marks.extend(self.gpu.as_ref().map(DeviceMark::new).transpose()?);
+        Ok(())
     }
 
     /// An op begins.
     pub fn begin(&mut self) -> Result<()> {
         self.begun = self.started.elapsed().as_secs_f64();
-        self.marks.as_mut().map_or(Ok(()), Marks::add)
+        self.mark()
     }
 
-    /// It has ended, or all of its work is behind the device's work so far.
+    /// It has ended, or all of its work has been queued.
     pub fn end(&mut self) -> Result<()> {
         self.spans.push((self.begun, self.started.elapsed().as_secs_f64()));
-        self.marks.as_mut().map_or(Ok(()), Marks::add)
+        self.mark()
     }
 
     /// Start and end of each op, in seconds since the start; waits for the device.
     pub fn finish(self) -> Result<Vec<(f64, f64)>> {
-        let Some(marks) = &self.marks else { return Ok(self.spans) };
-        let Some((&first, rest)) = marks.list.split_first() else {
+        if self.gpu.is_none() {
+            return Ok(self.spans);
+        }
+        let Some((first, rest)) = self.marks.split_first() else {
             return Err(Error::argument("clock", "the device's clock was never started"));
         };
-        let driver = marks.gpu.driver();
-        let at = |mark| driver.seconds_between(first, mark).map_err(|e| marks.gpu.error("clock", e));
-        rest.chunks_exact(2).map(|pair| Ok((at(pair[0])?, at(pair[1])?))).collect()
+        rest.chunks_exact(2)
+            .map(|pair| Ok((first.seconds_to(&pair[0])?, first.seconds_to(&pair[1])?)))
+            .collect()
     }
 }

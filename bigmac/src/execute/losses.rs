@@ -1,12 +1,30 @@
 //! Losses of a step: known as soon as they are computed on the CPU, left on a GPU until somebody reads them.
 
 use super::error::ExecuteError;
-use super::unit::LossPart;
 use bigmac_kernels::cast::cast;
 use bigmac_kernels::{Need, Operator, Sum};
 use bigmac_runtime::memory::scopes;
 use bigmac_runtime::{Context, DType, Error, Result, Tensor};
 use bigmac_schedule::{Rank, Unit};
+
+/// Which part of the loss.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LossPart {
+    /// Cross-entropy of tokens.
+    Token,
+    /// Squared error of the drawing's velocity.
+    Drawing,
+}
+
+impl LossPart {
+    /// The name in errors and metrics.
+    pub fn name(self) -> &'static str {
+        match self {
+            LossPart::Token => "token",
+            LossPart::Drawing => "drawing",
+        }
+    }
+}
 
 /// Sums of a rank's losses, as they are: not to be divided any more.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -112,16 +130,16 @@ impl LossCounter {
         ctx: &Context,
         unit: Unit,
         part: LossPart,
-        loss: &Tensor,
+        loss: Tensor,
     ) -> Result<(), ExecuteError> {
         let microbatch = unit.microbatch().0;
         if ctx.is_gpu() {
             // The host doesn't wait for it. Until it is read it doesn't count as an activation.
             loss.move_to_scope(&ctx.memory().scope(scopes::WORKSPACE))?;
-            self.queued.push((part, microbatch, loss.clone()));
+            self.queued.push((part, microbatch, loss));
             return Ok(());
         }
-        let value = cast(ctx, loss, DType::F64)?.as_slice::<f64>()?.iter().sum::<f64>();
+        let value = cast(ctx, &loss, DType::F64)?.as_slice::<f64>()?.iter().sum::<f64>();
         check(self.step, self.rank, part, microbatch, value)?;
         self.known.add(part, value);
         Ok(())

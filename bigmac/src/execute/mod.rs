@@ -2,25 +2,20 @@
 
 mod buffers;
 mod clock;
-mod cost;
-mod encoder;
 mod error;
-mod generator;
-mod inputs;
-mod llm;
 mod losses;
-mod rates;
+mod mark;
+mod program;
 mod run;
 mod sizes;
-mod sources;
 mod task;
 mod unit;
 
 pub use buffers::ActivationBuffers;
-pub use cost::CostModel;
 pub use error::ExecuteError;
-pub use losses::{LossSums, Losses, QueuedLosses};
-pub use rates::{Rate, Rates, UnitRates};
-pub use run::{Measured, Program, Ran, Record, activation_scope, run};
+pub use losses::{LossPart, LossSums, Losses, QueuedLosses};
+pub(crate) use mark::DeviceMark;
+pub use program::{Program, options};
+pub use run::{Measured, Ran, Record, activation_scope, run};
+pub use sizes::{predict_saved, with_sizes};
 pub use task::StepTask;
-pub use unit::LossPart;

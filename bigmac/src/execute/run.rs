@@ -4,18 +4,17 @@ use super::buffers::{ActivationBuffers, Activations};
 use super::clock::Clock;
 use super::error::ExecuteError;
 use super::losses::{LossCounter, Losses};
+use super::program::Program;
 use super::task::StepTask;
-use super::unit::{Forwarded, Recorded};
+use super::unit::{Inputs, Recorded, UnitOutput};
 use crate::model::RankModules;
-use bigmac_autograd::Mode;
+use bigmac_autograd::{Graph, Mode};
 use bigmac_comm::{Communicator, Tag};
 use bigmac_runtime::memory::scopes;
 use bigmac_runtime::{Context, Tensor};
+use bigmac_schedule::check::memory::recomputed;
 use bigmac_schedule::render::Trace;
-use bigmac_schedule::{
-    Module, ModuleKind, Op, PerModule, Phase, Piece, Rank, Table, Unit, Value, Work, Workload,
-    check::memory::{BufferPlan, plan_buffers, recomputed},
-};
+use bigmac_schedule::{ModuleKind, Op, PerModule, Phase, Rank, Unit, Value};
 use std::collections::HashMap;
 use std::time::Instant;
 
@@ -25,32 +24,6 @@ pub fn activation_scope(kind: ModuleKind) -> &'static str {
         ModuleKind::Encoder => "activations.encoder",
         ModuleKind::Llm => "activations.llm",
         ModuleKind::Generator => "activations.generator",
-    }
-}
-
-/// A step's table, ready to be run: lowered, with its workload and its buffer plan.
-#[derive(Clone, Debug)]
-pub struct Program {
-    /// The lowered table.
-    pub table: Table,
-    /// The shape of the step.
-    pub workload: Workload,
-    /// Activation buffers per rank.
-    pub buffers: BufferPlan,
-}
-
-impl Program {
-    /// A program of a lowered table.
-    pub fn new(table: Table, workload: Workload) -> Self {
-        let buffers = plan_buffers(&table, &workload);
-        Program { table, workload, buffers }
-    }
-
-    /// Whether LLM backwards are split into input and weight gradients.
-    pub fn is_split(&self) -> bool {
-        let weight =
-            |op: &Op| matches!(op, Op::Compute { module: Module::Llm(_), phase: Phase::BackwardWeight, .. });
-        self.table.iter().any(|(_, op)| weight(op))
     }
 }
 
@@ -107,27 +80,27 @@ impl Record {
     }
 }
 
-struct Run<'a> {
-    rank: Rank,
+/// Runs one rank's ops of a step.
+struct Executor<'a> {
     ctx: &'a Context,
     comm: &'a dyn Communicator,
     program: &'a Program,
     task: &'a StepTask<'a>,
     modules: &'a mut RankModules,
-    values: HashMap<Value, Tensor>,
+    values: Inputs,
     /// Values whose receive was posted: waited for by the op that reads them.
     posted: HashMap<Value, Rank>,
     buffers: ActivationBuffers,
     /// Units whose forward saves nothing, sorted.
     recomputed: Vec<Unit>,
     /// What their forwards read, for their recomputation; counted as messages until then.
-    inputs: HashMap<Unit, HashMap<Value, Tensor>>,
+    inputs: HashMap<Unit, Inputs>,
     losses: LossCounter,
     measured: Measured,
 }
 
-/// Runs this rank's ops of `program` up to its [`Op::Step`]: gradients are left in `modules`, not yet reduced. On a GPU they are queued, and
-/// nothing waits for them.
+/// Runs this rank's ops of `program` up to its [`Op::Step`]: gradients are left in `modules`, not yet reduced. On a GPU they
+/// are queued, and nothing waits for them.
 ///
 /// # Errors
 /// [`ExecuteError`]; the caller aborts the communicator, so that no peer waits.
@@ -141,8 +114,7 @@ pub fn run(
     let rank = Rank(comm.rank());
     let ops = program.table.ranks.get(rank.0).map_or(&[][..], Vec::as_slice);
     modules.begin_step();
-    let mut run = Run {
-        rank,
+    let mut executor = Executor {
         ctx,
         comm,
         program,
@@ -153,24 +125,24 @@ pub fn run(
         buffers: ActivationBuffers::new(rank, &program.buffers),
         recomputed: recomputed(ops),
         inputs: HashMap::new(),
-        losses: LossCounter::new(task.step(), rank),
+        losses: LossCounter::new(task.step, rank),
         measured: Measured::default(),
     };
     let mut clock = Clock::start(ctx)?;
     for op in ops {
-        run.measured.waits.push(0.0);
+        executor.measured.waits.push(0.0);
         clock.begin()?;
-        run.op(op)?;
+        executor.op(op)?;
         clock.end()?;
         let mut held = PerModule::default();
         for kind in ModuleKind::ALL {
             held[kind] = ctx.memory().scope(activation_scope(kind)).current();
-            run.measured.saved[kind] = run.measured.saved[kind].max(held[kind]);
+            executor.measured.saved[kind] = executor.measured.saved[kind].max(held[kind]);
         }
-        run.measured.held.push(held);
+        executor.measured.held.push(held);
     }
-    let losses = run.losses.finish(ctx)?;
-    let mut measured = run.measured;
+    let losses = executor.losses.finish(ctx)?;
+    let mut measured = executor.measured;
     if ctx.is_gpu() {
         // The host's waits are not the device's.
         measured.waits.fill(0.0);
@@ -179,7 +151,7 @@ pub fn run(
     Ok(Ran { losses, record: Record { measured, clock } })
 }
 
-impl Run<'_> {
+impl Executor<'_> {
     fn op(&mut self, op: &Op) -> Result<(), ExecuteError> {
         match op {
             Op::Compute { phase, .. } => op.units().try_for_each(|unit| match phase {
@@ -209,7 +181,10 @@ impl Run<'_> {
         if let Some(tensor) = self.values.remove(&value) {
             return Ok(tensor);
         }
-        let from = self.posted.remove(&value).ok_or_else(|| ExecuteError::missing_value(self.rank, value))?;
+        let from = self
+            .posted
+            .remove(&value)
+            .ok_or_else(|| ExecuteError::missing(self.ctx, format!("{value:?}")))?;
         let ctx = self.ctx.in_scope(scopes::MESSAGES);
         let began = Instant::now();
         let tensor = self.comm.recv(&ctx, from.0, self.tag(value), &self.task.value_spec(value)?)?;
@@ -220,17 +195,9 @@ impl Run<'_> {
     }
 
     /// Everything that `unit` reads in a phase, here.
-    fn inputs(&mut self, unit: Unit, phase: Phase) -> Result<HashMap<Value, Tensor>, ExecuteError> {
-        let work = match unit.piece {
-            Piece::Microbatch(microbatch) => Work::Microbatch(microbatch),
-            Piece::Item(item) => Work::Items(vec![item]),
-        };
-        let op = Op::Compute { module: unit.module, phase, work };
-        let mut inputs = HashMap::new();
-        for value in op.consumes(&self.program.workload) {
-            inputs.insert(value, self.take(value)?);
-        }
-        Ok(inputs)
+    fn inputs(&mut self, unit: Unit, phase: Phase) -> Result<Inputs, ExecuteError> {
+        let values = unit.consumes(phase, &self.program.workload).into_iter();
+        values.map(|value| Ok((value, self.take(value)?))).collect()
     }
 
     /// Keeps a value for another op; until that runs it counts as a message.
@@ -248,40 +215,39 @@ impl Run<'_> {
         if again {
             self.inputs.insert(unit, inputs.clone());
         }
-        let forwarded = self.compute(unit, inputs, !again)?;
-        for (part, loss) in &forwarded.losses {
-            self.losses.count(self.ctx, unit, *part, loss)?;
+        let output = self.compute(unit, inputs, !again)?;
+        for (part, loss) in output.losses {
+            self.losses.count(self.ctx, unit, part, loss)?;
         }
-        drop(forwarded.losses);
-        for (value, tensor) in forwarded.outputs {
+        for (value, tensor) in output.values {
             self.keep(value, tensor)?;
         }
-        self.save(unit, forwarded.recorded)
+        self.save(unit, output.recorded)
     }
 
     /// The forward once more, recorded this time. Its outputs have been read and its losses counted before.
     fn recompute(&mut self, unit: Unit) -> Result<(), ExecuteError> {
-        let missing = || ExecuteError::Missing { rank: self.rank, what: format!("what {unit:?} read") };
+        let missing = || ExecuteError::missing(self.ctx, format!("what {unit:?} read"));
         let inputs = self.inputs.remove(&unit).ok_or_else(missing)?;
         let recorded = self.compute(unit, inputs, true)?.recorded;
         self.save(unit, recorded)
     }
 
     /// The forward of a unit that read `inputs`, on a tape where it `records` and has a backward.
-    fn compute(
-        &self,
-        unit: Unit,
-        mut inputs: HashMap<Value, Tensor>,
-        records: bool,
-    ) -> Result<Forwarded, ExecuteError> {
-        let ctx = self.ctx.in_scope(activation_scope(unit.module.kind()));
+    fn compute(&self, unit: Unit, inputs: Inputs, records: bool) -> Result<UnitOutput, ExecuteError> {
+        let (kind, workload) = (unit.module.kind(), &self.program.workload);
+        let ctx = self.ctx.in_scope(activation_scope(kind));
         if records {
-            // From here on the tape holds them, or nobody.
+            // From here on the tape holds them, or nothing does.
             inputs.values().try_for_each(|tensor| tensor.move_to_scope(ctx.scope()))?;
         }
-        let rank = self.rank;
-        let mut take = |value| inputs.remove(&value).ok_or_else(|| ExecuteError::missing_value(rank, value));
-        self.task.forward(&ctx, self.modules, &self.program.workload, unit, records, &mut take)
+        let params = self.modules.params(unit.module)?;
+        let graph = if records && workload.has_backward(kind, unit.microbatch()) {
+            Graph::recording(&ctx, params)
+        } else {
+            Graph::inference(&ctx, params)
+        };
+        self.task.forward(graph, self.modules, workload, unit, inputs)
     }
 
     fn save(&mut self, unit: Unit, recorded: Option<Recorded>) -> Result<(), ExecuteError> {
@@ -292,35 +258,29 @@ impl Run<'_> {
 
     fn backward(&mut self, unit: Unit, mode: Mode) -> Result<(), ExecuteError> {
         let Activations::Recorded(recorded) = self.buffers.take(unit)? else {
-            return Err(ExecuteError::Missing { rank: self.rank, what: format!("the tape of {unit:?}") });
+            return Err(ExecuteError::missing(self.ctx, format!("the tape of {unit:?}")));
         };
-        let mut inputs = self.inputs(unit, Phase::Backward)?;
+        let inputs = self.inputs(unit, Phase::Backward)?;
         // Gradients are the backward's own work, not messages any more.
         inputs.values().try_for_each(|tensor| tensor.move_to_scope(self.ctx.scope()))?;
-        let rank = self.rank;
-        let take = |value| inputs.remove(&value).ok_or_else(|| ExecuteError::missing_value(rank, value));
         let (params, gradients) = self.modules.of(unit.module)?;
-        let propagated = recorded.backward(self.ctx, params, gradients, mode, take)?;
-        for (value, tensor) in propagated.outputs {
+        let computed = recorded.backward(self.ctx, params, gradients, mode, inputs)?;
+        for (value, tensor) in computed.values {
             self.keep(value, tensor)?;
         }
         if mode == Mode::Split && self.program.workload.has_weight_gradient(unit.module.kind()) {
             let (plan, workload) = (&self.program.buffers, &self.program.workload);
             // Gradients of outputs were the backward's own work; from now on they wait with the inputs.
-            propagated
-                .deferred
-                .move_to_scope(&self.ctx.memory().scope(activation_scope(unit.module.kind())))?;
-            self.buffers.put(unit, Activations::Deferred(propagated.deferred), plan, workload)?;
+            let scope = self.ctx.memory().scope(activation_scope(unit.module.kind()));
+            computed.deferred.move_to_scope(&scope)?;
+            self.buffers.put(unit, Activations::Deferred(computed.deferred), plan, workload)?;
         }
         Ok(())
     }
 
     fn backward_weight(&mut self, unit: Unit) -> Result<(), ExecuteError> {
         let Activations::Deferred(deferred) = self.buffers.take(unit)? else {
-            return Err(ExecuteError::Missing {
-                rank: self.rank,
-                what: format!("the split backward of {unit:?}"),
-            });
+            return Err(ExecuteError::missing(self.ctx, format!("the split backward of {unit:?}")));
         };
         let (params, gradients) = self.modules.of(unit.module)?;
         Ok(deferred.run(self.ctx, params, gradients)?)

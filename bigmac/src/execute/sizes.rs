@@ -1,18 +1,19 @@
 //! Bytes of a step: what units will save, and how big the values are that cross ranks.
 
-use super::cost::CostModel;
 use super::error::ExecuteError;
+use super::program::Program;
 use super::task::StepTask;
 use crate::data::StepPlan;
-use crate::model::{Placement, RankModules};
+use crate::model::{ModelShape, Placement, RankModules};
 use bigmac_models::mmdit::flow::FlowMatching;
 use bigmac_runtime::Context;
+use bigmac_schedule::check::memory::{Change, walk};
 use bigmac_schedule::{
     Chunk, Item, ItemSize, Microbatch, MicrobatchSizes, Module, ModuleKind, Piece, Unit, Value, Workload,
 };
 use std::collections::HashMap;
 
-/// Foretells sizes without computing anything.
+/// Predicts sizes without computing anything.
 struct Sizer<'a> {
     ctx: Context,
     task: StepTask<'a>,
@@ -22,32 +23,39 @@ struct Sizer<'a> {
     seen: HashMap<(ModuleKind, usize, usize, bool), u64>,
 }
 
-impl CostModel {
-    /// A workload of `plan` with its sizes. They are exact, except that a chunk of an encoder or a generator that is cut
-    /// counts for its share of what the whole module saves.
-    ///
-    /// # Errors
-    /// Those of the operators' shape checks.
-    pub fn with_sizes(&self, plan: &StepPlan, workload: Workload) -> Result<Workload, ExecuteError> {
-        let ctx = Context::cpu(0, 1)?;
-        let placement = Placement::of(&self.shape, &workload)?;
-        let mut sizer = Sizer {
-            modules: RankModules::planned(&ctx, &self.shape, &placement)?,
-            task: StepTask {
-                plan,
-                shape: &self.shape,
-                seed: 0,
-                step: 0,
-                drawing_weight: 1.0,
-                flow: FlowMatching::default(),
-            },
-            workload: &workload,
-            seen: HashMap::new(),
-            ctx,
-        };
-        let sizes = workload.microbatches().map(|m| sizer.microbatch(m)).collect::<Result<Vec<_>, _>>()?;
-        Ok(workload.with_sizes(sizes)?)
-    }
+/// A workload of `plan` with its sizes. They are exact, except that a chunk of an encoder or a generator that is cut counts
+/// for its share of what the whole module saves.
+///
+/// # Errors
+/// Those of the operators' shape checks.
+pub fn with_sizes(shape: &ModelShape, plan: &StepPlan, workload: Workload) -> Result<Workload, ExecuteError> {
+    let ctx = Context::cpu(0, 1)?;
+    let placement = Placement::of(shape, &workload)?;
+    let modules = RankModules::planned(&ctx, shape, &placement)?;
+    let flow = FlowMatching::default();
+    let task = StepTask { plan, shape, seed: 0, step: 0, drawing_weight: 1.0, flow };
+    let mut sizer = Sizer { ctx, task, modules, workload: &workload, seen: HashMap::new() };
+    let sizes = workload.microbatches().map(|m| sizer.microbatch(m)).collect::<Result<Vec<_>, _>>()?;
+    Ok(workload.with_sizes(sizes)?)
+}
+
+/// What units of a rank's ops save for their backwards, where they are held between ops.
+///
+/// # Errors
+/// Those of the operators' shape checks.
+pub fn predict_saved(
+    ctx: &Context,
+    task: &StepTask<'_>,
+    modules: &RankModules,
+    program: &Program,
+    rank: usize,
+) -> Result<HashMap<Unit, u64>, ExecuteError> {
+    let mut units = Vec::new();
+    walk(&program.table.ranks[rank], &program.workload, |_, unit, change| {
+        units.extend((change == Change::Acquire).then_some(unit));
+    });
+    let bytes = |unit| Ok((unit, task.saved_bytes(ctx, modules, &program.workload, unit)? as u64));
+    units.into_iter().map(bytes).collect()
 }
 
 impl Sizer<'_> {

@@ -1,16 +1,15 @@
-//! What is no op of a pipeline: a value's way between two ranks, and what follows the last op of a step.
+//! The time of what is not an op of a pipeline: transfers between ranks, and what follows the last op of a step.
 
-use std::time::{Duration, Instant};
-
+use super::{MeasureError, Rounds};
+use crate::cost::Spread;
+use crate::data::StepPlan;
+use crate::execute::{Program, StepTask, run};
+use crate::model::{Placement, RankModules};
+use crate::profile::Around;
+use crate::train::{Gate, Optimizer, Session, TrainError, reduce};
 use bigmac_comm::{Communicator, Tag, run_ranks};
 use bigmac_runtime::{Context, DType, Tensor};
-
-use super::turns::Rounds;
-use crate::data::StepPlan;
-use crate::execute::{Program, run};
-use crate::model::{Placement, RankModules};
-use crate::profile::{Around, Spread};
-use crate::train::{Gate, Optimizer, Session, TrainError, reduce, step_task};
+use std::time::{Duration, Instant};
 
 /// Ping-pongs per measurement of a transfer.
 const PINGS: usize = 16;
@@ -26,7 +25,7 @@ pub fn around(
     plan: &StepPlan,
     program: &Program,
     rounds: Rounds,
-) -> Result<Around, TrainError> {
+) -> Result<Around, MeasureError> {
     let pipeline = &session.config.pipeline;
     let timeout = Duration::from_secs_f64(pipeline.timeout);
     let tokens = plan.microbatches.iter().map(|load| load.tokens.len()).max().unwrap_or(0);
@@ -39,7 +38,7 @@ pub fn around(
         let mut modules = RankModules::random(&ctx, &session.shape, &placement, comm.rank(), seed)?;
         let parts = modules.parts().map(|(_, _, params, _)| Optimizer::new(&ctx, params));
         let mut optimizers = parts.collect::<Result<Vec<_>, _>>()?;
-        let task = step_task(session, plan, 0);
+        let task = StepTask::new(&session.config, &session.shape, plan, 0);
         let mut gate = Gate::new(&ctx)?;
         for round in 0..rounds.warmup + rounds.kept {
             let losses = run(&ctx, &comm, program, &task, &mut modules)?.losses;
@@ -77,14 +76,14 @@ pub fn around(
         let rounds = (0..rounds.kept).map(|round| ranks.iter().map(move |rank| rank[which][round]));
         Spread::of(rounds.map(|times| times.fold(0.0, f64::max)))
     };
-    let none = Spread { median: 0.0, lower: 0.0, upper: 0.0, least: 0.0, most: 0.0 };
+    let nothing = || MeasureError::Nothing { what: "round" };
     let transfer = |which| slowest(which).filter(|_| pipeline.ranks > 1);
     Ok(Around {
         latency: transfer(0),
         hidden: transfer(1),
         hidden_bytes: hidden,
-        reduce: slowest(2).unwrap_or(none),
-        optimizer: slowest(3).unwrap_or(none),
+        reduce: slowest(2).ok_or_else(nothing)?,
+        optimizer: slowest(3).ok_or_else(nothing)?,
     })
 }
 

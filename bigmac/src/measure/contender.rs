@@ -1,11 +1,10 @@
 //! A schedule that is to be run on the clock and for real.
 
-use thiserror::Error;
-
+use super::MeasureError;
 use crate::config::Pipeline;
+use crate::cost::CostModel;
 use crate::data::StepPlan;
-use crate::execute::{CostModel, Program};
-use crate::train::{TrainError, program};
+use crate::execute::{ExecuteError, Program};
 use bigmac_schedule::clock::simulate::{Simulation, simulate};
 use bigmac_schedule::{LlmSchedule, Schedule};
 
@@ -22,47 +21,26 @@ pub struct Contender {
     pub simulation: Simulation,
 }
 
-/// Why a schedule is not run.
-#[derive(Debug, Error)]
-pub enum NotRun {
-    /// It does not exist for the step, does not keep to a budget, or cannot run.
-    #[error(transparent)]
-    Train(Box<TrainError>),
-    /// It wants other numbers of ranks.
-    #[error("with ranks of its own for encoder and generator it cannot use exactly {ranks}: give more ranks")]
-    Ranks {
-        /// As many as there are.
-        ranks: usize,
-    },
-}
-
-impl<E: Into<TrainError>> From<E> for NotRun {
-    fn from(error: E) -> Self {
-        NotRun::Train(Box::new(error.into()))
-    }
-}
-
 /// Lays a step out under a schedule on exactly `pipeline.ranks` ranks: where a schedule takes ranks for encoder and
 /// generator alone, the LLM gets fewer.
 ///
 /// # Errors
-/// [`NotRun`]: why there is no such table.
+/// Where the schedule does not exist for the step, does not keep to a budget, or cannot run.
 pub fn contender(
     plan: &StepPlan,
     costs: &CostModel,
     pipeline: &Pipeline,
     schedule: &'static dyn Schedule,
     llm: &'static dyn LlmSchedule,
-) -> Result<Contender, NotRun> {
+) -> Result<Contender, MeasureError> {
     let pipeline = Pipeline {
         schedule: schedule.name().to_owned(),
         llm: llm.name().to_owned(),
         ranks: llm_ranks(plan, costs, pipeline, schedule)?,
         ..pipeline.clone()
     };
-    let program = program(plan, costs, &pipeline)?;
-    let simulation = simulate(&program.table, &program.workload);
-    let simulation = simulation.map_err(|error| TrainError::Table(Box::new(error.into())))?;
+    let program = Program::build(plan, costs, &pipeline, None)?;
+    let simulation = simulate(&program.table, &program.workload).map_err(ExecuteError::from)?;
     Ok(Contender { schedule: schedule.name(), llm: llm.name(), program, simulation })
 }
 
@@ -72,14 +50,14 @@ fn llm_ranks(
     costs: &CostModel,
     pipeline: &Pipeline,
     schedule: &'static dyn Schedule,
-) -> Result<usize, NotRun> {
+) -> Result<usize, MeasureError> {
     for ranks in (1..=pipeline.ranks).rev() {
-        let workload = costs.workload(plan, ranks, pipeline.chunks)?;
+        let workload = costs.workload(plan, ranks, pipeline.chunks).map_err(ExecuteError::from)?;
         if schedule.workload(&workload).ranks() == pipeline.ranks {
             return Ok(ranks);
         }
     }
-    Err(NotRun::Ranks { ranks: pipeline.ranks })
+    Err(MeasureError::Ranks { ranks: pipeline.ranks })
 }
 
 impl Contender {

@@ -3,10 +3,12 @@
 
 mod around;
 mod contender;
+mod error;
 mod take;
 mod turns;
 
 pub use around::around;
-pub use contender::{Contender, NotRun, contender};
-pub use take::{TakeError, take};
+pub use contender::{Contender, contender};
+pub use error::MeasureError;
+pub use take::take;
 pub use turns::{Contest, Rounds, Turn, take_turns};

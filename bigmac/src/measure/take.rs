@@ -1,37 +1,14 @@
 //! Taking a profile: real steps with all ranks busy.
 
+use super::{Contender, MeasureError, Rounds, around, contender, take_turns};
+use crate::config::Pipeline;
+use crate::cost::{CostModel, Rates, Samples};
+use crate::data::StepPlan;
+use crate::execute::ExecuteError;
+use crate::profile::{Profile, Taken, processor};
+use crate::train::Session;
+use bigmac_schedule::{LlmSchedule, registry};
 use std::time::SystemTime;
-
-use thiserror::Error;
-
-use super::{Contender, NotRun, Rounds, around, contender, take_turns};
-use crate::execute::{CostModel, Rates};
-use crate::profile::{Profile, Samples, Taken, processor};
-use crate::train::{Session, TrainError};
-use bigmac_schedule::{LlmSchedule, Rank, registry};
-
-/// Why a profile can't be taken.
-#[derive(Debug, Error)]
-pub enum TakeError {
-    /// A run.
-    #[error(transparent)]
-    Train(Box<TrainError>),
-    /// No schedule to measure under.
-    #[error("there is nothing to measure under: {0}")]
-    NotRun(Box<NotRun>),
-    /// Nothing was measured.
-    #[error("a profile needs at least one {what}, but 0 were asked for")]
-    Nothing {
-        /// Of what there was none.
-        what: &'static str,
-    },
-}
-
-impl From<TrainError> for TakeError {
-    fn from(error: TrainError) -> Self {
-        TakeError::Train(Box::new(error))
-    }
-}
 
 /// The schedule that keeps all ranks busy.
 const BUSY: &str = "nested";
@@ -45,16 +22,16 @@ const ORDERS: [&str; 2] = ["1f1b", "zb-h1"];
 /// the executor itself does is in it.
 ///
 /// # Errors
-/// [`TakeError`]: nothing to measure, or a step that failed.
+/// [`MeasureError::Nothing`] for no steps or rounds; those of a step.
 pub fn take(
     session: &Session,
     steps: u64,
     rounds: Rounds,
     progress: &(dyn Fn() + Sync),
-) -> Result<Profile, TakeError> {
+) -> Result<Profile, MeasureError> {
     for (what, count) in [("step", steps), ("round", rounds.kept as u64)] {
         if count == 0 {
-            return Err(TakeError::Nothing { what });
+            return Err(MeasureError::Nothing { what });
         }
     }
     let pipeline = &session.config.pipeline;
@@ -64,22 +41,23 @@ pub fn take(
     let costs = CostModel { rates: Rates::default(), ..session.costs.clone() };
     for step in 0..steps {
         let plan = session.planner.step(step);
-        let gops = costs.workload(&plan, pipeline.ranks, pipeline.chunks);
-        let gops = gops.map_err(|error| TakeError::Train(Box::new(error.into())))?;
+        let gops = costs.workload(&plan, pipeline.ranks, pipeline.chunks).map_err(ExecuteError::from)?;
         let contenders = contenders(&plan, &costs, pipeline)?;
         let programs: Vec<_> = contenders.iter().map(|one| &one.program).collect();
         let contest = take_turns(session, &plan, &programs, rounds, progress)?;
         for (contender, turns) in contenders.iter().zip(&contest.turns) {
             for (rank, measured) in turns.iter().flat_map(|turn| turn.ranks.iter().enumerate()) {
-                samples.take(Rank(rank), &contender.program, measured, &gops);
+                let ops = &contender.program.table.ranks[rank];
+                samples.take(ops, &measured.spans, &measured.waits, &gops);
             }
         }
         if step == 0 {
             schedules = contenders.iter().map(|one| format!("{} on {}", one.schedule, one.llm)).collect();
-            surroundings = programs.first().map(|program| around(session, &plan, program, rounds));
+            surroundings =
+                programs.first().map(|program| around(session, &plan, program, rounds)).transpose()?;
         }
     }
-    let around = surroundings.ok_or(TakeError::Nothing { what: "schedule" })??;
+    let around = surroundings.ok_or(MeasureError::Nothing { what: "schedule" })?;
     let taken = Taken {
         date: humantime::format_rfc3339_seconds(SystemTime::now()).to_string(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -97,15 +75,14 @@ pub fn take(
 
 /// Programs that between them run every kind of op, as far as the layout allows.
 fn contenders(
-    plan: &crate::data::StepPlan,
+    plan: &StepPlan,
     costs: &CostModel,
-    pipeline: &crate::config::Pipeline,
-) -> Result<Vec<Contender>, TakeError> {
-    let wrong = |error: NotRun| TakeError::NotRun(Box::new(error));
-    let schedule = registry::schedule(BUSY).map_err(|error| wrong(error.into()))?;
+    pipeline: &Pipeline,
+) -> Result<Vec<Contender>, MeasureError> {
+    let schedule = registry::schedule(BUSY).map_err(ExecuteError::from)?;
     let mut orders: Vec<&'static dyn LlmSchedule> = Vec::new();
     for name in std::iter::once(&*pipeline.llm).chain(ORDERS) {
-        let order = registry::llm_schedule(name).map_err(|error| wrong(error.into()))?;
+        let order = registry::llm_schedule(name).map_err(ExecuteError::from)?;
         if orders.iter().all(|known| known.name() != order.name()) {
             orders.push(order);
         }
@@ -123,7 +100,7 @@ fn contenders(
         }
     }
     match (contenders.is_empty(), refused) {
-        (true, Some(error)) => Err(wrong(error)),
+        (true, Some(error)) => Err(error),
         _ => Ok(contenders),
     }
 }

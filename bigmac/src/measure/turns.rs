@@ -1,18 +1,14 @@
 //! Steps in turns.
 
-use std::collections::HashMap;
-use std::time::Duration;
-
-use bigmac_comm::{Communicator, run_ranks};
-use bigmac_runtime::Context;
-use bigmac_runtime::rng::{Philox, Purpose};
-
 use crate::data::StepPlan;
-use crate::execute::{ExecuteError, Measured, Program, Ran, StepTask, run};
+use crate::execute::{Measured, Program, Ran, StepTask, predict_saved, run};
 use crate::model::{Placement, RankModules};
-use crate::train::{Session, TrainError, step_task};
-use bigmac_schedule::check::memory::{Change, peak_bytes, walk};
-use bigmac_schedule::{PerModule, Table};
+use crate::train::{Session, TrainError};
+use bigmac_comm::{Communicator, run_ranks};
+use bigmac_runtime::rng::{Philox, Purpose};
+use bigmac_schedule::PerModule;
+use bigmac_schedule::check::memory::peak_bytes;
+use std::time::Duration;
 
 /// How often every program runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,8 +34,8 @@ pub struct Turn {
 pub struct Contest {
     /// `turns[p][r]` is program `p` in round `r` of those kept.
     pub turns: Vec<Vec<Turn>>,
-    /// `foretold[p][rank]`: the most bytes that live activations would hold, by the table's own analysis.
-    pub foretold: Vec<Vec<PerModule<u64>>>,
+    /// `predicted[p][rank]`: the most bytes that live activations would hold, by the table's own analysis.
+    pub predicted: Vec<Vec<PerModule<u64>>>,
 }
 
 /// Runs a step under every program in turns, in another random order each round, so that nothing periodic meets the same
@@ -61,10 +57,10 @@ pub fn take_turns(
         run_rank(&Place { session, plan, rounds, comm: &comm }, programs, progress)
     })?;
     let mut contest =
-        Contest { turns: vec![Vec::new(); programs.len()], foretold: vec![Vec::new(); programs.len()] };
-    for (measured, foretold) in ranks {
-        for (which, (rounds, peak)) in measured.into_iter().zip(foretold).enumerate() {
-            contest.foretold[which].push(peak);
+        Contest { turns: vec![Vec::new(); programs.len()], predicted: vec![Vec::new(); programs.len()] };
+    for (measured, predicted) in ranks {
+        for (which, (rounds, peak)) in measured.into_iter().zip(predicted).enumerate() {
+            contest.predicted[which].push(peak);
             let turns = &mut contest.turns[which];
             turns.resize(rounds.len(), Turn { seconds: 0.0, ranks: Vec::new() });
             for (turn, measured) in turns.iter_mut().zip(rounds) {
@@ -86,7 +82,7 @@ struct Place<'a> {
     comm: &'a dyn Communicator,
 }
 
-/// By program: what the rank measured in every round, and the peaks foretold.
+/// By program: what the rank measured in every round, and the predicted peaks.
 type RankTurns = (Vec<Vec<Measured>>, Vec<PerModule<u64>>);
 
 fn run_rank(
@@ -107,7 +103,7 @@ fn run_rank(
         }
         layout_of.push(known.unwrap_or(layouts.len() - 1));
     }
-    let task = step_task(session, plan, 0);
+    let task = StepTask::new(&session.config, &session.shape, plan, 0);
     let mut measured = vec![Vec::with_capacity(rounds.kept); programs.len()];
     for round in 0..rounds.warmup + rounds.kept {
         let mut order: Vec<usize> = (0..programs.len()).collect();
@@ -127,31 +123,11 @@ fn run_rank(
             progress();
         }
     }
-    let foretold = programs.iter().zip(&layout_of);
-    let foretold = foretold
-        .map(|(program, layout)| foretell(&ctx, &task, &layouts[*layout], program, comm.rank()))
-        .collect::<Result<_, _>>()?;
-    Ok((measured, foretold))
-}
-
-/// The most bytes of live activations on a rank.
-fn foretell(
-    ctx: &Context,
-    task: &StepTask<'_>,
-    modules: &RankModules,
-    program: &Program,
-    rank: usize,
-) -> Result<PerModule<u64>, ExecuteError> {
-    let (table, workload) = (&program.table, &program.workload);
-    let mut own = Table::empty(table.ranks.len());
-    own.ranks[rank].clone_from(&table.ranks[rank]);
-    let mut units = Vec::new();
-    walk(&own.ranks[rank], workload, |_, unit, change| {
-        if change == Change::Acquire {
-            units.push(unit);
-        }
-    });
-    let bytes = |unit| Ok((unit, task.saved_bytes(ctx, modules, workload, unit)? as u64));
-    let saved = units.into_iter().map(bytes).collect::<Result<HashMap<_, _>, ExecuteError>>()?;
-    Ok(peak_bytes(&own, workload, |unit| saved.get(&unit).copied().unwrap_or(0))[rank])
+    let mut peaks = Vec::with_capacity(programs.len());
+    for (program, layout) in programs.iter().zip(layout_of) {
+        let saved = predict_saved(&ctx, &task, &layouts[layout], program, comm.rank())?;
+        let of = |unit| saved.get(&unit).copied().unwrap_or(0);
+        peaks.push(peak_bytes(&program.table, &program.workload, of)[comm.rank()]);
+    }
+    Ok((measured, peaks))
 }

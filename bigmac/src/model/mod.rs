@@ -5,7 +5,7 @@ mod shape;
 
 pub use bigmac_models::stage::split_layers;
 pub use placement::{Placed, Placement};
-pub use shape::{Frozen, ModelShape};
+pub use shape::ModelShape;
 
 use bigmac_autograd::{Gradients, Parameters};
 use bigmac_kernels::RopeCache;
@@ -87,7 +87,7 @@ impl Maker<'_> {
     ) -> Result<Replica<N>> {
         let specs = self.shape.specs(kind, stage)?;
         let mut params = (self.values)(&self.ctx.in_scope(scopes::PARAMETERS), kind, &specs)?;
-        if self.shape.frozen.is(kind) {
+        if self.shape.frozen[kind] {
             params.set_trainable(false);
         }
         let gradients = Gradients::new(&self.ctx.in_scope(scopes::GRADIENTS), &params)?;
@@ -140,7 +140,7 @@ impl RankModules {
         Self::new(ctx, shape, placement, rank, &|ctx, _, specs| init::random(ctx, specs, shape.dtype, seed))
     }
 
-    /// What all ranks hold together, without values: for foretelling what units save.
+    /// What all ranks hold together, without values: for predicting what units save.
     ///
     /// # Errors
     /// [`Error::Argument`] for a shape that doesn't fit.
@@ -208,6 +208,18 @@ impl RankModules {
     /// [`Error::Argument`] on a rank that holds a part of it only.
     pub fn whole_generator(&self) -> Result<&Replica<Mmdit>> {
         whole(&self.generator, ModuleKind::Generator, |net| net.stage())
+    }
+
+    /// Parameters of a chunk.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] when it lives elsewhere.
+    pub fn params(&self, module: Module) -> Result<&Parameters> {
+        match module {
+            Module::Encoder(chunk) => self.encoder(chunk).map(|replica| &replica.params),
+            Module::Llm(chunk) => self.stage(chunk).map(|replica| &replica.params),
+            Module::Generator(chunk) => self.generator(chunk).map(|replica| &replica.params),
+        }
     }
 
     /// Parameters and gradients of a chunk.

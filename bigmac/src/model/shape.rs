@@ -11,29 +11,7 @@ use bigmac_models::qwen3::{Qwen3, Qwen3Config};
 use bigmac_models::siglip::SiglipVisionConfig;
 use bigmac_models::stage::Stage;
 use bigmac_runtime::{DType, Result};
-use bigmac_schedule::ModuleKind;
-
-/// Which modules keep their weights.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Frozen {
-    /// Encoder and projector.
-    pub encoder: bool,
-    /// LLM.
-    pub llm: bool,
-    /// Generator.
-    pub generator: bool,
-}
-
-impl Frozen {
-    /// Whether modules of that kind keep their weights.
-    pub fn is(&self, kind: ModuleKind) -> bool {
-        match kind {
-            ModuleKind::Encoder => self.encoder,
-            ModuleKind::Llm => self.llm,
-            ModuleKind::Generator => self.generator,
-        }
-    }
-}
+use bigmac_schedule::{ModuleKind, PerModule};
 
 /// Everything that defines the parameters of a model, and the type that is computed with.
 #[derive(Clone, Debug)]
@@ -48,8 +26,8 @@ pub struct ModelShape {
     pub draw_size: usize,
     /// The type that is computed with.
     pub dtype: DType,
-    /// What keeps its weights.
-    pub frozen: Frozen,
+    /// Which modules keep their weights.
+    pub frozen: PerModule<bool>,
 }
 
 impl ModelShape {
@@ -106,7 +84,7 @@ impl ModelShape {
                 Dtype::F32 => DType::F32,
                 Dtype::Bf16 => DType::BF16,
             },
-            frozen: Frozen { encoder: e.frozen, llm: l.frozen, generator: g.frozen },
+            frozen: PerModule { encoder: e.frozen, llm: l.frozen, generator: g.frozen },
         })
     }
 

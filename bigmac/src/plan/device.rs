@@ -6,7 +6,7 @@ use super::error::PlanError;
 use super::model::Model;
 use super::read::{Checker, Description};
 use super::work::Work;
-use crate::execute::Rates;
+use crate::cost::Rates;
 use crate::profile::Profile;
 use bigmac_schedule::PerModule;
 

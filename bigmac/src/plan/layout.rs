@@ -7,7 +7,7 @@ use super::error::PlanError;
 use super::llm::Llm;
 use super::model::{Counts, Model};
 use super::work::Part;
-use crate::execute::Rate;
+use crate::cost::Rate;
 use crate::model::split_layers;
 use bigmac_schedule::{
     ChunkCost, ItemCost, ItemSize, Layers, Link, Load, MicrobatchSizes, Module, ModuleKind, PerModule,

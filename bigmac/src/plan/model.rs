@@ -9,7 +9,7 @@ use super::llm::Llm;
 use super::read::{Checker, Description};
 use super::work::Frame;
 use crate::profile::Profile;
-use bigmac_schedule::{Learns, ModuleKind};
+use bigmac_schedule::{ModuleKind, PerModule};
 
 /// A multimodal LLM, or one of its modules alone, and the step that trains it. A microbatch is one sequence; without an LLM it is
 /// the images and drawings alone.
@@ -155,12 +155,7 @@ impl Description for Model {
                 ),
             )?;
         }
-        check.require(
-            self.learns() != Learns { encoder: false, llm: false, generator: false },
-            "frozen",
-            true,
-            "something that learns",
-        )
+        check.require(self.learns() != PerModule::all(false), "frozen", true, "something that learns")
     }
 }
 
@@ -307,8 +302,8 @@ impl Model {
     }
 
     /// Which modules learn; one that isn't there doesn't.
-    pub fn learns(&self) -> Learns {
-        Learns {
+    pub fn learns(&self) -> PerModule<bool> {
+        PerModule {
             encoder: self.encoder.as_ref().is_some_and(|encoder| !encoder.frozen),
             llm: self.llm.as_ref().is_some_and(|llm| !llm.frozen),
             generator: self.generator.as_ref().is_some_and(|generator| !generator.frozen),

@@ -1,25 +1,14 @@
 //! What a machine takes for the ops of a configuration: measured once, kept as TOML, and the costs of simulations since.
 
-mod around;
-mod fit;
-mod spread;
-
-pub use around::Around;
-pub(crate) use fit::Samples;
-pub use fit::UnitTimes;
-pub use spread::{Spread, quantiles};
-
-use std::path::Path;
-
-use bigmac_runtime::fs::write_atomically;
-use serde::{Deserialize, Serialize};
-use thiserror::Error;
-
 use crate::config::{Config, Model};
+use crate::cost::{Rate, Rates, Spread, UnitRates, UnitTimes};
 use crate::data::{PackedMicrobatch, StepPlan};
-use crate::execute::{Rate, Rates, UnitRates};
 use crate::toml_file::{TomlError, TomlFile};
-use bigmac_schedule::{ModuleKind, PerModule};
+use bigmac_runtime::fs::write_atomically;
+use bigmac_schedule::{ModuleKind, PerModule, Phase};
+use serde::{Deserialize, Serialize};
+use std::path::Path;
+use thiserror::Error;
 
 /// Measured times of a configuration's ops.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -61,6 +50,22 @@ pub struct Taken {
     pub rounds: usize,
 }
 
+/// Seconds, as medians with their spread.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Around {
+    /// From the send of a value of 4 bytes until its receiver, which waited for it, has it; none on one rank.
+    pub latency: Option<Spread>,
+    /// The same for a microbatch's hidden states.
+    pub hidden: Option<Spread>,
+    /// Bytes of these hidden states.
+    pub hidden_bytes: usize,
+    /// Reduction of gradients, on the slowest rank.
+    pub reduce: Spread,
+    /// The optimizer's step, on the slowest rank.
+    pub optimizer: Spread,
+}
+
 /// Why a profile can't be used.
 #[derive(Debug, Error)]
 pub enum ProfileError {
@@ -91,7 +96,7 @@ pub enum ProfileError {
         /// The module.
         module: ModuleKind,
         /// The phase.
-        phase: &'static str,
+        phase: Phase,
     },
 }
 
@@ -189,23 +194,23 @@ impl Profile {
     }
 
     fn unit_rates(&self, module: ModuleKind, chunk: usize, split: bool) -> Result<UnitRates, ProfileError> {
-        let rate = |phase: fit::Phase| {
+        let rate = |phase: Phase| {
             let of = |unit: &&UnitTimes| unit.key() == (module, chunk, phase);
             self.unit.iter().find(of).map(|unit| Rate { fixed: unit.fixed, per_gop: unit.per_gop })
         };
-        let missing = |phase: fit::Phase| ProfileError::Missing { module, phase: phase.name() };
+        let missing = |phase: Phase| ProfileError::Missing { module, phase };
         let none = Rate { fixed: 0.0, per_gop: 0.0 };
         let (frozen, idle) = self.frozen(module);
-        let forward = rate(fit::Phase::Forward).ok_or(missing(fit::Phase::Forward))?;
+        let forward = rate(Phase::Forward).ok_or(missing(Phase::Forward))?;
         if idle {
             return Ok(UnitRates { forward, backward_input: none, backward_weight: none });
         }
-        if split && let Some(backward_input) = rate(fit::Phase::BackwardInput) {
-            let weight = fit::Phase::BackwardWeight;
+        if split && let Some(backward_input) = rate(Phase::BackwardInput) {
+            let weight = Phase::BackwardWeight;
             let backward_weight = if frozen { none } else { rate(weight).ok_or(missing(weight))? };
             return Ok(UnitRates { forward, backward_input, backward_weight });
         }
-        let whole = rate(fit::Phase::Backward).ok_or(missing(fit::Phase::Backward))?;
+        let whole = rate(Phase::Backward).ok_or(missing(Phase::Backward))?;
         if frozen {
             return Ok(UnitRates { forward, backward_input: whole, backward_weight: none });
         }
@@ -317,14 +322,14 @@ mod tests {
         assert_eq!(llm(&profile, true).backward_input, Rate { fixed: 1.5, per_gop: 4.0 });
         assert_eq!(llm(&profile, true).backward_weight, Rate { fixed: 0.0, per_gop: 0.0 });
         profile.model.encoder.frozen = true;
-        profile.unit.retain(|unit| unit.key().2 == fit::Phase::Forward);
+        profile.unit.retain(|unit| unit.key().2 == Phase::Forward);
         assert_eq!(llm(&profile, false).backward_input, Rate { fixed: 0.0, per_gop: 0.0 });
     }
 
     #[test]
     fn what_was_not_measured_is_named() {
         let mut profile = profile();
-        profile.unit.retain(|unit| unit.key() != (ModuleKind::Llm, 1, fit::Phase::Backward));
+        profile.unit.retain(|unit| unit.key() != (ModuleKind::Llm, 1, Phase::Backward));
         let error = profile.rates(&plan(), false).unwrap_err().to_string();
         assert!(error.contains("no times of the llm's backward"), "{error}");
     }

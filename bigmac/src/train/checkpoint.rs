@@ -248,7 +248,7 @@ impl Checkpoint {
     /// Checks that a run of `config` can go on from here: same model, same dtype.
     ///
     /// # Errors
-    /// [`TrainError::OtherModel`] naming the first key that differs.
+    /// [`Error::Format`] naming the first key that differs.
     pub fn check_model(&self, config: &Config) -> Result<(), TrainError> {
         self.check_keys(config, &|key| !is_free(key))
     }
@@ -266,7 +266,11 @@ impl Checkpoint {
         let (Some(here), Some(wanted)) = (table(&self.state.config), table(config)) else { return Ok(()) };
         match first_difference("model", &here, &wanted, matters) {
             Some((key, here, wanted)) => {
-                Err(TrainError::OtherModel { path: self.path.clone(), key, here, wanted })
+                let message = format!(
+                    "the checkpoint's {key} is {here}, the run's is {wanted}; resume with the checkpoint's own \
+                     configuration, or start a new run"
+                );
+                Err(Error::format(&self.path, message).into())
             }
             None => Ok(()),
         }
@@ -275,14 +279,18 @@ impl Checkpoint {
     /// Checks that the model was made for a vocabulary of this size.
     ///
     /// # Errors
-    /// [`TrainError::Vocabulary`]; [`TrainError::Runtime`] when `config.json` is damaged.
+    /// [`Error::Format`] naming both sizes, or when `config.json` is damaged.
     pub fn check_vocabulary(&self, shape: &ModelShape) -> Result<(), TrainError> {
         let model = self.llava.config(LlavaConfig::from_json)?.text.vocab_size;
         let tokenizer = shape.llava.text.vocab_size;
         if model == tokenizer {
             return Ok(());
         }
-        Err(TrainError::Vocabulary { path: self.path.clone(), tokenizer, model })
+        let message = format!(
+            "the model has a vocabulary of {model}, and the tokenizer needs one of {tokenizer}; name the tokenizer that it \
+             was trained with in data.tokenizer"
+        );
+        Err(Error::format(&self.path, message).into())
     }
 
     /// The parameters of a module, as [`RankModules::new`] asks for them.

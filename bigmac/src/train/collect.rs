@@ -4,7 +4,7 @@ use super::TrainError;
 use super::metrics::StepReport;
 use super::rank::Runner;
 use crate::data::StepPlan;
-use crate::execute::{Measured, Program};
+use crate::execute::{Measured, Program, with_sizes};
 use bigmac_comm::Communicator;
 use bigmac_runtime::{Context, Tensor};
 use bigmac_schedule::render::Trace;
@@ -54,7 +54,7 @@ impl Runner<'_> {
         if rank == 0 {
             let read = |bytes: &Vec<u8>| serde_json::from_slice(bytes).map_err(failed);
             let traces: Vec<Trace> = traces.iter().map(read).collect::<Result<_, _>>()?;
-            program.workload = self.shared.layout.costs.with_sizes(plan, program.workload)?;
+            program.workload = with_sizes(&self.shared.session.shape, plan, program.workload)?;
             self.shared.observer.timeline(self.shared.folder, &program, &traces, step)?;
         }
         Ok(())

@@ -1,8 +1,9 @@
 //! Where a run's modules live, and what their work costs, for all of its steps.
 
-use super::{Session, TrainError, program_on};
+use super::{Session, TrainError};
+use crate::cost::CostModel;
 use crate::data::StepPlan;
-use crate::execute::CostModel;
+use crate::execute::{ExecuteError, Program};
 use crate::model::Placement;
 use crate::profile::Profile;
 use bigmac_schedule::{Chain, registry};
@@ -13,7 +14,7 @@ const STEPS: u64 = 8;
 
 /// Which rank holds what, and what work costs, from the first step to the last.
 #[derive(Clone, Debug)]
-pub struct Layout {
+pub struct RunLayout {
     /// The chunks of all modules.
     pub placement: Placement,
     /// Where the schedule runs all modules as one chain: how it is cut.
@@ -22,16 +23,16 @@ pub struct Layout {
     pub costs: CostModel,
 }
 
-impl Layout {
-    /// The layout of a run: a chain is cut evenly for the work of its first steps, however many of them it resumes behind.
+impl RunLayout {
+    /// The layout of a run: a chain is cut evenly for the work of its first steps, however many of them it resumes after.
     ///
     /// # Errors
-    /// For an unknown schedule or one that can't run the first step; [`TrainError::Profile`] for a profile that can't be used;
+    /// For an unknown schedule or one that cannot run the first step; [`TrainError::Profile`] for a profile that cannot be used;
     /// those of [`Placement::of`].
-    pub fn of(session: &Session) -> Result<Layout, TrainError> {
+    pub fn of(session: &Session) -> Result<Self, TrainError> {
         let path = &session.config.pipeline.profile;
         if path.is_empty() {
-            return Self::at(session, session.costs.clone());
+            return Ok(Self::at(session, session.costs.clone())?);
         }
         let wrong = |cause| TrainError::Profile { path: path.into(), cause: Box::new(cause) };
         let profile = Profile::read(Path::new(path)).map_err(wrong)?;
@@ -41,18 +42,18 @@ impl Layout {
         let layout = Self::at(session, CostModel { rates: rates(false)?, ..session.costs.clone() })?;
         // Backwards cost what they were measured to as a whole, or split, as the schedule has them.
         let (first, pipeline) = (session.planner.step(0), &session.config.pipeline);
-        if !program_on(&first, &layout.costs, pipeline, layout.chain.as_ref())?.is_split() {
+        if !Program::build(&first, &layout.costs, pipeline, layout.chain.as_ref())?.is_split() {
             return Ok(layout);
         }
-        Self::at(session, CostModel { rates: rates(true)?, ..layout.costs })
+        Ok(Self::at(session, CostModel { rates: rates(true)?, ..layout.costs })?)
     }
 
-    fn at(session: &Session, costs: CostModel) -> Result<Layout, TrainError> {
+    fn at(session: &Session, costs: CostModel) -> Result<Self, ExecuteError> {
         let pipeline = &session.config.pipeline;
         let workload = costs.workload(&first_steps(session), pipeline.ranks, pipeline.chunks)?;
         let workload = registry::schedule(&pipeline.schedule)?.workload(&workload);
         let placement = Placement::of(&session.shape, &workload)?;
-        Ok(Layout { placement, chain: workload.chain().cloned(), costs })
+        Ok(RunLayout { placement, chain: workload.chain().cloned(), costs })
     }
 }
 

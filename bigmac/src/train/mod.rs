@@ -7,7 +7,6 @@ mod layout;
 mod metrics;
 mod numbers;
 mod optimizer;
-mod program;
 mod rank;
 mod reduce;
 mod schedule;
@@ -17,12 +16,10 @@ mod stopwatch;
 
 pub use checkpoint::{Checkpoint, State, save};
 pub use error::TrainError;
-pub use layout::Layout;
+pub use layout::RunLayout;
 pub use metrics::{MetricsFile, StepReport};
 pub use numbers::{Gate, Numbers, QueuedNumbers, Totals};
 pub use optimizer::{Optimizer, STATE_PARTS};
-pub use program::{options, program, program_on};
-pub use rank::step_task;
 pub use reduce::{Reduced, reduce};
 pub use schedule::learning_rate;
 pub use session::{SHAPES_FOLDER, Session, open_gpu, tokenizer};
@@ -94,14 +91,17 @@ pub fn train(
         checkpoint.check_model(&session.config)?;
         let (done, steps) = (checkpoint.state().step, session.config.train.steps);
         if done > steps {
-            return Err(TrainError::Behind { path: checkpoint.path().to_owned(), done, steps });
+            let message = format!(
+                "the checkpoint has done {done} steps, and the run was to have {steps} in all; ask for more with --steps"
+            );
+            return Err(Error::format(checkpoint.path(), message).into());
         }
     }
     if !resume.is_some_and(|checkpoint| is_of_run(checkpoint, folder)) {
         check_unused(folder)?;
     }
     let start = start_weights(session, resume)?;
-    let layout = Layout::of(session)?;
+    let layout = RunLayout::of(session)?;
     std::fs::create_dir_all(folder).map_err(|e| Error::io(folder, e))?;
     let resolved = config::write(&session.config);
     write_atomically(&folder.join(CONFIG), |w| w.write_all(resolved.as_bytes()))?;
@@ -112,7 +112,7 @@ pub fn train(
     let shared = rank::Shared { session, layout, resume, weights, folder, stop, observer };
     let ended = run_ranks(ranks, timeout, |comm| rank::run_rank(&shared, &comm));
     let ended = ended.map_err(|cause| {
-        // Where the folder can't be read any more, that is part of the cause.
+        // Where the folder cannot be read any more, that is part of the cause.
         let newest = checkpoint::list(&folder.join(checkpoint::FOLDER)).ok().and_then(|mut all| all.pop());
         TrainError::Ended { cause: Box::new(cause.into()), newest }
     })?;
@@ -138,7 +138,10 @@ fn check_unused(folder: &Path) -> Result<(), TrainError> {
         None if exists(CONFIG) => "a config.toml that no run wrote",
         _ => return Ok(()),
     };
-    Err(TrainError::Exists { path: folder.to_owned(), what })
+    let message = format!(
+        "the directory already holds {what}; go on with a run by --resume, or write elsewhere with --out"
+    );
+    Err(Error::format(folder, message).into())
 }
 
 /// The checkpoint that `model.from` names, for a run that begins.

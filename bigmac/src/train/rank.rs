@@ -8,12 +8,11 @@ use super::reduce::{Reduced, reduce};
 use super::session::Session;
 use super::snapshot::Snapshot;
 use super::stopwatch::{Lap, Stopwatch};
-use super::{Layout, Observer, TrainError, learning_rate, program_on};
+use super::{Observer, RunLayout, TrainError, learning_rate};
 use crate::data::StepPlan;
-use crate::execute::{Ran, StepTask, run};
+use crate::execute::{Program, Ran, StepTask, run};
 use crate::model::RankModules;
 use bigmac_comm::{CommError, Communicator, Tag};
-use bigmac_models::mmdit::flow::FlowMatching;
 use bigmac_runtime::{Context, DType, Spec, Tensor};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -25,7 +24,7 @@ const FIRST_IS_BACK: Tag = Tag(u64::MAX - 3);
 pub(super) struct Shared<'a> {
     pub session: &'a Session,
     /// Where the modules live.
-    pub layout: Layout,
+    pub layout: RunLayout,
     /// Where the run goes on from.
     pub resume: Option<&'a Checkpoint>,
     /// Where weights come from that are not random.
@@ -67,18 +66,6 @@ struct Unread {
     lap: Lap,
 }
 
-/// The task of a step: what its units compute.
-pub fn step_task<'a>(session: &'a Session, plan: &'a StepPlan, step: u64) -> StepTask<'a> {
-    StepTask {
-        plan,
-        shape: &session.shape,
-        seed: session.config.run.seed,
-        step,
-        drawing_weight: session.config.train.drawing_weight,
-        flow: FlowMatching { mean: session.config.train.noise_mean, ..FlowMatching::default() },
-    }
-}
-
 /// Runs all steps that are left, or until somebody asks to stop.
 pub(super) fn run_rank(shared: &Shared<'_>, comm: &dyn Communicator) -> Result<Ended, TrainError> {
     let config = &shared.session.config;
@@ -100,7 +87,7 @@ pub(super) fn run_rank(shared: &Shared<'_>, comm: &dyn Communicator) -> Result<E
         {
             runner.read()?;
         }
-        // Behind the last step everything is saved anyway.
+        // After the last step everything is saved anyway.
         if (stopped && step < config.train.steps) || every(config.output.checkpoint_every) {
             runner.save(step)?;
             runner.wait_for_first()?;
@@ -160,10 +147,10 @@ impl<'a> Runner<'a> {
         self.ctx.memory().all_scopes().iter().for_each(|s| s.reset_peak());
         let plan = session.planner.step(step);
         let layout = &self.shared.layout;
-        let program = program_on(&plan, &layout.costs, &config.pipeline, layout.chain.as_ref())?;
-        let task = step_task(session, &plan, step);
+        let program = Program::build(&plan, &layout.costs, &config.pipeline, layout.chain.as_ref())?;
+        let task = StepTask::new(config, &session.shape, &plan, step);
         let Ran { losses, record } = run(&self.ctx, self.comm, &program, &task, &mut self.modules)?;
-        // Only rank 0 listens for the wish to stop; the sum tells everybody.
+        // Only rank 0 listens for the wish to stop; the sum tells every rank.
         let wish = self.comm.rank() == 0 && self.shared.stop.load(Ordering::Relaxed);
         let Reduced { numbers, stop } =
             reduce(&self.ctx, self.comm, &mut self.modules, losses, &mut self.gate, wish)?;

@@ -1,11 +1,11 @@
 //! What a run is made of before its first step: data sets, tokenizer, model shape, planner.
 
 use super::TrainError;
-use super::program::options;
 use crate::config::{Config, Pipeline};
+use crate::cost::{CostModel, Rates};
 use crate::data::shapes::{ShapesSpec, write_shapes};
 use crate::data::{DataError, Dataset, Planner, SpecialNames, StepShape, Tokenizer, find_dataset_file};
-use crate::execute::{CostModel, ExecuteError, Rates};
+use crate::execute::{ExecuteError, options};
 use crate::model::ModelShape;
 use bigmac_gpu::Gpu;
 use bigmac_runtime::{Context, Device, Error};
@@ -37,8 +37,8 @@ impl Session {
     /// Reads (or first writes) the data and puts everything together. `progress` is told pictures as they are written.
     ///
     /// # Errors
-    /// [`TrainError::Schedule`] for one that there isn't; [`TrainError::Data`] naming file and line; [`TrainError::Runtime`]
-    /// for a model that doesn't fit together.
+    /// For an unknown schedule; [`TrainError::Data`] naming file and line; [`TrainError::Runtime`] for a model whose parts do
+    /// not fit each other.
     pub fn open(config: &Config, progress: &(dyn Fn(usize) + Sync)) -> Result<Session, TrainError> {
         Session::open_on(open_gpu(&config.pipeline.device)?, config, progress)
     }
@@ -53,7 +53,7 @@ impl Session {
         progress: &(dyn Fn(usize) + Sync),
     ) -> Result<Session, TrainError> {
         // Told before pictures are written and files are read for it.
-        let schedule = registry::schedule(&config.pipeline.schedule)?;
+        let schedule = registry::schedule(&config.pipeline.schedule).map_err(ExecuteError::from)?;
         if !schedule.is_whole() {
             return Err(TrainError::LlmOnly { schedule: schedule.name() });
         }
@@ -79,7 +79,7 @@ impl Session {
     /// A context of this run's device for a rank.
     ///
     /// # Errors
-    /// [`Error::Argument`] when the threads can't be had.
+    /// [`Error::Argument`] when the threads cannot be started.
     pub fn context(&self, rank: usize, threads: usize) -> Result<Context, TrainError> {
         Ok(Context::on(rank, threads, self.gpu.as_ref())?)
     }
@@ -88,7 +88,7 @@ impl Session {
 /// The GPU that a configuration's `pipeline.device` names; none for the CPU.
 ///
 /// # Errors
-/// [`Error::Argument`] for a name that means nothing; [`Error::Device`] for a device that this machine doesn't have.
+/// [`Error::Argument`] for an unknown name; [`Error::Device`] for a device that this machine does not have.
 pub fn open_gpu(device: &str) -> Result<Option<Gpu>, TrainError> {
     match device.parse().map_err(|e: String| Error::argument("pipeline.device", e))? {
         Device::Cpu => Ok(None),
@@ -97,10 +97,10 @@ pub fn open_gpu(device: &str) -> Result<Option<Gpu>, TrainError> {
 }
 
 /// Checks that the schedule takes the pipeline's order and number of LLM chunks, by building it for a step of its own.
-fn check_schedule(schedule: &dyn Schedule, pipeline: &Pipeline) -> Result<(), TrainError> {
+fn check_schedule(schedule: &dyn Schedule, pipeline: &Pipeline) -> Result<(), ExecuteError> {
     let one = UniformCosts { forward: 1.0, ..UniformCosts::default() };
-    let workload = Workload::uniform(pipeline.ranks, pipeline.chunks, 1, 1, one, 0.0);
-    let workload = schedule.workload(&workload.map_err(ExecuteError::from)?);
+    let workload = Workload::uniform(pipeline.ranks, pipeline.chunks, 1, 1, one, 0.0)?;
+    let workload = schedule.workload(&workload);
     schedule.build(&workload, &Options { limits: Limits::default(), ..options(pipeline)? })?;
     Ok(())
 }
@@ -108,7 +108,7 @@ fn check_schedule(schedule: &dyn Schedule, pipeline: &Pipeline) -> Result<(), Tr
 /// The tokenizer that the configuration names.
 ///
 /// # Errors
-/// [`TrainError::Data`] when its file can't be used.
+/// [`TrainError::Data`] when its file cannot be used.
 pub fn tokenizer(config: &Config) -> Result<Tokenizer, TrainError> {
     if config.data.tokenizer.is_empty() {
         return Ok(Tokenizer::bytes());

@@ -1,36 +1,16 @@
 //! How long steps take.
 
-use bigmac_gpu::{Gpu, Mark};
+use crate::execute::DeviceMark;
 use bigmac_runtime::{Context, Result};
 use std::sync::Arc;
 use std::time::Instant;
-
-/// A mark in a device's work that is given back when it is no longer needed.
-#[derive(Debug)]
-pub(super) struct OwnMark {
-    gpu: Gpu,
-    mark: Mark,
-}
-
-impl OwnMark {
-    fn new(gpu: &Gpu) -> Result<Arc<Self>> {
-        let mark = gpu.driver().mark().map_err(|e| gpu.error("stopwatch", e))?;
-        Ok(Arc::new(OwnMark { gpu: gpu.clone(), mark }))
-    }
-}
-
-impl Drop for OwnMark {
-    fn drop(&mut self) {
-        self.gpu.driver().forget(self.mark);
-    }
-}
 
 /// Takes the times of steps, one after the other: on the CPU the host's from a step's beginning to its end; on a GPU the device's, from the
 /// end of one step to the end of the next, or from where it was started after a pause.
 #[derive(Debug, Default)]
 pub(super) struct Stopwatch {
     began: Option<Instant>,
-    last: Option<Arc<OwnMark>>,
+    last: Option<Arc<DeviceMark>>,
 }
 
 /// The time of a step.
@@ -39,7 +19,7 @@ pub(super) enum Lap {
     /// On the CPU.
     Host(Instant),
     /// Between two marks of a device.
-    Device(Arc<OwnMark>, Arc<OwnMark>),
+    Device(Arc<DeviceMark>, Arc<DeviceMark>),
 }
 
 impl Stopwatch {
@@ -50,7 +30,7 @@ impl Stopwatch {
     pub fn begin(&mut self, ctx: &Context) -> Result<()> {
         self.began = Some(Instant::now());
         if let (Some(gpu), None) = (ctx.gpu(), &self.last) {
-            self.last = Some(OwnMark::new(gpu)?);
+            self.last = Some(Arc::new(DeviceMark::new(gpu)?));
         }
         Ok(())
     }
@@ -63,7 +43,7 @@ impl Stopwatch {
         let Some((gpu, last)) = ctx.gpu().zip(self.last.take()) else {
             return Ok(Lap::Host(self.began.unwrap_or_else(Instant::now)));
         };
-        let end = OwnMark::new(gpu)?;
+        let end = Arc::new(DeviceMark::new(gpu)?);
         self.last = Some(end.clone());
         Ok(Lap::Device(last, end))
     }
@@ -82,10 +62,7 @@ impl Lap {
     pub fn seconds(&self) -> Result<f64> {
         match self {
             Lap::Host(began) => Ok(began.elapsed().as_secs_f64()),
-            Lap::Device(from, to) => {
-                let seconds = from.gpu.driver().seconds_between(from.mark, to.mark);
-                seconds.map_err(|e| from.gpu.error("stopwatch", e).into())
-            }
+            Lap::Device(from, to) => from.seconds_to(to),
         }
     }
 }

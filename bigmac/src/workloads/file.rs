@@ -7,7 +7,7 @@ use serde::Deserialize;
 use toml::Spanned;
 
 use crate::toml_file::{TomlError, TomlFile};
-use bigmac_schedule::{ChunkCost, ItemCost, Learns, Load, Workload};
+use bigmac_schedule::{ChunkCost, ItemCost, Load, ModuleKind, PerModule, Workload};
 
 /// The most ops that a file may ask for: some gigabytes of tables.
 const MOST_UNITS: usize = 10_000_000;
@@ -21,16 +21,8 @@ struct File {
     #[serde(default = "zero")]
     p2p: Spanned<f64>,
     #[serde(default)]
-    frozen: Vec<Frozen>,
+    frozen: Vec<ModuleKind>,
     microbatch: Spanned<Vec<Spanned<Entry>>>,
-}
-
-#[derive(Clone, Copy, Deserialize)]
-#[serde(rename_all = "lowercase")]
-enum Frozen {
-    Encoder,
-    Llm,
-    Generator,
 }
 
 /// A list of costs: of items `[forward, backward]`, of LLM chunks `[F, B, W]`.
@@ -95,20 +87,10 @@ pub fn read_workload(path: &Path) -> Result<Workload, TomlError> {
         loads.extend(std::iter::repeat_n(load, repeat));
     }
     let whole: Range<usize> = file.microbatch.span();
-    let workload = Workload::new(ranks, chunks, loads, learns(&file.frozen), p2p);
+    let mut learns = PerModule::all(true);
+    file.frozen.iter().for_each(|module| learns[*module] = false);
+    let workload = Workload::new(ranks, chunks, loads, learns, p2p);
     workload.map_err(|error| toml.wrong(whole, error.to_string()))
-}
-
-fn learns(frozen: &[Frozen]) -> Learns {
-    let mut learns = Learns::default();
-    for module in frozen {
-        match module {
-            Frozen::Encoder => learns.encoder = false,
-            Frozen::Llm => learns.llm = false,
-            Frozen::Generator => learns.generator = false,
-        }
-    }
-    learns
 }
 
 fn load(toml: &TomlFile, entry: &Entry, ranks: usize, chunks: usize) -> Result<Load, TomlError> {
@@ -175,7 +157,7 @@ fn at_least_one(toml: &TomlFile, value: &Spanned<usize>) -> Result<usize, TomlEr
 #[cfg(test)]
 mod tests {
     use super::*;
-    use bigmac_schedule::{Microbatch, ModuleKind};
+    use bigmac_schedule::Microbatch;
 
     fn read(text: &str) -> Result<Workload, String> {
         let file = tempfile::NamedTempFile::new().unwrap();

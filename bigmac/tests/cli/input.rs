@@ -37,7 +37,7 @@ fn a_value_that_no_run_could_have_is_named_by_its_key() {
         ("pipeline.ranks=100000", "at most 1024"),
         ("pipeline.chunks=2", "at most 1, since model.llm.layers = 3"),
         ("pipeline.budget=encoder=2", "write a number and its unit"),
-        ("pipeline.budget=decoder=2mb", "there is no module `decoder`"),
+        ("pipeline.budget=decoder=2mb", "'decoder' is not a valid module"),
         ("train.epsilon=1e-60", "32-bit"),
         ("run.name=", "run.name"),
     ] {
@@ -50,8 +50,8 @@ fn a_value_that_no_run_could_have_is_named_by_its_key() {
 #[test]
 fn an_unknown_schedule_names_the_nearest() {
     let work = Work::new();
-    work.error("train tiny.toml --schedule nestd", &["`nestd`", "did you mean `nested`?", "phased"]);
-    work.error("train tiny.toml --set pipeline.llm=1f1", &["LLM schedule", "did you mean `1f1b`?"]);
+    work.error("train tiny.toml --schedule nestd", &["'nestd'", "did you mean 'nested'?", "phased"]);
+    work.error("train tiny.toml --set pipeline.llm=1f1", &["LLM schedule", "did you mean '1f1b'?"]);
     work.error("train tiny.toml --schedule llm", &["`llm`", "simulate it"]);
     let two = "--set pipeline.chunks=2 --ranks 1";
     work.error(&format!("train tiny.toml {two} --schedule nested"), &["`1f1b` runs one chunk per rank"]);

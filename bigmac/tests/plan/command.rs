@@ -236,7 +236,7 @@ fn impossible_requests_say_what_would_do() {
     for (arguments, wanted) in [
         ("--model qwen3-30b-a3b-vitt", "did you mean `qwen3-30b-a3b-vit`?"),
         ("--device h10", "did you mean `h100`?"),
-        ("--schedule nestd", "did you mean `nested`?"),
+        ("--schedule nestd", "did you mean 'nested'?"),
         ("--schedule llm", "leaves encoder and generator out"),
         ("--model none.toml", "none.toml"),
         ("--devices 0", "devices = 0, but wanted is at least 1"),

@@ -2,7 +2,9 @@
 
 use bigmac_runtime::rng::{Philox, Purpose};
 use bigmac_schedule::registry::{LLM_SCHEDULES, SCHEDULES, llm_schedule, schedule};
-use bigmac_schedule::{ChunkCost, ItemCost, Learns, Link, Load, Options, Schedule, ScheduleError, Workload};
+use bigmac_schedule::{
+    ChunkCost, ItemCost, Link, Load, Options, PerModule, Schedule, ScheduleError, Workload,
+};
 
 use super::{Case, Evenness};
 
@@ -111,7 +113,7 @@ fn even_shape(dice: &mut Dice, p: usize, v: usize, n: usize) -> Workload {
     let llm = vec![stage(dice); p * v];
     let mut items = |absent| if dice.chance(absent) { Vec::new() } else { vec![item(dice); p] };
     let load = Load { encoder: items(6), generator: items(2), llm };
-    valid(Workload::new(p, v, vec![load; n], Learns::default(), 0.0))
+    valid(Workload::new(p, v, vec![load; n], PerModule::all(true), 0.0))
 }
 
 /// A microbatch's items: none, or up to 2 p, equal or not.
@@ -133,7 +135,7 @@ fn uneven_items(dice: &mut Dice, p: usize, v: usize, n: usize) -> Workload {
     let llm = vec![stage(dice); p * v];
     let lists = item_lists(dice, p, n).into_iter();
     let loads = lists.map(|(encoder, generator)| Load { encoder, generator, llm: llm.clone() });
-    valid(Workload::new(p, v, loads.collect(), Learns::default(), 0.0))
+    valid(Workload::new(p, v, loads.collect(), PerModule::all(true), 0.0))
 }
 
 fn uneven_shape(dice: &mut Dice, p: usize, v: usize, n: usize) -> Workload {
@@ -154,9 +156,9 @@ fn uneven_shape(dice: &mut Dice, p: usize, v: usize, n: usize) -> Workload {
         Load { encoder, generator, llm: chunks.iter().map(scale).collect() }
     });
     let loads: Vec<Load> = loads.collect();
-    let mut learns = Learns::default();
+    let mut learns = PerModule::all(true);
     if dice.chance(2) {
-        learns = Learns { encoder: dice.chance(2), llm: dice.chance(2), generator: dice.chance(2) };
+        learns = PerModule { encoder: dice.chance(2), llm: dice.chance(2), generator: dice.chance(2) };
     }
     let latency = if dice.chance(2) { 0.0 } else { dice.time(1, 5) };
     let link = Link { latency, overlapped: !dice.chance(4), ..Link::default() };

@@ -11,7 +11,7 @@ mod torch;
 
 use anyhow::bail;
 use bigmac::config;
-use bigmac::profile::Spread;
+use bigmac::cost::Spread;
 use bigmac_benches::python;
 use clap::Parser;
 use ours::Turns;

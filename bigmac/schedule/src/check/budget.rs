@@ -5,6 +5,7 @@ use std::str::FromStr;
 
 use thiserror::Error;
 
+use crate::names::UnknownName;
 use crate::step::per_module::PerModule;
 use crate::step::table::ModuleKind;
 
@@ -34,12 +35,9 @@ pub enum BudgetError {
         /// What was given.
         given: String,
     },
-    /// A module that there isn't.
-    #[error("there is no module `{given}`; there are encoder, llm, generator")]
-    UnknownModule {
-        /// What was given.
-        given: String,
-    },
+    /// A name that no module has.
+    #[error(transparent)]
+    Module(#[from] UnknownName),
     /// Two sizes for one module.
     #[error("{module} is given twice")]
     Twice {
@@ -55,9 +53,7 @@ pub enum BudgetError {
 pub fn module_budget(text: &str) -> Result<(ModuleKind, Budget), BudgetError> {
     let missing = || BudgetError::NoModule { given: text.to_owned() };
     let (name, size) = text.split_once('=').ok_or_else(missing)?;
-    let kind = ModuleKind::ALL.into_iter().find(|kind| kind.name() == name.trim());
-    let kind = kind.ok_or_else(|| BudgetError::UnknownModule { given: name.trim().to_owned() })?;
-    Ok((kind, size.trim().parse()?))
+    Ok((name.trim().parse()?, size.trim().parse()?))
 }
 
 /// Budgets of several modules, written as in `encoder=2mb,llm=512MiB`; none where the text is empty.

@@ -75,14 +75,7 @@ pub fn peak_microbatches(table: &Table, workload: &Workload) -> Vec<PerModule<f6
     const SCALE: f64 = (1u64 << 40) as f64;
     let peaks = peaks(table, workload, |unit| (share(workload, unit) * SCALE).round() as u64);
     let unscale = |count: u64| ((count as f64 / SCALE) * 1e9).round() / 1e9;
-    peaks
-        .into_iter()
-        .map(|peak| PerModule {
-            encoder: unscale(peak.encoder),
-            llm: unscale(peak.llm),
-            generator: unscale(peak.generator),
-        })
-        .collect()
+    peaks.into_iter().map(|peak| peak.map(unscale)).collect()
 }
 
 /// Per rank and module, the most bytes that live activations hold at once, given what each unit saves.

@@ -94,8 +94,8 @@ impl fmt::Display for Module {
 }
 
 impl Phase {
-    /// The name in messages and pictures.
-    pub fn name(self) -> &'static str {
+    /// What it is called in messages and pictures.
+    pub fn words(self) -> &'static str {
         match self {
             Phase::Forward => "forward",
             Phase::Backward => "backward",
@@ -118,15 +118,7 @@ impl Phase {
 
     /// The phase that a letter of the text form stands for.
     pub fn from_letter(letter: char) -> Option<Phase> {
-        [Phase::Forward, Phase::Backward, Phase::BackwardInput, Phase::BackwardWeight, Phase::Recompute]
-            .into_iter()
-            .find(|phase| phase.letter() == letter)
-    }
-}
-
-impl fmt::Display for Phase {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}", self.letter())
+        Phase::ALL.into_iter().find(|phase| phase.letter() == letter)
     }
 }
 
@@ -176,7 +168,7 @@ impl fmt::Display for Value {
 impl fmt::Display for Op {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Op::Compute { module, phase, work } => write!(f, "{module}{phase}{work}"),
+            Op::Compute { module, phase, work } => write!(f, "{module}{}{work}", phase.letter()),
             Op::Send { value, to } => write!(f, "send:{value}>{}", to.0),
             Op::Recv { value, from } => write!(f, "recv:{value}<{}", from.0),
             Op::Step => f.write_str("step"),

@@ -64,7 +64,7 @@ fn action(op: &Op) -> Result<String, CsvError> {
         Op::Compute { module: Module::Llm(chunk), phase, work: Work::Microbatch(microbatch) }
             if *phase != Phase::Recompute =>
         {
-            Ok(format!("{}{phase}{}", chunk.0, microbatch.0))
+            Ok(format!("{}{}{}", chunk.0, phase.letter(), microbatch.0))
         }
         other => Err(CsvError::Op { op: other.to_string() }),
     }

@@ -83,8 +83,8 @@ pub(super) fn legend(styles: &[&'static Style]) -> Vec<(&'static Style, String)>
     for style in styles {
         let alike = |other: &Style| (other.fill, other.hatched()) == (style.fill, style.hatched());
         match entries.iter_mut().find(|(other, _)| alike(other)) {
-            Some((_, name)) => *name = format!("{name}, {}", style.phase.name()),
-            None => entries.push((style, format!("{} {}", module_name(style.kind), style.phase.name()))),
+            Some((_, name)) => *name = format!("{name}, {}", style.phase.words()),
+            None => entries.push((style, format!("{} {}", module_name(style.kind), style.phase.words()))),
         }
     }
     entries

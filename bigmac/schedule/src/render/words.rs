@@ -22,7 +22,7 @@ pub(super) fn computation(module: Module, phase: Phase) -> String {
         }
         Module::Encoder(_) | Module::Generator(_) => module_name(module.kind()).to_owned(),
     };
-    format!("{module} {}", phase.name())
+    format!("{module} {}", phase.words())
 }
 
 /// What an op works on: `microbatch 3`, or items by microbatch and position in it, `items 0.1, 2.0`.

@@ -33,23 +33,6 @@ pub struct Load {
     pub llm: Vec<ChunkCost>,
 }
 
-/// Which modules learn. A frozen module has no weight gradients, and no backward at all where nothing below it learns.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Learns {
-    /// Encoder or projector.
-    pub encoder: bool,
-    /// The LLM.
-    pub llm: bool,
-    /// The generator.
-    pub generator: bool,
-}
-
-impl Default for Learns {
-    fn default() -> Self {
-        Learns { encoder: true, llm: true, generator: true }
-    }
-}
-
 /// Costs of a whole microbatch when all microbatches are alike, in the notation of the literature.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct UniformCosts {

@@ -4,7 +4,7 @@
 //! Within a rank, an op also needs earlier phases of its own units: a backward its forward, a weight gradient its
 //! input gradient. Those are an order of the rank's list, checked by `validate`.
 
-use crate::step::table::{Chunk, Microbatch, Module, ModuleKind, Op, Phase, Piece, Rank, Table, Value};
+use crate::step::table::{Chunk, Microbatch, Module, ModuleKind, Op, Phase, Piece, Rank, Table, Unit, Value};
 use crate::step::workload::Workload;
 
 impl Op {
@@ -24,41 +24,12 @@ impl Op {
 
     /// [`Op::consumes`] without an allocation.
     pub fn for_each_consumed(&self, workload: &Workload, mut visit: impl FnMut(Value)) {
-        let phase = match self {
-            Op::Compute { phase, .. } => *phase,
-            Op::Send { value, .. } => return visit(*value),
-            Op::Recv { .. } | Op::Step => return,
-        };
-        for unit in self.units() {
-            match (unit.module, phase, unit.piece) {
-                (Module::Llm(chunk), Phase::Forward, Piece::Microbatch(m)) => {
-                    llm_inputs(workload, chunk, m, &mut visit);
-                }
-                (Module::Llm(chunk), Phase::Backward | Phase::BackwardInput, Piece::Microbatch(m)) => {
-                    llm_gradients(workload, chunk, m, &mut visit);
-                }
-                (Module::Encoder(chunk), Phase::Forward, Piece::Item(item)) if chunk.0 > 0 => {
-                    visit(Value::EncoderHidden { item, chunk });
-                }
-                (Module::Encoder(chunk), Phase::Backward | Phase::BackwardInput, Piece::Item(item)) => {
-                    let last = chunk.0 + 1 >= workload.encoder_chunks();
-                    visit(if last {
-                        Value::EmbedGrad(item)
-                    } else {
-                        Value::EncoderHiddenGrad { item, chunk }
-                    });
-                }
-                (Module::Generator(chunk), Phase::Forward, Piece::Item(item)) => {
-                    let first = chunk.0 == 0;
-                    visit(if first { Value::Cond(item) } else { Value::GeneratorHidden { item, chunk } });
-                }
-                (Module::Generator(chunk), Phase::Backward | Phase::BackwardInput, Piece::Item(item))
-                    if chunk.0 + 1 < workload.generator_chunks() =>
-                {
-                    visit(Value::GeneratorHiddenGrad { item, chunk });
-                }
-                _ => {}
+        match self {
+            Op::Compute { phase, .. } => {
+                self.units().for_each(|unit| unit.for_each_consumed(*phase, workload, &mut visit));
             }
+            Op::Send { value, .. } => visit(*value),
+            Op::Recv { .. } | Op::Step => {}
         }
     }
 
@@ -108,6 +79,43 @@ impl Op {
                 }
                 _ => {}
             }
+        }
+    }
+}
+
+impl Unit {
+    /// The values that have to be on the unit's rank before that phase of it starts.
+    pub fn consumes(self, phase: Phase, workload: &Workload) -> Vec<Value> {
+        let mut values = Vec::new();
+        self.for_each_consumed(phase, workload, &mut |value| values.push(value));
+        values
+    }
+
+    fn for_each_consumed(self, phase: Phase, workload: &Workload, visit: &mut impl FnMut(Value)) {
+        match (self.module, phase, self.piece) {
+            (Module::Llm(chunk), Phase::Forward, Piece::Microbatch(m)) => {
+                llm_inputs(workload, chunk, m, visit);
+            }
+            (Module::Llm(chunk), Phase::Backward | Phase::BackwardInput, Piece::Microbatch(m)) => {
+                llm_gradients(workload, chunk, m, visit);
+            }
+            (Module::Encoder(chunk), Phase::Forward, Piece::Item(item)) if chunk.0 > 0 => {
+                visit(Value::EncoderHidden { item, chunk });
+            }
+            (Module::Encoder(chunk), Phase::Backward | Phase::BackwardInput, Piece::Item(item)) => {
+                let last = chunk.0 + 1 >= workload.encoder_chunks();
+                visit(if last { Value::EmbedGrad(item) } else { Value::EncoderHiddenGrad { item, chunk } });
+            }
+            (Module::Generator(chunk), Phase::Forward, Piece::Item(item)) => {
+                let first = chunk.0 == 0;
+                visit(if first { Value::Cond(item) } else { Value::GeneratorHidden { item, chunk } });
+            }
+            (Module::Generator(chunk), Phase::Backward | Phase::BackwardInput, Piece::Item(item))
+                if chunk.0 + 1 < workload.generator_chunks() =>
+            {
+                visit(Value::GeneratorHiddenGrad { item, chunk });
+            }
+            _ => {}
         }
     }
 }

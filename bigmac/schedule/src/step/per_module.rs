@@ -17,6 +17,20 @@ pub struct PerModule<T> {
     pub generator: T,
 }
 
+impl<T: Copy> PerModule<T> {
+    /// The same for each.
+    pub fn all(value: T) -> PerModule<T> {
+        PerModule { encoder: value, llm: value, generator: value }
+    }
+}
+
+impl<T> PerModule<T> {
+    /// Of each what `of` makes of it.
+    pub fn map<U>(self, mut of: impl FnMut(T) -> U) -> PerModule<U> {
+        PerModule { encoder: of(self.encoder), llm: of(self.llm), generator: of(self.generator) }
+    }
+}
+
 impl<T> Index<ModuleKind> for PerModule<T> {
     type Output = T;
 

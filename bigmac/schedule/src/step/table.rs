@@ -1,6 +1,11 @@
 //! The data a schedule is: for every rank a list of [`Op`]s, in the order in which the rank runs them.
 
 use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+
+use crate::names::{self, UnknownName};
 
 /// A rank of the pipeline, from 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -60,7 +65,8 @@ impl Module {
 }
 
 /// The three modules of a multimodal LLM, without saying which slice: memory and colours are kept by kind.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum ModuleKind {
     /// The image encoder.
     Encoder,
@@ -74,7 +80,7 @@ impl ModuleKind {
     /// All three, in the order of the data flow.
     pub const ALL: [ModuleKind; 3] = [ModuleKind::Encoder, ModuleKind::Llm, ModuleKind::Generator];
 
-    /// The name in reports, budgets and JSON.
+    /// The name in options, files and reports; that of serde too.
     pub fn name(self) -> &'static str {
         match self {
             ModuleKind::Encoder => "encoder",
@@ -90,9 +96,18 @@ impl fmt::Display for ModuleKind {
     }
 }
 
+impl FromStr for ModuleKind {
+    type Err = UnknownName;
+
+    fn from_str(name: &str) -> Result<ModuleKind, UnknownName> {
+        names::find("module", name, &ModuleKind::ALL, |kind| kind.name())
+    }
+}
+
 /// What is done with a unit of work. A backward is either one `Backward` or a `BackwardInput` followed, where the
 /// module learns, by a `BackwardWeight` (Zero Bubble, arXiv 2401.10241).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Phase {
     /// Computes outputs, and saves what the backward reads unless a `Recompute` follows in the table.
     Forward,
@@ -104,6 +119,37 @@ pub enum Phase {
     BackwardWeight,
     /// The forward again, directly for the backward: its outputs are not sent anywhere.
     Recompute,
+}
+
+impl Phase {
+    /// All five, in the order in which a unit may go through them.
+    pub const ALL: [Phase; 5] =
+        [Phase::Forward, Phase::Recompute, Phase::BackwardInput, Phase::Backward, Phase::BackwardWeight];
+
+    /// The name in files and reports; that of serde too.
+    pub fn name(self) -> &'static str {
+        match self {
+            Phase::Forward => "forward",
+            Phase::Backward => "backward",
+            Phase::BackwardInput => "backward-input",
+            Phase::BackwardWeight => "backward-weight",
+            Phase::Recompute => "recompute",
+        }
+    }
+}
+
+impl fmt::Display for Phase {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl FromStr for Phase {
+    type Err = UnknownName;
+
+    fn from_str(name: &str) -> Result<Phase, UnknownName> {
+        names::find("phase", name, &Phase::ALL, |phase| phase.name())
+    }
 }
 
 /// What an op works on: the LLM on a microbatch, encoder and generator on a list of items, which may belong to

@@ -1,9 +1,8 @@
 //! The shape of a step: how many ranks, chunks and microbatches, which items each microbatch holds, what everything
 //! costs, and what learns. Schedules are built from it, and everything said about a schedule is relative to it.
 
-use crate::step::costs::{
-    ChunkCost, ItemCost, Learns, Load, UniformCosts, WorkloadError, check_load, check_time,
-};
+use crate::step::costs::{ChunkCost, ItemCost, Load, UniformCosts, WorkloadError, check_load, check_time};
+use crate::step::per_module::PerModule;
 use crate::step::placement::{Chain, Layers};
 use crate::step::sizes::{Link, MicrobatchSizes};
 use crate::step::table::{Chunk, Item, Microbatch, Module, ModuleKind, Op, Phase, Piece, Rank, Unit};
@@ -14,7 +13,7 @@ pub struct Workload {
     ranks: usize,
     chunks_per_rank: usize,
     pub(crate) loads: Vec<Load>,
-    learns: Learns,
+    learns: PerModule<bool>,
     pub(crate) link: Link,
     /// One per microbatch, or none where they are not known.
     pub(crate) sizes: Vec<MicrobatchSizes>,
@@ -30,7 +29,8 @@ pub struct Workload {
 
 impl Workload {
     /// A workload of `loads.len()` microbatches on `ranks` ranks that hold `chunks_per_rank` LLM chunks each;
-    /// `p2p` is the time a value takes between two ranks.
+    /// modules that do not learn have no weight gradients, and no backward at all where nothing below them learns; `p2p`
+    /// is the time a value takes between two ranks.
     ///
     /// # Errors
     /// Where a number is zero, a microbatch lacks a chunk's cost, or a time is negative or not finite.
@@ -38,7 +38,7 @@ impl Workload {
         ranks: usize,
         chunks_per_rank: usize,
         loads: Vec<Load>,
-        learns: Learns,
+        learns: PerModule<bool>,
         p2p: f64,
     ) -> Result<Workload, WorkloadError> {
         for (what, count) in
@@ -125,11 +125,11 @@ impl Workload {
             generator: split(costs.generator_forward, costs.generator_backward),
             llm: vec![chunk; ranks * chunks_per_rank],
         };
-        Workload::new(ranks, chunks_per_rank, vec![load; microbatches], Learns::default(), p2p)
+        Workload::new(ranks, chunks_per_rank, vec![load; microbatches], PerModule::all(true), p2p)
     }
 
     /// The same with other modules learning.
-    pub fn with_learns(mut self, learns: Learns) -> Workload {
+    pub fn with_learns(mut self, learns: PerModule<bool>) -> Workload {
         self.learns = learns;
         self.llm_backward = self.llm_backwards();
         self
@@ -214,8 +214,8 @@ impl Workload {
         &self.loads
     }
 
-    /// What learns.
-    pub fn learns(&self) -> Learns {
+    /// Which modules learn. A frozen one has no weight gradients, and no backward at all where nothing below it learns.
+    pub fn learns(&self) -> PerModule<bool> {
         self.learns
     }
 
@@ -256,11 +256,7 @@ impl Workload {
 
     /// Whether a module of this kind computes weight gradients.
     pub fn has_weight_gradient(&self, kind: ModuleKind) -> bool {
-        match kind {
-            ModuleKind::Encoder => self.learns.encoder,
-            ModuleKind::Llm => self.learns.llm,
-            ModuleKind::Generator => self.learns.generator,
-        }
+        self.learns[kind]
     }
 
     /// Time that one unit takes in a phase, on a rank of full speed. 0 for a unit that the workload does not have.

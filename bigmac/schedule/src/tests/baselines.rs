@@ -7,8 +7,8 @@ use crate::clock::simulate::simulate;
 use crate::clock::slots::work_bound;
 use crate::registry::schedule;
 use crate::{
-    ChunkCost, ItemCost, ItemSize, Layers, Learns, Limits, Link, Load, MicrobatchSizes, Module, ModuleKind,
-    Options, Rank, Workload, ideal_time,
+    ChunkCost, ItemCost, ItemSize, Layers, Limits, Link, Load, MicrobatchSizes, Module, ModuleKind, Options,
+    PerModule, Rank, Workload, ideal_time,
 };
 
 const NONE: [f64; 2] = [0.0, 0.0];
@@ -110,7 +110,7 @@ fn sized(link: Link) -> Workload {
     let load = Load { encoder: item.clone(), generator: item, llm: vec![chunk; 2] };
     let size = |value| vec![ItemSize { saved: 100, value, hidden: 0 }];
     let sizes = MicrobatchSizes { encoder: size(4), generator: size(2), llm: vec![30, 50], hidden: 10 };
-    let w = Workload::new(2, 1, vec![load], Learns::default(), 0.0).unwrap();
+    let w = Workload::new(2, 1, vec![load], PerModule::all(true), 0.0).unwrap();
     w.with_sizes(vec![sizes]).unwrap().with_link(link).unwrap()
 }
 

@@ -7,8 +7,7 @@ use crate::check::memory::peak_microbatches;
 use crate::clock::simulate::simulate;
 use crate::registry::schedule;
 use crate::{
-    Budget, ChunkCost, ItemCost, Learns, Limits, Load, Options, PerModule, ScheduleError, Workload,
-    ideal_time,
+    Budget, ChunkCost, ItemCost, Limits, Load, Options, PerModule, ScheduleError, Workload, ideal_time,
 };
 
 fn time(options: &Options, w: &Workload) -> f64 {
@@ -20,7 +19,7 @@ fn one_image_each(p: usize, n: usize) -> Workload {
     let chunk = ChunkCost { forward: 2.0, backward_input: 2.0, backward_weight: 2.0 };
     let encoder = vec![ItemCost { forward: 1.0, backward: 2.0 }];
     let load = Load { encoder, generator: Vec::new(), llm: vec![chunk; p] };
-    Workload::new(p, 1, vec![load; n], Learns::default(), 0.0).unwrap()
+    Workload::new(p, 1, vec![load; n], PerModule::all(true), 0.0).unwrap()
 }
 
 #[test]
@@ -56,7 +55,7 @@ proptest! {
             generator: vec![item(generator); if generator > 0 { *count } else { 0 }],
             llm: vec![chunk; p],
         });
-        let w = Workload::new(p, 1, loads.collect(), Learns::default(), 0.0).unwrap();
+        let w = Workload::new(p, 1, loads.collect(), PerModule::all(true), 0.0).unwrap();
         let options = Options::default();
         let table = build("nested", &w, &options);
         let (time, ideal) = (simulate(&table, &w).unwrap().time(), ideal_time(&w, &options).unwrap());

@@ -1,7 +1,7 @@
 //! What ops consume and produce, and which backwards exist.
 
 use super::workload;
-use crate::{Chunk, Item, Learns, Microbatch, ModuleKind, Op, Phase, Value};
+use crate::{Chunk, Item, Microbatch, ModuleKind, Op, PerModule, Phase, Value};
 
 const M: Microbatch = Microbatch(1);
 
@@ -44,7 +44,7 @@ fn values_link_the_modules() {
 #[test]
 fn frozen_modules_decide_which_backwards_exist() {
     let w = workload(2, 2, [1.0, 2.0, 3.0], [1.0; 2], [1.0; 2], 0.0);
-    let frozen = |encoder, llm, generator| w.clone().with_learns(Learns { encoder, llm, generator });
+    let frozen = |encoder, llm, generator| w.clone().with_learns(PerModule { encoder, llm, generator });
     let backwards = |w: &crate::Workload| ModuleKind::ALL.map(|kind| w.has_backward(kind, M));
     assert_eq!(backwards(&frozen(true, true, true)), [true, true, true]);
     assert_eq!(backwards(&frozen(true, false, false)), [true, true, true]);

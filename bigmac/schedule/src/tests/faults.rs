@@ -4,9 +4,7 @@ use super::{build, workload};
 use crate::check::lower::lower;
 use crate::check::validate::{TransferFault, ValidateError, validate};
 use crate::clock::simulate::{SimulateError, simulate};
-use crate::{
-    Budget, Learns, Limits, Microbatch, ModuleKind, Op, Options, PerModule, Phase, Rank, Table, Workload,
-};
+use crate::{Budget, Limits, Microbatch, ModuleKind, Op, Options, PerModule, Phase, Rank, Table, Workload};
 
 fn shape() -> Workload {
     workload(3, 5, [1.0; 3], [3.0, 3.0], [3.0, 3.0], 0.0)
@@ -139,7 +137,7 @@ fn work_that_makes_no_sense_is_named() {
     assert!(error("L0B0", "E0F[0.0]", &w).contains("does not have"));
     assert!(error("L0B0 step", "L1B0 step", &w).contains("wrong rank"));
     assert!(error("L0B0 step", "step L0B0", &w).contains("not at its end"));
-    let frozen = w.clone().with_learns(Learns { encoder: false, llm: false, generator: false });
+    let frozen = w.clone().with_learns(PerModule { encoder: false, llm: false, generator: false });
     assert!(error("x", "x", &frozen).contains("L0B0 (op 1 of rank 0) is needless"));
     let wrong: Table = "rank 0: step".parse().unwrap();
     assert!(check(&wrong, &w).unwrap_err().to_string().contains("1 ranks"));

@@ -15,8 +15,8 @@ use crate::clock::simulate::simulate;
 use crate::clock::slots::work_bound;
 use crate::schedules::nested_fill::{NestedFill, Planned, Room, planned};
 use crate::{
-    Budget, Learns, Limits, Load, ModuleKind, Options, PerModule, Schedule as _, ScheduleError, Table,
-    UniformCosts, Workload, ideal_time, lower_bound,
+    Budget, Limits, Load, ModuleKind, Options, PerModule, Schedule as _, ScheduleError, Table, UniformCosts,
+    Workload, ideal_time, lower_bound,
 };
 
 fn limited(module: ModuleKind, budget: Budget) -> Options {
@@ -126,7 +126,7 @@ fn chunked_workload() -> impl Strategy<Value = Workload> {
     (1usize..5, 1usize..4).prop_flat_map(|(p, v)| {
         let learns = any::<(bool, bool, bool)>();
         (any_loads(p * v), learns, time()).prop_map(move |(loads, (encoder, llm, generator), p2p)| {
-            Workload::new(p, v, loads, Learns { encoder, llm, generator }, p2p).unwrap()
+            Workload::new(p, v, loads, PerModule { encoder, llm, generator }, p2p).unwrap()
         })
     })
 }
@@ -285,7 +285,7 @@ fn unequal_items_and_ranks_are_balanced() {
     for _ in 0..60 {
         let loads = prop::collection::vec(uneven_load(4), 24);
         let w = loads.new_tree(&mut runner).unwrap().current();
-        let w = Workload::new(4, 1, w, Learns::default(), 0.0).unwrap();
+        let w = Workload::new(4, 1, w, PerModule::all(true), 0.0).unwrap();
         let w = w.with_slowdown(vec![1.0, 1.25, 1.0, 0.75]).unwrap();
         let time = run("nested-fill", &w).time();
         over.push(time / work_bound(&w) - 1.0);

@@ -6,7 +6,7 @@ use crate::clock::simulate::simulate;
 use crate::clock::slots::work_bound;
 use crate::ideal_time;
 use crate::registry::{llm_schedule, schedule};
-use crate::{Budget, ChunkCost, ItemCost, Learns, Load, ModuleKind, Options, Workload};
+use crate::{Budget, ChunkCost, ItemCost, Load, ModuleKind, Options, PerModule, Workload};
 
 const NONE: [f64; 2] = [0.0, 0.0];
 
@@ -58,7 +58,7 @@ fn the_bound_keeps_a_ranks_own_work_on_it() {
         generator: Vec::new(),
         llm: vec![chunk(2.0), chunk(10.0)],
     };
-    let w = Workload::new(2, 1, vec![load], Learns::default(), 0.0).unwrap();
+    let w = Workload::new(2, 1, vec![load], PerModule::all(true), 0.0).unwrap();
     close(work_bound(&w), 10.0, 0.0);
     let slow = w.with_slowdown(vec![10.0, 1.0]).unwrap();
     close(work_bound(&slow), 20.0, 0.0);
@@ -109,7 +109,7 @@ fn nested_beats_the_ideal_where_a_slot_has_one_item() {
         generator: Vec::new(),
         llm: vec![chunk; 4],
     };
-    let w = Workload::new(4, 1, vec![load; 16], Learns::default(), 0.0).unwrap();
+    let w = Workload::new(4, 1, vec![load; 16], PerModule::all(true), 0.0).unwrap();
     let table = build("nested", &w, &Options::default());
     let per_rank = |ops: &Vec<_>| ops.iter().flat_map(crate::Op::units).count();
     let counts: Vec<usize> = table.ranks.iter().map(per_rank).collect();
@@ -135,7 +135,7 @@ fn buffers_and_bytes_are_planned_from_the_order() {
         assert_eq!(slots.generator, 1);
     }
     assert!(plan.slot_of.iter().all(Option::is_some));
-    let frozen = w.with_learns(Learns { encoder: false, llm: true, generator: true });
+    let frozen = w.with_learns(PerModule { encoder: false, llm: true, generator: true });
     let table = build("nested", &frozen, &Options::default());
     assert!(plan_buffers(&table, &frozen).slots.iter().all(|slots| slots.encoder == 0));
 }
@@ -159,9 +159,9 @@ fn memory_over_time_peaks_where_the_order_says() {
 #[test]
 fn unknown_names_bring_the_nearest_and_all() {
     let message = schedule("nestd").unwrap_err().to_string();
-    assert!(message.contains("did you mean `nested`") && message.contains("phased"), "{message}");
+    assert!(message.contains("did you mean 'nested'") && message.contains("phased"), "{message}");
     let message = llm_schedule("1f1").unwrap_err().to_string();
-    assert!(message.contains("did you mean `1f1b`"), "{message}");
+    assert!(message.contains("did you mean '1f1b'"), "{message}");
     let message = schedule("xyz").unwrap_err().to_string();
     assert!(!message.contains("did you mean"), "{message}");
 }

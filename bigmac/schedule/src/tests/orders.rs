@@ -7,7 +7,7 @@ use crate::clock::simulate::{Simulation, simulate};
 use crate::files::torch_csv;
 use crate::registry::{LLM_SCHEDULES, SCHEDULES, llm_schedule, schedule};
 use crate::{
-    ChunkCost, ItemCost, Learns, Limits, LlmOptions, Load, Options, ScheduleError, Table, UniformCosts,
+    ChunkCost, ItemCost, Limits, LlmOptions, Load, Options, PerModule, ScheduleError, Table, UniformCosts,
     Workload,
 };
 
@@ -226,7 +226,8 @@ fn every_schedule_runs_over_every_order() {
             llm: (0..p * v).map(chunk).collect(),
         };
         for learns in 0..8u8 {
-            let learns = Learns { encoder: learns & 1 > 0, llm: learns & 2 > 0, generator: learns & 4 > 0 };
+            let learns =
+                PerModule { encoder: learns & 1 > 0, llm: learns & 2 > 0, generator: learns & 4 > 0 };
             let w = Workload::new(p, v, (0..n).map(load).collect(), learns, 0.5).unwrap();
             for llm in LLM_SCHEDULES {
                 let options = Options { llm: *llm, ..Options::default() };

@@ -10,7 +10,7 @@ use crate::clock::simulate::simulate;
 use crate::clock::slots::work_bound;
 use crate::ideal_time;
 use crate::registry::schedule;
-use crate::{ChunkCost, ItemCost, Learns, Limits, Load, Options, Table, Workload};
+use crate::{ChunkCost, ItemCost, Limits, Load, Options, PerModule, Table, Workload};
 
 /// A time that may be 0, is often like others, and is a whole number of quarters.
 pub(super) fn time() -> impl Strategy<Value = f64> {
@@ -46,7 +46,7 @@ pub(super) fn any_workload() -> impl Strategy<Value = Workload> {
         let learns = any::<(bool, bool, bool)>();
         (any_loads(p), learns, time(), speeds(p)).prop_map(
             move |(loads, (encoder, llm, generator), p2p, speeds)| {
-                let learns = Learns { encoder, llm, generator };
+                let learns = PerModule { encoder, llm, generator };
                 Workload::new(p, 1, loads, learns, p2p).unwrap().with_slowdown(speeds).unwrap()
             },
         )
@@ -116,7 +116,7 @@ proptest! {
         let encoder = vec![ItemCost { forward: 1.0, backward: 2.0 }; items];
         let generator = if drawn { encoder.clone() } else { Vec::new() };
         let load = Load { encoder, generator, llm: vec![chunk; p] };
-        let w = Workload::new(p, 1, vec![load; n], Learns::default(), 0.0).unwrap();
+        let w = Workload::new(p, 1, vec![load; n], PerModule::all(true), 0.0).unwrap();
         let options = Options { group: Some(group), ..Options::default() };
         let table = build("nested", &w, &options);
         let (time, ideal) = (simulate(&table, &w).unwrap().time(), ideal_time(&w, &options).unwrap());

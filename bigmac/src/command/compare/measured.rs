@@ -5,10 +5,11 @@ use std::path::Path;
 
 use anyhow::Context;
 use bigmac::config::{self, Config};
+use bigmac::cost::{CostModel, Spread};
 use bigmac::data::StepPlan;
-use bigmac::execute::{CostModel, Measured};
-use bigmac::measure::{Contender, Contest, NotRun, Rounds, Turn, contender, take_turns};
-use bigmac::profile::{Profile, Spread};
+use bigmac::execute::Measured;
+use bigmac::measure::{Contender, Contest, MeasureError, Rounds, Turn, contender, take_turns};
+use bigmac::profile::Profile;
 use bigmac::train::Session;
 use bigmac_schedule::render::{Format, TimeUnit, Timeline, Trace};
 use bigmac_schedule::{LlmSchedule, ModuleKind, PerModule, Schedule, registry};
@@ -30,7 +31,7 @@ struct Row {
     schedule: &'static str,
     llm: &'static str,
     /// What it does on the clock, or why it does not exist for the step.
-    simulated: Result<Contender, NotRun>,
+    simulated: Result<Contender, MeasureError>,
     /// What it did.
     measured: Option<Run>,
 }
@@ -93,7 +94,7 @@ impl Compare {
         let places: Vec<usize> = able().map(|(i, _)| i).collect();
         let contest = take_turns(session, plan, &programs, rounds, &|| bar.inc(1));
         bar.finish_and_clear();
-        let Contest { turns, foretold } = contest?;
+        let Contest { turns, predicted: foretold } = contest?;
         for ((place, turns), foretold) in places.into_iter().zip(turns).zip(foretold) {
             rows[place].measured = Some(Run { peaks: peaks(&turns, &foretold), turns });
         }
@@ -116,7 +117,7 @@ fn row(
     llm: &'static dyn LlmSchedule,
 ) -> anyhow::Result<Row> {
     let pipeline = &session.config.pipeline;
-    let on = |split| -> anyhow::Result<Result<Contender, NotRun>> {
+    let on = |split| -> anyhow::Result<Result<Contender, MeasureError>> {
         let costs = CostModel { rates: profile.rates(plan, split)?, ..session.costs.clone() };
         Ok(contender(plan, &costs, pipeline, schedule, llm))
     };

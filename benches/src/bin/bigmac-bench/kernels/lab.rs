@@ -6,7 +6,7 @@ use super::compare::{Values, compare, first_difference};
 use super::data::Noise;
 use super::families::Family;
 use super::peer::Torch;
-use bigmac::profile::Spread;
+use bigmac::cost::Spread;
 use bigmac_gpu::Gpu;
 use bigmac_runtime::{Context, Error};
 use serde::Serialize;

@@ -11,7 +11,8 @@ mod sizes;
 mod trainer;
 
 use anyhow::{Context as _, ensure};
-use bigmac::profile::{Spread, processor};
+use bigmac::cost::Spread;
+use bigmac::profile::processor;
 use bigmac_gpu::Gpu;
 use bigmac_runtime::{Context, DType, Device};
 use clap::Args;

@@ -3,7 +3,7 @@
 use super::ledger::{Line, Observed, Phase};
 use super::sizes::Sizes;
 use super::trainer::Timed;
-use bigmac::profile::Spread;
+use bigmac::cost::Spread;
 use serde_json::{Value, json};
 use std::fmt::Write;
 

@@ -4,14 +4,11 @@ use super::{Place, ValidateError};
 use crate::step::table::{Module, Op, Phase, Rank, Table, Unit, Work};
 use crate::step::workload::Workload;
 
-const PHASES: [Phase; 5] =
-    [Phase::Forward, Phase::Recompute, Phase::BackwardInput, Phase::Backward, Phase::BackwardWeight];
-
-/// Rank and index of the op that runs a unit in each phase, in the order of [`PHASES`].
-type Places = [Option<(u32, u32)>; PHASES.len()];
+/// Rank and index of the op that runs a unit in each phase, in the order of [`Phase::ALL`].
+type Places = [Option<(u32, u32)>; Phase::ALL.len()];
 
 pub(super) fn check(table: &Table, workload: &Workload) -> Result<(), ValidateError> {
-    let mut done: Vec<Places> = vec![[None; PHASES.len()]; workload.unit_count()];
+    let mut done: Vec<Places> = vec![[None; Phase::ALL.len()]; workload.unit_count()];
     for (rank, ops) in table.ranks.iter().enumerate() {
         steps(Rank(rank), ops)?;
         for (index, op) in ops.iter().enumerate() {
@@ -94,7 +91,7 @@ fn phases(table: &Table, workload: &Workload, unit: Unit, places: &Places) -> Re
     missing(Phase::Forward)?;
     let kind = unit.module.kind();
     if !workload.has_backward(kind, unit.microbatch()) {
-        for phase in &PHASES[1..] {
+        for phase in &Phase::ALL[1..] {
             needless(*phase, "neither this module nor anything below it learns")?;
         }
     } else if at(Phase::BackwardInput).is_some() {
@@ -109,7 +106,7 @@ fn phases(table: &Table, workload: &Workload, unit: Unit, places: &Places) -> Re
         needless(Phase::BackwardWeight, "the unit's whole backward has its weight gradient in it")?;
     }
     let mut before = None;
-    for now in PHASES.iter().filter_map(|phase| at(*phase)) {
+    for now in Phase::ALL.iter().filter_map(|phase| at(*phase)) {
         if let Some(earlier) = before.filter(|(rank, index)| *rank != now.0 || *index >= now.1) {
             let (earlier, later) = (place(table, earlier), place(table, now));
             return Err(ValidateError::Order { earlier, later });

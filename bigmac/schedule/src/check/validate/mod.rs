@@ -67,7 +67,7 @@ pub enum ValidateError {
         second: Box<Place>,
     },
     /// Work that nobody does.
-    #[error("{unit} has no {}: add the op to the table", phase.name())]
+    #[error("{unit} has no {}: add the op to the table", phase.words())]
     Missing {
         /// The work.
         unit: Unit,

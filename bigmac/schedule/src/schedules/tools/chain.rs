@@ -1,7 +1,8 @@
 //! Steps as one chain of stages: the LLM's order, with a stage's encoder and generator work inside its ops.
 
 use crate::api::{Options, ScheduleError, with_step};
-use crate::step::costs::{ChunkCost, Learns, Load};
+use crate::step::costs::{ChunkCost, Load};
+use crate::step::per_module::PerModule;
 use crate::step::table::{Chunk, Item, Microbatch, Module, ModuleKind, Op, Phase, Table, Work};
 use crate::step::workload::Workload;
 
@@ -57,7 +58,7 @@ fn stage_order(workload: &Workload, stages: &[Stage]) -> Result<Workload, Schedu
     });
     let (ranks, each) = (workload.ranks(), stages.len() / workload.ranks());
     let link = workload.link();
-    Ok(Workload::new(ranks, each, loads.collect(), Learns::default(), link.latency)?)
+    Ok(Workload::new(ranks, each, loads.collect(), PerModule::all(true), link.latency)?)
 }
 
 impl Stage {

@@ -3,11 +3,11 @@
 //! Times are these counts at given rates, never what a step has just taken, so that every rank, and a resumed run, computes
 //! the same table from the same step.
 
-use super::error::ExecuteError;
 use super::rates::Rates;
 use crate::data::{PackedMicrobatch, StepPlan};
 use crate::model::{ModelShape, split_layers};
-use bigmac_schedule::{ChunkCost, ItemCost, Layers, Learns, Link, Load, ModuleKind, Workload};
+use bigmac_schedule::{ChunkCost, ItemCost, Layers, Link, Load, ModuleKind, Workload, WorkloadError};
+use std::ops::Range;
 
 /// What costs depend on.
 #[derive(Clone, Debug)]
@@ -71,27 +71,27 @@ impl CostModel {
     }
 
     /// The workload of a step on `ranks` ranks with `chunks` LLM chunks each. Sizes are not in it: see
-    /// [`CostModel::with_sizes`].
+    /// [`with_sizes`](crate::execute::with_sizes).
     ///
     /// # Errors
-    /// [`ExecuteError::Workload`] for a step without microbatches.
-    pub fn workload(&self, plan: &StepPlan, ranks: usize, chunks: usize) -> Result<Workload, ExecuteError> {
-        let loads = self.loads(plan, (ranks * chunks).max(1))?;
-        let frozen = self.shape.frozen;
-        let learns = Learns { encoder: !frozen.encoder, llm: !frozen.llm, generator: !frozen.generator };
+    /// For a step without microbatches, ranks or chunks.
+    pub fn workload(&self, plan: &StepPlan, ranks: usize, chunks: usize) -> Result<Workload, WorkloadError> {
+        let loads = self.loads(plan, (ranks * chunks).max(1));
+        let learns = self.shape.frozen.map(|frozen| !frozen);
         let link =
             Link { latency: self.rates.latency, seconds_per_byte: self.rates.per_byte, overlapped: true };
         let workload = Workload::new(ranks, chunks, loads, learns, 0.0)?;
-        Ok(workload.with_link(link)?.with_layers(self.layers(plan))?)
+        workload.with_link(link)?.with_layers(self.layers(plan))
     }
 
-    fn loads(&self, plan: &StepPlan, chunks: usize) -> Result<Vec<Load>, ExecuteError> {
-        let layers = split_layers(self.shape.layers(ModuleKind::Llm), chunks)?;
+    fn loads(&self, plan: &StepPlan, chunks: usize) -> Vec<Load> {
+        // Fails for no chunks at all, and there is at least one.
+        let layers = split_layers(self.shape.layers(ModuleKind::Llm), chunks).unwrap_or_default();
         let image = self.item(ModuleKind::Encoder, self.encoder_item());
         let drawing = |size, text| self.item(ModuleKind::Generator, self.generator_item(size, text));
         let loads = plan.microbatches.iter().map(|load| {
             let layer = self.llm_layer(load);
-            let chunk = |(c, range): (usize, &std::ops::Range<usize>)| {
+            let chunk = |(c, range): (usize, &Range<usize>)| {
                 let head = if c + 1 == chunks { self.head(load) } else { 0.0 };
                 let gop = layer * range.len() as f64 + head;
                 let rates = self.rates.of(ModuleKind::Llm, c);
@@ -107,13 +107,13 @@ impl CostModel {
                 llm: layers.iter().enumerate().map(chunk).collect(),
             }
         });
-        Ok(loads.collect())
+        loads.collect()
     }
 
     /// Gradients of inputs, and those of weights, each take as many operations as the forward.
     fn item(&self, kind: ModuleKind, gop: f64) -> ItemCost {
         let rates = self.rates.of(kind, 0);
-        let weight = if self.shape.frozen.is(kind) { 0.0 } else { rates.backward_weight.time(gop) };
+        let weight = if self.shape.frozen[kind] { 0.0 } else { rates.backward_weight.time(gop) };
         ItemCost { forward: rates.forward.time(gop), backward: rates.backward_input.time(gop) + weight }
     }
 

@@ -29,10 +29,10 @@ impl Spread {
     /// Of at least one measurement. Between two measurements it is interpolated, as `numpy.quantile` does.
     ///
     /// ```
-    /// let spread = bigmac::profile::Spread::of([3.0, 1.0, 2.0, 10.0]).unwrap();
+    /// let spread = bigmac::cost::Spread::of([3.0, 1.0, 2.0, 10.0]).unwrap();
     /// assert_eq!((spread.median, spread.least, spread.most), (2.5, 1.0, 10.0));
     /// assert_eq!((spread.lower, spread.upper), (1.75, 4.75));
-    /// assert!(bigmac::profile::Spread::of([]).is_none());
+    /// assert!(bigmac::cost::Spread::of([]).is_none());
     /// ```
     pub fn of(values: impl IntoIterator<Item = f64>) -> Option<Spread> {
         let [least, lower, median, upper, most] = quantiles(values, [0.0, 0.25, 0.5, 0.75, 1.0])?;
@@ -44,7 +44,7 @@ impl Spread {
 /// measurements it is interpolated, as `numpy.quantile` does.
 ///
 /// ```
-/// assert_eq!(bigmac::profile::quantiles([3.0, 1.0, 2.0], [0.0, 0.75, 1.0]), Some([1.0, 2.5, 3.0]));
+/// assert_eq!(bigmac::cost::quantiles([3.0, 1.0, 2.0], [0.0, 0.75, 1.0]), Some([1.0, 2.5, 3.0]));
 /// ```
 pub fn quantiles<const K: usize>(
     values: impl IntoIterator<Item = f64>,

@@ -1,67 +1,21 @@
 //! From measured ops to times of a unit: medians with their spread, and how they grow with the work.
 
+use super::Spread;
+use crate::toml_file::not_negative;
+use bigmac_schedule::{ModuleKind, Op, Phase, Workload};
+use serde::de::Error;
+use serde::{Deserialize, Deserializer, Serialize};
 use std::collections::BTreeMap;
 
-use serde::{Deserialize, Serialize};
-
-use super::Spread;
-use crate::execute::{Measured, Program};
-use crate::toml_file::not_negative;
-use bigmac_schedule::{ModuleKind, Op, Rank, Workload};
-
-/// What is done with a unit. A recomputation counts as a forward.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Phase {
-    /// The forward.
-    Forward,
-    /// The whole backward.
-    Backward,
-    /// Gradients of inputs alone.
-    BackwardInput,
-    /// Gradients of weights alone.
-    BackwardWeight,
-}
-
-impl Phase {
-    /// The name in files and reports.
-    pub fn name(self) -> &'static str {
-        match self {
-            Phase::Forward => "forward",
-            Phase::Backward => "backward",
-            Phase::BackwardInput => "backward-input",
-            Phase::BackwardWeight => "backward-weight",
-        }
-    }
-}
-
-impl From<bigmac_schedule::Phase> for Phase {
-    fn from(phase: bigmac_schedule::Phase) -> Self {
-        match phase {
-            bigmac_schedule::Phase::Forward | bigmac_schedule::Phase::Recompute => Phase::Forward,
-            bigmac_schedule::Phase::Backward => Phase::Backward,
-            bigmac_schedule::Phase::BackwardInput => Phase::BackwardInput,
-            bigmac_schedule::Phase::BackwardWeight => Phase::BackwardWeight,
-        }
-    }
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-enum Module {
-    Encoder,
-    Llm,
-    Generator,
-}
-
 /// Times of a module's chunk on one unit (a microbatch, or an encoder or generator item) in a phase. What a unit of
-/// `g` billion operations (as [`CostModel`](crate::execute::CostModel) counts its forward) takes is
+/// `g` billion operations (as [`CostModel`](super::CostModel) counts its forward) takes is
 /// `fixed + per_gop * g` seconds.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct UnitTimes {
-    module: Module,
+    module: ModuleKind,
     chunk: usize,
+    #[serde(deserialize_with = "measured")]
     phase: Phase,
     /// Measurements.
     pub count: usize,
@@ -78,18 +32,23 @@ pub struct UnitTimes {
     pub seconds: Spread,
 }
 
+/// A phase that has times of its own: a recomputation counts as a forward.
+fn measured<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Phase, D::Error> {
+    match Phase::deserialize(deserializer)? {
+        Phase::Recompute => {
+            Err(D::Error::custom("a recomputation has no times of its own: expected 'forward'"))
+        }
+        phase => Ok(phase),
+    }
+}
+
 /// A module, a chunk of it, and what is done.
 pub(super) type Key = (ModuleKind, usize, Phase);
 
 impl UnitTimes {
     /// What was measured.
     pub fn key(&self) -> (ModuleKind, usize, Phase) {
-        let module = match self.module {
-            Module::Encoder => ModuleKind::Encoder,
-            Module::Llm => ModuleKind::Llm,
-            Module::Generator => ModuleKind::Generator,
-        };
-        (module, self.chunk, self.phase)
+        (self.module, self.chunk, self.phase)
     }
 }
 
@@ -105,11 +64,11 @@ pub(super) struct Sample {
 pub(crate) struct Samples(BTreeMap<Key, Vec<Sample>>);
 
 impl Samples {
-    /// Takes in what a rank measured in a step. `gops` is the step's workload at one unit of time per billion operations.
-    pub fn take(&mut self, rank: Rank, program: &Program, measured: &Measured, gops: &Workload) {
-        let Some(ops) = program.table.ranks.get(rank.0) else { return };
+    /// Takes in what a rank measured in a step: of each of its ops start and end, and for how long it waited. `gops` is the
+    /// step's workload at one unit of time per billion operations.
+    pub fn take(&mut self, ops: &[Op], spans: &[(f64, f64)], waits: &[f64], gops: &Workload) {
         let is_compute = |op: &&Op| matches!(op, Op::Compute { .. });
-        let mut timed = ops.iter().zip(measured.spans.iter().zip(&measured.waits));
+        let mut timed = ops.iter().zip(spans.iter().zip(waits));
         let mut next = timed.find(|(op, _)| is_compute(op));
         while let Some((op, ((start, end), waited))) = next {
             next = timed.find(|(op, _)| is_compute(op));
@@ -122,8 +81,9 @@ impl Samples {
     fn add(&mut self, op: &Op, seconds: f64, gops: &Workload) {
         let Op::Compute { module, phase, .. } = op else { return };
         let units = op.units().count().max(1) as f64;
-        let gop: f64 = op.units().map(|unit| gops.unit_cost(unit, bigmac_schedule::Phase::Forward)).sum();
-        let key = (module.kind(), module.chunk().0, Phase::from(*phase));
+        let gop: f64 = op.units().map(|unit| gops.unit_cost(unit, Phase::Forward)).sum();
+        let phase = if *phase == Phase::Recompute { Phase::Forward } else { *phase };
+        let key = (module.kind(), module.chunk().0, phase);
         self.0.entry(key).or_default().push(Sample { gop: gop / units, seconds: seconds.max(0.0) / units });
     }
 
@@ -158,11 +118,6 @@ fn fit((module, chunk, phase): Key, samples: &[Sample]) -> Option<UnitTimes> {
     });
     let (fixed, per_gop) =
         line.filter(|(fixed, slope)| *fixed >= 0.0 && *slope >= 0.0).unwrap_or(through_origin);
-    let module = match module {
-        ModuleKind::Encoder => Module::Encoder,
-        ModuleKind::Llm => Module::Llm,
-        ModuleKind::Generator => Module::Generator,
-    };
     Some(UnitTimes { module, chunk, phase, count: samples.len(), gop, fixed, per_gop, seconds })
 }
 
@@ -191,16 +146,14 @@ mod tests {
         };
         let gops = Workload::uniform(2, 1, 3, 4, costs, 0.0).unwrap();
         let table = registry::schedule("nested").unwrap().build(&gops, &Options::default()).unwrap();
-        let program = Program::new(lower(&table, &gops).unwrap(), gops.clone());
-        for (rank, ops) in program.table.ranks.iter().enumerate() {
+        for (rank, ops) in lower(&table, &gops).unwrap().ranks.iter().enumerate() {
             // Op i runs from 10 i to 10 i + 8; ops that compute wait for 1 of it.
-            let spans = (0..ops.len()).map(|i| (10.0 * i as f64, 10.0 * i as f64 + 8.0)).collect();
+            let spans: Vec<_> = (0..ops.len()).map(|i| (10.0 * i as f64, 10.0 * i as f64 + 8.0)).collect();
             let computes = |op: &Op| matches!(op, Op::Compute { .. });
             let waits: Vec<f64> = ops.iter().map(|op| f64::from(u8::from(computes(op)))).collect();
             let places: Vec<usize> = (0..ops.len()).filter(|i| computes(&ops[*i])).collect();
-            let measured = Measured { spans, waits: waits.clone(), ..Measured::default() };
             let mut samples = Samples::default();
-            samples.take(Rank(rank), &program, &measured, &gops);
+            samples.take(ops, &spans, &waits, &gops);
             let whole =
                 |key: &Key, one: &Sample| one.seconds * if key.0 == ModuleKind::Encoder { 2.0 } else { 1.0 };
             let total: f64 =

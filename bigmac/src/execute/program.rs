@@ -1,0 +1,101 @@
+//! From a step's plan to the table that its ranks run.
+
+use super::error::ExecuteError;
+use super::sizes::with_sizes;
+use crate::config::Pipeline;
+use crate::cost::CostModel;
+use crate::data::StepPlan;
+use bigmac_schedule::check::budget::module_budgets;
+use bigmac_schedule::check::lower::lower;
+use bigmac_schedule::check::memory::{BufferPlan, plan_buffers};
+use bigmac_schedule::check::validate::validate;
+use bigmac_schedule::{
+    Budget, Chain, Limits, Microbatch, Module, ModuleKind, Op, Options, PerModule, Phase, Rank, Table,
+    Workload, registry,
+};
+use std::collections::BTreeMap;
+
+/// A step's table, ready to be run: lowered, with its workload and its buffer plan.
+#[derive(Clone, Debug)]
+pub struct Program {
+    /// The lowered table.
+    pub table: Table,
+    /// The shape of the step.
+    pub workload: Workload,
+    /// Activation buffers per rank.
+    pub buffers: BufferPlan,
+}
+
+impl Program {
+    /// A program of a lowered table.
+    pub fn new(table: Table, workload: Workload) -> Self {
+        let buffers = plan_buffers(&table, &workload);
+        Program { table, workload, buffers }
+    }
+
+    /// The program of a step under the configured schedule: built, lowered, validated. Every rank computes the same one.
+    ///
+    /// A schedule that cuts all modules into a chain cuts it for this step, or as `chain` says: in a run, weights have to
+    /// stay where they are.
+    ///
+    /// # Errors
+    /// For an unknown schedule, one that does not fit, or a table that would not run or keep to its budget.
+    pub fn build(
+        plan: &StepPlan,
+        costs: &CostModel,
+        pipeline: &Pipeline,
+        chain: Option<&Chain>,
+    ) -> Result<Self, ExecuteError> {
+        let mut options = options(pipeline)?;
+        let schedule = registry::schedule(&pipeline.schedule)?;
+        let workload = costs.workload(plan, pipeline.ranks, pipeline.chunks)?;
+        let in_bytes = |kind: &ModuleKind| matches!(options.limits.budget[*kind], Some(Budget::Bytes(_)));
+        let sized = ModuleKind::ALL.iter().any(in_bytes) || costs.rates.per_byte > 0.0;
+        let workload = match chain {
+            Some(chain) => workload.with_chain(chain.clone()),
+            None => schedule.workload(&workload),
+        };
+        let workload = if sized { with_sizes(&costs.shape, plan, workload)? } else { workload };
+        options.limits.microbatch_bytes = microbatch_bytes(&workload);
+        let table = schedule.build(&workload, &options)?;
+        let table = lower(&table, &workload)?;
+        validate(&table, &workload, &options.limits)?;
+        Ok(Program::new(table, workload))
+    }
+
+    /// Whether LLM backwards are split into input and weight gradients.
+    pub fn is_split(&self) -> bool {
+        let weight =
+            |op: &Op| matches!(op, Op::Compute { module: Module::Llm(_), phase: Phase::BackwardWeight, .. });
+        self.table.iter().any(|(_, op)| weight(op))
+    }
+}
+
+/// Per module, the most bytes that a microbatch saves on a rank, where sizes are known.
+fn microbatch_bytes(workload: &Workload) -> PerModule<Option<u64>> {
+    let mut sums = BTreeMap::<(Microbatch, ModuleKind, Option<Rank>), u64>::new();
+    for unit in workload.units() {
+        let Some(saved) = workload.saved(unit) else { return PerModule::default() };
+        let home = workload.home(unit.module);
+        *sums.entry((unit.microbatch(), unit.module.kind(), home)).or_default() += saved;
+    }
+    let mut most = PerModule::<Option<u64>>::default();
+    for ((_, kind, _), bytes) in sums {
+        most[kind] = most[kind].max(Some(bytes));
+    }
+    most
+}
+
+/// What the configured schedule is built with.
+///
+/// # Errors
+/// For an unknown order of the LLM's chunks, or a text that is not a budget.
+pub fn options(pipeline: &Pipeline) -> Result<Options, ExecuteError> {
+    let chosen = |group: usize| (group > 0).then_some(group);
+    Ok(Options {
+        llm: registry::llm_schedule(&pipeline.llm)?,
+        llm_group: chosen(pipeline.llm_group),
+        group: chosen(pipeline.group),
+        limits: Limits { budget: module_budgets(&pipeline.budget)?, ..Limits::default() },
+    })
+}
