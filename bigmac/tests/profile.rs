@@ -167,10 +167,7 @@ fn a_damaged_or_foreign_profile_is_named_with_its_place() {
         .join("[[unit]]");
     let at = |needle: &str, column: usize| format!("bad.toml:{}:{column}: ", line_of(needle));
     for (text, wanted) in [
-        (
-            replaced("per_gop", "per_gop = -1.5"),
-            at("per_gop", 11) + "-1.5 is given, but the number has to be finite",
-        ),
+        (replaced("per_gop", "per_gop = -1.5"), at("per_gop", 11) + "got -1.5, expected a finite number"),
         (replaced("per_gop", "per_gop = nan"), at("per_gop", 11) + "NaN is given"),
         (replaced("median", "median = inf"), at("median", 10) + "inf is given"),
         (replaced("per_gop", "per_gop = 'fast'"), at("per_gop", 11) + "invalid type: string"),

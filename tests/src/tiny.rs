@@ -1,6 +1,7 @@
 //! A model of a few thousand parameters, and a data set that has one sample of each kind.
 
-use bigmac::config::{Config, Data, Encoder, Generator, Llm, Model, Pipeline, Run, Train};
+use bigmac::config::{Config, Data, Generator, Model, Pipeline, Run, Train};
+use bigmac::sizes::{Encoder, Llm};
 
 /// One sample of each kind; see the constants of this module for which is which.
 pub const LINES: [&str; 8] = [
@@ -44,7 +45,7 @@ pub fn config() -> Config {
                 mlp: 28,
                 image_size: 16,
                 patch: 8,
-                frozen: false,
+                ..Encoder::default()
             },
             llm: Llm { width: 24, layers: 3, heads: 4, kv_heads: 2, head_dim: 6, mlp: 40, ..Llm::default() },
             generator: Generator {

@@ -1,7 +1,8 @@
 //! Activation memory of `nested` and `phased` as the batch grows: bytes measured beside bytes foretold, per rank and module.
 
 use anyhow::Result;
-use bigmac::config::{Config, Llm, Model, Pipeline};
+use bigmac::config::{Config, Model, Pipeline};
+use bigmac::sizes::Llm;
 use bigmac_schedule::{ModuleKind, PerModule};
 use bigmac_tests::dataset::SmallSet;
 use bigmac_tests::steps::run_step;

@@ -125,7 +125,7 @@ struct InspectArgs {
     json: bool,
 }
 
-pub(super) fn run(args: &DataArgs) -> anyhow::Result<()> {
+pub(super) fn run(args: DataArgs) -> anyhow::Result<()> {
     match &args.command {
         DataCommand::Shapes(args) => run_shapes(args),
         DataCommand::Inspect(args) => run_inspect(args),

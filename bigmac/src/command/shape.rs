@@ -85,7 +85,7 @@ impl Shape {
         Options { llm, llm_group: self.llm_group, group: self.group, limits: self.limits() }
     }
 
-    fn limits(&self) -> Limits {
+    pub(super) fn limits(&self) -> Limits {
         let mut limits = Limits::default();
         for (kind, budget) in &self.budget {
             limits.budget[*kind] = Some(*budget);

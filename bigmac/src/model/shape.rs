@@ -2,6 +2,7 @@
 
 use crate::config::{Dtype, Model};
 use crate::data::{Layout, Tokenizer};
+use crate::sizes::{Encoder, Llm};
 use bigmac_models::init::ParameterSpec;
 use bigmac_models::json::OneOrMany;
 use bigmac_models::llava::{LlavaConfig, VisionEncoder};
@@ -24,6 +25,10 @@ pub struct ModelShape {
     pub codec: PixelCodec,
     /// Side of a drawn picture in pixels.
     pub draw_size: usize,
+    /// Sizes of the encoder.
+    pub encoder: Encoder,
+    /// Sizes of the LLM, with the vocabulary of the tokenizer.
+    pub llm: Llm,
     /// The type that is computed with.
     pub dtype: DType,
     /// Which modules keep their weights.
@@ -80,6 +85,8 @@ impl ModelShape {
             generator,
             codec,
             draw_size: g.image_size,
+            encoder: e.clone(),
+            llm: Llm { vocabulary: tokenizer.vocab_size(), ..l.clone() },
             dtype: match model.dtype {
                 Dtype::F32 => DType::F32,
                 Dtype::Bf16 => DType::BF16,
