@@ -119,7 +119,7 @@ pub fn inspect(
     let file = find_dataset_file(path, split)?;
     let records: Vec<Result<Record, DataError>> = RecordReader::open(&file)?.collect();
     if records.is_empty() {
-        return Err(DataError::Empty { path: file });
+        return Err(DataError::no_sample(&file));
     }
     progress(Progress::Total(records.len()));
     let checked: Vec<Result<(Record, Sample), DataError>> = records

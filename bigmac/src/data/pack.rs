@@ -138,7 +138,7 @@ pub fn pack(dataset: &Dataset, records: &[usize], microbatches: usize) -> Result
     check_counts(records.len(), microbatches)?;
     if let Some(record) = records.iter().find(|&&record| record >= dataset.len()) {
         let (file, len) = (dataset.file().display(), dataset.len());
-        return Err(DataError::Batch(format!(
+        return Err(DataError::Value(format!(
             "there is no sample {record} in {file}: it has {len}, counted from 0"
         )));
     }
@@ -147,7 +147,7 @@ pub fn pack(dataset: &Dataset, records: &[usize], microbatches: usize) -> Result
 
 fn check_counts(batch: usize, microbatches: usize) -> Result<(), DataError> {
     if microbatches == 0 || batch < microbatches {
-        return Err(DataError::Batch(format!(
+        return Err(DataError::Value(format!(
             "a batch of {batch} samples cannot fill {microbatches} microbatches; give every microbatch at least one \
              sample: raise batch or lower microbatches (both at least 1)"
         )));

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use super::error::{DataError, LineProblem};
+use super::error::DataError;
 use super::picture::{PictureRef, Tile, Tiling};
 use super::record::{DRAW_MARK, IMAGE_MARK, Record, Segment};
 use super::tokenizer::Tokenizer;
@@ -96,7 +96,10 @@ impl Sample {
         let len = tokens.len() - images.len() + picture_tokens;
         if len > layout.tokens_per_microbatch {
             let limit = layout.tokens_per_microbatch;
-            return Err(at_line(LineProblem::TooLong { tokens: len, picture_tokens, limit }));
+            return Err(at_line(format!(
+                "{len} tokens ({picture_tokens} of them for pictures), but a microbatch holds {limit}; shorten the text, or \
+                 raise tokens_per_microbatch"
+            )));
         }
         let target_tokens = learned.iter().map(|range| range.end - range.start).sum();
         let (tokens, learned) = (tokens.into(), learned.into());
@@ -195,7 +198,7 @@ fn tiled(picture: &PictureRef, layout: &Layout) -> Result<TiledPicture, DataErro
     Ok(TiledPicture { picture: picture.clone(), tiling })
 }
 
-fn tokenize(record: &Record, tokenizer: &Tokenizer) -> Result<(Vec<u32>, Vec<Range<u32>>), LineProblem> {
+fn tokenize(record: &Record, tokenizer: &Tokenizer) -> Result<(Vec<u32>, Vec<Range<u32>>), String> {
     let specials = tokenizer.specials();
     let mut tokens = vec![specials.bos];
     let mut learned: Vec<Range<u32>> = Vec::new();
@@ -203,15 +206,14 @@ fn tokenize(record: &Record, tokenizer: &Tokenizer) -> Result<(Vec<u32>, Vec<Ran
         let start = tokens.len() as u32;
         let learns = match segment {
             Segment::Text { text, learned } => {
-                let ids = tokenizer.encode(text).map_err(LineProblem::Tokenizer)?;
+                let ids = tokenizer
+                    .encode(text)
+                    .map_err(|error| format!("the tokenizer refused the text: {error}"))?;
                 for (id, mark) in [(specials.image, IMAGE_MARK), (specials.draw, DRAW_MARK)] {
                     if ids.contains(&id) {
-                        let advice = "take it out: only <image> marks a picture, and `draw` asks for one";
-                        return Err(LineProblem::MisplacedMark {
-                            mark,
-                            place: format!("the text {text:?}"),
-                            advice,
-                        });
+                        return Err(format!(
+                            "{mark} in the text {text:?}; take it out: only <image> marks a picture, and 'draw' asks for one"
+                        ));
                     }
                 }
                 tokens.extend(ids);
