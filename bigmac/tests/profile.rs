@@ -198,11 +198,11 @@ fn arguments_that_do_not_fit_are_refused() {
     for (command, arguments, wanted) in [
         ("compare", &["--measure", "--ranks", "2"][..], "cannot be used with"),
         ("compare", &["--rounds", "2"], "--measure"),
-        ("compare", &["--measure", "--rounds", "0"], "`0` is no whole number from 1"),
+        ("compare", &["--measure", "--rounds", "0"], "'0' is not a whole number from 1"),
         ("compare", &["--schedule", "nestd"], "did you mean 'nested'?"),
         ("compare", &["--schedule", "nested", "--llm", "zb"], "'zb' is not a valid LLM schedule"),
         ("profile", &[], "--out"),
-        ("profile", &["--out", "p.toml", "--steps", "0"], "`0` is no whole number from 1"),
+        ("profile", &["--out", "p.toml", "--steps", "0"], "'0' is not a whole number from 1"),
         ("profile", &["--out", "p.toml", "--ranks", "0"], "pipeline.ranks = 0"),
         ("profile", &["--out", "no/such/folder/p.toml", "--steps", "1", "--rounds", "1"], "no/such/folder"),
     ] {

@@ -1,8 +1,8 @@
 //! `bigmac profile`: what this machine takes for every kind of op of a configuration.
 
 use super::compare::at_least_one;
-use super::print;
 use super::table::{heads, line};
+use super::{print, progress};
 use anyhow::Context;
 use bigmac::config;
 use bigmac::cost::Spread;
@@ -10,7 +10,7 @@ use bigmac::measure::{Rounds, take};
 use bigmac::profile::Profile;
 use bigmac::train::Session;
 use clap::Args;
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::ProgressBar;
 use std::io::IsTerminal;
 use std::path::PathBuf;
 
@@ -98,13 +98,7 @@ pub(super) fn bar(quiet: bool, what: &'static str) -> ProgressBar {
     if quiet || !std::io::stderr().is_terminal() {
         return ProgressBar::hidden();
     }
-    // The template is a constant that parses; where it did not, the default style would do.
-    let style = ProgressStyle::with_template("{spinner} {pos} {msg} ({elapsed})");
-    let bar = ProgressBar::new_spinner().with_message(what);
-    match style {
-        Ok(style) => bar.with_style(style),
-        Err(_) => bar,
-    }
+    progress::bar(0, "{spinner} {pos} {msg} ({elapsed})").with_message(what)
 }
 
 const UNIT_WIDTHS: [isize; 9] = [-10, 6, -17, 8, 10, 12, 12, 12, 12];

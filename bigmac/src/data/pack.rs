@@ -112,11 +112,6 @@ impl Planner {
         &self.dataset
     }
 
-    /// How steps are cut.
-    pub fn shape(&self) -> StepShape {
-        self.shape
-    }
-
     /// Data set indices of the samples of `step` (from 0), in the order of the stream.
     pub fn records(&self, step: u64) -> Vec<usize> {
         let first = step * self.shape.batch as u64;
@@ -164,7 +159,7 @@ fn pack_checked(dataset: &Dataset, records: &[usize], microbatches: usize) -> St
     for group in groups {
         let mut packed = PackedMicrobatch { bounds: vec![0], ..PackedMicrobatch::default() };
         for number in group {
-            plan.target_tokens += samples[records[number]].target_tokens();
+            plan.target_tokens += samples[records[number]].target_tokens as usize;
             packed.push(dataset, records[number], number as u32);
         }
         plan.drawn_samples += packed.draws.len();
@@ -236,7 +231,7 @@ impl PackedMicrobatch {
             rows: start + placed.rows.start..start + placed.rows.end,
             sample,
         }));
-        let picture = dataset.samples()[record].draw();
+        let picture = &dataset.samples()[record].draw;
         if let (Some(picture), Some(at)) = (picture, expanded.draw_at) {
             let cond_rows = start..start + at;
             self.draws.push(DrawItem { picture: picture.clone(), size: layout.draw_size, cond_rows, sample });

@@ -37,14 +37,19 @@ pub struct TiledPicture {
 /// A record as tokens. It keeps one `<image>` token per image; [`Sample::expand`] writes them out.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Sample {
-    tokens: Box<[u32]>,
+    /// Token ids with one `<image>` per image.
+    pub tokens: Box<[u32]>,
     /// Ranges of `tokens` that are to be predicted.
-    learned: Box<[Range<u32>]>,
-    images: Box<[TiledPicture]>,
-    draw: Option<PictureRef>,
+    pub learned: Box<[Range<u32>]>,
+    /// The images in order.
+    pub images: Box<[TiledPicture]>,
+    /// The picture to be drawn.
+    pub draw: Option<PictureRef>,
+    /// Positions that carry a token loss.
+    pub target_tokens: u32,
+    /// Line of the data set's file, from 1.
+    pub line: u32,
     len: u32,
-    target_tokens: u32,
-    line: u32,
 }
 
 /// Where a tile's embeddings go in an expanded sample.
@@ -115,36 +120,6 @@ impl Sample {
     /// Never: a sample has at least `<bos>`.
     pub fn is_empty(&self) -> bool {
         self.len == 0
-    }
-
-    /// Positions that carry a token loss.
-    pub fn target_tokens(&self) -> usize {
-        self.target_tokens as usize
-    }
-
-    /// The images in order.
-    pub fn images(&self) -> &[TiledPicture] {
-        &self.images
-    }
-
-    /// The picture to be drawn.
-    pub fn draw(&self) -> Option<&PictureRef> {
-        self.draw.as_ref()
-    }
-
-    /// Line of the data set's file, from 1.
-    pub fn line(&self) -> u32 {
-        self.line
-    }
-
-    /// Token ids with one `<image>` per image.
-    pub fn tokens(&self) -> &[u32] {
-        &self.tokens
-    }
-
-    /// Ranges of [`Sample::tokens`] that are to be predicted.
-    pub fn learned(&self) -> &[Range<u32>] {
-        &self.learned
     }
 
     /// Writes the sample out, each `<image>` token as often as its tiles take positions.

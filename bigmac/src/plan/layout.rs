@@ -8,13 +8,11 @@ use super::model::{Counts, Model};
 use crate::cost::Rate;
 use crate::model::split_layers;
 use crate::sizes::{Llm, Part};
+use crate::workloads::MOST_UNITS;
 use bigmac_schedule::{
     ChunkCost, ItemCost, ItemSize, Layers, Link, Load, MicrobatchSizes, Module, ModuleKind, PerModule,
     Workload,
 };
-
-/// The most that is simulated in one step: some gigabytes of tables.
-const MOST_UNITS: usize = 10_000_000;
 
 /// A layout: pipelines of `ranks` devices each, `replicas` of them in parallel.
 #[derive(Clone, Copy, Debug, PartialEq)]

@@ -78,7 +78,7 @@ fn llava_files_are_read_with_loss_on_answers_only() {
     assert_eq!(learned(0), " a| bc|");
     assert_eq!(learned(1), " a|");
     let text: String = data.samples()[0]
-        .tokens()
+        .tokens
         .iter()
         .map(|&t| match t {
             t if t == specials.bos => '^',
@@ -88,7 +88,7 @@ fn llava_files_are_read_with_loss_on_answers_only() {
         })
         .collect();
     assert_eq!(text, "^USER: #\nq ASSISTANT: a|USER: r ASSISTANT: bc|");
-    assert_eq!(data.samples().iter().map(Sample::line).collect::<Vec<_>>(), [2, 7]);
+    assert_eq!(data.samples().iter().map(|sample| sample.line).collect::<Vec<_>>(), [2, 7]);
     // The same, an element a line.
     let values: Vec<serde_json::Value> = serde_json::from_str(LLAVA).unwrap();
     let lines: Vec<String> = values.iter().map(|v| v.to_string()).collect();
