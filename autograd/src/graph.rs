@@ -2,7 +2,7 @@
 
 use crate::observe::{Observer, Watch};
 use crate::params::{ParamId, Parameters};
-use crate::tape::{Node, Recompute, Tape, VarId, Walk, Work};
+use crate::tape::{Mode, Node, Recompute, Tape, VarId, Walk, Work};
 use bigmac_kernels::{Flops, InputGrads, Need, Operator, OutputSpec, Saved, SavedSpec};
 use bigmac_runtime::{Context, Error, Result, Spec, Tensor};
 use smallvec::SmallVec;
@@ -53,12 +53,14 @@ pub struct Graph<'a> {
     ctx: &'a Context,
     params: &'a Parameters,
     purpose: Purpose,
+    /// Layers are checkpoints.
+    recompute: bool,
     tape: Tape,
 }
 
 impl<'a> Graph<'a> {
     fn new(ctx: &'a Context, params: &'a Parameters, purpose: Purpose) -> Self {
-        Graph { ctx, params, purpose, tape: Tape::default() }
+        Graph { ctx, params, purpose, recompute: false, tape: Tape::default() }
     }
 
     /// A graph whose tape will be walked backward.
@@ -80,6 +82,11 @@ impl<'a> Graph<'a> {
     pub fn observed(mut self, observer: Arc<dyn Observer>) -> Self {
         self.tape.watch = Watch::new(observer);
         self
+    }
+
+    /// The same graph, whose [`layers`](Graph::layer) are computed again in the backward if `recompute` says so.
+    pub fn recomputing(self, recompute: bool) -> Self {
+        Graph { recompute, ..self }
     }
 
     /// The context.
@@ -210,9 +217,26 @@ impl<'a> Graph<'a> {
         Ok((outputs, saved, Flops::default()))
     }
 
+    /// Applies a layer, `f`, as it is; in a [recomputing](Graph::recomputing) graph that records, as a
+    /// [checkpoint](Graph::checkpoint).
+    ///
+    /// # Errors
+    /// Those of `f`.
+    pub fn layer<F>(&mut self, inputs: &[&Var], f: F) -> Result<Vec<Var>>
+    where
+        F: Fn(&mut Graph<'_>, &[Var]) -> Result<Vec<Var>> + Send + Sync + 'static,
+    {
+        if self.recompute && self.records() {
+            return self.checkpoint(inputs, f);
+        }
+        let inputs: SmallVec<[Var; 6]> = inputs.iter().map(|&v| v.clone()).collect();
+        f(self, &inputs)
+    }
+
     /// Computes `f` without saving what is inside; the backward computes it again from its inputs.
     ///
-    /// `f` must be a pure function of its inputs and the module's parameters.
+    /// `f` must be a pure function of its inputs and the module's parameters. Its weight gradients are never put off: to
+    /// hold what they read would undo the recomputation.
     ///
     /// # Errors
     /// Those of `f`.
@@ -279,8 +303,7 @@ where
         let ids: SmallVec<[Option<VarId>; 4]> = leaves.iter().map(Var::id).collect();
         drop(leaves);
         let tape = graph.finish();
-        let mut propagated = tape.backward(walk.ctx, walk.params, seeds, walk.gradients, walk.mode)?;
-        walk.deferred.append(std::mem::take(&mut propagated.deferred));
+        let mut propagated = tape.backward(walk.ctx, walk.params, seeds, walk.gradients, Mode::Full)?;
         Ok(ids.into_iter().map(|id| id.and_then(|id| propagated.take(id))).collect())
     }
 }

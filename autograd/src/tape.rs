@@ -14,7 +14,7 @@ pub enum Mode {
     /// Gradients of inputs and weights.
     Full,
     /// Gradients of inputs; matrix products of weight gradients are left for [`Deferred::run`] (Zero Bubble's B and W,
-    /// arXiv 2401.10241). Weights of other operators finish here.
+    /// arXiv 2401.10241). Weights of other operators, and of what is computed again, finish here.
     Split,
 }
 
@@ -27,8 +27,6 @@ pub(crate) struct Walk<'a> {
     pub ctx: &'a Context,
     pub params: &'a Parameters,
     pub gradients: &'a mut Gradients,
-    pub mode: Mode,
-    pub deferred: &'a mut Deferred,
     pub watch: &'a Watch,
 }
 
@@ -139,11 +137,6 @@ impl Deferred {
     /// True when nothing is left to do.
     pub fn is_empty(&self) -> bool {
         self.nodes.is_empty()
-    }
-
-    /// Takes up what another walk has put off.
-    pub(crate) fn append(&mut self, mut other: Deferred) {
-        self.nodes.append(&mut other.nodes);
     }
 
     /// Everything that is held.
@@ -292,8 +285,7 @@ impl Tape {
                 }
                 Work::Checkpoint { compute, saved } => {
                     let wanted: SmallVec<[bool; 4]> = node.inputs.iter().map(Option::is_some).collect();
-                    let (gradients, deferred, watch) = (&mut *gradients, &mut deferred, &self.watch);
-                    let mut walk = Walk { ctx, params, gradients, mode, deferred, watch };
+                    let mut walk = Walk { ctx, params, gradients: &mut *gradients, watch: &self.watch };
                     compute.backward(&mut walk, saved, &wanted, &grads)?
                 }
             };

@@ -161,7 +161,7 @@ fn bad_input_is_named() {
         ("--slowdown 1,1", "2 slowdowns were given for 4 ranks"),
         ("--uneven x", "'x' is not a valid seed"),
         ("--uneven 1,0", "'0' is not a valid mean number of items"),
-        ("--ranks 100000 --microbatches 100000", "are too many for one table"),
+        ("--ranks 100000 --microbatches 100000", "LLM chunks and items is too large"),
         ("--timeline a.bmp", "`a.bmp` does not say how to draw"),
         (&format!("--workload {path}"), "step.toml:3:12: -1 is not a valid time"),
         (&format!("--workload {path} --ranks 2"), "cannot be used with"),

@@ -24,7 +24,7 @@ impl SmallSet {
     /// `config`, whose `data.path` is replaced.
     ///
     /// # Errors
-    /// Those of files, and of data or a configuration that can't be used.
+    /// Those of files, and of data or a configuration that cannot be used.
     pub fn new(lines: &[&str], config: &Config) -> Result<Self> {
         let folder = tempfile::tempdir()?;
         std::fs::write(folder.path().join("train.jsonl"), lines.join("\n"))?;
@@ -48,7 +48,7 @@ impl SmallSet {
     /// A step of the given microbatches, each a list of lines (from 0).
     ///
     /// # Errors
-    /// For a line that isn't there, or an empty microbatch.
+    /// For a line that is not there, or an empty microbatch.
     pub fn plan(&self, microbatches: &[&[usize]]) -> Result<StepPlan> {
         let mut plan = StepPlan::default();
         let mut samples = 0;

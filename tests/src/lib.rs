@@ -1,4 +1,5 @@
-//! What tests that cross crates share, and benchmarks with them: small data sets and models, a step on threads, references.
+//! What tests that cross crates share, and benchmarks with them: small data sets and models, a step on threads,
+//! references.
 
 pub mod dataset;
 pub mod llm;

@@ -111,7 +111,7 @@ fn forward(
     Ok(Forward { tape: g.finish(), input, output: loss, logits: Some(logits) })
 }
 
-/// Bytes that a planning pass foretells for the tape of each stage.
+/// Bytes that a planning pass predicts for the tape of each stage.
 ///
 /// # Errors
 /// Those of the model.

@@ -1,6 +1,7 @@
 //! Fixtures that PyTorch wrote, and how far a result is from them.
 
 use anyhow::{Context as _, Result, ensure};
+use bigmac_close::{absolute, is_close};
 use bigmac_kernels::cast::cast;
 use bigmac_kernels::check::to_f64;
 use bigmac_runtime::safetensors::SafetensorsFile;
@@ -23,7 +24,7 @@ impl Fixture {
     /// Opens `tests/fixtures/FOLDER/FILE`; its tensors are made in `ctx`.
     ///
     /// # Errors
-    /// When it can't be read.
+    /// When it cannot be read.
     pub fn open(ctx: &Context, folder: &str, file: &str) -> Result<Self> {
         Ok(Fixture { ctx: ctx.clone(), file: SafetensorsFile::open(&fixture_dir(folder).join(file))? })
     }
@@ -78,8 +79,8 @@ impl Fixture {
         Ok(self.tensor(name)?.as_slice::<i32>()?.to_vec())
     }
 
-    /// Checks a result against the tensor of that name: shapes are equal, and the norm of the difference is at most `tolerance`
-    /// of the wanted norm.
+    /// Checks a result against the tensor of that name: shapes are equal, and the norm of the difference is at most
+    /// `tolerance` of the wanted norm.
     ///
     /// # Errors
     /// When it is further off, with by how much.
@@ -87,24 +88,25 @@ impl Fixture {
         let wanted = self.tensor(name)?;
         ensure!(
             given.shape() == wanted.shape(),
-            "{name}: shape {:?}, wanted {:?}",
-            given.shape(),
-            wanted.shape()
+            "{name}: expected shape {:?}, got {:?}",
+            wanted.shape(),
+            given.shape()
         );
         close(name, &to_f64(&self.ctx, given)?, &to_f64(&self.ctx, &wanted)?, tolerance)
     }
 }
 
-/// Checks that two lists of numbers differ by at most `tolerance` of the norm of `wanted` (and are both zero where it is zero).
+/// Checks that two lists of numbers differ by at most `tolerance` of the norm of `wanted` (and are both zero where it
+/// is zero).
 ///
 /// # Errors
-/// When they don't, with by how much.
+/// When they are further apart, with by how much.
 pub fn close(name: &str, given: &[f64], wanted: &[f64], tolerance: f64) -> Result<()> {
-    ensure!(given.len() == wanted.len(), "{name}: {} elements, wanted {}", given.len(), wanted.len());
+    ensure!(given.len() == wanted.len(), "{name}: expected {} elements, got {}", wanted.len(), given.len());
     let norm = wanted.iter().map(|w| w * w).sum::<f64>().sqrt();
     let error = given.iter().zip(wanted).map(|(g, w)| (g - w).powi(2)).sum::<f64>().sqrt();
     ensure!(
-        error <= tolerance * norm,
+        is_close(error, 0.0, absolute(tolerance * norm)),
         "{name}: off by {error:.2e} of a norm of {norm:.2e}, allowed {tolerance:.1e} of it"
     );
     Ok(())

@@ -1,5 +1,5 @@
-//! The same step without a pipeline: one process, one graph per microbatch over the whole model, in the order in which a
-//! textbook would write it. Nothing here is taken from schedules or from the executor.
+//! The same step without a pipeline: one process, one graph per microbatch over the whole model, in the order in which
+//! a textbook would write it. Nothing here is taken from schedules or from the executor.
 
 use crate::steps::{GradientMap, STEP, lively_weights};
 use anyhow::{Context as _, Result};

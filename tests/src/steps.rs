@@ -1,17 +1,18 @@
-//! One step of a pipeline, run for real on threads, and everything that it left behind.
+//! One step of a pipeline, run for real on threads, and everything that it left.
 
 use crate::parity::close;
 use anyhow::{Context as _, Result, ensure};
 use bigmac::config::Pipeline;
 use bigmac::data::StepPlan;
-use bigmac::execute::{ExecuteError, Measured, Program, Ran, StepTask, predict_saved, run};
+use bigmac::execute::{ExecuteError, Measured, Program, Ran, StepTask, run};
 use bigmac::model::{Placement, RankModules};
 use bigmac::train::{Gate, Session, Totals, TrainError, reduce};
 use bigmac_autograd::Parameters;
+use bigmac_close::{absolute, is_close};
 use bigmac_comm::{Communicator, run_ranks};
 use bigmac_models::init::{self, Init, ParameterSpec};
 use bigmac_runtime::{Context, DType};
-use bigmac_schedule::check::memory::{Change, peak_bytes, walk};
+use bigmac_schedule::memory::{Change, peak_bytes, walk};
 use bigmac_schedule::{ModuleKind, PerModule};
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -170,7 +171,7 @@ pub fn predict(
     let (ops, workload) = (&program.table.ranks[rank], &program.workload);
     let mut changes = Vec::new();
     walk(ops, workload, |op, unit, change| changes.push((op, unit, change)));
-    let saved = predict_saved(ctx, task, modules, program, rank)?;
+    let saved = program.predict_saved(ctx, task, modules, rank)?;
     let mut changes = changes.into_iter().peekable();
     let mut now = PerModule::<u64>::default();
     let held = (0..ops.len()).map(|op| {
@@ -188,8 +189,8 @@ pub fn predict(
     Ok((held, peaks[rank]))
 }
 
-/// Checks that every gradient is within `tolerance` of the wanted one, measured by the larger of its norm and a thousandth of the
-/// norm of its module's whole gradient. A gradient that should be zero has to be zero.
+/// Checks that every gradient is within `tolerance` of the wanted one, measured by the larger of its norm and a
+/// thousandth of the norm of its module's whole gradient. A gradient that should be zero has to be zero.
 ///
 /// # Errors
 /// For the first parameter that is further off, or on one side only.
@@ -205,6 +206,22 @@ pub fn close_gradients(given: &GradientMap, wanted: &GradientMap, tolerance: f64
         let raised = if norm > 0.0 { tolerance * norm.max(floor) / norm } else { 0.0 };
         let wide = |v: &[f32]| v.iter().map(|&x| f64::from(x)).collect::<Vec<_>>();
         close(&format!("{} {}", key.0, key.1), &wide(given), &wide(wanted), raised)?;
+    }
+    Ok(())
+}
+
+/// Checks that the token loss, the drawing loss and the gradient's norm differ from the expected ones by at most that
+/// share.
+///
+/// # Errors
+/// For the first that is further off.
+pub fn close_totals(totals: &Totals, expected: [f64; 3], share: f64) -> Result<()> {
+    let found = [totals.token_loss, totals.drawing_loss, totals.grad_norm];
+    for (what, (found, expected)) in
+        ["token loss", "drawing loss", "gradient's norm"].into_iter().zip(found.into_iter().zip(expected))
+    {
+        let near = is_close(found, expected, absolute(share * expected.abs()));
+        ensure!(near, "{what}: expected {expected}, got {found}");
     }
     Ok(())
 }

@@ -5,10 +5,7 @@ use bigmac::config::Pipeline;
 use bigmac::data::StepPlan;
 use bigmac::execute::{ExecuteError, Program, options};
 use bigmac::train::Session;
-use bigmac_schedule::{
-    ModuleKind, Op, Phase, ScheduleError, Table, Workload, check::lower::lower, check::validate::validate,
-    registry,
-};
+use bigmac_schedule::{ModuleKind, Op, Phase, ScheduleError, Table, Workload, lower, registry, validate};
 
 /// The program of a pipeline; `None` where its schedule or its order of chunks takes no such number of chunks.
 ///

@@ -2,6 +2,7 @@
 
 use bigmac::config::{Config, Data, Generator, Model, Pipeline, Run, Train};
 use bigmac::sizes::{Encoder, Llm};
+use bigmac_schedule::{ModuleKind, PerModule};
 
 /// One sample of each kind; see the constants of this module for which is which.
 pub const LINES: [&str; 8] = [
@@ -32,7 +33,7 @@ pub const SHORT_DRAWING: usize = 6;
 /// Has neither, and is short.
 pub const SHORT_TEXT: usize = 7;
 
-/// Two encoder layers, three LLM layers, two generator blocks, no two widths alike where they needn't be.
+/// Two encoder layers, three LLM layers, two generator blocks, no two widths alike where they need not be.
 pub fn config() -> Config {
     Config {
         run: Run { name: "tiny".into(), seed: 5 },
@@ -63,6 +64,20 @@ pub fn config() -> Config {
         pipeline: Pipeline { timeout: 30.0, ..Pipeline::default() },
         ..Config::default()
     }
+}
+
+/// The same, with the layers of some modules computed again in the backward.
+pub fn recomputing(mut config: Config, modules: PerModule<bool>) -> Config {
+    config.model.encoder.recompute = modules.encoder;
+    config.model.llm.recompute = modules.llm;
+    config.model.generator.recompute = modules.generator;
+    config
+}
+
+/// Each module alone, then all together.
+pub fn one_or_all() -> impl Iterator<Item = PerModule<bool>> {
+    let alone = |kind| PerModule::from_fn(|other| other == kind);
+    ModuleKind::ALL.into_iter().map(alone).chain([PerModule::all(true)])
 }
 
 /// How a step is laid out: `schedule` on `ranks` ranks.

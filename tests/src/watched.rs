@@ -1,4 +1,5 @@
-//! A replayed GPU that writes down what is launched on it and who waits for it, by thread: a rank's name is that of its thread.
+//! A replayed GPU that writes down what is launched on it and who waits for it, by thread: a rank's name is that of its
+//! thread.
 
 use bigmac_gpu::driver::{Driver, Function, Geometry};
 use bigmac_gpu::replay::Replay;
@@ -18,7 +19,7 @@ const UPDATE: &str = "adamw_step";
 pub enum Event {
     /// It launched a kernel of that name.
     Launch(String),
-    /// It launched the optimizer, and weights or moments are others now, or aren't.
+    /// It launched the optimizer, and weights or moments are others now, or are not.
     Update {
         /// Whether they are.
         changed: bool,
@@ -145,7 +146,8 @@ unsafe fn digest(arguments: &[*mut c_void], chunks: usize) -> u64 {
         decays: i32,
     }
     let mut hasher = DefaultHasher::new();
-    // SAFETY: a replay's device memory is this process's own; the table has that many chunks, and each lies in live allocations.
+    // SAFETY: a replay's device memory is this process's own; the table has that many chunks, and each lies in live
+    // allocations.
     unsafe {
         let table: u64 = argument(arguments, 0);
         for chunk in std::slice::from_raw_parts(table as *const Chunk, chunks) {
@@ -252,7 +254,8 @@ impl Driver for Watched {
     ) -> DriverResult<()> {
         let kernel = self.name(function);
         if self.poisons(&kernel) {
-            // SAFETY: the first argument of the kernels that tests name is an array of floats, in this process's memory.
+            // SAFETY: the first argument of the kernels that tests name is an array of floats, in this process's
+            // memory.
             unsafe { argument::<*mut f32>(arguments, 0).write(f32::NAN) };
         }
         let updates = kernel == UPDATE;

@@ -1,4 +1,4 @@
-//! A rank that fails in the middle of a step: everyone ends soon, with the first cause, and nobody hangs.
+//! A rank that fails in the middle of a step: everyone ends soon, with the first cause, and none hangs.
 
 use anyhow::{Context as _, Result};
 use bigmac::data::DataError;
@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 const SCHEDULES: [&str; 3] = ["monolithic", "phased", "nested"];
 const MIXED: [&[usize]; 6] =
     [&[CAPTION], &[SEVERAL, TEXT], &[EDIT], &[TEXT], &[DRAWING, EDIT], &[CAPTION, DRAWING]];
-/// Far below the time limit of the pipeline: nobody waited for that.
+/// Far below the time limit of the pipeline: no rank waited for that.
 const SOON: Duration = Duration::from_secs(10);
 
 /// Runs a step that has to fail, and returns which rank failed first, and why.
@@ -84,9 +84,9 @@ fn poison(
             return Ok(());
         }
         let params = match kind {
-            ModuleKind::Encoder => &mut modules.encoder[0].1.params,
-            ModuleKind::Generator => &mut modules.generator[0].1.params,
-            ModuleKind::Llm => &mut modules.llm[0].1.params,
+            ModuleKind::Encoder => &mut modules.encoder.list[0].1.params,
+            ModuleKind::Generator => &mut modules.generator.list[0].1.params,
+            ModuleKind::Llm => &mut modules.llm.list[0].1.params,
         };
         if let Some(id) = params.iter().map(|(id, _)| id).last() {
             params.get_mut(id).as_mut_slice::<f32>()?.fill(f32::NAN);

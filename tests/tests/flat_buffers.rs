@@ -1,5 +1,5 @@
-//! Parameters whose lengths are no multiples of anything, in flat buffers in which each is aligned: a training step is that of each
-//! parameter alone, and what lies between them stays zero.
+//! Parameters of odd lengths, in flat buffers in which each is aligned: a training step is that of each parameter
+//! alone, and what lies between them stays zero.
 
 use anyhow::Result;
 use bigmac::config::Config;

@@ -1,10 +1,12 @@
-//! Training on a GPU without host waits: the host waits for no step before all of the next one is queued, what is read late is complete and in
-//! order, and a number that isn't finite stops learning at its own step although the host hears of it later.
+//! Training on a GPU without host waits: the host waits for no step before all of the next one is queued, what is read
+//! late is complete and in order, and a number that is not finite stops learning at its own step although the host
+//! hears of it later.
 
 use anyhow::{Context as _, Result, ensure};
 use bigmac::config::Config;
 use bigmac::execute::{ExecuteError, Program};
 use bigmac::train::{Observer, Session, Snapshot, StepReport, TrainError, train};
+use bigmac_close::{absolute, assert_close};
 use bigmac_gpu::Gpu;
 use bigmac_schedule::render::Trace;
 use bigmac_tests::dataset::SmallSet;
@@ -149,7 +151,7 @@ fn the_host_waits_for_no_step_before_the_next_one_is_queued() -> Result<()> {
             assert_eq!(given.saved_bytes, wanted.saved_bytes);
             assert!(given.seconds > 0.0 && given.peak_bytes.len() == ranks);
             for (a, b) in [(given.loss, wanted.loss), (given.grad_norm, wanted.grad_norm)] {
-                assert!((a - b).abs() <= 1e-4 * b.abs(), "step {}: {a}, wanted {b}", given.step);
+                assert_close(a, b, absolute(1e-4 * b.abs()));
             }
             assert!(wanted.grad_norm > 0.1, "nothing is clipped");
         }

@@ -1,4 +1,5 @@
-//! The LLM and the encoder: cut and uncut, planned and run, with and without a cache, differentiated and by differences.
+//! The LLM and the encoder: cut and uncut, planned and run, with and without a cache, differentiated and by
+//! differences.
 
 use anyhow::{Context as _, Result, ensure};
 use bigmac_autograd::gradcheck::gradcheck;
@@ -92,7 +93,7 @@ fn stages_compute_what_the_uncut_model_does() -> Result<()> {
 }
 
 #[test]
-fn a_planning_pass_foretells_what_the_tapes_hold() -> Result<()> {
+fn a_planning_pass_predicts_what_the_tapes_hold() -> Result<()> {
     let ctx = Context::cpu(0, 1)?;
     for dtype in [DType::F32, DType::BF16] {
         let config = config(true);

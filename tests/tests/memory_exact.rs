@@ -1,4 +1,5 @@
-//! Activation memory: what is measured is what was predicted, to the byte, after every op; and it is flat under `nested`.
+//! Activation memory: what is measured is what was predicted, to the byte, after every op; and it is flat under
+//! `nested`.
 
 use anyhow::{Context as _, Result, ensure};
 use bigmac::config::{Config, Dtype, Pipeline};
@@ -6,15 +7,17 @@ use bigmac::data::StepPlan;
 use bigmac::execute::{ExecuteError, Program, StepTask, activation_scope, with_sizes};
 use bigmac::model::{Placement, RankModules};
 use bigmac::train::Session;
+use bigmac_close::{absolute, assert_close, is_close};
 use bigmac_runtime::Context;
 use bigmac_runtime::memory::scopes;
-use bigmac_schedule::check::memory::peak_bytes;
+use bigmac_schedule::memory::peak_bytes;
 use bigmac_schedule::{ModuleKind, Op, PerModule, Phase, Piece, Unit, Workload};
 use bigmac_tests::dataset::SmallSet;
 use bigmac_tests::steps::{STEP, StepResult, run_program};
 use bigmac_tests::tables::{fitting, layouts, recomputed, rewritten, schedules, split};
 use bigmac_tests::tiny::{
-    ANSWER, CAPTION, DRAWING, EDIT, LINES, SEVERAL, SHORT_DRAWING, SHORT_TEXT, TEXT, config, pipeline,
+    ANSWER, CAPTION, DRAWING, EDIT, LINES, SEVERAL, SHORT_DRAWING, SHORT_TEXT, TEXT, config, one_or_all,
+    pipeline, recomputing,
 };
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -28,8 +31,8 @@ const MIXED: [&[usize]; 7] = [
     &[TEXT, ANSWER],
 ];
 
-/// Runs a step, and checks that every rank held after every op what was predicted, and nothing in the end. Of a unit between
-/// its input gradient and its weight gradients, it may be less.
+/// Runs a step, and checks that every rank held after every op what was predicted, and nothing in the end. Of a unit
+/// between its input gradient and its weight gradients, it may be less.
 fn exact(session: &Session, plan: &StepPlan, pipeline: &Pipeline) -> Result<StepResult> {
     held_exactly(session, plan, pipeline, &Program::build(plan, &session.costs, pipeline, None)?)
 }
@@ -102,7 +105,12 @@ fn everywhere(config: &Config, microbatches: &[&[usize]]) -> Result<()> {
 fn also_under_every_order_of_chunks() -> Result<()> {
     let mut config = config();
     config.model.llm.layers = 5;
-    let set = SmallSet::new(&LINES, &config)?;
+    under_every_order(&config)?;
+    under_every_order(&recomputing(config, PerModule::all(true)))
+}
+
+fn under_every_order(config: &Config) -> Result<()> {
+    let set = SmallSet::new(&LINES, config)?;
     let plan = set.plan(&MIXED)?;
     for ranks in [1, 2, 3] {
         for pipeline in layouts(&pipeline("nested", ranks)) {
@@ -117,7 +125,12 @@ fn also_under_every_order_of_chunks() -> Result<()> {
 
 #[test]
 fn sizes_without_a_run_are_those_of_the_run() -> Result<()> {
-    let set = SmallSet::new(&LINES, &config())?;
+    sizes_are_those_of_the_run(&config())?;
+    sizes_are_those_of_the_run(&recomputing(config(), PerModule::all(true)))
+}
+
+fn sizes_are_those_of_the_run(config: &Config) -> Result<()> {
+    let set = SmallSet::new(&LINES, config)?;
     let plan = set.plan(&MIXED)?;
     for (llm, ranks, chunks) in [("1f1b", 1, 1), ("1f1b", 3, 1), ("interleaved", 2, 2)] {
         let pipeline = Pipeline { llm: llm.into(), chunks, ..pipeline("phased", ranks) };
@@ -193,7 +206,8 @@ fn at_most_of_backwards_in_two_parts() -> Result<()> {
     (plain.model.llm.qk_norm, plain.model.llm.tied, plain.model.llm.kv_heads) = (false, false, 4);
     let (mut wide, mut narrow) = (config(), config());
     (wide.model.llm.mlp, narrow.model.llm.mlp) = (160, 8);
-    for config in [config(), half, plain, wide, narrow] {
+    let again = recomputing(config(), PerModule::all(true));
+    for config in [config(), half, plain, wide, narrow, again] {
         let set = SmallSet::new(&LINES, &config)?;
         let plan = set.plan(&MIXED)?;
         for ranks in [1, 3] {
@@ -224,6 +238,28 @@ fn also_of_units_that_are_computed_again() -> Result<()> {
 #[test]
 fn every_unit_saves_what_was_predicted() -> Result<()> {
     everywhere(&config(), &MIXED)
+}
+
+#[test]
+fn also_with_layers_that_are_computed_again() -> Result<()> {
+    one_or_all().try_for_each(|modules| everywhere(&recomputing(config(), modules), &MIXED))
+}
+
+/// Of a layer that is computed again, its inputs are held and nothing else.
+#[test]
+fn layers_that_are_computed_again_hold_less() -> Result<()> {
+    let set = SmallSet::new(&LINES, &config())?;
+    let plan = set.plan(&MIXED)?;
+    let all = peak(&exact(&set.session, &plan, &pipeline("phased", 2))?);
+    for modules in one_or_all() {
+        let set = SmallSet::new(&LINES, &recomputing(config(), modules))?;
+        let less = peak(&exact(&set.session, &plan, &pipeline("phased", 2))?);
+        for kind in ModuleKind::ALL {
+            let fits = if modules[kind] { less[kind] < all[kind] } else { less[kind] == all[kind] };
+            assert!(fits, "{modules:?}: the {kind} holds {} bytes instead of {}", less[kind], all[kind]);
+        }
+    }
+    Ok(())
 }
 
 #[test]
@@ -283,7 +319,7 @@ fn nested_is_flat_in_the_batch() -> Result<()> {
     let peaks = small_and_large("nested", &[CAPTION, CAPTION, DRAWING, DRAWING])?;
     for kind in ModuleKind::ALL {
         let growth = growth(peaks, kind);
-        assert!((growth - 1.0).abs() <= 0.05, "the {kind} grew {growth}-fold");
+        assert!(is_close(growth, 1.0, absolute(0.05)), "the {kind} grew {growth}-fold");
     }
     Ok(())
 }
@@ -293,12 +329,13 @@ fn phased_grows_with_the_batch() -> Result<()> {
     let peaks = small_and_large("phased", &[CAPTION, CAPTION, DRAWING, DRAWING])?;
     for (kind, wanted) in [(ModuleKind::Encoder, 4.0), (ModuleKind::Llm, 4.0), (ModuleKind::Generator, 1.0)] {
         let growth = growth(peaks, kind);
-        assert!((growth / wanted - 1.0).abs() <= 0.05, "the {kind} grew {growth}-fold, wanted {wanted}");
+        let near = is_close(growth / wanted, 1.0, absolute(0.05));
+        assert!(near, "the {kind} grew {growth}-fold, expected {wanted}");
     }
     // Without drawings the LLM runs as under any other schedule.
     let peaks = small_and_large("phased", &[CAPTION, CAPTION])?;
-    assert!((growth(peaks, ModuleKind::Encoder) / 4.0 - 1.0).abs() <= 0.05);
-    assert!((growth(peaks, ModuleKind::Llm) - 1.0).abs() <= 0.05);
+    assert_close(growth(peaks, ModuleKind::Encoder) / 4.0, 1.0, absolute(0.05));
+    assert_close(growth(peaks, ModuleKind::Llm), 1.0, absolute(0.05));
     Ok(())
 }
 

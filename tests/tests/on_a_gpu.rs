@@ -1,5 +1,5 @@
-//! A training step of the whole model on a GPU against the one-process result on the CPU: losses and every gradient, on one rank and on
-//! several that share the device. The GPU is replayed, unless `BIGMAC_CHECK_DEVICE` names a real one.
+//! A training step of the whole model on a GPU against the one-process result on the CPU: losses and every gradient, on
+//! one rank and on several that share the device. The GPU is replayed, unless `BIGMAC_CHECK_DEVICE` names a real one.
 
 use anyhow::{Result, ensure};
 use bigmac::config::{Config, Dtype};
@@ -7,7 +7,7 @@ use bigmac_kernels::check::{CHECK_DEVICE, gpus};
 use bigmac_schedule::ModuleKind;
 use bigmac_tests::dataset::SmallSet;
 use bigmac_tests::reference::reference;
-use bigmac_tests::steps::{StepResult, close_gradients, run_step, whole_norm};
+use bigmac_tests::steps::{StepResult, close_gradients, close_totals, run_step, whole_norm};
 use bigmac_tests::tiny::{CAPTION, DRAWING, EDIT, LINES, SEVERAL, SHORT_TEXT, TEXT, config, pipeline};
 
 /// Pictures to read, to draw, both and neither.
@@ -24,35 +24,20 @@ fn on_device(dtype: Dtype) -> Result<Option<Config>> {
     Ok(Some(config))
 }
 
-fn relative(given: f64, wanted: f64) -> f64 {
-    if given == wanted { 0.0 } else { (given - wanted).abs() / wanted.abs() }
-}
-
-fn check_step(step: &StepResult, token: f64, drawing: f64, norm: f64, tolerance: f64) -> Result<()> {
-    let totals = step.totals;
-    for (part, given, wanted) in [
-        ("token loss", totals.token_loss, token),
-        ("drawing loss", totals.drawing_loss, drawing),
-        ("gradient's norm", totals.grad_norm, norm),
-    ] {
-        ensure!(relative(given, wanted) <= tolerance, "{part}: {given}, wanted {wanted}");
-    }
-    Ok(())
-}
-
-/// Nothing is left in any scope but what lives as long as the model or longer, and what forwards saved is what was foretold.
+/// Nothing is left in any scope but what lives as long as the model or longer, and what forwards saved is what was
+/// predicted.
 fn check_memory(step: &StepResult) -> Result<()> {
     for rank in &step.ranks {
         for (scope, bytes) in &rank.left {
             let stays = ["parameters", "gradients", "tables"].contains(&scope.as_str());
             ensure!(stays || *bytes == 0, "{bytes} bytes are left in {scope}");
         }
-        for (measured, foretold) in rank.measured.held.iter().zip(&rank.held) {
+        for (measured, predicted) in rank.measured.held.iter().zip(&rank.held) {
             for kind in ModuleKind::ALL {
                 // Between its input gradient and its weight gradients a unit may hold less.
-                let (measured, foretold) = (measured[kind] as u64, foretold[kind]);
-                let fits = measured == foretold || step.program.is_split() && measured < foretold;
-                ensure!(fits, "{kind} holds {measured} bytes, {foretold} were foretold");
+                let (measured, predicted) = (measured[kind] as u64, predicted[kind]);
+                let fits = measured == predicted || step.program.is_split() && measured < predicted;
+                ensure!(fits, "{kind} holds {measured} bytes, {predicted} were predicted");
             }
         }
     }
@@ -69,7 +54,7 @@ fn a_step_in_fp32_is_that_of_the_cpu_on_any_number_of_ranks() -> Result<()> {
     for (schedule, ranks) in [("monolithic", 1), ("nested", 2), ("nested-fill", 3)] {
         let step = run_step(&set.session, &plan, &pipeline(schedule, ranks))?;
         let norm = whole_norm(&wanted.gradients);
-        check_step(&step, wanted.token_loss, wanted.drawing_loss, norm, 2e-6)?;
+        close_totals(&step.totals, [wanted.token_loss, wanted.drawing_loss, norm], 2e-6)?;
         close_gradients(&step.gradients, &wanted.gradients, 1e-5)?;
         check_memory(&step)?;
         let again = run_step(&set.session, &plan, &pipeline(schedule, ranks))?;
@@ -91,7 +76,7 @@ fn a_step_in_bf16_is_that_of_the_cpu_up_to_rounding() -> Result<()> {
     let set = SmallSet::new(&LINES, &device)?;
     let step = run_step(&set.session, &set.plan(&MIXED)?, &pipeline("nested", 2))?;
     let totals = wanted.totals;
-    check_step(&step, totals.token_loss, totals.drawing_loss, totals.grad_norm, 5e-3)?;
+    close_totals(&step.totals, [totals.token_loss, totals.drawing_loss, totals.grad_norm], 5e-3)?;
     // Both round; the device rounds probabilities and their gradients as well, which products take in bf16.
     close_gradients(&step.gradients, &wanted.gradients, 5e-2)?;
     check_memory(&step)

@@ -1,4 +1,5 @@
-//! Encoder, LLM and their composition against transformers: see tests/parity/make_llm.py, which wrote the fixtures in f64.
+//! Encoder, LLM and their composition against transformers: see tests/parity/make_llm.py, which wrote the fixtures in
+//! f64.
 
 use anyhow::{Context as _, Result, ensure};
 use bigmac_autograd::{Gradients, Graph, Mode, Parameters};

@@ -107,7 +107,8 @@ fn time_features_and_rotations_match() -> Result<()> {
     for (time, wanted) in times.values("times")?.into_iter().zip(times.values("features")?.chunks(256)) {
         let given = to_f64(&ctx, &time_features(&ctx, time, DType::F64)?)?;
         let error = given.iter().zip(wanted).map(|(g, w)| (g - w).abs()).fold(0.0, f64::max);
-        // An F32 angle of `1000 time` radians is exact to half a unit in its last place, and so is each of its two factors.
+        // An F32 angle of `1000 time` radians is exact to half a unit in its last place, and so is each of its two
+        // factors.
         let allowed = 1e-7 + 1.5 * f64::from(f32::EPSILON) * 1000.0 * time;
         ensure!(error <= allowed, "time {time}: off by {error:.1e}, allowed {allowed:.1e}");
     }

@@ -1,6 +1,7 @@
 //! Weight directories: written, read again, damaged, foreign.
 
 use anyhow::{Context as _, Result, ensure};
+use bigmac_close::{absolute, is_close};
 use bigmac_models::json::{read_object, write_object};
 use bigmac_models::llava::{self, LlavaCheckpoint};
 use bigmac_models::qwen3::{self, Qwen3, Stage};
@@ -70,7 +71,8 @@ fn values_are_rounded_to_the_dtype_that_is_asked_for() -> Result<()> {
         ensure!(b.tensor().dtype() == DType::BF16);
         let back = bigmac_kernels::cast::cast(&ctx, b.tensor(), DType::F32)?;
         for (x, y) in a.tensor().as_slice::<f32>()?.iter().zip(back.as_slice::<f32>()?) {
-            ensure!((x - y).abs() <= x.abs() / 256.0, "{}: {x} became {y}", a.name());
+            let near = is_close(*y, *x, absolute(f64::from(x.abs()) / 256.0));
+            ensure!(near, "{}: {x} became {y}", a.name());
         }
     }
     Ok(())

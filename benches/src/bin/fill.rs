@@ -4,11 +4,11 @@ use std::time::Instant;
 
 use anyhow::{Context as _, Result, ensure};
 use bigmac_runtime::rng::{Philox, Purpose};
-use bigmac_schedule::check::memory::peak_microbatches;
-use bigmac_schedule::check::validate::validate;
-use bigmac_schedule::clock::simulate::simulate;
-use bigmac_schedule::clock::slots::work_bound;
+use bigmac_schedule::memory::peak_microbatches;
 use bigmac_schedule::registry::schedule;
+use bigmac_schedule::simulate;
+use bigmac_schedule::validate;
+use bigmac_schedule::work_bound;
 use bigmac_schedule::{Limits, Options, Table, UniformCosts, Workload, ideal_time, lower_bound};
 use clap::Parser;
 use serde::Serialize;

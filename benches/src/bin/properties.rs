@@ -7,9 +7,8 @@ use std::time::Instant;
 
 use anyhow::{Result, bail};
 use bigmac::cost::quantiles;
-use bigmac_schedule::clock::simulate::simulate;
 use bigmac_schedule::registry::schedule;
-use bigmac_schedule::{Options, UniformCosts, Workload};
+use bigmac_schedule::{Options, UniformCosts, Workload, simulate};
 use bigmac_tests::random_steps::{Evenness, Failure, Found, any, claims, each, even, hold};
 use clap::Parser;
 use serde::Serialize;

@@ -4,13 +4,10 @@ use std::fmt::Debug;
 
 use thiserror::Error;
 
-use crate::check::budget::{Budget, Limits};
-use crate::clock::simulate::{SimulateError, simulate};
-use crate::clock::slots;
+use crate::check::{Budget, Limits};
+use crate::clock::{SimulateError, simulate, total_cost};
 use crate::names::UnknownName;
-use crate::step::costs::WorkloadError;
-use crate::step::table::{Module, ModuleKind, Op, Table};
-use crate::step::workload::Workload;
+use crate::step::{Module, ModuleKind, Op, Table, Workload, WorkloadError};
 
 /// A way to order a whole step: encoder, LLM and generator.
 pub trait Schedule: Sync + Debug {
@@ -20,7 +17,7 @@ pub trait Schedule: Sync + Debug {
     /// What it does, in half a line.
     fn summary(&self) -> &'static str;
 
-    /// Writes the schedule out, without communication; [`lower`](crate::check::lower::lower) adds it.
+    /// Writes the schedule out, without communication; [`lower`](crate::lower) adds it.
     ///
     /// # Errors
     /// Where the workload or an option does not fit the schedule.
@@ -176,11 +173,5 @@ pub fn ideal_over(table: &Table, workload: &Workload, group: Option<usize>) -> R
     let is_llm = |op: &&Op| matches!(op, Op::Compute { module: Module::Llm(_), .. });
     let ranks = table.ranks.iter().map(|ops| ops.iter().filter(is_llm).cloned().collect());
     let simulation = simulate(&Table { ranks: ranks.collect() }, &workload.llm_only())?;
-    Ok(simulation.time() + slots::total_cost(workload, group.unwrap_or(workload.len())))
-}
-
-/// Ends every rank with the optimizer step.
-pub(crate) fn with_step(mut table: Table) -> Table {
-    table.ranks.iter_mut().for_each(|ops| ops.push(Op::Step));
-    table
+    Ok(simulation.time() + total_cost(workload, group.unwrap_or(workload.len())))
 }

@@ -2,34 +2,32 @@
 //! LLM's chunks that any schedule can be built on) and a line in [`SCHEDULES`] (or [`LLM_SCHEDULES`]).
 
 use crate::api::{LlmSchedule, Options, Schedule, ScheduleError};
-use crate::check::budget::Limits;
+use crate::check::Limits;
 use crate::names;
-use crate::orders;
+use crate::orders::{GPipe, Interleaved, OneFOneB, ZbH1, ZbH2};
 use crate::schedules::{
-    bubble_fill, disaggregated, llm_only, monolithic, monolithic_balanced, nested, nested_fill, phased,
-    recompute,
+    BubbleFill, Disaggregated, LlmOnly, Monolithic, MonolithicBalanced, Nested, NestedFill, Phased, Recompute,
 };
 
 /// Every schedule of a whole step.
 pub const SCHEDULES: &[&dyn Schedule] = &[
-    &llm_only::LlmOnly,
-    &monolithic::Monolithic,
-    &monolithic_balanced::MonolithicBalanced,
-    &disaggregated::Disaggregated,
-    &phased::Phased,
-    &recompute::Recompute,
-    &bubble_fill::BubbleFill,
-    &nested::Nested,
-    &nested_fill::NestedFill,
+    &LlmOnly,
+    &Monolithic,
+    &MonolithicBalanced,
+    &Disaggregated,
+    &Phased,
+    &Recompute,
+    &BubbleFill,
+    &Nested,
+    &NestedFill,
 ];
 
 /// Every order of the LLM's chunks.
-pub const LLM_SCHEDULES: &[&dyn LlmSchedule] =
-    &[&orders::OneFOneB, &orders::GPipe, &orders::Interleaved, &orders::ZbH1, &orders::ZbH2];
+pub const LLM_SCHEDULES: &[&dyn LlmSchedule] = &[&OneFOneB, &GPipe, &Interleaved, &ZbH1, &ZbH2];
 
 impl Default for Options {
     fn default() -> Self {
-        Options { llm: &orders::OneFOneB, llm_group: None, group: None, limits: Limits::default() }
+        Options { llm: &OneFOneB, llm_group: None, group: None, limits: Limits::default() }
     }
 }
 

@@ -1,13 +1,13 @@
 //! What a schedule does to a step: built, validated, on the clock.
 
 use anyhow::Context;
-use bigmac_schedule::check::memory::peak_microbatches;
-use bigmac_schedule::check::validate::validate;
-use bigmac_schedule::clock::simulate::{Simulation, simulate};
-use bigmac_schedule::clock::slots::work_bound;
-use bigmac_schedule::files::file::{Form, fits};
+use bigmac_schedule::files::{Form, fits};
+use bigmac_schedule::memory::peak_microbatches;
 use bigmac_schedule::render::{Format, Timeline};
+use bigmac_schedule::validate;
+use bigmac_schedule::work_bound;
 use bigmac_schedule::{ModuleKind, Options, PerModule, Schedule, Table, Workload, ideal_over, ideal_time};
+use bigmac_schedule::{Simulation, simulate};
 use serde_json::{Value, json};
 use std::path::Path;
 

@@ -3,8 +3,8 @@
 use std::path::PathBuf;
 
 use anyhow::bail;
-use bigmac::workloads::{MOST_UNITS, Uneven, read_workload, uneven};
-use bigmac_schedule::check::budget::module_budget;
+use bigmac::workloads::{Uneven, read_workload, uneven};
+use bigmac_schedule::module_budget;
 use bigmac_schedule::registry;
 use bigmac_schedule::{Budget, Limits, LlmSchedule, ModuleKind, Options, PerModule, UniformCosts, Workload};
 use clap::Args;
@@ -115,15 +115,6 @@ impl Shape {
         if items == 0 && self.ranks > 0 {
             bail!(
                 "--items 0 leaves encoder and generator nothing to do: leave Ef, Eb, Gf, Gb out of --cost instead"
-            );
-        }
-        let parts = self.ranks.saturating_mul(self.chunks).saturating_add(items.saturating_mul(2));
-        if parts.saturating_mul(self.microbatches) > MOST_UNITS {
-            bail!(
-                "{} microbatches of {} LLM chunks and {items} items are too many for one table: ask for at most \
-                 {MOST_UNITS} chunks and items in a step",
-                self.microbatches,
-                self.ranks.saturating_mul(self.chunks)
             );
         }
         let workload =

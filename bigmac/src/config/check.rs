@@ -3,7 +3,7 @@
 use super::Config;
 use crate::value::{ValueError, counts, divisor, require};
 use bigmac_runtime::Device;
-use bigmac_schedule::check::budget::module_budgets;
+use bigmac_schedule::module_budgets;
 
 impl Config {
     /// Checks what types alone do not: counts that must be at least one, widths that must agree.

@@ -1,11 +1,14 @@
 //! The configuration of a run: a TOML file over defaults, then `--set` and the command's own flags.
 
 mod check;
+mod difference;
 mod read;
 
+pub use difference::first_difference;
 pub use read::{ConfigError, change, read, write};
 
 use crate::sizes::{Encoder, Llm};
+use bigmac_schedule::PerModule;
 use serde::{Deserialize, Serialize};
 
 /// Everything that defines a run. Every key has a default, so a file holds only what differs.
@@ -86,6 +89,13 @@ pub struct Model {
     pub generator: Generator,
 }
 
+impl Model {
+    /// Which modules keep their weights.
+    pub fn frozen(&self) -> PerModule<bool> {
+        PerModule { encoder: self.encoder.frozen, llm: self.llm.frozen, generator: self.generator.frozen }
+    }
+}
+
 /// A type that is computed with.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -117,6 +127,8 @@ pub struct Generator {
     pub sample_steps: usize,
     /// True: its weights stay.
     pub frozen: bool,
+    /// True: its layers save their inputs alone, and are computed again in the backward.
+    pub recompute: bool,
 }
 
 impl Default for Generator {
@@ -130,6 +142,7 @@ impl Default for Generator {
             rope_axes: [4, 10, 10],
             sample_steps: 20,
             frozen: false,
+            recompute: false,
         }
     }
 }

@@ -64,8 +64,8 @@ pub(super) struct Sample {
 pub(crate) struct Samples(BTreeMap<Key, Vec<Sample>>);
 
 impl Samples {
-    /// Takes in what a rank measured in a step: of each of its ops start and end, and for how long it waited. `gops` is the
-    /// step's workload at one unit of time per billion operations.
+    /// Takes in what a rank measured in a step: of each of its ops start and end, and for how long it waited. `gops` is
+    /// the step's workload at one unit of time per billion operations.
     pub fn take(&mut self, ops: &[Op], spans: &[(f64, f64)], waits: &[f64], gops: &Workload) {
         let is_compute = |op: &&Op| matches!(op, Op::Compute { .. });
         let mut timed = ops.iter().zip(spans.iter().zip(waits));
@@ -124,8 +124,8 @@ fn fit((module, chunk, phase): Key, samples: &[Sample]) -> Option<UnitTimes> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use bigmac_schedule::check::lower::lower;
-    use bigmac_schedule::{Options, UniformCosts, registry};
+    use bigmac_close::{absolute, assert_close};
+    use bigmac_schedule::{Options, UniformCosts, lower, registry};
 
     const KEY: Key = (ModuleKind::Llm, 1, Phase::Backward);
 
@@ -160,7 +160,7 @@ mod tests {
                 samples.0.iter().flat_map(|(key, all)| all.iter().map(|one| whole(key, one))).sum();
             let (first, last) = (places[0], places[places.len() - 1]);
             let wanted = 10.0 * (last - first) as f64 + 8.0 - places.len() as f64;
-            assert!((total - wanted).abs() < 1e-9, "rank {rank}: {total} {wanted}");
+            assert_close(total, wanted, absolute(1e-9));
             assert!(ops.len() > places.len() + 2, "nothing is sent");
             // Two of a microbatch's four items: one op, each item one billion operations of the microbatch's four.
             let encoder = &samples.0[&(ModuleKind::Encoder, 0, Phase::Forward)];
@@ -177,7 +177,8 @@ mod tests {
             (gop, 0.25 + 2.0 * gop + hiccup)
         });
         let fitted = fit(KEY, &samples(points)).unwrap();
-        assert!((fitted.per_gop - 2.0).abs() < 1e-9 && (fitted.fixed - 0.25).abs() < 1e-9, "{fitted:?}");
+        assert_close(fitted.per_gop, 2.0, absolute(1e-9));
+        assert_close(fitted.fixed, 0.25, absolute(1e-9));
         assert_eq!((fitted.key(), fitted.count), (KEY, 30));
     }
 

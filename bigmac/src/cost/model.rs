@@ -1,13 +1,15 @@
 //! The shape of a step as schedules see it: items, and costs from counted floating-point operations.
 //!
-//! Times are these counts at given rates, never what a step has just taken, so that every rank, and a resumed run, computes
-//! the same table from the same step.
+//! Times are these counts at given rates, never what a step has just taken, so that every rank, and a resumed run,
+//! computes the same table from the same step.
 
 use super::rates::Rates;
 use crate::data::{PackedMicrobatch, StepPlan};
 use crate::model::{ModelShape, split_layers};
 use crate::sizes::{Frame, Part};
-use bigmac_schedule::{ChunkCost, ItemCost, Layers, Link, Load, ModuleKind, Workload, WorkloadError};
+use bigmac_schedule::{
+    ChunkCost, ItemCost, Layers, Link, Load, ModuleKind, PerModule, Workload, WorkloadError,
+};
 use std::ops::Range;
 
 /// What costs depend on.
@@ -21,6 +23,24 @@ pub struct CostModel {
 
 /// Billions of operations: numbers of a size that reads well.
 const UNIT: f64 = 1e-9;
+
+/// Billions of operations of a forward.
+#[derive(Clone, Copy)]
+struct Gop {
+    all: f64,
+    /// Of its layers alone, which may be computed again.
+    layers: f64,
+}
+
+impl Gop {
+    fn new(layers: f64, ends: f64) -> Gop {
+        Gop { all: UNIT * (layers + ends), layers: UNIT * layers }
+    }
+
+    fn of(layers: &Part, ends: &Part) -> Gop {
+        Gop::new(layers.forward.flops(), ends.forward.flops())
+    }
+}
 
 /// A product of `[rows, inner]` and `[inner, columns]`.
 fn product(rows: usize, inner: usize, columns: usize) -> f64 {
@@ -37,6 +57,12 @@ impl CostModel {
         Frame { sequence: 0, hidden_width: self.shape.width(), value_bytes: self.shape.dtype.size() }
     }
 
+    /// Forward of one encoder item, projector included.
+    fn encoder_item(&self) -> Gop {
+        let (e, frame) = (&self.shape.encoder, self.frame());
+        Gop::of(&e.layer(frame.value_bytes).times(e.layers), &e.ends(frame))
+    }
+
     /// Forward of one LLM layer.
     fn llm_layer(&self, load: &PackedMicrobatch) -> f64 {
         let pairs = load.bounds.windows(2).map(|w| ((w[1] - w[0]) as f64).powi(2) / 2.0).sum();
@@ -50,7 +76,7 @@ impl CostModel {
     }
 
     /// Forward of one generator item, a square of `size` pixels from `text` tokens.
-    fn generator_item(&self, size: usize, text: usize) -> f64 {
+    fn generator_item(&self, size: usize, text: usize) -> Gop {
         let g = &self.shape.generator;
         let (width, patches) = (g.inner_dim(), (size / self.shape.codec.patch.max(1)).pow(2));
         let tokens = patches + text;
@@ -58,7 +84,7 @@ impl CostModel {
             + 2.0 * product(tokens, tokens, width)
             + 2.0 * product(1, width, 6 * width);
         let ends = 2.0 * product(patches, g.in_channels, width) + product(text, self.shape.width(), width);
-        UNIT * (g.num_layers as f64 * block + ends)
+        Gop::new(g.num_layers as f64 * block, ends)
     }
 
     /// The workload of a step on `ranks` ranks with `chunks` LLM chunks each. Sizes are not in it: see
@@ -78,18 +104,20 @@ impl CostModel {
     fn loads(&self, plan: &StepPlan, chunks: usize) -> Vec<Load> {
         // Fails for no chunks at all, and there is at least one.
         let layers = split_layers(self.shape.layers(ModuleKind::Llm), chunks).unwrap_or_default();
-        let image = self.item(ModuleKind::Encoder, gop(&self.shape.encoder.item(self.frame())));
+        let image = self.item(ModuleKind::Encoder, self.encoder_item());
         let drawing = |size, text| self.item(ModuleKind::Generator, self.generator_item(size, text));
         let loads = plan.microbatches.iter().map(|load| {
             let layer = self.llm_layer(load);
             let chunk = |(c, range): (usize, &Range<usize>)| {
                 let head = if c + 1 == chunks { self.head(load) } else { 0.0 };
-                let gop = layer * range.len() as f64 + head;
+                let layers = layer * range.len() as f64;
+                let gop = layers + head;
                 let rates = self.rates.of(ModuleKind::Llm, c);
+                let (again, at_once) = self.again(ModuleKind::Llm, layers);
                 ChunkCost {
                     forward: rates.forward.time(gop),
-                    backward_input: rates.backward_input.time(gop),
-                    backward_weight: rates.backward_weight.time(gop),
+                    backward_input: rates.backward_input.time(gop) + again + at_once,
+                    backward_weight: rates.backward_weight.time(gop) - at_once,
                 }
             };
             Load {
@@ -102,20 +130,96 @@ impl CostModel {
     }
 
     /// Gradients of inputs, and those of weights, each take as many operations as the forward.
-    fn item(&self, kind: ModuleKind, gop: f64) -> ItemCost {
+    fn item(&self, kind: ModuleKind, gop: Gop) -> ItemCost {
         let rates = self.rates.of(kind, 0);
-        let weight = if self.shape.frozen[kind] { 0.0 } else { rates.backward_weight.time(gop) };
-        ItemCost { forward: rates.forward.time(gop), backward: rates.backward_input.time(gop) + weight }
+        let weight = if self.shape.frozen[kind] { 0.0 } else { rates.backward_weight.time(gop.all) };
+        let (again, _) = self.again(kind, gop.layers);
+        let backward = rates.backward_input.time(gop.all) + again + weight;
+        ItemCost { forward: rates.forward.time(gop.all), backward }
+    }
+
+    /// What layers that are computed again take of the time of input gradients: their forward, and their weight
+    /// gradients, which are not put off. Rates that were measured have both in them.
+    fn again(&self, kind: ModuleKind, layers: f64) -> (f64, f64) {
+        if !(self.shape.recompute[kind] && self.rates.are_counts()) {
+            return (0.0, 0.0);
+        }
+        (layers, if self.shape.frozen[kind] { 0.0 } else { layers })
     }
 
     fn layers(&self, plan: &StepPlan) -> Layers {
         let sum = |of: &dyn Fn(&PackedMicrobatch) -> f64| plan.microbatches.iter().map(of).sum::<f64>();
         let (head, layer) = (sum(&|load| self.head(load)), sum(&|load| self.llm_layer(load)));
         Layers {
-            encoder: self.shape.layers(ModuleKind::Encoder),
-            llm: self.shape.layers(ModuleKind::Llm),
-            generator: self.shape.layers(ModuleKind::Generator),
+            count: PerModule::from_fn(|kind| self.shape.layers(kind)),
             head: if layer > 0.0 { head / layer } else { 0.0 },
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Model;
+    use crate::cost::{Rate, UnitRates};
+    use crate::data::{DrawItem, ImageItem, PictureRef, Tile, Tokenizer};
+    use bigmac_close::{assert_close, relative};
+    use bigmac_schedule::{Chunk, Module, Phase, Unit};
+    use std::path::Path;
+
+    /// A microbatch of a text, an image and a drawing.
+    fn plan() -> StepPlan {
+        let picture = PictureRef::new(Path::new("a.png"));
+        let image =
+            ImageItem { picture: picture.clone(), tile: Tile::Whole, size: 32, rows: 0..16, sample: 0 };
+        let draw = DrawItem { picture, size: 32, cond_rows: 16..24, sample: 0 };
+        let load = PackedMicrobatch {
+            tokens: vec![0; 40],
+            targets: vec![1; 40],
+            bounds: vec![0, 40],
+            images: vec![image],
+            draws: vec![draw],
+            ..PackedMicrobatch::default()
+        };
+        StepPlan { microbatches: vec![load], ..StepPlan::default() }
+    }
+
+    fn workload(model: &Model, rates: Rates) -> Workload {
+        let shape = ModelShape::new(model, &Tokenizer::bytes()).unwrap();
+        CostModel { shape, rates }.workload(&plan(), 2, 1).unwrap()
+    }
+
+    #[test]
+    fn a_backward_that_computes_layers_again_takes_a_forward_more() {
+        let plain = workload(&Model::default(), Rates::default());
+        let mut model = Model::default();
+        (model.encoder.recompute, model.llm.recompute, model.generator.recompute) = (true, true, true);
+        let again = workload(&model, Rates::default());
+        let cost = |workload: &Workload, unit: Unit, phase| workload.unit_cost(unit, phase);
+        for unit in plain.units() {
+            let (forward, backward) =
+                (cost(&plain, unit, Phase::Forward), cost(&plain, unit, Phase::Backward));
+            assert_eq!(cost(&again, unit, Phase::Forward), forward, "{unit:?}");
+            let more = cost(&again, unit, Phase::Backward) - backward;
+            // Embeddings, projections and the loss are not computed again.
+            assert!(more > 0.5 * forward && more <= forward * (1.0 + 1e-12), "{unit:?}: {more} of {forward}");
+            let parts = cost(&again, unit, Phase::BackwardInput) + cost(&again, unit, Phase::BackwardWeight);
+            assert_close(parts, backward + more, relative(1e-12));
+        }
+        // Weight gradients of layers are not put off.
+        let first = plain.units().find(|unit| unit.module == Module::Llm(Chunk(0)));
+        assert_eq!(cost(&again, first.unwrap(), Phase::BackwardWeight), 0.0);
+    }
+
+    #[test]
+    fn measured_backwards_have_it_in_them() {
+        let measured = || {
+            let rate = Rate { fixed: 1.0, per_gop: 2.0 };
+            let rates = UnitRates { forward: rate, backward_input: rate, backward_weight: rate };
+            Rates { units: ModuleKind::ALL.map(|kind| ((kind, 0), rates)).into(), ..Rates::default() }
+        };
+        let mut model = Model::default();
+        model.llm.recompute = true;
+        assert_eq!(workload(&model, measured()), workload(&Model::default(), measured()));
     }
 }

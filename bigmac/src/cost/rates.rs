@@ -37,15 +37,8 @@ pub struct UnitRates {
     pub backward_weight: Rate,
 }
 
-impl UnitRates {
-    /// From a backward that was measured as a whole: half of what is fixed goes to either part.
-    pub fn whole(forward: Rate, backward: Rate) -> Self {
-        let half = Rate { fixed: backward.fixed / 2.0, ..backward };
-        UnitRates { forward, backward_input: half, backward_weight: half }
-    }
-}
-
-/// Rates of all modules, and of what crosses ranks. By default costs are billions of operations, and values cross at once.
+/// Rates of all modules, and of what crosses ranks. By default costs are billions of operations, and values cross at
+/// once.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Rates {
     /// By module and number of the chunk; a chunk without its own has those of the module's chunk before it.
@@ -57,6 +50,11 @@ pub struct Rates {
 }
 
 impl Rates {
+    /// True where nothing was measured: work takes as long as its operations are many.
+    pub fn are_counts(&self) -> bool {
+        self.units.is_empty()
+    }
+
     /// Those of a chunk.
     pub fn of(&self, kind: ModuleKind, chunk: usize) -> UnitRates {
         let nearest = self.units.range((kind, 0)..=(kind, chunk)).next_back();

@@ -12,15 +12,14 @@ use crate::config::Pipeline;
 use crate::cost::CostModel;
 use crate::data::shapes::{Detector, Reading, Scene};
 use crate::data::{Dataset, PictureRef, pack};
-use crate::execute::{Program, StepTask, run};
+use crate::execute::{LossSums, Program, StepTask, run};
 use crate::model::{ModelShape, RankModules};
 use crate::train::{Session, TrainError};
 use bigmac_comm::LocalCommunicator;
 use bigmac_models::mmdit::flow::SampleKey;
-use bigmac_runtime::{Context, Error};
+use bigmac_runtime::{Context, Error, Threads};
 use bigmac_schedule::PerModule;
 use serde::Serialize;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 /// Key of the noise of evaluations: no step of training has it.
@@ -106,81 +105,48 @@ pub fn evaluate(
             .collect()
     };
     let (read, drawn) = (of_kind(false), of_kind(true));
-    let mut evaluation = Evaluation::default();
     let both: Vec<usize> = read.iter().chain(&drawn).copied().collect();
-    if !both.is_empty() {
-        let (token_loss, drawing_loss) = losses(session, modules, dataset, &both)?;
-        evaluation.summary = Summary {
-            samples: both.len(),
-            loss: token_loss + drawing_loss,
-            token_loss,
-            drawing_loss,
-            ..Summary::default()
-        };
-    }
+    let LossSums { token, drawing } = losses(session, modules, dataset, &both)?;
     let (modules, shape) = (&*modules, &session.shape);
     // Shares of 32 fill a batch of prompts; a drawing is long enough to be shared alone.
     let shares: Vec<&[usize]> = read.chunks(32).collect();
     let captions =
         share(session, &shares, threads, |ctx, share| captions(ctx, modules, shape, dataset, share))?;
-    evaluation.captions = captions.into_iter().flatten().collect();
+    let captions: Vec<Caption> = captions.into_iter().flatten().collect();
     let detector = Detector::new(shape.draw_size);
-    evaluation.drawings = share(session, &drawn, threads, |ctx, &sample| {
-        drawing(ctx, modules, session, dataset, sample, &detector)
+    let drawings = share(session, &drawn, threads, |ctx, &sample| {
+        drawn_by(ctx, modules, session, dataset, sample, &detector)
     })?;
-    let summary = &mut evaluation.summary;
-    summary.caption_exact = fraction(evaluation.captions.iter().map(|c| c.given == c.wanted));
-    let verdicts = || evaluation.drawings.iter().filter_map(|d| d.verdict);
-    summary.drawn_exact = fraction(verdicts().map(|v| v.exact));
-    summary.drawn_colors = fraction(verdicts().map(|v| v.colors));
-    Ok(evaluation)
+    let verdicts = || drawings.iter().filter_map(|d| d.verdict);
+    let summary = Summary {
+        samples: both.len(),
+        loss: token + drawing,
+        token_loss: token,
+        drawing_loss: drawing,
+        caption_exact: fraction(captions.iter().map(|c| c.given == c.wanted)),
+        drawn_exact: fraction(verdicts().map(|v| v.exact)),
+        drawn_colors: fraction(verdicts().map(|v| v.colors)),
+    };
+    Ok(Evaluation { summary, captions, drawings })
 }
 
 fn fraction(flags: impl Iterator<Item = bool>) -> Option<f64> {
-    let (mut all, mut right) = (0usize, 0usize);
-    for flag in flags {
-        all += 1;
-        right += usize::from(flag);
-    }
-    (all > 0).then(|| right as f64 / all as f64)
+    let flags: Vec<bool> = flags.collect();
+    let right = flags.iter().filter(|flag| **flag).count();
+    (!flags.is_empty()).then(|| right as f64 / flags.len() as f64)
 }
 
-/// Runs `f` on every item, on several threads that each have a context of their own, and returns the results in order.
+/// Runs `f` on every item in a context of its own, on several threads, and returns the results in order.
 fn share<T: Sync, R: Send>(
     session: &Session,
     items: &[T],
     threads: usize,
     f: impl Fn(&Context, &T) -> Result<R, TrainError> + Sync,
 ) -> Result<Vec<R>, TrainError> {
-    let next = AtomicUsize::new(0);
-    let work = || -> Result<Vec<(usize, R)>, TrainError> {
-        let ctx = session.context(0, 1)?;
-        let mut done = Vec::new();
-        loop {
-            let i = next.fetch_add(1, Ordering::Relaxed);
-            let Some(item) = items.get(i) else { return Ok(done) };
-            done.push((i, f(&ctx, item)?));
-        }
-    };
     // More threads than items would have nothing to do.
-    let threads = threads.clamp(1, items.len().max(1));
-    let parts: Vec<Result<_, TrainError>> = std::thread::scope(|scope| {
-        let start = |_| std::thread::Builder::new().spawn_scoped(scope, work);
-        let started: Vec<_> = (0..threads).map(start).collect();
-        let failed = |message: String| TrainError::from(Error::argument("evaluate", message));
-        let join = |thread: std::io::Result<std::thread::ScopedJoinHandle<'_, _>>| {
-            let thread =
-                thread.map_err(|e| failed(format!("a thread could not be started: {e}; use fewer")))?;
-            thread.join().map_err(|_| failed("a thread panicked".into()))?
-        };
-        started.into_iter().map(join).collect()
-    });
-    let mut all = Vec::with_capacity(items.len());
-    for part in parts {
-        all.extend(part?);
-    }
-    all.sort_by_key(|(i, _)| *i);
-    Ok(all.into_iter().map(|(_, r)| r).collect())
+    let threads = Threads::new(threads.clamp(1, items.len().max(1)))?;
+    let one = |i: usize, _| f(&session.context(0, 1)?, &items[i]);
+    threads.map_blocks(items.len(), 1, one).into_iter().collect()
 }
 
 /// Token and drawing loss on the samples, through the executor on one rank with everything frozen.
@@ -189,7 +155,10 @@ fn losses(
     modules: &mut RankModules,
     dataset: &Dataset,
     samples: &[usize],
-) -> Result<(f64, f64), TrainError> {
+) -> Result<LossSums, TrainError> {
+    if samples.is_empty() {
+        return Ok(LossSums::default());
+    }
     let mut costs: CostModel = session.costs.clone();
     costs.shape.frozen = PerModule::all(true);
     let plan = pack(dataset, samples, samples.len().div_ceil(32))?;
@@ -200,8 +169,7 @@ fn losses(
     let timeout = Duration::from_secs_f64(session.config.pipeline.timeout);
     let mut world = LocalCommunicator::world(1, timeout);
     let comm = world.pop().ok_or_else(|| Error::argument("evaluate", "a world of one rank has no rank"))?;
-    let losses = run(&ctx, &comm, &program, &task, modules)?.losses.read(&ctx)?;
-    Ok((losses.token, losses.drawing))
+    Ok(run(&ctx, &comm, &program, &task, modules)?.losses.read(&ctx)?)
 }
 
 fn captions(
@@ -232,7 +200,7 @@ fn captions(
         .collect())
 }
 
-fn drawing(
+fn drawn_by(
     ctx: &Context,
     modules: &RankModules,
     session: &Session,

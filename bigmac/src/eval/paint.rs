@@ -31,7 +31,7 @@ pub fn read(
     shape: &ModelShape,
     tokens: &[u32],
 ) -> Result<Tensor, TrainError> {
-    let llm = modules.whole_llm()?;
+    let llm = modules.llm.whole()?;
     let mut graph = Graph::inference(ctx, &llm.params);
     let bounds: Arc<[usize]> = [0, tokens.len()].into();
     let ids: Vec<i32> = tokens.iter().map(|&t| t as i32).collect();
@@ -57,7 +57,7 @@ pub fn paint(
 ) -> Result<Vec<f32>, TrainError> {
     let cond = read(ctx, modules, shape, tokens)?;
     let sampler = EulerSampler { steps, ..EulerSampler::default() };
-    let generator = modules.whole_generator()?;
+    let generator = modules.generator.whole()?;
     let grid = shape.draw_grid()?;
     let latents = sampler.draw(ctx, &generator.net, &generator.params, &cond, grid, key)?;
     let picture = shape.codec.decode(ctx, &latents, grid)?;

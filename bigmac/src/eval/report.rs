@@ -7,13 +7,13 @@ use bigmac_runtime::fs::write_atomically;
 use std::path::Path;
 
 const COLUMNS: usize = 4;
-/// Cells of a grid: more can't be taken in at a glance.
+/// Cells of a grid: more cannot be taken in at a glance.
 const SHOWN: usize = 24;
 
 /// Writes `NAME.txt` with every caption and `NAME.png` with the first pictures and what the model says of them.
 ///
 /// # Errors
-/// [`TrainError::Data`] or [`TrainError::Runtime`] when a file can't be read or written.
+/// [`TrainError::Data`] or [`TrainError::Runtime`] when a file cannot be read or written.
 pub fn write_captions(folder: &Path, name: &str, captions: &[Caption]) -> Result<(), TrainError> {
     let mut text = String::new();
     let mut cells = Vec::new();
@@ -33,7 +33,7 @@ pub fn write_captions(folder: &Path, name: &str, captions: &[Caption]) -> Result
 /// Writes `NAME.png` with the first drawings and their descriptions.
 ///
 /// # Errors
-/// [`TrainError::Data`] or [`TrainError::Runtime`] when the file can't be written.
+/// [`TrainError::Data`] or [`TrainError::Runtime`] when the file cannot be written.
 pub fn write_drawings(
     folder: &Path,
     name: &str,

@@ -14,7 +14,7 @@ const BATCH: usize = 32;
 /// The embeddings of one picture or tile, [tokens, width].
 ///
 /// # Errors
-/// [`TrainError::Data`] when the picture can't be read.
+/// [`TrainError::Data`] when the picture cannot be read.
 pub fn encode(
     ctx: &Context,
     modules: &RankModules,
@@ -22,7 +22,7 @@ pub fn encode(
     item: &ImageItem,
 ) -> Result<Tensor, TrainError> {
     let pixels = Tensor::from_slice(ctx, &load_image_item(item)?, &[3, item.size, item.size])?;
-    let encoder = modules.whole_encoder()?;
+    let encoder = modules.encoder.whole()?;
     let mut graph = Graph::inference(ctx, &encoder.params);
     let pixels = graph.constant(cast(ctx, &pixels, shape.dtype)?);
     Ok(encoder.net.forward(&mut graph, &pixels)?.into_tensor())
@@ -66,7 +66,7 @@ pub fn answer(
     stop: u32,
 ) -> Result<Vec<Vec<i32>>, TrainError> {
     let options = Options { max_tokens, stop: vec![stop as i32], sampling: Sampling::Greedy };
-    let llm = modules.whole_llm()?;
+    let llm = modules.llm.whole()?;
     let mut answers = Vec::with_capacity(prompts.len());
     for batch in prompts.chunks(BATCH) {
         answers.extend(generate(ctx, &llm.net, &llm.params, batch, &options)?);

@@ -1,10 +1,10 @@
 //! Explicit activation buffers: numbered slots, as many per module as the schedule's memory analysis planned.
 
 use super::error::ExecuteError;
+use super::program::Program;
 use super::unit::Recorded;
 use bigmac_autograd::Deferred;
-use bigmac_schedule::check::memory::BufferPlan;
-use bigmac_schedule::{ModuleKind, PerModule, Rank, Unit, Workload};
+use bigmac_schedule::{PerModule, Rank, Unit};
 
 /// What a unit holds between its ops.
 #[derive(Debug)]
@@ -15,35 +15,28 @@ pub(super) enum Activations {
     Deferred(Deferred),
 }
 
-/// The activation buffers of one rank. There are as many as were planned; asking for another is an error, not an allocation.
-#[derive(Debug)]
-pub struct ActivationBuffers {
+/// The activation buffers of one rank. There are as many as were planned; asking for another is an error, not an
+/// allocation.
+pub(super) struct ActivationBuffers<'a> {
     rank: Rank,
+    program: &'a Program,
     slots: PerModule<Vec<Option<(Unit, Activations)>>>,
 }
 
-impl ActivationBuffers {
-    /// Empty buffers for `rank`, as many as `plan` says.
-    pub fn new(rank: Rank, plan: &BufferPlan) -> Self {
-        let mut slots = PerModule::<Vec<_>>::default();
-        for kind in ModuleKind::ALL {
-            let count = plan.slots.get(rank.0).map_or(0, |planned| planned[kind]);
-            slots[kind].resize_with(count, || None);
-        }
-        ActivationBuffers { rank, slots }
+impl<'a> ActivationBuffers<'a> {
+    /// Empty buffers for `rank`.
+    pub fn new(rank: Rank, program: &'a Program) -> Self {
+        let planned = program.buffers.slots.get(rank.0).copied().unwrap_or_default();
+        let slots = planned.map(|count| std::iter::repeat_with(|| None).take(count).collect());
+        ActivationBuffers { rank, program, slots }
     }
 
     /// Puts what `unit` saved into the buffer that the plan gives it.
-    pub(super) fn put(
-        &mut self,
-        unit: Unit,
-        activations: Activations,
-        plan: &BufferPlan,
-        workload: &Workload,
-    ) -> Result<(), ExecuteError> {
+    pub fn put(&mut self, unit: Unit, activations: Activations) -> Result<(), ExecuteError> {
         let kind = unit.module.kind();
         let planned = self.slots[kind].len();
-        let number = workload.unit_index(unit).and_then(|i| plan.slot_of.get(i).copied().flatten());
+        let Program { workload, buffers, .. } = self.program;
+        let number = workload.unit_index(unit).and_then(|i| buffers.slot_of.get(i).copied().flatten());
         match number.and_then(|n| self.slots[kind].get_mut(n)) {
             Some(slot @ None) => {
                 *slot = Some((unit, activations));
@@ -54,7 +47,7 @@ impl ActivationBuffers {
     }
 
     /// Takes what `unit` saved out of its buffer.
-    pub(super) fn take(&mut self, unit: Unit) -> Result<Activations, ExecuteError> {
+    pub fn take(&mut self, unit: Unit) -> Result<Activations, ExecuteError> {
         let slot =
             self.slots[unit.module.kind()].iter_mut().find(|s| s.as_ref().is_some_and(|(u, _)| *u == unit));
         match slot.and_then(Option::take) {

@@ -3,10 +3,9 @@
 use crate::data::DataError;
 use bigmac_comm::CommError;
 use bigmac_runtime::Context;
-use bigmac_schedule::check::budget::BudgetError;
-use bigmac_schedule::check::validate::ValidateError;
-use bigmac_schedule::clock::simulate::SimulateError;
-use bigmac_schedule::{ModuleKind, Rank, ScheduleError, Unit, WorkloadError};
+use bigmac_schedule::{
+    BudgetError, ModuleKind, Rank, ScheduleError, SimulateError, Unit, ValidateError, WorkloadError,
+};
 
 /// Why a step ended early, or cannot run at all.
 #[derive(Debug, thiserror::Error)]
@@ -47,7 +46,7 @@ pub enum ExecuteError {
     #[allow(missing_docs)]
     NoBuffer { rank: Rank, unit: Unit, kind: ModuleKind, planned: usize },
     /// A table whose op needs something that is not there.
-    #[error("rank {}: {what} is needed and not there; validate the table before it is run", rank.0)]
+    #[error("rank {}: {what} not found; validate the table before it runs", rank.0)]
     #[allow(missing_docs)]
     Missing { rank: Rank, what: String },
 }

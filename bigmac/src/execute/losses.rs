@@ -1,4 +1,4 @@
-//! Losses of a step: known as soon as they are computed on the CPU, left on a GPU until somebody reads them.
+//! Losses of a step: known as soon as they are computed on the CPU, left on a GPU until they are read.
 
 use super::error::ExecuteError;
 use bigmac_kernels::cast::cast;
@@ -69,7 +69,7 @@ impl Losses {
     /// Sums of the losses; waits for the device.
     ///
     /// # Errors
-    /// [`ExecuteError::NotFinite`] for the first that isn't; those of the device.
+    /// [`ExecuteError::NotFinite`] for the first that is not; those of the device.
     pub fn read(&self, ctx: &Context) -> Result<LossSums, ExecuteError> {
         match self {
             Losses::Known(sums) => Ok(*sums),
@@ -79,7 +79,8 @@ impl Losses {
 }
 
 impl QueuedLosses {
-    /// Writes the sums of token losses and of losses of drawings to the first two elements of `to` (F32), without waiting for the device.
+    /// Writes the sums of token losses and of losses of drawings to the first two elements of `to` (F32), without
+    /// waiting for the device.
     ///
     /// # Errors
     /// Those of the operators.
@@ -134,7 +135,7 @@ impl LossCounter {
     ) -> Result<(), ExecuteError> {
         let microbatch = unit.microbatch().0;
         if ctx.is_gpu() {
-            // The host doesn't wait for it. Until it is read it doesn't count as an activation.
+            // The host does not wait for it. Until it is read it does not count as an activation.
             loss.move_to_scope(&ctx.memory().scope(scopes::WORKSPACE))?;
             self.queued.push((part, microbatch, loss));
             return Ok(());

@@ -11,11 +11,10 @@ mod sizes;
 mod task;
 mod unit;
 
-pub use buffers::ActivationBuffers;
 pub use error::ExecuteError;
 pub use losses::{LossPart, LossSums, Losses, QueuedLosses};
 pub(crate) use mark::DeviceMark;
 pub use program::{Program, options};
 pub use run::{Measured, Ran, Record, activation_scope, run};
-pub use sizes::{predict_saved, with_sizes};
+pub use sizes::with_sizes;
 pub use task::StepTask;

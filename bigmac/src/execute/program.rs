@@ -2,18 +2,18 @@
 
 use super::error::ExecuteError;
 use super::sizes::with_sizes;
+use super::task::StepTask;
 use crate::config::Pipeline;
 use crate::cost::CostModel;
 use crate::data::StepPlan;
-use bigmac_schedule::check::budget::module_budgets;
-use bigmac_schedule::check::lower::lower;
-use bigmac_schedule::check::memory::{BufferPlan, plan_buffers};
-use bigmac_schedule::check::validate::validate;
+use crate::model::RankModules;
+use bigmac_runtime::Context;
+use bigmac_schedule::memory::{BufferPlan, Change, plan_buffers, walk};
 use bigmac_schedule::{
-    Budget, Chain, Limits, Microbatch, Module, ModuleKind, Op, Options, PerModule, Phase, Rank, Table,
-    Workload, registry,
+    Budget, Chain, Limits, Microbatch, Module, ModuleKind, Op, Options, PerModule, Phase, Rank, Table, Unit,
+    Workload, lower, module_budgets, registry, validate,
 };
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 /// A step's table, ready to be run: lowered, with its workload and its buffer plan.
 #[derive(Clone, Debug)]
@@ -33,10 +33,11 @@ impl Program {
         Program { table, workload, buffers }
     }
 
-    /// The program of a step under the configured schedule: built, lowered, validated. Every rank computes the same one.
+    /// The program of a step under the configured schedule: built, lowered, validated. Every rank computes the same
+    /// one.
     ///
-    /// A schedule that cuts all modules into a chain cuts it for this step, or as `chain` says: in a run, weights have to
-    /// stay where they are.
+    /// A schedule that cuts all modules into a chain cuts it for this step, or as `chain` says: in a run, weights have
+    /// to stay where they are.
     ///
     /// # Errors
     /// For an unknown schedule, one that does not fit, or a table that would not run or keep to its budget.
@@ -61,6 +62,25 @@ impl Program {
         let table = lower(&table, &workload)?;
         validate(&table, &workload, &options.limits)?;
         Ok(Program::new(table, workload))
+    }
+
+    /// What units of a rank's ops will save for their backwards, where they are held between ops.
+    ///
+    /// # Errors
+    /// Those of the operators' shape checks.
+    pub fn predict_saved(
+        &self,
+        ctx: &Context,
+        task: &StepTask<'_>,
+        modules: &RankModules,
+        rank: usize,
+    ) -> Result<HashMap<Unit, u64>, ExecuteError> {
+        let mut units = Vec::new();
+        walk(&self.table.ranks[rank], &self.workload, |_, unit, change| {
+            units.extend((change == Change::Acquire).then_some(unit));
+        });
+        let bytes = |unit| Ok((unit, task.saved_bytes(ctx, modules, &self.workload, unit)? as u64));
+        units.into_iter().map(bytes).collect()
     }
 
     /// Whether LLM backwards are split into input and weight gradients.

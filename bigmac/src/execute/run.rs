@@ -12,7 +12,7 @@ use bigmac_autograd::{Graph, Mode};
 use bigmac_comm::{Communicator, Tag};
 use bigmac_runtime::memory::scopes;
 use bigmac_runtime::{Context, Tensor};
-use bigmac_schedule::check::memory::recomputed;
+use bigmac_schedule::memory::recomputed;
 use bigmac_schedule::render::Trace;
 use bigmac_schedule::{ModuleKind, Op, PerModule, Phase, Rank, Unit, Value};
 use std::collections::HashMap;
@@ -90,7 +90,7 @@ struct Executor<'a> {
     values: Inputs,
     /// Values whose receive was posted: waited for by the op that reads them.
     posted: HashMap<Value, Rank>,
-    buffers: ActivationBuffers,
+    buffers: ActivationBuffers<'a>,
     /// Units whose forward saves nothing, sorted.
     recomputed: Vec<Unit>,
     /// What their forwards read, for their recomputation; counted as messages until then.
@@ -99,8 +99,8 @@ struct Executor<'a> {
     measured: Measured,
 }
 
-/// Runs this rank's ops of `program` up to its [`Op::Step`]: gradients are left in `modules`, not yet reduced. On a GPU they
-/// are queued, and nothing waits for them.
+/// Runs this rank's ops of `program` up to its [`Op::Step`]: gradients are left in `modules`, not yet reduced. On a GPU
+/// they are queued, and nothing waits for them.
 ///
 /// # Errors
 /// [`ExecuteError`]; the caller aborts the communicator, so that no peer waits.
@@ -122,7 +122,7 @@ pub fn run(
         modules,
         values: HashMap::new(),
         posted: HashMap::new(),
-        buffers: ActivationBuffers::new(rank, &program.buffers),
+        buffers: ActivationBuffers::new(rank, program),
         recomputed: recomputed(ops),
         inputs: HashMap::new(),
         losses: LossCounter::new(task.step, rank),
@@ -251,9 +251,7 @@ impl Executor<'_> {
     }
 
     fn save(&mut self, unit: Unit, recorded: Option<Recorded>) -> Result<(), ExecuteError> {
-        let Some(recorded) = recorded else { return Ok(()) };
-        let (plan, workload) = (&self.program.buffers, &self.program.workload);
-        self.buffers.put(unit, Activations::Recorded(recorded), plan, workload)
+        recorded.map_or(Ok(()), |recorded| self.buffers.put(unit, Activations::Recorded(recorded)))
     }
 
     fn backward(&mut self, unit: Unit, mode: Mode) -> Result<(), ExecuteError> {
@@ -269,11 +267,10 @@ impl Executor<'_> {
             self.keep(value, tensor)?;
         }
         if mode == Mode::Split && self.program.workload.has_weight_gradient(unit.module.kind()) {
-            let (plan, workload) = (&self.program.buffers, &self.program.workload);
             // Gradients of outputs were the backward's own work; from now on they wait with the inputs.
             let scope = self.ctx.memory().scope(activation_scope(unit.module.kind()));
             computed.deferred.move_to_scope(&scope)?;
-            self.buffers.put(unit, Activations::Deferred(computed.deferred), plan, workload)?;
+            self.buffers.put(unit, Activations::Deferred(computed.deferred))?;
         }
         Ok(())
     }

@@ -1,13 +1,11 @@
 //! Bytes of a step: what units will save, and how big the values are that cross ranks.
 
 use super::error::ExecuteError;
-use super::program::Program;
 use super::task::StepTask;
 use crate::data::StepPlan;
 use crate::model::{ModelShape, Placement, RankModules};
 use bigmac_models::mmdit::flow::FlowMatching;
 use bigmac_runtime::Context;
-use bigmac_schedule::check::memory::{Change, walk};
 use bigmac_schedule::{
     Chunk, Item, ItemSize, Microbatch, MicrobatchSizes, Module, ModuleKind, Piece, Unit, Value, Workload,
 };
@@ -19,12 +17,12 @@ struct Sizer<'a> {
     task: StepTask<'a>,
     modules: RankModules,
     workload: &'a Workload,
-    /// Items that look alike save alike: by kind, side, rows, and whether anything below has a backward.
-    seen: HashMap<(ModuleKind, usize, usize, bool), u64>,
+    /// Items that look the same save the same: by kind, side, rows, and whether anything below has a backward.
+    seen: HashMap<(ModuleKind, (usize, usize), bool), u64>,
 }
 
-/// A workload of `plan` with its sizes. They are exact, except that a chunk of an encoder or a generator that is cut counts
-/// for its share of what the whole module saves.
+/// A workload of `plan` with its sizes. They are exact, except that a chunk of an encoder or a generator that is cut
+/// counts for its share of what the whole module saves.
 ///
 /// # Errors
 /// Those of the operators' shape checks.
@@ -39,75 +37,39 @@ pub fn with_sizes(shape: &ModelShape, plan: &StepPlan, workload: Workload) -> Re
     Ok(workload.with_sizes(sizes)?)
 }
 
-/// What units of a rank's ops save for their backwards, where they are held between ops.
-///
-/// # Errors
-/// Those of the operators' shape checks.
-pub fn predict_saved(
-    ctx: &Context,
-    task: &StepTask<'_>,
-    modules: &RankModules,
-    program: &Program,
-    rank: usize,
-) -> Result<HashMap<Unit, u64>, ExecuteError> {
-    let mut units = Vec::new();
-    walk(&program.table.ranks[rank], &program.workload, |_, unit, change| {
-        units.extend((change == Change::Acquire).then_some(unit));
-    });
-    let bytes = |unit| Ok((unit, task.saved_bytes(ctx, modules, &program.workload, unit)? as u64));
-    units.into_iter().map(bytes).collect()
-}
-
 impl Sizer<'_> {
     fn microbatch(&mut self, microbatch: Microbatch) -> Result<MicrobatchSizes, ExecuteError> {
-        let items = |kind| self.workload.items(kind, microbatch).collect::<Vec<Item>>();
-        let (images, drawings) = (items(ModuleKind::Encoder), items(ModuleKind::Generator));
-        let llm = (0..self.workload.chunks())
-            .map(|chunk| self.saved(Module::Llm(Chunk(chunk)), Piece::Microbatch(microbatch)))
-            .collect::<Result<_, _>>()?;
-        Ok(MicrobatchSizes {
-            encoder: images.into_iter().map(|item| self.image(item)).collect::<Result<_, _>>()?,
-            generator: drawings.into_iter().map(|item| self.drawing(item)).collect::<Result<_, _>>()?,
-            llm,
-            hidden: self.bytes(Value::Hidden { microbatch, chunk: Chunk(1) })?,
-        })
+        let chunks = (0..self.workload.chunks()).map(Chunk);
+        let llm = chunks.map(|chunk| self.saved(Module::Llm(chunk), Piece::Microbatch(microbatch)));
+        let llm = llm.collect::<Result<_, _>>()?;
+        let mut items = |kind| {
+            let items = self.workload.items(kind, microbatch);
+            items.map(|item| self.item(kind, item)).collect::<Result<_, _>>()
+        };
+        let (encoder, generator) = (items(ModuleKind::Encoder)?, items(ModuleKind::Generator)?);
+        let hidden = self.bytes(Value::Hidden { microbatch, chunk: Chunk(1) })?;
+        Ok(MicrobatchSizes { encoder, generator, llm, hidden })
     }
 
-    fn image(&mut self, item: Item) -> Result<ItemSize, ExecuteError> {
-        let image = self.task.image(item)?;
-        let key = (ModuleKind::Encoder, image.size, image.rows.len(), false);
-        Ok(ItemSize {
-            saved: self.item(key, Module::Encoder, self.workload.encoder_chunks(), item)?,
-            value: self.bytes(Value::Embeds(item))?,
-            hidden: self.bytes(Value::EncoderHidden { item, chunk: Chunk(1) })?,
-        })
-    }
-
-    fn drawing(&mut self, item: Item) -> Result<ItemSize, ExecuteError> {
-        let draw = self.task.draw(item)?;
-        let below = self.workload.has_backward(ModuleKind::Llm, item.microbatch);
-        let key = (ModuleKind::Generator, draw.size, draw.cond_rows.len(), below);
-        Ok(ItemSize {
-            saved: self.item(key, Module::Generator, self.workload.generator_chunks(), item)?,
-            value: self.bytes(Value::Cond(item))?,
-            hidden: self.bytes(Value::GeneratorHidden { item, chunk: Chunk(1) })?,
-        })
-    }
-
-    fn item(
-        &mut self,
-        key: (ModuleKind, usize, usize, bool),
-        module: fn(Chunk) -> Module,
-        chunks: usize,
-        item: Item,
-    ) -> Result<u64, ExecuteError> {
-        if let Some(saved) = self.seen.get(&key) {
-            return Ok(*saved);
-        }
-        let all = (0..chunks).map(|chunk| self.saved(module(Chunk(chunk)), Piece::Item(item)));
-        let saved = all.sum::<Result<u64, _>>()?;
+    fn item(&mut self, kind: ModuleKind, item: Item) -> Result<ItemSize, ExecuteError> {
+        let chunk = Chunk(1);
+        let (module, looks, value, hidden): (fn(Chunk) -> Module, _, _, _) = if kind == ModuleKind::Encoder {
+            let (image, hidden) = (self.task.image(item)?, Value::EncoderHidden { item, chunk });
+            (Module::Encoder, (image.size, image.rows.len()), Value::Embeds(item), hidden)
+        } else {
+            let (draw, hidden) = (self.task.draw(item)?, Value::GeneratorHidden { item, chunk });
+            (Module::Generator, (draw.size, draw.cond_rows.len()), Value::Cond(item), hidden)
+        };
+        let key = (kind, looks, self.workload.has_backward(ModuleKind::Llm, item.microbatch));
+        let saved = match self.seen.get(&key) {
+            Some(saved) => *saved,
+            None => {
+                let chunks = self.modules.placement().chunks(kind).iter().map(|placed| module(placed.chunk));
+                chunks.map(|module| self.saved(module, Piece::Item(item))).sum::<Result<u64, _>>()?
+            }
+        };
         self.seen.insert(key, saved);
-        Ok(saved)
+        Ok(ItemSize { saved, value: self.bytes(value)?, hidden: self.bytes(hidden)? })
     }
 
     fn saved(&self, module: Module, piece: Piece) -> Result<u64, ExecuteError> {

@@ -39,7 +39,8 @@ impl<'a> UnitForward<'a> {
         UnitForward { graph, inputs, ends: vec![], starts: vec![], outputs: vec![], losses: vec![] }
     }
 
-    /// A value that another op made. Where the unit is recorded, its gradient is `grad`; `None` where no op waits for one.
+    /// A value that another op made. Where the unit is recorded, its gradient is `grad`; `None` where no op waits for
+    /// one.
     pub fn read(&mut self, value: Value, grad: Option<Value>) -> Result<Var, ExecuteError> {
         let tensor = take(&mut self.inputs, value, self.graph.ctx())?;
         let Some(grad) = grad else { return Ok(self.graph.constant(tensor)) };

@@ -7,9 +7,9 @@ use crate::execute::{Program, StepTask, run};
 use crate::model::{Placement, RankModules};
 use crate::profile::Around;
 use crate::train::{Gate, Optimizer, Session, TrainError, reduce};
-use bigmac_comm::{Communicator, Tag, run_ranks};
+use bigmac_comm::{Communicator, Tag};
 use bigmac_runtime::{Context, DType, Tensor};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 /// Ping-pongs per measurement of a transfer.
 const PINGS: usize = 16;
@@ -26,64 +26,52 @@ pub fn around(
     program: &Program,
     rounds: Rounds,
 ) -> Result<Around, MeasureError> {
-    let pipeline = &session.config.pipeline;
-    let timeout = Duration::from_secs_f64(pipeline.timeout);
     let tokens = plan.microbatches.iter().map(|load| load.tokens.len()).max().unwrap_or(0);
     let hidden = (tokens * session.shape.width() * session.shape.dtype.size()).max(4);
-    let ranks = run_ranks(pipeline.ranks, timeout, |comm| {
-        let ctx = session.context(comm.rank(), pipeline.threads)?;
-        let mut times = [Vec::new(), Vec::new(), Vec::new(), Vec::new()];
+    let (ranks, train) = (session.config.pipeline.ranks, &session.config.train);
+    let times = session.on_ranks(ranks, |ctx, comm| {
+        let mut times = Vec::with_capacity(rounds.kept);
         let placement = Placement::of(&session.shape, &program.workload)?;
         let seed = session.config.run.seed;
-        let mut modules = RankModules::random(&ctx, &session.shape, &placement, comm.rank(), seed)?;
-        let parts = modules.parts().map(|(_, _, params, _)| Optimizer::new(&ctx, params));
+        let mut modules = RankModules::random(ctx, &session.shape, &placement, comm.rank(), seed)?;
+        let parts = modules.parts().map(|(_, _, params, _)| Optimizer::new(ctx, params));
         let mut optimizers = parts.collect::<Result<Vec<_>, _>>()?;
         let task = StepTask::new(&session.config, &session.shape, plan, 0);
-        let mut gate = Gate::new(&ctx)?;
+        let mut gate = Gate::new(ctx)?;
         for round in 0..rounds.warmup + rounds.kept {
-            let losses = run(&ctx, &comm, program, &task, &mut modules)?.losses;
-            let ping = [ping_pong(&ctx, &comm, 4)?, ping_pong(&ctx, &comm, hidden)?];
+            let losses = run(ctx, comm, program, &task, &mut modules)?.losses;
+            let ping = [ping_pong(ctx, comm, 4)?, ping_pong(ctx, comm, hidden)?];
             comm.barrier()?;
             ctx.stream().synchronize()?;
             let began = Instant::now();
-            reduce(&ctx, &comm, &mut modules, losses, &mut gate, false)?;
+            reduce(ctx, comm, &mut modules, losses, &mut gate, false)?;
             ctx.stream().synchronize()?;
             let reduced = began.elapsed().as_secs_f64();
             let began = Instant::now();
             for (optimizer, (_, params, gradients)) in optimizers.iter_mut().zip(modules.parts_mut()) {
-                optimizer.step(
-                    &ctx,
-                    params,
-                    gradients,
-                    &session.config.train,
-                    0.0,
-                    round as u64,
-                    1.0,
-                    gate.clip(session.config.train.clip),
-                )?;
+                let clip = gate.clip(train.clip);
+                optimizer.step(ctx, params, gradients, train, 0.0, round as u64, 1.0, clip)?;
             }
             ctx.stream().synchronize()?;
-            let stepped = began.elapsed().as_secs_f64();
             if round >= rounds.warmup {
-                let all = [ping[0], ping[1], reduced, stepped];
-                times.iter_mut().zip(all).for_each(|(times, time)| times.push(time));
+                times.push([ping[0], ping[1], reduced, began.elapsed().as_secs_f64()]);
             }
         }
-        Ok::<_, TrainError>(times)
+        Ok(times)
     })?;
     // Round by round, the slowest rank's; only the first two ranks play ping-pong.
     let slowest = |which: usize| {
-        let rounds = (0..rounds.kept).map(|round| ranks.iter().map(move |rank| rank[which][round]));
-        Spread::of(rounds.map(|times| times.fold(0.0, f64::max)))
+        let of_round = |round: usize| times.iter().map(move |rank| rank[round][which]).fold(0.0, f64::max);
+        Spread::of((0..rounds.kept).map(of_round))
     };
-    let nothing = || MeasureError::Nothing { what: "round" };
-    let transfer = |which| slowest(which).filter(|_| pipeline.ranks > 1);
+    let transfer = |which| slowest(which).filter(|_| ranks > 1);
+    let follows = |which| slowest(which).ok_or(MeasureError::Nothing { what: "round" });
     Ok(Around {
         latency: transfer(0),
         hidden: transfer(1),
         hidden_bytes: hidden,
-        reduce: slowest(2).ok_or_else(nothing)?,
-        optimizer: slowest(3).ok_or_else(nothing)?,
+        reduce: follows(2)?,
+        optimizer: follows(3)?,
     })
 }
 

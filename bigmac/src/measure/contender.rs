@@ -5,8 +5,7 @@ use crate::config::Pipeline;
 use crate::cost::CostModel;
 use crate::data::StepPlan;
 use crate::execute::{ExecuteError, Program};
-use bigmac_schedule::clock::simulate::{Simulation, simulate};
-use bigmac_schedule::{LlmSchedule, Schedule};
+use bigmac_schedule::{LlmSchedule, Schedule, Simulation, simulate};
 
 /// A step under a schedule: what each rank runs, and what the simulator says of it.
 #[derive(Clone, Debug)]
@@ -58,11 +57,4 @@ fn llm_ranks(
         }
     }
     Err(MeasureError::Ranks { ranks: pipeline.ranks })
-}
-
-impl Contender {
-    /// Whether LLM backwards are split into input and weight gradients.
-    pub fn is_split(&self) -> bool {
-        self.program.is_split()
-    }
 }

@@ -7,7 +7,7 @@ use crate::data::StepPlan;
 use crate::execute::ExecuteError;
 use crate::profile::{Profile, Taken, processor};
 use crate::train::Session;
-use bigmac_schedule::{LlmSchedule, registry};
+use bigmac_schedule::registry;
 use std::time::SystemTime;
 
 /// The schedule that keeps all ranks busy.
@@ -80,19 +80,13 @@ fn contenders(
     pipeline: &Pipeline,
 ) -> Result<Vec<Contender>, MeasureError> {
     let schedule = registry::schedule(BUSY).map_err(ExecuteError::from)?;
-    let mut orders: Vec<&'static dyn LlmSchedule> = Vec::new();
-    for name in std::iter::once(&*pipeline.llm).chain(ORDERS) {
-        let order = registry::llm_schedule(name).map_err(ExecuteError::from)?;
-        if orders.iter().all(|known| known.name() != order.name()) {
-            orders.push(order);
-        }
-    }
     let mut refused = None;
     let mut contenders: Vec<Contender> = Vec::new();
-    for order in orders {
+    for name in std::iter::once(&*pipeline.llm).chain(ORDERS) {
+        let order = registry::llm_schedule(name).map_err(ExecuteError::from)?;
         match contender(plan, costs, pipeline, schedule, order) {
             // Of each kind one is enough.
-            Ok(one) if contenders.iter().any(|known| known.is_split() == one.is_split()) => {}
+            Ok(one) if contenders.iter().any(|known| known.program.is_split() == one.program.is_split()) => {}
             Ok(one) => contenders.push(one),
             Err(error) => {
                 refused.get_or_insert(error);

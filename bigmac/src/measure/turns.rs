@@ -1,14 +1,14 @@
 //! Steps in turns.
 
 use crate::data::StepPlan;
-use crate::execute::{Measured, Program, Ran, StepTask, predict_saved, run};
+use crate::execute::{Measured, Program, Ran, StepTask, run};
 use crate::model::{Placement, RankModules};
 use crate::train::{Session, TrainError};
-use bigmac_comm::{Communicator, run_ranks};
+use bigmac_comm::Communicator;
+use bigmac_runtime::Context;
 use bigmac_runtime::rng::{Philox, Purpose};
 use bigmac_schedule::PerModule;
-use bigmac_schedule::check::memory::peak_bytes;
-use std::time::Duration;
+use bigmac_schedule::memory::peak_bytes;
 
 /// How often every program runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,9 +38,10 @@ pub struct Contest {
     pub predicted: Vec<Vec<PerModule<u64>>>,
 }
 
-/// Runs a step under every program in turns, in another random order each round, so that nothing periodic meets the same
-/// program every time; on as many threads as the configuration says. Weights are random and stay as they are. Programs whose modules live on the same
-/// ranks share theirs, so that all find them in the caches alike. `progress` is told each round as it ends.
+/// Runs a step under every program in turns, in another random order each round, so that nothing periodic meets the
+/// same program every time; on as many threads as the configuration says. Weights are random and stay as they are.
+/// Programs whose modules live on the same ranks share theirs, so that all find them in the caches. `progress` is told
+/// each round as it ends.
 ///
 /// # Errors
 /// Those of a step, of the rank where it began.
@@ -51,15 +52,13 @@ pub fn take_turns(
     rounds: Rounds,
     progress: &(dyn Fn() + Sync),
 ) -> Result<Contest, TrainError> {
-    let pipeline = &session.config.pipeline;
-    let timeout = Duration::from_secs_f64(pipeline.timeout);
-    let ranks = run_ranks(pipeline.ranks, timeout, |comm| {
-        run_rank(&Place { session, plan, rounds, comm: &comm }, programs, progress)
+    let ranks = session.on_ranks(session.config.pipeline.ranks, |ctx, comm| {
+        run_rank(session, plan, programs, rounds, ctx, comm, progress)
     })?;
     let mut contest =
         Contest { turns: vec![Vec::new(); programs.len()], predicted: vec![Vec::new(); programs.len()] };
-    for (measured, predicted) in ranks {
-        for (which, (rounds, peak)) in measured.into_iter().zip(predicted).enumerate() {
+    for measured in ranks {
+        for (which, (rounds, peak)) in measured.into_iter().enumerate() {
             contest.predicted[which].push(peak);
             let turns = &mut contest.turns[which];
             turns.resize(rounds.len(), Turn { seconds: 0.0, ranks: Vec::new() });
@@ -75,45 +74,38 @@ pub fn take_turns(
 
 const TURNS: Purpose = Purpose::new("measure.turns");
 
-struct Place<'a> {
-    session: &'a Session,
-    plan: &'a StepPlan,
-    rounds: Rounds,
-    comm: &'a dyn Communicator,
-}
-
 /// By program: what the rank measured in every round, and the predicted peaks.
-type RankTurns = (Vec<Vec<Measured>>, Vec<PerModule<u64>>);
-
 fn run_rank(
-    place: &Place<'_>,
+    session: &Session,
+    plan: &StepPlan,
     programs: &[&Program],
+    rounds: Rounds,
+    ctx: &Context,
+    comm: &dyn Communicator,
     progress: &(dyn Fn() + Sync),
-) -> Result<RankTurns, TrainError> {
-    let Place { session, plan, rounds, comm } = *place;
-    let ctx = session.context(comm.rank(), session.config.pipeline.threads)?;
+) -> Result<Vec<(Vec<Measured>, PerModule<u64>)>, TrainError> {
+    let (shape, seed) = (&session.shape, session.config.run.seed);
     let mut layouts: Vec<RankModules> = Vec::new();
     let mut layout_of = Vec::with_capacity(programs.len());
     for program in programs {
-        let placement = Placement::of(&session.shape, &program.workload)?;
+        let placement = Placement::of(shape, &program.workload)?;
         let known = layouts.iter().position(|modules| *modules.placement() == placement);
         if known.is_none() {
-            let (shape, seed) = (&session.shape, session.config.run.seed);
-            layouts.push(RankModules::random(&ctx, shape, &placement, comm.rank(), seed)?);
+            layouts.push(RankModules::random(ctx, shape, &placement, comm.rank(), seed)?);
         }
         layout_of.push(known.unwrap_or(layouts.len() - 1));
     }
-    let task = StepTask::new(&session.config, &session.shape, plan, 0);
+    let task = StepTask::new(&session.config, shape, plan, 0);
     let mut measured = vec![Vec::with_capacity(rounds.kept); programs.len()];
     for round in 0..rounds.warmup + rounds.kept {
         let mut order: Vec<usize> = (0..programs.len()).collect();
         // The same on every rank.
-        Philox::new(session.config.run.seed, TURNS, round as u32, 0).shuffle(&mut order);
+        Philox::new(seed, TURNS, round as u32, 0).shuffle(&mut order);
         for which in order {
-            let modules = &mut layouts[layout_of[which]];
             comm.barrier()?;
-            let Ran { losses, record } = run(&ctx, comm, programs[which], &task, modules)?;
-            losses.read(&ctx)?;
+            let Ran { losses, record } =
+                run(ctx, comm, programs[which], &task, &mut layouts[layout_of[which]])?;
+            losses.read(ctx)?;
             let one = record.read()?;
             if round >= rounds.warmup {
                 measured[which].push(one);
@@ -123,11 +115,12 @@ fn run_rank(
             progress();
         }
     }
-    let mut peaks = Vec::with_capacity(programs.len());
-    for (program, layout) in programs.iter().zip(layout_of) {
-        let saved = predict_saved(&ctx, &task, &layouts[layout], program, comm.rank())?;
-        let of = |unit| saved.get(&unit).copied().unwrap_or(0);
-        peaks.push(peak_bytes(&program.table, &program.workload, of)[comm.rank()]);
-    }
-    Ok((measured, peaks))
+    let turns = measured.into_iter().zip(programs).zip(layout_of);
+    turns
+        .map(|((measured, program), layout)| {
+            let saved = program.predict_saved(ctx, &task, &layouts[layout], comm.rank())?;
+            let of = |unit| saved.get(&unit).copied().unwrap_or(0);
+            Ok((measured, peak_bytes(&program.table, &program.workload, of)[comm.rank()]))
+        })
+        .collect()
 }

@@ -31,6 +31,63 @@ pub struct Replica<N> {
     pub gradients: Gradients,
 }
 
+/// The chunks of a module that a rank holds, or its copy of the whole module, in the order of its layers.
+#[derive(Debug)]
+pub struct Chunks<N> {
+    kind: ModuleKind,
+    /// The module is not cut.
+    whole: bool,
+    /// Each with its number.
+    pub list: Vec<(Chunk, Replica<N>)>,
+}
+
+impl<N> Chunks<N> {
+    /// The chunk of that number.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] when it lives elsewhere.
+    pub fn get(&self, chunk: Chunk) -> Result<&Replica<N>> {
+        let found = self.list.iter().find(|(here, _)| *here == chunk);
+        found.map(|(_, replica)| replica).ok_or_else(|| elsewhere(self.kind, chunk))
+    }
+
+    /// As [`Chunks::get`], to be changed.
+    ///
+    /// # Errors
+    /// As [`Chunks::get`].
+    pub fn get_mut(&mut self, chunk: Chunk) -> Result<&mut Replica<N>> {
+        let found = self.list.iter_mut().find(|(here, _)| *here == chunk);
+        found.map(|(_, replica)| replica).ok_or_else(|| elsewhere(self.kind, chunk))
+    }
+
+    /// The uncut module.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] on a rank that holds a part of it only.
+    pub fn whole(&self) -> Result<&Replica<N>> {
+        let whole = self.list.first().filter(|_| self.whole).map(|(_, replica)| replica);
+        whole.ok_or_else(|| {
+            let kind = self.kind;
+            let message =
+                format!("this rank holds only a part of the {kind}; bring the whole model together first");
+            Error::argument("model", message)
+        })
+    }
+
+    fn parts(&self) -> impl Iterator<Item = (ModuleKind, &[ParameterSpec], &Parameters, &Gradients)> {
+        self.list.iter().map(|(_, r)| (self.kind, &r.specs[..], &r.params, &r.gradients))
+    }
+
+    fn parts_mut(&mut self) -> impl Iterator<Item = (ModuleKind, &mut Parameters, &mut Gradients)> {
+        let kind = self.kind;
+        self.list.iter_mut().map(move |(_, r)| (kind, &mut r.params, &mut r.gradients))
+    }
+}
+
+fn elsewhere(kind: ModuleKind, chunk: Chunk) -> Error {
+    Error::argument("model", format!("{kind} chunk {} does not live on this rank", chunk.0))
+}
+
 /// Rotary tables that a rank has computed, for all of its chunks and steps.
 #[derive(Debug, Default)]
 pub struct Rotary {
@@ -46,12 +103,12 @@ pub type Values<'a> = dyn Fn(&Context, ModuleKind, &[ParameterSpec]) -> Result<P
 /// Everything that one rank holds. On one rank alone this is the whole model.
 #[derive(Debug)]
 pub struct RankModules {
-    /// Chunks of encoder and projector, in order.
-    pub encoder: Vec<(Chunk, Replica<VisionEncoder>)>,
-    /// Chunks of the LLM.
-    pub llm: Vec<(Chunk, Replica<Qwen3>)>,
-    /// Chunks of the generator.
-    pub generator: Vec<(Chunk, Replica<Mmdit>)>,
+    /// Encoder and projector.
+    pub encoder: Chunks<VisionEncoder>,
+    /// LLM.
+    pub llm: Chunks<Qwen3>,
+    /// Generator.
+    pub generator: Chunks<Mmdit>,
     /// Rotary tables so far.
     pub rotary: Rotary,
     placement: Placement,
@@ -72,11 +129,13 @@ impl Maker<'_> {
         &self,
         kind: ModuleKind,
         net: impl Fn(Stage, &Parameters) -> Result<N>,
-    ) -> Result<Vec<(Chunk, Replica<N>)>> {
+    ) -> Result<Chunks<N>> {
         let here =
             |placed: &&Placed| self.rank.is_none() || placed.home.is_none_or(|home| Some(home) == self.rank);
         let placed = self.placement.chunks(kind).iter().filter(here);
-        placed.map(|placed| Ok((placed.chunk, self.replica(kind, &placed.stage, &net)?))).collect()
+        let list = placed.map(|placed| Ok((placed.chunk, self.replica(kind, &placed.stage, &net)?)));
+        let whole = self.placement.chunks(kind).iter().all(|placed| placed.stage.is_whole());
+        Ok(Chunks { kind, whole, list: list.collect::<Result<_>>()? })
     }
 
     fn replica<N>(
@@ -115,7 +174,7 @@ impl RankModules {
     /// What `rank` holds under `placement`.
     ///
     /// # Errors
-    /// Those of `values`, of allocation, and [`Error::Argument`] for a shape that doesn't fit.
+    /// Those of `values`, of allocation, and [`Error::Argument`] for a shape that does not fit.
     pub fn new(
         ctx: &Context,
         shape: &ModelShape,
@@ -143,7 +202,7 @@ impl RankModules {
     /// What all ranks hold together, without values: for predicting what units save.
     ///
     /// # Errors
-    /// [`Error::Argument`] for a shape that doesn't fit.
+    /// [`Error::Argument`] for a shape that does not fit.
     pub fn planned(ctx: &Context, shape: &ModelShape, placement: &Placement) -> Result<Self> {
         let values = |_: &Context, _, specs: &[ParameterSpec]| init::shape_only(specs, shape.dtype);
         Maker { ctx, shape, placement, rank: None, values: &values }.make()
@@ -154,71 +213,15 @@ impl RankModules {
         &self.placement
     }
 
-    /// The encoder chunk of that number.
-    ///
-    /// # Errors
-    /// [`Error::Argument`] when it lives elsewhere.
-    pub fn encoder(&self, chunk: Chunk) -> Result<&Replica<VisionEncoder>> {
-        find(&self.encoder, chunk, ModuleKind::Encoder)
-    }
-
-    /// The LLM chunk of that number.
-    ///
-    /// # Errors
-    /// [`Error::Argument`] when it lives elsewhere.
-    pub fn stage(&self, chunk: Chunk) -> Result<&Replica<Qwen3>> {
-        find(&self.llm, chunk, ModuleKind::Llm)
-    }
-
-    /// As [`RankModules::stage`], to be changed.
-    ///
-    /// # Errors
-    /// [`Error::Argument`] when it lives elsewhere.
-    pub fn stage_mut(&mut self, chunk: Chunk) -> Result<&mut Replica<Qwen3>> {
-        find_mut(&mut self.llm, chunk, ModuleKind::Llm)
-    }
-
-    /// The generator chunk of that number.
-    ///
-    /// # Errors
-    /// [`Error::Argument`] when it lives elsewhere.
-    pub fn generator(&self, chunk: Chunk) -> Result<&Replica<Mmdit>> {
-        find(&self.generator, chunk, ModuleKind::Generator)
-    }
-
-    /// The uncut encoder.
-    ///
-    /// # Errors
-    /// [`Error::Argument`] on a rank that holds a part of it only.
-    pub fn whole_encoder(&self) -> Result<&Replica<VisionEncoder>> {
-        whole(&self.encoder, ModuleKind::Encoder, |net| net.stage())
-    }
-
-    /// The uncut LLM.
-    ///
-    /// # Errors
-    /// [`Error::Argument`] on a rank that holds a part of it only.
-    pub fn whole_llm(&self) -> Result<&Replica<Qwen3>> {
-        whole(&self.llm, ModuleKind::Llm, |net| net.stage())
-    }
-
-    /// The uncut generator.
-    ///
-    /// # Errors
-    /// [`Error::Argument`] on a rank that holds a part of it only.
-    pub fn whole_generator(&self) -> Result<&Replica<Mmdit>> {
-        whole(&self.generator, ModuleKind::Generator, |net| net.stage())
-    }
-
     /// Parameters of a chunk.
     ///
     /// # Errors
     /// [`Error::Argument`] when it lives elsewhere.
     pub fn params(&self, module: Module) -> Result<&Parameters> {
         match module {
-            Module::Encoder(chunk) => self.encoder(chunk).map(|replica| &replica.params),
-            Module::Llm(chunk) => self.stage(chunk).map(|replica| &replica.params),
-            Module::Generator(chunk) => self.generator(chunk).map(|replica| &replica.params),
+            Module::Encoder(chunk) => self.encoder.get(chunk).map(|replica| &replica.params),
+            Module::Llm(chunk) => self.llm.get(chunk).map(|replica| &replica.params),
+            Module::Generator(chunk) => self.generator.get(chunk).map(|replica| &replica.params),
         }
     }
 
@@ -227,38 +230,22 @@ impl RankModules {
     /// # Errors
     /// [`Error::Argument`] for one that lives elsewhere.
     pub fn of(&mut self, module: Module) -> Result<(&Parameters, &mut Gradients)> {
-        let kind = module.kind();
         match module {
-            Module::Encoder(chunk) => find_mut(&mut self.encoder, chunk, kind).map(Replica::split),
-            Module::Llm(chunk) => find_mut(&mut self.llm, chunk, kind).map(Replica::split),
-            Module::Generator(chunk) => find_mut(&mut self.generator, chunk, kind).map(Replica::split),
+            Module::Encoder(chunk) => self.encoder.get_mut(chunk).map(Replica::split),
+            Module::Llm(chunk) => self.llm.get_mut(chunk).map(Replica::split),
+            Module::Generator(chunk) => self.generator.get_mut(chunk).map(Replica::split),
         }
     }
 
-    /// Every chunk with its kind: specs, parameters, gradients. Encoder, LLM, generator, each in the order of its layers.
+    /// Every chunk with its kind: specs, parameters, gradients. Encoder, LLM, generator, each in the order of its
+    /// layers.
     pub fn parts(&self) -> impl Iterator<Item = (ModuleKind, &[ParameterSpec], &Parameters, &Gradients)> {
-        fn view<N>(
-            kind: ModuleKind,
-            list: &[(Chunk, Replica<N>)],
-        ) -> impl Iterator<Item = (ModuleKind, &[ParameterSpec], &Parameters, &Gradients)> {
-            list.iter().map(move |(_, r)| (kind, &r.specs[..], &r.params, &r.gradients))
-        }
-        view(ModuleKind::Encoder, &self.encoder)
-            .chain(view(ModuleKind::Llm, &self.llm))
-            .chain(view(ModuleKind::Generator, &self.generator))
+        self.encoder.parts().chain(self.llm.parts()).chain(self.generator.parts())
     }
 
     /// The same, in the same order, to be changed.
     pub fn parts_mut(&mut self) -> impl Iterator<Item = (ModuleKind, &mut Parameters, &mut Gradients)> {
-        fn view<N>(
-            kind: ModuleKind,
-            list: &mut [(Chunk, Replica<N>)],
-        ) -> impl Iterator<Item = (ModuleKind, &mut Parameters, &mut Gradients)> {
-            list.iter_mut().map(move |(_, r)| (kind, &mut r.params, &mut r.gradients))
-        }
-        view(ModuleKind::Encoder, &mut self.encoder)
-            .chain(view(ModuleKind::Llm, &mut self.llm))
-            .chain(view(ModuleKind::Generator, &mut self.generator))
+        self.encoder.parts_mut().chain(self.llm.parts_mut()).chain(self.generator.parts_mut())
     }
 
     /// Starts a step: gradients will be overwritten.
@@ -279,32 +266,4 @@ impl<N> Replica<N> {
     fn split(&mut self) -> (&Parameters, &mut Gradients) {
         (&self.params, &mut self.gradients)
     }
-}
-
-fn find<N>(list: &[(Chunk, Replica<N>)], chunk: Chunk, kind: ModuleKind) -> Result<&Replica<N>> {
-    let found = list.iter().find(|(c, _)| *c == chunk);
-    found.map(|(_, replica)| replica).ok_or_else(|| elsewhere(kind, chunk))
-}
-
-fn find_mut<N>(list: &mut [(Chunk, Replica<N>)], chunk: Chunk, kind: ModuleKind) -> Result<&mut Replica<N>> {
-    let found = list.iter_mut().find(|(c, _)| *c == chunk);
-    found.map(|(_, replica)| replica).ok_or_else(|| elsewhere(kind, chunk))
-}
-
-fn whole<N>(
-    list: &[(Chunk, Replica<N>)],
-    kind: ModuleKind,
-    stage: impl Fn(&N) -> &Stage,
-) -> Result<&Replica<N>> {
-    match list {
-        [(_, replica)] if stage(&replica.net).is_whole() => Ok(replica),
-        _ => Err(Error::argument(
-            "model",
-            format!("this rank holds a part of the {kind} only; bring the whole model together first"),
-        )),
-    }
-}
-
-fn elsewhere(kind: ModuleKind, chunk: Chunk) -> Error {
-    Error::argument("model", format!("{kind} chunk {} doesn't live on this rank", chunk.0))
 }

@@ -3,7 +3,7 @@
 use super::ModelShape;
 use bigmac_models::stage::Stage;
 use bigmac_runtime::{Error, Result};
-use bigmac_schedule::step::placement::Part;
+use bigmac_schedule::Part;
 use bigmac_schedule::{Chunk, ModuleKind, PerModule, Rank, Workload};
 
 /// A module's consecutive layers, and where they live.
@@ -25,8 +25,8 @@ pub struct Placement {
 }
 
 impl Placement {
-    /// The LLM cut evenly in `ranks` x `chunks` chunks, `ranks` apart on each rank; all of encoder and generator on every
-    /// rank.
+    /// The LLM cut evenly in `ranks` x `chunks` chunks, `ranks` apart on each rank; all of encoder and generator on
+    /// every rank.
     ///
     /// # Errors
     /// [`Error::Argument`] for no ranks or chunks.
@@ -63,10 +63,11 @@ impl Placement {
         let Some(chain) = workload.chain() else {
             return Self::replicated(shape, workload.ranks(), workload.chunks_per_rank());
         };
+        let placed = |kind| placed(&chain.parts[kind], kind, shape);
         let modules = PerModule {
-            encoder: placed(&chain.encoder, ModuleKind::Encoder, shape)?,
-            llm: placed(&chain.llm, ModuleKind::Llm, shape)?,
-            generator: placed(&chain.generator, ModuleKind::Generator, shape)?,
+            encoder: placed(ModuleKind::Encoder)?,
+            llm: placed(ModuleKind::Llm)?,
+            generator: placed(ModuleKind::Generator)?,
         };
         Ok(Placement { ranks: chain.ranks, modules })
     }
@@ -153,7 +154,8 @@ mod tests {
         };
         let mut workload = Workload::uniform(ranks, 1, 4, 2, costs, 0.0).unwrap();
         if let Some([encoder, llm, generator]) = layers {
-            workload = workload.with_layers(Layers { encoder, llm, generator, head: 0.3 }).unwrap();
+            let count = PerModule { encoder, llm, generator };
+            workload = workload.with_layers(Layers { count, head: 0.3 }).unwrap();
         }
         registry::schedule(schedule).unwrap().workload(&workload)
     }

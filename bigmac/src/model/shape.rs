@@ -33,13 +33,15 @@ pub struct ModelShape {
     pub dtype: DType,
     /// Which modules keep their weights.
     pub frozen: PerModule<bool>,
+    /// Which modules compute their layers again in the backward instead of saving what is inside.
+    pub recompute: PerModule<bool>,
 }
 
 impl ModelShape {
     /// The shape that `model` describes, for the tokens of `tokenizer`.
     ///
     /// # Errors
-    /// [`bigmac_runtime::Error::Argument`] where parts don't fit each other.
+    /// [`bigmac_runtime::Error::Argument`] where parts do not fit each other.
     pub fn new(model: &Model, tokenizer: &Tokenizer) -> Result<Self> {
         let (e, l, g) = (&model.encoder, &model.llm, &model.generator);
         let vision = SiglipVisionConfig {
@@ -91,7 +93,8 @@ impl ModelShape {
                 Dtype::F32 => DType::F32,
                 Dtype::Bf16 => DType::BF16,
             },
-            frozen: PerModule { encoder: e.frozen, llm: l.frozen, generator: g.frozen },
+            frozen: model.frozen(),
+            recompute: PerModule { encoder: e.recompute, llm: l.recompute, generator: g.recompute },
         })
     }
 

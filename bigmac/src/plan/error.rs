@@ -3,7 +3,7 @@
 use crate::profile::ProfileError;
 use crate::toml_file::TomlError;
 use crate::value::ValueError;
-use bigmac_schedule::clock::simulate::SimulateError;
+use bigmac_schedule::SimulateError;
 use bigmac_schedule::names::UnknownName;
 use bigmac_schedule::{ScheduleError, WorkloadError};
 

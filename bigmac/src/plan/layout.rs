@@ -8,10 +8,9 @@ use super::model::{Counts, Model};
 use crate::cost::Rate;
 use crate::model::split_layers;
 use crate::sizes::{Llm, Part};
-use crate::workloads::MOST_UNITS;
 use bigmac_schedule::{
     ChunkCost, ItemCost, ItemSize, Layers, Link, Load, MicrobatchSizes, Module, ModuleKind, PerModule,
-    Workload,
+    Workload, check_extent,
 };
 
 /// A layout: pipelines of `ranks` devices each, `replicas` of them in parallel.
@@ -115,13 +114,8 @@ impl<'a> Estimate<'a> {
         };
         let items = model.images.most().saturating_add(model.drawings.most());
         let units = (layout.ranks * layout.chunks).saturating_add(items);
-        if units.saturating_mul(layout.microbatches) > MOST_UNITS {
-            return Err(PlanError::Shape(format!(
-                "{} microbatches of {units} items and LLM chunks are more than {MOST_UNITS} in one pipeline: take a smaller \
-                 --batch, or fewer images and drawings",
-                layout.microbatches
-            )));
-        }
+        let units = units.saturating_mul(layout.microbatches);
+        check_extent(layout.ranks, layout.chunks, layout.microbatches, units)?;
         let chunks = chunk_costs(model, llm, device, &layout)?;
         let items = PerModule {
             encoder: item_cost(model, device, &layout, ModuleKind::Encoder, apart.encoder),
@@ -161,15 +155,8 @@ impl<'a> Estimate<'a> {
 
     /// Parameters of a module's chunk in this estimate's workload, or in one that a schedule has cut otherwise.
     pub fn parameters(&self, workload: &Workload, module: Module) -> u64 {
-        let part = workload.chain().and_then(|chain| {
-            let parts = match module.kind() {
-                ModuleKind::Encoder => &chain.encoder,
-                ModuleKind::Llm => &chain.llm,
-                ModuleKind::Generator => &chain.generator,
-            };
-            parts.get(module.chunk().0)
-        });
         let kind = module.kind();
+        let part = workload.chain().and_then(|chain| chain.parts[kind].get(module.chunk().0));
         match (kind, part) {
             (ModuleKind::Llm, Some(part)) => {
                 let layers = part.layers.clone().unwrap_or_default();
@@ -324,9 +311,11 @@ fn layers(model: &Model, llm: &Llm, device: &Device) -> Layers {
             + device.seconds(&part.backward_weight)
     };
     Layers {
-        encoder: model.encoder.as_ref().map_or(0, |encoder| encoder.layers),
-        llm: llm.layers,
-        generator: model.generator.as_ref().map_or(0, |generator| generator.layers),
+        count: PerModule {
+            encoder: model.encoder.as_ref().map_or(0, |encoder| encoder.layers),
+            llm: llm.layers,
+            generator: model.generator.as_ref().map_or(0, |generator| generator.layers),
+        },
         head: seconds(&llm.head(tokens, bytes)) / seconds(&llm.layer(tokens, bytes)),
     }
 }

@@ -5,8 +5,8 @@ use std::collections::BTreeSet;
 use super::device::Device;
 use super::layout::{Estimate, Layout};
 use super::model::Bytes;
-use bigmac_schedule::check::memory::peak_bytes_together;
-use bigmac_schedule::clock::simulate::Simulation;
+use bigmac_schedule::Simulation;
+use bigmac_schedule::memory::peak_bytes_together;
 use bigmac_schedule::{Chunk, Module, ModuleKind, Op, Table, Workload};
 
 /// Bytes of one rank by kind. Peaks of different kinds may lie at different moments: the total is an upper bound.

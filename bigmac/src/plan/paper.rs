@@ -5,7 +5,7 @@ use super::error::PlanError;
 use super::layout::{Cut, Estimate, Layout};
 use super::model::Model;
 use super::step::{Step, step};
-use bigmac_schedule::check::memory::peak_microbatches;
+use bigmac_schedule::memory::peak_microbatches;
 use bigmac_schedule::{
     Budget, LlmSchedule, Module, Op, Options, PerModule, Schedule, ScheduleError, registry,
 };

@@ -7,8 +7,8 @@ use super::replicas;
 use super::request::Request;
 use super::step::{Step, step};
 use super::tasks::{Task, tasks};
-use bigmac_schedule::clock::simulate::simulate;
-use bigmac_schedule::clock::slots::work_bound;
+use bigmac_schedule::simulate;
+use bigmac_schedule::work_bound;
 use bigmac_schedule::{Budget, Limits, Options, PerModule, ScheduleError, Table};
 use rayon::prelude::*;
 

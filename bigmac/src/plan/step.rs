@@ -5,11 +5,11 @@ use super::error::PlanError;
 use super::layout::{Estimate, Layout};
 use super::memory::{Holding, RankMemory, holdings, rank_memory};
 use super::model::Model;
-use bigmac_schedule::check::validate::{ValidateError, validate};
-use bigmac_schedule::clock::simulate::simulate;
+use bigmac_schedule::simulate;
 use bigmac_schedule::{
     Budget, LlmSchedule, ModuleKind, Options, PerModule, Schedule, ScheduleError, Table, Workload,
 };
+use bigmac_schedule::{ValidateError, validate};
 
 /// A step as it would run.
 #[derive(Clone, Debug)]

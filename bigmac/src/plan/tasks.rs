@@ -7,7 +7,7 @@ use super::request::Request;
 use super::step::after;
 use super::ways::ways_to_save;
 use crate::sizes::Llm;
-use bigmac_schedule::clock::slots::work_bound;
+use bigmac_schedule::work_bound;
 use bigmac_schedule::{
     Budget, Limits, LlmSchedule, Options, PerModule, Schedule, ScheduleError, UniformCosts, Workload,
     registry,

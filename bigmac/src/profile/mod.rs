@@ -1,6 +1,7 @@
-//! What a machine takes for the ops of a configuration: measured once, kept as TOML, and the costs of simulations since.
+//! What a machine takes for the ops of a configuration: measured once, kept as TOML, and the costs of simulations
+//! since.
 
-use crate::config::{Config, Model};
+use crate::config::{Config, Model, first_difference};
 use crate::cost::{Rate, Rates, Spread, UnitRates, UnitTimes};
 use crate::data::{PackedMicrobatch, StepPlan};
 use crate::toml_file::{TomlError, TomlFile};
@@ -66,7 +67,7 @@ pub struct Around {
     pub optimizer: Spread,
 }
 
-/// Why a profile can't be used.
+/// Why a profile cannot be used.
 #[derive(Debug, Error)]
 pub enum ProfileError {
     /// The file.
@@ -77,27 +78,17 @@ pub enum ProfileError {
     Runtime(#[from] bigmac_runtime::Error),
     /// It is of something else.
     #[error(
-        "the profile was taken with {what} = {here}, but the configuration has {wanted}: take it anew with `bigmac profile`"
+        "the profile was taken with {what} = {here}, but the configuration has {wanted}: take it again with `bigmac profile`"
     )]
-    Other {
-        /// The key.
-        what: &'static str,
-        /// Its value in the profile.
-        here: String,
-        /// Its value in the configuration.
-        wanted: String,
-    },
+    #[allow(missing_docs)]
+    Other { what: String, here: String, wanted: String },
     /// A module was not measured.
     #[error(
         "the profile has no times of the {module}'s {phase}: the steps that it was taken on had none; take it on more \
          with --steps"
     )]
-    Missing {
-        /// The module.
-        module: ModuleKind,
-        /// The phase.
-        phase: Phase,
-    },
+    #[allow(missing_docs)]
+    Missing { module: ModuleKind, phase: Phase },
 }
 
 impl Profile {
@@ -115,13 +106,9 @@ impl Profile {
     /// # Errors
     /// [`ProfileError::Runtime`] of the file system.
     pub fn write(&self, path: &Path) -> Result<(), ProfileError> {
-        let text = self.to_toml();
-        Ok(write_atomically(path, |file| file.write_all(text.as_bytes()))?)
-    }
-
-    fn to_toml(&self) -> String {
         // A profile is made of tables, strings and numbers, all of which TOML has.
-        toml::to_string_pretty(self).unwrap_or_default()
+        let text = toml::to_string_pretty(self).unwrap_or_default();
+        Ok(write_atomically(path, |file| file.write_all(text.as_bytes()))?)
     }
 
     /// Checks that it was taken with this configuration's model and layout.
@@ -130,36 +117,23 @@ impl Profile {
     /// [`ProfileError::Other`], naming what differs.
     pub fn check(&self, config: &Config) -> Result<(), ProfileError> {
         let (taken, pipeline) = (&self.taken, &config.pipeline);
-        let differs = |what, here: &dyn std::fmt::Display, wanted: &dyn std::fmt::Display| {
-            Err(ProfileError::Other { what, here: here.to_string(), wanted: wanted.to_string() })
-        };
-        for (what, here, wanted) in [
+        let layout = [
             ("pipeline.ranks", taken.ranks, pipeline.ranks),
             ("pipeline.threads", taken.threads, pipeline.threads),
             ("pipeline.chunks", taken.chunks, pipeline.chunks),
-        ] {
-            if here != wanted {
-                return differs(what, &here, &wanted);
-            }
-        }
+        ];
+        let differs = layout.into_iter().find(|(_, here, wanted)| here != wanted);
+        let differs = differs.map(|(what, here, wanted)| (what.into(), here.to_string(), wanted.to_string()));
         // Where weights start from takes no time.
-        let mut model = config.model.clone();
-        model.from.clone_from(&self.model.from);
-        for (what, same) in [
-            ("model.encoder", self.model.encoder == model.encoder),
-            ("model.llm", self.model.llm == model.llm),
-            ("model.generator", self.model.generator == model.generator),
-            ("model.dtype", self.model.dtype == model.dtype),
-        ] {
-            if !same {
-                return differs(what, &"other values", &"its own");
-            }
+        let model = || first_difference(&self.model, &config.model, |key| key != "model.from");
+        match differs.or_else(model) {
+            Some((what, here, wanted)) => Err(ProfileError::Other { what, here, wanted }),
+            None => Ok(()),
         }
-        Ok(())
     }
 
-    /// How fast work goes. With `split`, LLM backwards are those of input and weight gradients measured apart; otherwise
-    /// the whole backward, in halves. Encoder and generator backwards are always whole.
+    /// How fast work goes. With `split`, LLM backwards are those of input and weight gradients measured apart;
+    /// otherwise the whole backward, in halves. Encoder and generator backwards are always whole.
     ///
     /// # Errors
     /// [`ProfileError::Missing`] for what `plan` needs and the profile lacks.
@@ -200,7 +174,10 @@ impl Profile {
         };
         let missing = |phase: Phase| ProfileError::Missing { module, phase };
         let none = Rate { fixed: 0.0, per_gop: 0.0 };
-        let (frozen, idle) = self.frozen(module);
+        let frozen = self.model.frozen();
+        // In the order of the data flow: a backward is there where the module or something below it learns.
+        let idle = ModuleKind::ALL.into_iter().filter(|kind| *kind <= module).all(|kind| frozen[kind]);
+        let frozen = frozen[module];
         let forward = rate(Phase::Forward).ok_or(missing(Phase::Forward))?;
         if idle {
             return Ok(UnitRates { forward, backward_input: none, backward_weight: none });
@@ -211,27 +188,13 @@ impl Profile {
             return Ok(UnitRates { forward, backward_input, backward_weight });
         }
         let whole = rate(Phase::Backward).ok_or(missing(Phase::Backward))?;
-        if frozen {
-            return Ok(UnitRates { forward, backward_input: whole, backward_weight: none });
-        }
         let half = Rate { fixed: whole.fixed / 2.0, per_gop: whole.per_gop / 2.0 };
-        Ok(UnitRates { forward, backward_input: half, backward_weight: half })
-    }
-
-    /// Whether a module has no weight gradients, and whether it may have no backward at all.
-    fn frozen(&self, module: ModuleKind) -> (bool, bool) {
-        let (encoder, llm) = (self.model.encoder.frozen, self.model.llm.frozen);
-        match module {
-            ModuleKind::Encoder => (encoder, encoder),
-            ModuleKind::Llm => (llm, llm && encoder),
-            ModuleKind::Generator => {
-                (self.model.generator.frozen, self.model.generator.frozen && llm && encoder)
-            }
-        }
+        let (backward_input, backward_weight) = if frozen { (whole, none) } else { (half, half) };
+        Ok(UnitRates { forward, backward_input, backward_weight })
     }
 }
 
-/// The processor as the system calls it; `None` where it doesn't say.
+/// The processor as the system calls it; `None` where it does not say.
 pub fn processor() -> Option<String> {
     processor_in(&std::fs::read_to_string("/proc/cpuinfo").ok()?)
 }

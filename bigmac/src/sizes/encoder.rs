@@ -23,6 +23,9 @@ pub struct Encoder {
     /// True: its weights stay.
     #[serde(default)]
     pub frozen: bool,
+    /// True: its layers save their inputs alone, and are computed again in the backward. A plan says it itself.
+    #[serde(default)]
+    pub recompute: bool,
     /// Side of the square of patches that becomes one token of the LLM. Plans only, as this runtime has 1.
     #[serde(default = "one", skip_serializing_if = "is_one")]
     pub merge: usize,
@@ -50,6 +53,7 @@ impl Default for Encoder {
             image_size: 32,
             patch: 8,
             frozen: false,
+            recompute: false,
             merge: 1,
             output_width: None,
         }
@@ -98,7 +102,7 @@ impl Encoder {
     }
 
     /// Patch and position embedding, last norm, and the projector.
-    fn ends(&self, frame: Frame) -> Part {
+    pub fn ends(&self, frame: Frame) -> Part {
         let (bytes, out) = (frame.value_bytes, frame.hidden_width);
         let (rows, tokens) = (self.patches(), self.tokens());
         let pixels = 3 * self.patch.pow(2);

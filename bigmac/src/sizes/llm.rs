@@ -33,6 +33,9 @@ pub struct Llm {
     /// True: its weights stay.
     #[serde(default)]
     pub frozen: bool,
+    /// True: its layers save their inputs alone, and are computed again in the backward. A plan says it itself.
+    #[serde(default)]
+    pub recompute: bool,
     /// Entries of the vocabulary; 0 in a configuration, where the tokenizer says it.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub vocabulary: usize,
@@ -91,6 +94,7 @@ impl Default for Llm {
             qk_norm: true,
             tied: true,
             frozen: false,
+            recompute: false,
             vocabulary: 0,
             experts: None,
         }

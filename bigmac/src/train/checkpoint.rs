@@ -13,7 +13,7 @@
 
 use super::TrainError;
 use super::snapshot::{Snapshot, state_name};
-use crate::config::Config;
+use crate::config::{Config, first_difference};
 use crate::model::{ModelShape, RankModules};
 use bigmac_autograd::Parameters;
 use bigmac_models::init::ParameterSpec;
@@ -50,12 +50,12 @@ pub struct State {
     files: BTreeMap<String, u64>,
 }
 
-/// Writes `snapshot` as the checkpoint of `step` under `folder`, and removes all but the newest `keep` up to it. Those of
-/// later steps go as well: they are of a course that was left when the run was resumed before them.
+/// Writes `snapshot` as the checkpoint of `step` under `folder`, and removes all but the newest `keep` up to it. Those
+/// of later steps go as well: they are of a course that was left when the run was resumed before them.
 ///
 /// # Errors
-/// [`TrainError::Weights`] when weights have overflown; [`TrainError::Save`] when a file can't be written (no space left).
-/// Checkpoints that were there stay as they were.
+/// [`TrainError::Weights`] when weights have overflown; [`TrainError::Save`] when a file cannot be written (no space
+/// left). Checkpoints that were there stay as they were.
 pub fn save(
     ctx: &Context,
     folder: &Path,
@@ -80,7 +80,7 @@ pub fn save(
         prune(folder, config.output.keep, &target)
     })();
     written.map_err(|cause| {
-        // The error to report is that of writing; what can't be removed now is removed by the next save.
+        // The error to report is that of writing; what cannot be removed now is removed by the next save.
         let _ = remove(&aside);
         TrainError::Save { path: target.clone(), cause: Box::new(cause) }
     })?;
@@ -102,9 +102,9 @@ fn write_files(
     config: &Config,
     step: u64,
 ) -> Result<(), TrainError> {
-    let stages: Vec<_> = whole.llm.iter().map(|(_, s)| (s.net.stage(), &s.params)).collect();
-    llava::save(aside, &shape.llava, &whole.whole_encoder()?.params, &stages)?;
-    let generator = whole.whole_generator()?;
+    let stages: Vec<_> = whole.llm.list.iter().map(|(_, s)| (s.net.stage(), &s.params)).collect();
+    llava::save(aside, &shape.llava, &whole.encoder.whole()?.params, &stages)?;
+    let generator = whole.generator.whole()?;
     let generator = weights::Part { specs: &generator.specs, parameters: &generator.params };
     let all = Mmdit::parameters(&shape.generator);
     let folder = aside.join(GENERATOR);
@@ -138,12 +138,12 @@ fn list_files(folder: &Path, prefix: &str, files: &mut BTreeMap<String, u64>) ->
 /// The checkpoints under `folder`, oldest first.
 ///
 /// # Errors
-/// [`TrainError::Runtime`] when the folder can't be read.
+/// [`TrainError::Runtime`] when the folder cannot be read.
 pub fn list(folder: &Path) -> Result<Vec<PathBuf>, TrainError> {
     named(folder, "")
 }
 
-/// What is called `step-N` with `end` behind it, in the order of N.
+/// What is called `step-N` followed by `end`, in the order of N.
 fn named(folder: &Path, end: &str) -> Result<Vec<PathBuf>, TrainError> {
     if !folder.exists() {
         return Ok(Vec::new());
@@ -245,35 +245,21 @@ impl Checkpoint {
         run(&self.path).or_else(|| run(&self.path.canonicalize().ok()?))
     }
 
-    /// Checks that a run of `config` can go on from here: same model, same dtype.
+    /// Checks that a run of `config` can go on from here: the same model, and where it `resumes` the same dtype.
     ///
     /// # Errors
     /// [`Error::Format`] naming the first key that differs.
-    pub fn check_model(&self, config: &Config) -> Result<(), TrainError> {
-        self.check_keys(config, &|key| !is_free(key))
-    }
-
-    /// Checks that a run of `config` can begin with these weights: same model, in any dtype.
-    ///
-    /// # Errors
-    /// As [`Checkpoint::check_model`].
-    pub fn check_architecture(&self, config: &Config) -> Result<(), TrainError> {
-        self.check_keys(config, &|key| !is_free(key) && key != "model.dtype")
-    }
-
-    fn check_keys(&self, config: &Config, matters: &dyn Fn(&str) -> bool) -> Result<(), TrainError> {
-        let table = |c: &Config| toml::Value::try_from(&c.model).ok();
-        let (Some(here), Some(wanted)) = (table(&self.state.config), table(config)) else { return Ok(()) };
-        match first_difference("model", &here, &wanted, matters) {
-            Some((key, here, wanted)) => {
-                let message = format!(
-                    "the checkpoint's {key} is {here}, the run's is {wanted}; resume with the checkpoint's own \
-                     configuration, or start a new run"
-                );
-                Err(Error::format(&self.path, message).into())
-            }
-            None => Ok(()),
-        }
+    pub fn check_model(&self, config: &Config, resumes: bool) -> Result<(), TrainError> {
+        let matters = |key: &str| !is_free(key) && (resumes || key != "model.dtype");
+        let Some((key, here, wanted)) = first_difference(&self.state.config.model, &config.model, matters)
+        else {
+            return Ok(());
+        };
+        let message = format!(
+            "the checkpoint's {key} is {here}, the run's is {wanted}; resume with the checkpoint's own configuration, or \
+             start a new run"
+        );
+        Err(Error::format(&self.path, message).into())
     }
 
     /// Checks that the model was made for a vocabulary of this size.
@@ -325,25 +311,5 @@ impl Checkpoint {
 
 /// Keys of the model that say how it is trained, not what it is.
 fn is_free(key: &str) -> bool {
-    key.ends_with(".frozen") || key == "model.from" || key == "model.generator.sample_steps"
-}
-
-/// The first key that matters at which two tables differ, with both values.
-fn first_difference(
-    prefix: &str,
-    a: &toml::Value,
-    b: &toml::Value,
-    matters: &dyn Fn(&str) -> bool,
-) -> Option<(String, String, String)> {
-    match (a, b) {
-        (toml::Value::Table(a), toml::Value::Table(b)) => a.iter().find_map(|(key, value)| {
-            let path = format!("{prefix}.{key}");
-            match b.get(key) {
-                Some(other) => first_difference(&path, value, other, matters),
-                None => Some((path, value.to_string(), "nothing".into())),
-            }
-        }),
-        _ if a == b || !matters(prefix) => None,
-        _ => Some((prefix.to_owned(), a.to_string(), b.to_string())),
-    }
+    [".frozen", ".recompute", ".sample_steps"].iter().any(|end| key.ends_with(end)) || key == "model.from"
 }

@@ -24,11 +24,12 @@ pub struct RunLayout {
 }
 
 impl RunLayout {
-    /// The layout of a run: a chain is cut evenly for the work of its first steps, however many of them it resumes after.
+    /// The layout of a run: a chain is cut evenly for the work of its first steps, however many of them it resumes
+    /// after.
     ///
     /// # Errors
-    /// For an unknown schedule or one that cannot run the first step; [`TrainError::Profile`] for a profile that cannot be used;
-    /// those of [`Placement::of`].
+    /// For an unknown schedule or one that cannot run the first step; [`TrainError::Profile`] for a profile that cannot
+    /// be used; those of [`Placement::of`].
     pub fn of(session: &Session) -> Result<Self, TrainError> {
         let path = &session.config.pipeline.profile;
         if path.is_empty() {

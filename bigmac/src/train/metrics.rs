@@ -29,9 +29,9 @@ pub struct StepReport {
     pub lr: f64,
     /// Norm of the whole gradient, before clipping.
     pub grad_norm: f64,
-    /// Seconds of the step: on the CPU by the host's clock, from its beginning to this report; on a GPU by the device's, from the end of the
-    /// step before to its own end, time in which the device had nothing to do included. What lies between steps (checkpoints, samples, a
-    /// timeline) is not counted.
+    /// Seconds of the step: on the CPU by the host's clock, from its beginning to this report; on a GPU by the
+    /// device's, from the end of the step before to its own end, time in which the device had nothing to do included.
+    /// What lies between steps (checkpoints, samples, a timeline) is not counted.
     pub seconds: f64,
     /// Samples of the step.
     pub samples: usize,
@@ -78,10 +78,11 @@ pub struct MetricsFile {
 }
 
 impl MetricsFile {
-    /// Opens the file in the run's directory, and cuts what was written at or behind `step`: a resumed run writes that again.
+    /// Opens the file in the run's directory, and cuts what was written from `step` on: a resumed run writes that
+    /// again.
     ///
     /// # Errors
-    /// [`TrainError::Runtime`] when the file can't be read or written.
+    /// [`TrainError::Runtime`] when the file cannot be read or written.
     pub fn open(folder: &Path, step: u64) -> Result<Self, TrainError> {
         let path = folder.join(FILE);
         let old = match std::fs::read_to_string(&path) {
@@ -100,7 +101,7 @@ impl MetricsFile {
     /// Appends one line.
     ///
     /// # Errors
-    /// [`TrainError::Runtime`] when it can't be written.
+    /// [`TrainError::Runtime`] when it cannot be written.
     pub fn write(&mut self, report: &StepReport) -> Result<(), TrainError> {
         let mut line = serde_json::to_string(report).map_err(|e| Error::format(&self.path, e.to_string()))?;
         line.push('\n');

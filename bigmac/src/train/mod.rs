@@ -18,22 +18,20 @@ pub use checkpoint::{Checkpoint, State, save};
 pub use error::TrainError;
 pub use layout::RunLayout;
 pub use metrics::{MetricsFile, StepReport};
-pub use numbers::{Gate, Numbers, QueuedNumbers, Totals};
+pub use numbers::{Gate, Numbers, QueuedNumbers, Reduced, Totals};
 pub use optimizer::{Optimizer, STATE_PARTS};
-pub use reduce::{Reduced, reduce};
+pub use reduce::reduce;
 pub use schedule::learning_rate;
 pub use session::{SHAPES_FOLDER, Session, open_gpu, tokenizer};
 pub use snapshot::{Snapshot, state_name};
 
 use crate::config;
 use crate::execute::Program;
-use bigmac_comm::run_ranks;
 use bigmac_runtime::Error;
 use bigmac_runtime::fs::write_atomically;
 use bigmac_schedule::render::Trace;
 use std::path::Path;
 use std::sync::atomic::AtomicBool;
-use std::time::Duration;
 
 /// The resolved configuration in a run's directory.
 const CONFIG: &str = "config.toml";
@@ -88,11 +86,11 @@ pub fn train(
 ) -> Result<Outcome, TrainError> {
     if let Some(checkpoint) = resume {
         checkpoint.check_vocabulary(&session.shape)?;
-        checkpoint.check_model(&session.config)?;
+        checkpoint.check_model(&session.config, true)?;
         let (done, steps) = (checkpoint.state().step, session.config.train.steps);
         if done > steps {
             let message = format!(
-                "the checkpoint has done {done} steps, and the run was to have {steps} in all; ask for more with --steps"
+                "the run had done {done} steps at this checkpoint, but is to end after {steps}; ask for more with --steps"
             );
             return Err(Error::format(checkpoint.path(), message).into());
         }
@@ -105,20 +103,16 @@ pub fn train(
     std::fs::create_dir_all(folder).map_err(|e| Error::io(folder, e))?;
     let resolved = config::write(&session.config);
     write_atomically(&folder.join(CONFIG), |w| w.write_all(resolved.as_bytes()))?;
-    let pipeline = &session.config.pipeline;
-    let timeout = Duration::from_secs_f64(pipeline.timeout);
     let ranks = layout.placement.ranks();
     let weights = resume.or(start.as_ref());
     let shared = rank::Shared { session, layout, resume, weights, folder, stop, observer };
-    let ended = run_ranks(ranks, timeout, |comm| rank::run_rank(&shared, &comm));
+    let ended = session.on_ranks(ranks, |ctx, comm| rank::run_rank(&shared, ctx, comm));
     let ended = ended.map_err(|cause| {
         // Where the folder cannot be read any more, that is part of the cause.
         let newest = checkpoint::list(&folder.join(checkpoint::FOLDER)).ok().and_then(|mut all| all.pop());
         TrainError::Ended { cause: Box::new(cause.into()), newest }
     })?;
-    let mut ended = ended.into_iter();
-    let first = ended.next();
-    Ok(first.map_or(Outcome { step: 0, snapshot: None }, |e| Outcome { step: e.step, snapshot: e.snapshot }))
+    Ok(ended.into_iter().next().unwrap_or(Outcome { step: 0, snapshot: None }))
 }
 
 /// True when `folder` is the run that wrote the checkpoint.
@@ -128,7 +122,7 @@ fn is_of_run(checkpoint: &Checkpoint, folder: &Path) -> bool {
 }
 
 /// Checks that a new run would write over nothing in `folder`. What an attempt left that failed before its first step
-/// (its configuration, no metrics) is no loss.
+/// (its configuration, no metrics) may be written over.
 fn check_unused(folder: &Path) -> Result<(), TrainError> {
     let exists = |name: &str| folder.join(name).exists();
     let metrics = std::fs::metadata(folder.join(metrics::FILE)).map(|m| m.len()).ok();
@@ -152,6 +146,6 @@ fn start_weights(session: &Session, resume: Option<&Checkpoint>) -> Result<Optio
     }
     let checkpoint = Checkpoint::open(Path::new(from))?;
     checkpoint.check_vocabulary(&session.shape)?;
-    checkpoint.check_architecture(&session.config)?;
+    checkpoint.check_model(&session.config, false)?;
     Ok(Some(checkpoint))
 }

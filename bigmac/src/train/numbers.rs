@@ -1,7 +1,6 @@
 //! Losses and norm of a step: known at once on the CPU, read late on a GPU, so that its queue never runs dry.
 
 use super::TrainError;
-use super::reduce::Reduced;
 use crate::execute::{ExecuteError, LossSums, QueuedLosses};
 use bigmac_comm::{Communicator, Reduce};
 use bigmac_kernels::adamw::Clip;
@@ -20,11 +19,12 @@ pub struct Totals {
     pub grad_norm: f64,
 }
 
-/// Lets the squares of gradients through to the optimizer, step by step, until a loss or a norm isn't finite: from then on weights and moments
-/// stay as they are, whatever is queued before the host learns of it.
+/// Lets the squares of gradients through to the optimizer, step by step, until a loss or a norm is not finite: from
+/// then on weights and moments stay as they are, whatever is queued before the host learns of it.
 #[derive(Debug)]
 pub struct Gate {
-    /// F32 `[1]`: the last squares that were let through, NaN once it is closed. None on the CPU, where the host knows before it goes on.
+    /// F32 `[1]`: the last squares that were let through, NaN once it is closed. None on the CPU, where the host knows
+    /// before it goes on.
     squares: Option<Tensor>,
 }
 
@@ -38,7 +38,7 @@ impl Gate {
         Ok(Gate { squares: ctx.is_gpu().then(zero).transpose()? })
     }
 
-    /// What the optimizer clips by, where the host doesn't know the norm: by the largest norm, 0 for none.
+    /// What the optimizer clips by, where the host does not know the norm: by the largest norm, 0 for none.
     pub fn clip(&self, max_norm: f64) -> Option<Clip<'_>> {
         let max_norm = if max_norm > 0.0 { max_norm } else { f64::INFINITY };
         self.squares.as_ref().map(|squares| Clip { squares, max_norm })
@@ -54,10 +54,19 @@ pub enum Numbers {
     Queued(Box<QueuedNumbers>),
 }
 
+/// What a reduction leaves beside the gradients.
+#[derive(Debug)]
+pub struct Reduced {
+    /// Losses and norm, over all ranks.
+    pub numbers: Numbers,
+    /// Some rank wishes to stop after this step.
+    pub stop: bool,
+}
+
 /// Numbers on their way from a GPU.
 #[derive(Debug)]
 pub struct QueuedNumbers {
-    /// This rank's losses one by one, for the case that one isn't finite.
+    /// This rank's losses one by one, for the case that one is not finite.
     losses: QueuedLosses,
     /// Token loss, drawing loss and squares of the gradient.
     sums: Download,
@@ -106,8 +115,8 @@ impl Numbers {
         Ok(Numbers::Queued(Box::new(QueuedNumbers { losses, sums: sums.download(ctx)? })))
     }
 
-    /// What gradients are multiplied with before an optimizer step with that largest norm (0 for none), where the host knows: 1 where the
-    /// device sees to it.
+    /// What gradients are multiplied with before an optimizer step with that largest norm (0 for none), where the host
+    /// knows: 1 where the device sees to it.
     ///
     /// # Errors
     /// [`TrainError::Gradient`] for a norm that is not finite.
@@ -132,7 +141,7 @@ impl Numbers {
                 let QueuedNumbers { losses, sums } = *queued;
                 let sums: Vec<f64> = sums.wait::<f32>()?.into_iter().map(f64::from).collect();
                 let [token_loss, drawing_loss, squares] = sums[..] else {
-                    return Err(bigmac_runtime::Error::argument("totals", "got other than 3 numbers").into());
+                    return Err(bigmac_runtime::Error::argument("totals", "expected 3 numbers").into());
                 };
                 if !(token_loss + drawing_loss).is_finite() {
                     losses.read(ctx)?;
@@ -152,7 +161,8 @@ impl Totals {
     /// Checks that all of them are finite.
     ///
     /// # Errors
-    /// [`TrainError::Gradient`]; that of the communicator where it is another rank whose loss isn't: that rank says which.
+    /// [`TrainError::Gradient`]; that of the communicator where it is another rank whose loss is not: that rank says
+    /// which.
     pub(super) fn check(&self, comm: &dyn Communicator, step: u64) -> Result<(), TrainError> {
         if !(self.token_loss + self.drawing_loss).is_finite() {
             comm.barrier()?;

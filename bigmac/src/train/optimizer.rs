@@ -62,9 +62,9 @@ impl Optimizer {
 
     /// One AdamW step (Loshchilov and Hutter, arXiv 1711.05101; as `torch.optim.AdamW`) of every trainable parameter.
     ///
-    /// `step` counts from 0. `grad_scale` multiplies gradients first, which is how clipping by a norm that the host knows is done;
-    /// `clip` clips by a norm that only the device knows, so that the host does not wait for it, and a norm that isn't finite then changes
-    /// nothing. Matrices decay, vectors and the token embedding don't.
+    /// `step` counts from 0. `grad_scale` multiplies gradients first, which is how clipping by a norm that the host
+    /// knows is done; `clip` clips by a norm that only the device knows, so that the host does not wait for it, and a
+    /// norm that is not finite then changes nothing. Matrices decay, vectors and the token embedding do not.
     ///
     /// # Errors
     /// [`bigmac_runtime::Error::Shared`] when a tape still holds a parameter.

@@ -1,16 +1,17 @@
 //! One rank's side of a run: steps, one after the other, in lock-step with its peers.
 
 use super::checkpoint::{self, Checkpoint};
+use super::collect::{collect_memory, collect_traces};
 use super::metrics::{MetricsFile, StepReport};
-use super::numbers::{Gate, Numbers, Totals};
+use super::numbers::{Gate, Numbers, Reduced, Totals};
 use super::optimizer::{Optimizer, STATE_PARTS};
-use super::reduce::{Reduced, reduce};
+use super::reduce::reduce;
 use super::session::Session;
 use super::snapshot::Snapshot;
 use super::stopwatch::{Lap, Stopwatch};
-use super::{Observer, RunLayout, TrainError, learning_rate};
+use super::{Observer, Outcome, RunLayout, TrainError, learning_rate};
 use crate::data::StepPlan;
-use crate::execute::{Program, Ran, StepTask, run};
+use crate::execute::{Measured, Program, Ran, StepTask, run, with_sizes};
 use crate::model::RankModules;
 use bigmac_comm::{CommError, Communicator, Tag};
 use bigmac_runtime::{Context, DType, Spec, Tensor};
@@ -19,6 +20,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Tag of rank 0's word that it goes on; below those of reductions, above all others.
 const FIRST_IS_BACK: Tag = Tag(u64::MAX - 3);
+
+/// The step that is drawn, if there are as many: one after the first steps' noise is over.
+const DRAWN_STEP: u64 = 20;
 
 /// What all ranks of a run share.
 pub(super) struct Shared<'a> {
@@ -34,20 +38,11 @@ pub(super) struct Shared<'a> {
     pub observer: &'a dyn Observer,
 }
 
-/// How a rank's run ended.
-#[derive(Debug)]
-pub(super) struct Ended {
-    /// Steps done.
-    pub step: u64,
-    /// What was learned; on rank 0 only.
-    pub snapshot: Option<Snapshot>,
-}
-
 /// A rank of a run.
-pub(super) struct Runner<'a> {
-    pub(super) shared: &'a Shared<'a>,
-    pub(super) ctx: Context,
-    pub(super) comm: &'a dyn Communicator,
+struct Runner<'a> {
+    shared: &'a Shared<'a>,
+    ctx: &'a Context,
+    comm: &'a dyn Communicator,
     modules: RankModules,
     optimizers: Vec<Optimizer>,
     metrics: Option<MetricsFile>,
@@ -66,10 +61,13 @@ struct Unread {
     lap: Lap,
 }
 
-/// Runs all steps that are left, or until somebody asks to stop.
-pub(super) fn run_rank(shared: &Shared<'_>, comm: &dyn Communicator) -> Result<Ended, TrainError> {
+/// Runs all steps that are left, or until a stop is asked for. Only rank 0 has what was learned.
+pub(super) fn run_rank(
+    shared: &Shared<'_>,
+    ctx: &Context,
+    comm: &dyn Communicator,
+) -> Result<Outcome, TrainError> {
     let config = &shared.session.config;
-    let ctx = shared.session.context(comm.rank(), config.pipeline.threads)?;
     let mut runner = Runner::new(shared, ctx, comm)?;
     let first = shared.resume.map_or(0, |c| c.state().step);
     let mut step = first;
@@ -103,45 +101,43 @@ pub(super) fn run_rank(shared: &Shared<'_>, comm: &dyn Communicator) -> Result<E
         }
     }
     let snapshot = if step == config.train.steps { runner.save(step)? } else { None };
-    Ok(Ended { step, snapshot })
+    Ok(Outcome { step, snapshot })
 }
 
 impl<'a> Runner<'a> {
-    fn new(shared: &'a Shared<'a>, ctx: Context, comm: &'a dyn Communicator) -> Result<Self, TrainError> {
+    fn new(shared: &'a Shared<'a>, ctx: &'a Context, comm: &'a dyn Communicator) -> Result<Self, TrainError> {
         let session = shared.session;
         let (rank, shape, placement) = (comm.rank(), &session.shape, &shared.layout.placement);
         let modules = match shared.weights {
-            None => RankModules::random(&ctx, shape, placement, rank, session.config.run.seed)?,
-            Some(checkpoint) => RankModules::new(&ctx, shape, placement, rank, &|ctx, kind, specs| {
+            None => RankModules::random(ctx, shape, placement, rank, session.config.run.seed)?,
+            Some(checkpoint) => RankModules::new(ctx, shape, placement, rank, &|ctx, kind, specs| {
                 checkpoint.parameters(ctx, kind, specs, shape.dtype)
             })?,
         };
-        let optimizers = modules
-            .parts()
-            .map(|(_, specs, params, _)| {
-                let mut optimizer = Optimizer::new(&ctx, params)?;
-                for part in STATE_PARTS {
-                    let (Some(checkpoint), Some(state)) = (shared.resume, optimizer.part_mut(part)) else {
-                        continue;
-                    };
-                    for (spec, (_, parameter)) in specs.iter().zip(params.iter()) {
-                        let stored = checkpoint.optimizer_part(&ctx, part, spec)?;
-                        state.write(&ctx, parameter.range().start, &stored)?;
-                    }
+        let mut optimizers = Vec::new();
+        for (_, specs, params, _) in modules.parts() {
+            let mut optimizer = Optimizer::new(ctx, params)?;
+            for (checkpoint, part) in
+                shared.resume.into_iter().flat_map(|c| STATE_PARTS.map(|part| (c, part)))
+            {
+                let Some(state) = optimizer.part_mut(part) else { continue };
+                for (spec, (_, parameter)) in specs.iter().zip(params.iter()) {
+                    let stored = checkpoint.optimizer_part(ctx, part, spec)?;
+                    state.write(ctx, parameter.range().start, &stored)?;
                 }
-                Ok(optimizer)
-            })
-            .collect::<Result<Vec<_>, TrainError>>()?;
+            }
+            optimizers.push(optimizer);
+        }
         let first = shared.resume.map_or(0, |c| c.state().step);
         let metrics = (rank == 0).then(|| MetricsFile::open(shared.folder, first)).transpose()?;
-        let gate = Gate::new(&ctx)?;
+        let gate = Gate::new(ctx)?;
         let stopwatch = Stopwatch::default();
         Ok(Runner { shared, ctx, comm, modules, optimizers, metrics, gate, stopwatch, unread: None })
     }
 
-    /// One step; true when somebody asked to stop. On a GPU it is queued, and the numbers of the step before are read.
+    /// One step; true when a stop was asked for. On a GPU it is queued, and the numbers of the step before are read.
     fn step(&mut self, step: u64) -> Result<bool, TrainError> {
-        self.stopwatch.begin(&self.ctx)?;
+        self.stopwatch.begin(self.ctx)?;
         let session = self.shared.session;
         let config = &session.config;
         self.ctx.memory().all_scopes().iter().for_each(|s| s.reset_peak());
@@ -149,23 +145,23 @@ impl<'a> Runner<'a> {
         let layout = &self.shared.layout;
         let program = Program::build(&plan, &layout.costs, &config.pipeline, layout.chain.as_ref())?;
         let task = StepTask::new(config, &session.shape, &plan, step);
-        let Ran { losses, record } = run(&self.ctx, self.comm, &program, &task, &mut self.modules)?;
+        let Ran { losses, record } = run(self.ctx, self.comm, &program, &task, &mut self.modules)?;
         // Only rank 0 listens for the wish to stop; the sum tells every rank.
         let wish = self.comm.rank() == 0 && self.shared.stop.load(Ordering::Relaxed);
         let Reduced { numbers, stop } =
-            reduce(&self.ctx, self.comm, &mut self.modules, losses, &mut self.gate, wish)?;
+            reduce(self.ctx, self.comm, &mut self.modules, losses, &mut self.gate, wish)?;
         let scale = numbers.scale(step, config.train.clip)?;
         let lr = learning_rate(&config.train, step);
         for (optimizer, (_, params, gradients)) in self.optimizers.iter_mut().zip(self.modules.parts_mut()) {
             let clip = self.gate.clip(config.train.clip);
-            optimizer.step(&self.ctx, params, gradients, &config.train, lr, step, scale, clip)?;
+            optimizer.step(self.ctx, params, gradients, &config.train, lr, step, scale, clip)?;
         }
-        let lap = self.stopwatch.end(&self.ctx)?;
+        let lap = self.stopwatch.end(self.ctx)?;
         let mut report = StepReport { step, lr, ..counts(&plan) };
-        self.collect_memory(record.saved(), &mut report)?;
+        collect_memory(self.ctx, self.comm, record.saved(), &mut report)?;
         let before = self.unread.replace(Unread { report, numbers, lap });
         before.map_or(Ok(()), |before| self.report(before))?;
-        if self.is_drawn(step) {
+        if step == DRAWN_STEP.min(config.train.steps.saturating_sub(1)) {
             self.draw_timeline(step, &plan, program, &record.read()?)?;
             self.read()?;
         }
@@ -175,24 +171,40 @@ impl<'a> Runner<'a> {
         Ok(stop)
     }
 
-    /// Reads the numbers of the last step, if they haven't been; waits for the device.
+    /// Draws a measured step beside its simulation.
+    fn draw_timeline(
+        &self,
+        step: u64,
+        plan: &StepPlan,
+        mut program: Program,
+        measured: &Measured,
+    ) -> Result<(), TrainError> {
+        let traces = collect_traces(self.ctx, self.comm, measured)?;
+        if self.comm.rank() == 0 {
+            program.workload = with_sizes(&self.shared.session.shape, plan, program.workload)?;
+            self.shared.observer.timeline(self.shared.folder, &program, &traces, step)?;
+        }
+        Ok(())
+    }
+
+    /// Reads the numbers of the last step, if they have not been; waits for the device.
     fn read(&mut self) -> Result<(), TrainError> {
         self.stopwatch.pause();
         self.unread.take().map_or(Ok(()), |unread| self.report(unread))
     }
 
-    /// As [`Runner::read`] after an error, without peers, who may be gone: a step that went well is written down, and the first loss of this
-    /// rank that isn't finite is the cause of what came later.
+    /// As [`Runner::read`] after an error, without peers, who may be gone: a step that went well is written down, and
+    /// the first loss of this rank that is not finite is the cause of what came later.
     fn read_alone(&mut self) -> Result<(), TrainError> {
         let Some(Unread { report, numbers, lap }) = self.unread.take() else { return Ok(()) };
-        let totals = numbers.read(&self.ctx)?;
+        let totals = numbers.read(self.ctx)?;
         if totals.are_finite() { self.write(report, &totals, &lap) } else { Ok(()) }
     }
 
     /// Writes down a step, once its numbers are there and finite.
     fn report(&mut self, unread: Unread) -> Result<(), TrainError> {
         let Unread { report, numbers, lap } = unread;
-        let totals = numbers.read(&self.ctx).map_err(TrainError::from);
+        let totals = numbers.read(self.ctx).map_err(TrainError::from);
         let totals = totals.and_then(|totals| totals.check(self.comm, report.step).map(|()| totals));
         let totals = totals.inspect_err(|_| {
             // What was queued after a step that failed has learned nothing, and is not reported.
@@ -212,11 +224,11 @@ impl<'a> Runner<'a> {
 
     fn gather(&self, with_optimizer: bool) -> Result<Option<Snapshot>, TrainError> {
         let optimizers = with_optimizer.then_some(&self.optimizers[..]);
-        Snapshot::gather(&self.ctx, self.comm, &self.modules, optimizers, &self.shared.session.shape)
+        Snapshot::gather(self.ctx, self.comm, &self.modules, optimizers, &self.shared.session.shape)
     }
 
-    /// Waits, however long it takes, until rank 0 has done what it does alone (files, samples). The time limit is for peers
-    /// that don't come; rank 0 is at work, and if it fails, everybody is told at once.
+    /// Waits, however long it takes, until rank 0 has done what it does alone (files, samples). The time limit is for
+    /// peers that do not come; rank 0 is at work, and if it fails, every rank is told at once.
     fn wait_for_first(&self) -> Result<(), TrainError> {
         let (ctx, spec) = (self.ctx.host(), Spec::new(&[1], DType::U8));
         if self.comm.rank() == 0 {

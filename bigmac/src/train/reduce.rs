@@ -1,6 +1,6 @@
 //! What ranks add up before an optimizer step: gradients of replicated modules and of the tied embedding, then numbers.
 
-use super::numbers::{Gate, Numbers};
+use super::numbers::{Gate, Numbers, Reduced};
 use crate::execute::{ExecuteError, Losses};
 use crate::model::{RankModules, Replica};
 use bigmac_autograd::ParamId;
@@ -10,20 +10,12 @@ use bigmac_models::qwen3::Qwen3;
 use bigmac_runtime::{Context, Tensor};
 use bigmac_schedule::{Chunk, ModuleKind};
 
-/// What a reduction leaves beside the gradients.
-#[derive(Debug)]
-pub struct Reduced {
-    /// Losses and norm, over all ranks.
-    pub numbers: Numbers,
-    /// Some rank wishes to stop after this step.
-    pub stop: bool,
-}
-
 /// Tags above those of values, which are numbered from 0.
 const TIED_UP: Tag = Tag(u64::MAX - 1);
 const TIED_DOWN: Tag = Tag(u64::MAX - 2);
 
-/// Reduces gradients over the ranks that hold copies, in rank order, and adds up losses, squares of the gradient and the wish to stop.
+/// Reduces gradients over the ranks that hold copies, in rank order, and adds up losses, squares of the gradient and
+/// the wish to stop.
 ///
 /// On a GPU nothing waits for the device: losses and norm are summed there, and pass through `gate`.
 ///
@@ -54,7 +46,7 @@ pub fn reduce(
     }
 }
 
-/// True when some rank says so. A matter of the hosts, which doesn't wait for any device.
+/// True when some rank says so. A matter of the hosts, which wait for no device.
 fn any(ctx: &Context, comm: &dyn Communicator, wish: bool) -> Result<bool, ExecuteError> {
     let host = ctx.host();
     let mut sum = Tensor::from_slice(&host, &[f64::from(u8::from(wish))], &[1])?;
@@ -62,8 +54,8 @@ fn any(ctx: &Context, comm: &dyn Communicator, wish: bool) -> Result<bool, Execu
     Ok(sum.as_slice::<f64>()?.iter().any(|&sum| sum > 0.0))
 }
 
-/// This rank's part of the whole gradient. Copies are equal now, so rank 0 counts those that every rank has; each rank counts what it alone
-/// holds, and of a tied embedding the first stage's.
+/// This rank's part of the whole gradient. Copies are equal now, so rank 0 counts those that every rank has; each rank
+/// counts what it alone holds, and of a tied embedding the first stage's.
 fn own_gradients(rank: usize, modules: &RankModules) -> Result<Vec<Tensor>, ExecuteError> {
     let counts = |kind| rank == 0 || !modules.placement().is_replicated(kind);
     let mut views = Vec::new();
@@ -72,7 +64,7 @@ fn own_gradients(rank: usize, modules: &RankModules) -> Result<Vec<Tensor>, Exec
             views.push(gradients.flat().clone());
         }
     }
-    for (_, stage) in modules.llm.iter().filter(|_| counts(ModuleKind::Llm)) {
+    for (_, stage) in modules.llm.list.iter().filter(|_| counts(ModuleKind::Llm)) {
         let flat = stage.gradients.flat();
         let copy = tied_copy(stage).map(|id| stage.params.parameter(id).range());
         let copy = copy.unwrap_or(flat.len()..flat.len());
@@ -91,11 +83,11 @@ fn reduce_tied(
     let (first, last) = modules.placement().ends();
     let (first, last) = (first.0, last.0);
     let ends = |which: fn(&Replica<Qwen3>) -> Option<ParamId>| {
-        modules.llm.iter().find_map(|(chunk, stage)| Some((*chunk, which(stage)?)))
+        modules.llm.list.iter().find_map(|(chunk, stage)| Some((*chunk, which(stage)?)))
     };
     let (original, copy) = (ends(tied_original), ends(tied_copy));
     let grad = |modules: &RankModules, (chunk, id): (Chunk, ParamId)| {
-        modules.stage(chunk)?.gradients.view(id)?.copy(ctx)
+        modules.llm.get(chunk)?.gradients.view(id)?.copy(ctx)
     };
     let sum = match (original, copy) {
         (None, None) => return Ok(()),
@@ -117,7 +109,7 @@ fn reduce_tied(
         }
     };
     for (chunk, id) in original.into_iter().chain(copy) {
-        modules.stage_mut(chunk)?.gradients.replace(ctx, id, &sum)?;
+        modules.llm.get_mut(chunk)?.gradients.replace(ctx, id, &sum)?;
     }
     Ok(())
 }

@@ -5,11 +5,14 @@ use crate::config::Train;
 /// Learning rate of `step` (from 0): linear warm-up, then half a cosine down to `final_lr` of the largest.
 ///
 /// ```
+/// use bigmac::train::learning_rate;
+/// use bigmac_close::{absolute, assert_close};
+///
 /// let train = bigmac::config::Train { lr: 1.0, warmup: 10, steps: 110, final_lr: 0.1, ..Default::default() };
-/// assert!((bigmac::train::learning_rate(&train, 0) - 0.1).abs() < 1e-12);
-/// assert!((bigmac::train::learning_rate(&train, 9) - 1.0).abs() < 1e-12);
-/// assert!((bigmac::train::learning_rate(&train, 60) - 0.55).abs() < 1e-12);
-/// assert!((bigmac::train::learning_rate(&train, 110) - 0.1).abs() < 1e-12);
+/// assert_close(learning_rate(&train, 0), 0.1, absolute(1e-12));
+/// assert_close(learning_rate(&train, 9), 1.0, absolute(1e-12));
+/// assert_close(learning_rate(&train, 60), 0.55, absolute(1e-12));
+/// assert_close(learning_rate(&train, 110), 0.1, absolute(1e-12));
 /// ```
 pub fn learning_rate(train: &Train, step: u64) -> f64 {
     if step < train.warmup {

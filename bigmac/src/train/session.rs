@@ -7,11 +7,13 @@ use crate::data::shapes::{ShapesSpec, write_shapes};
 use crate::data::{DataError, Dataset, Planner, SpecialNames, StepShape, Tokenizer, find_dataset_file};
 use crate::execute::{ExecuteError, options};
 use crate::model::ModelShape;
+use bigmac_comm::{Communicator, RankError, run_ranks};
 use bigmac_gpu::Gpu;
 use bigmac_runtime::{Context, Device, Error};
 use bigmac_schedule::{Limits, Options, Schedule, UniformCosts, Workload, registry};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 /// Where the embedded data set is written on first use, below the current directory.
 pub const SHAPES_FOLDER: &str = "data/shapes";
@@ -37,8 +39,8 @@ impl Session {
     /// Reads (or first writes) the data and puts everything together. `progress` is told pictures as they are written.
     ///
     /// # Errors
-    /// For an unknown schedule; [`TrainError::Data`] naming file and line; [`TrainError::Runtime`] for a model whose parts do
-    /// not fit each other.
+    /// For an unknown schedule; [`TrainError::Data`] naming file and line; [`TrainError::Runtime`] for a model whose
+    /// parts do not fit each other.
     pub fn open(config: &Config, progress: &(dyn Fn(usize) + Sync)) -> Result<Session, TrainError> {
         Session::open_on(open_gpu(&config.pipeline.device)?, config, progress)
     }
@@ -74,6 +76,21 @@ impl Session {
         let costs = CostModel { shape: shape.clone(), rates: Rates::default() };
         let planner = Planner::new(train, step)?;
         Ok(Session { config: config.clone(), shape, costs, planner, gpu, heldout })
+    }
+
+    /// Runs `f` on ranks of this run, each with a context and a communicator of its own, and returns the results in
+    /// order.
+    ///
+    /// # Errors
+    /// The error of the rank where it began.
+    pub fn on_ranks<R: Send>(
+        &self,
+        ranks: usize,
+        f: impl Fn(&Context, &dyn Communicator) -> Result<R, TrainError> + Sync,
+    ) -> Result<Vec<R>, RankError<TrainError>> {
+        let pipeline = &self.config.pipeline;
+        let timeout = Duration::from_secs_f64(pipeline.timeout);
+        run_ranks(ranks, timeout, |comm| f(&self.context(comm.rank(), pipeline.threads)?, &comm))
     }
 
     /// A context of this run's device for a rank.

@@ -52,7 +52,9 @@ impl Snapshot {
             }
             let optimizer = optimizers.and_then(|o| o.get(index));
             for spec in specs.iter().filter(|s| !s.is_copy()) {
-                for (part, tensor) in values(ctx, spec, params, optimizer)? {
+                for (part, _) in expected(spec, shape.dtype, optimizer.is_some()) {
+                    let state = part.and_then(|part| optimizer.and_then(|o| o.part(part)));
+                    let tensor = value(ctx, spec, params, state)?;
                     if comm.rank() == 0 {
                         snapshot.put(part, spec, tensor);
                     } else {
@@ -87,7 +89,7 @@ impl Snapshot {
         };
     }
 
-    /// The first parameter whose norm is no finite f32: it has a value that is no number, or squares overflow.
+    /// The first parameter whose norm is not a finite f32: it has a value that is not finite, or squares overflow.
     ///
     /// # Errors
     /// Those of allocation.
@@ -110,7 +112,7 @@ impl Snapshot {
             for spec in specs {
                 let found = self.weights.get(&spec.source).map(|tensor| tensor.to_device(ctx)).transpose()?;
                 let missing =
-                    || Error::argument("snapshot", format!("there is no parameter '{}'", spec.source));
+                    || Error::argument("snapshot", format!("parameter '{}' not found", spec.source));
                 params.add(spec.name.clone(), found.ok_or_else(missing)?, spec.trainable)?;
             }
             Ok(params)
@@ -118,26 +120,18 @@ impl Snapshot {
     }
 }
 
-/// Weight and optimizer state of one parameter, each in a tensor of its own on the CPU.
-fn values(
-    ctx: &Context,
-    spec: &ParameterSpec,
-    params: &Parameters,
-    optimizer: Option<&Optimizer>,
-) -> Result<Vec<(Option<&'static str>, Tensor)>> {
+/// A part of one parameter's optimizer state, or its weight, in a tensor of its own on the CPU.
+fn value(ctx: &Context, spec: &ParameterSpec, params: &Parameters, state: Option<&Tensor>) -> Result<Tensor> {
     let id = bigmac_models::init::find(params, &spec.name)?;
     let range = params.parameter(id).range();
-    let own = |tensor: &Tensor| if ctx.is_gpu() { tensor.to_cpu(ctx) } else { tensor.copy(ctx) };
-    let mut list = vec![(None, own(params.get(id))?)];
-    for part in STATE_PARTS {
-        if let Some(state) = optimizer.and_then(|o| o.part(part)) {
-            list.push((Some(part), own(&state.narrow(0, range.start, range.len())?)?));
-        }
-    }
-    Ok(list)
+    let tensor = match state {
+        Some(state) => state.narrow(0, range.start, range.len())?,
+        None => params.get(id).clone(),
+    };
+    if ctx.is_gpu() { tensor.to_cpu(ctx) } else { tensor.copy(ctx) }
 }
 
-/// What [`values`] gives on another rank.
+/// The weight of a parameter and the parts of its optimizer's state, each with its shape.
 fn expected(spec: &ParameterSpec, dtype: DType, optimizer: bool) -> Vec<(Option<&'static str>, Spec)> {
     let state = Spec::new(&[spec.shape.iter().product()], DType::F32);
     let mut list = vec![(None, Spec::new(&spec.shape, dtype))];

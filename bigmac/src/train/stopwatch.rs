@@ -5,8 +5,8 @@ use bigmac_runtime::{Context, Result};
 use std::sync::Arc;
 use std::time::Instant;
 
-/// Takes the times of steps, one after the other: on the CPU the host's from a step's beginning to its end; on a GPU the device's, from the
-/// end of one step to the end of the next, or from where it was started after a pause.
+/// Takes the times of steps, one after the other: on the CPU the host's from a step's beginning to its end; on a GPU
+/// the device's, from the end of one step to the end of the next, or from where it was started after a pause.
 #[derive(Debug, Default)]
 pub(super) struct Stopwatch {
     began: Option<Instant>,

@@ -1,8 +1,7 @@
 //! Workloads from TOML files: any shape of a step, microbatch by microbatch.
 
-use super::MOST_UNITS;
 use crate::toml_file::{TomlError, TomlFile};
-use bigmac_schedule::{ChunkCost, ItemCost, Load, ModuleKind, PerModule, Workload};
+use bigmac_schedule::{ChunkCost, ItemCost, Load, ModuleKind, PerModule, Workload, check_extent};
 use serde::Deserialize;
 use std::ops::Range;
 use std::path::Path;
@@ -68,18 +67,16 @@ pub fn read_workload(path: &Path) -> Result<Workload, TomlError> {
     let (ranks, chunks) = (at_least_one(&toml, &file.ranks)?, at_least_one(&toml, &file.chunks)?);
     let p2p = time(&toml, &file.p2p)?;
     let mut loads: Vec<Load> = Vec::new();
+    let mut units = 0usize;
     for entry in file.microbatch.get_ref() {
         let (span, entry) = (entry.span(), entry.get_ref());
         let repeat = at_least_one(&toml, &entry.repeat)?;
         let load = load(&toml, entry, ranks, chunks)?;
-        let units = load.llm.len() + load.encoder.len() + load.generator.len();
-        // Microbatches of earlier entries may be smaller, so this counts too many rather than too few.
-        if loads.len().saturating_add(repeat).saturating_mul(units) > MOST_UNITS {
-            let message = format!(
-                "these are more than {MOST_UNITS} items and LLM chunks in one step: repeat the microbatch less"
-            );
-            return Err(toml.wrong(span, message));
-        }
+        units = units.saturating_add(
+            repeat.saturating_mul(load.llm.len() + load.encoder.len() + load.generator.len()),
+        );
+        check_extent(ranks, chunks, loads.len().saturating_add(repeat), units)
+            .map_err(|error| toml.wrong(span, error.to_string()))?;
         loads.extend(std::iter::repeat_n(load, repeat));
     }
     let whole: Range<usize> = file.microbatch.span();
@@ -201,12 +198,15 @@ mod tests {
             ),
             (format!("ranks = 1\n[[microbatch]]\n{llm}\nencodr = []"), "FILE:4:1: unknown field `encodr`"),
             (format!("ranks = 2\n[[microbatch]]\n{llm}"), "FILE:3:7: got 1 LLM chunk costs, expected 2"),
-            ("ranks = 1\nmicrobatch = []".to_owned(), "FILE:2:14: a workload needs at least one microbatch"),
+            (
+                "ranks = 1\nmicrobatch = []".to_owned(),
+                "FILE:2:14: the number of microbatches is 0: it must be at least 1",
+            ),
             (format!("ranks = 1\np2p = inf\n[[microbatch]]\n{llm}"), "FILE:2:7: inf is not a valid time"),
             (format!("ranks = 1\nfrozen = ['llama']\n[[microbatch]]\n{llm}"), "FILE:2:11: unknown variant"),
             (
                 format!("ranks = 1\n[[microbatch]]\nrepeat = 99999999999\n{llm}"),
-                "FILE:2:1: these are more than",
+                "FILE:2:1: a step of 99999999999 LLM chunks and items is too large",
             ),
         ] {
             let error = read(&text).unwrap_err();

@@ -3,8 +3,5 @@
 mod file;
 mod uneven;
 
-/// The most items and LLM chunks of a step: some gigabytes of tables.
-pub const MOST_UNITS: usize = 10_000_000;
-
 pub use file::read_workload;
 pub use uneven::{Uneven, uneven};

@@ -109,6 +109,26 @@ fn other_layouts_go_on_with_the_same_losses() {
     }
 }
 
+/// Under a schedule whose table does not depend on costs: another table adds gradients up in another order.
+#[test]
+fn layers_may_be_computed_again_from_any_step_on() {
+    let work = Work::new();
+    let train = "train tiny.toml --steps 4 --schedule monolithic --set output.checkpoint_every=2 --out";
+    let again = ["encoder", "llm", "generator"].map(|module| format!("--set model.{module}.recompute=true"));
+    let again = again.join(" ");
+    work.ok(&format!("{train} plain"));
+    work.ok(&format!("{train} again {again}"));
+    work.ok(&format!("train --resume plain/checkpoints/step-00000002 {again} --out later"));
+    let weights = |run: &str| {
+        std::fs::read(work.path(&format!("{run}/checkpoints/step-00000004/model.safetensors"))).unwrap()
+    };
+    assert_eq!(work.losses("again"), work.losses("plain"));
+    assert_eq!(work.losses("later"), work.losses("plain")[2..]);
+    assert!(weights("again") == weights("plain") && weights("later") == weights("plain"));
+    let saved = |run: &str| work.metrics(run)[0]["saved_bytes"]["llm"].as_u64().unwrap();
+    assert!(saved("again") < saved("plain"));
+}
+
 #[test]
 fn bf16_learns_as_f32_does() {
     let work = Work::new();

@@ -251,7 +251,10 @@ fn impossible_requests_say_what_would_do() {
         ("--images 40", "images = 40"),
         ("--drawings 9", "drawings = 9, expected 0 without [generator]"),
         ("--devices 99999999999", "devices = 99999999999, expected at most 10000000"),
-        ("--sequence 9999999 --batch 9999999 --devices 1", "are more than 10000000 in one pipeline"),
+        (
+            "--sequence 9999999 --batch 9999999 --devices 1",
+            "LLM chunks and items is too large: at most 10000000 are",
+        ),
         (
             "--model mmdit-1b --schedule nested",
             "--schedule nested needs an [llm] to cut into pipeline stages",
@@ -261,7 +264,10 @@ fn impossible_requests_say_what_would_do() {
         ("--model mmdit-1b --sequence 4096", "sequence = 4096, expected none without an [llm]"),
         ("--model mmdit-1b --budget generator=1mb", "budget = generator=1mb, expected none"),
         ("--model mmdit-1b --paper", "a schedule needs an [llm]"),
-        ("--model qwen3-30b-a3b-vit-mmdit --drawings 99999999999", "are more than 10000000 in one pipeline"),
+        (
+            "--model qwen3-30b-a3b-vit-mmdit --drawings 99999999999",
+            "LLM chunks and items is too large: at most 10000000 are",
+        ),
     ] {
         let said = error(arguments);
         assert!(said.contains(wanted) && said.lines().count() == 1, "{said} lacks {wanted}");

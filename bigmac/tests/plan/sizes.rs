@@ -79,6 +79,7 @@ fn small() -> Model {
             merge: 1,
             output_width: None,
             frozen: false,
+            recompute: false,
         }),
         llm: Some(Llm {
             width: 28,
@@ -93,6 +94,7 @@ fn small() -> Model {
             qk_norm: true,
             tied: false,
             frozen: false,
+            recompute: false,
         }),
         generator: Some(Generator {
             layers: 4,

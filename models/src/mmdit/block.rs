@@ -7,7 +7,7 @@ use crate::init::{ParameterSpec, find};
 use crate::layers::Dense;
 use bigmac_autograd::{Graph, ParamId, Parameters, Var};
 use bigmac_kernels::{Attention, Concat, Gelu, Narrow, Reshape, RmsNorm};
-use bigmac_runtime::Result;
+use bigmac_runtime::{Error, Result};
 
 /// What the two streams' parameters are called in one block.
 struct Names {
@@ -115,7 +115,7 @@ impl Stream {
         g: &mut Graph<'_>,
         x: &Var,
         attended: &Var,
-        modulation: &BlockModulation,
+        modulation: &BlockModulation<'_>,
     ) -> Result<Var> {
         let mut y = self.output.forward(g, attended)?;
         let x = modulation.add(g, x, &y, 0)?;
@@ -158,12 +158,33 @@ impl Block {
     }
 
     /// Both streams after the block; after the last one the text stream is the one that went in.
+    ///
+    /// Modulations are not of the layer that may be computed again: each block adds to the gradient of the time, and the sum
+    /// is to have the same order either way.
     pub fn forward(&self, g: &mut Graph<'_>, streams: &Streams, rotations: &Rotations) -> Result<Streams> {
+        let of_image = self.image.modulation.forward(g, &streams.time)?;
+        let of_text = self.text.modulation.forward(g, &streams.time)?;
+        let block = *self;
+        let inputs = [&streams.image, &streams.text, &of_image, &of_text, &rotations.cos, &rotations.sin];
+        let mut outputs = g.layer(&inputs, move |g, inputs| block.modulated(g, inputs))?.into_iter();
+        let image = outputs.next().ok_or_else(|| Error::argument("block", "no image came out of it"))?;
+        Ok(Streams {
+            image,
+            text: outputs.next().unwrap_or_else(|| streams.text.clone()),
+            time: streams.time.clone(),
+        })
+    }
+
+    /// The streams, of the last block the image's alone, from those before, their modulations and the rotations.
+    fn modulated(&self, g: &mut Graph<'_>, inputs: &[Var]) -> Result<Vec<Var>> {
+        let [image_in, text_in, of_image, of_text, cos, sin] = inputs else {
+            return Err(Error::argument("block", format!("expected 6 inputs, got {}", inputs.len())));
+        };
         let (image, text) = (&self.image, &self.text);
-        let image_modulation = BlockModulation(image.modulation.forward(g, &streams.time)?);
-        let text_modulation = BlockModulation(text.modulation.forward(g, &streams.time)?);
-        let x = image_modulation.norm(g, &streams.image, 0)?;
-        let c = text_modulation.norm(g, &streams.text, 0)?;
+        let rotations = Rotations { cos: cos.clone(), sin: sin.clone() };
+        let (image_modulation, text_modulation) = (BlockModulation(of_image), BlockModulation(of_text));
+        let x = image_modulation.norm(g, image_in, 0)?;
+        let c = text_modulation.norm(g, text_in, 0)?;
 
         let q = image.project_normed(g, &image.query, image.query_norm, &x)?;
         let k = [
@@ -174,13 +195,12 @@ impl Block {
         k = rotations.apply(g, &k)?;
         let v = [text.project(g, &text.value, &c)?, image.project(g, &image.value, &x)?];
         let v = joint(g, v)?;
-        let (patches, tokens) = (streams.image.shape()[0], streams.text.shape()[0]);
+        let (patches, tokens) = (image_in.shape()[0], text_in.shape()[0]);
 
         if self.last {
             let q = rotations.of_image(g, tokens)?.apply(g, &q)?;
             let attended = self.attend(g, &q, &k, &v)?;
-            let image = image.finish(g, &streams.image, &attended, &image_modulation)?;
-            return Ok(Streams { image, ..streams.clone() });
+            return Ok(vec![image.finish(g, image_in, &attended, &image_modulation)?]);
         }
         let text_q = text.project_normed(g, &text.query, text.query_norm, &c)?;
         let mut q = joint(g, [text_q, q])?;
@@ -188,11 +208,8 @@ impl Block {
         let attended = self.attend(g, &q, &k, &v)?;
         let of_text = g.apply(Narrow::new(attended.shape(), 0, 0, tokens), &[&attended], &[])?;
         let of_image = g.apply(Narrow::new(attended.shape(), 0, tokens, patches), &[&attended], &[])?;
-        Ok(Streams {
-            image: image.finish(g, &streams.image, &of_image, &image_modulation)?,
-            text: text.finish(g, &streams.text, &of_text, &text_modulation)?,
-            time: streams.time.clone(),
-        })
+        let image = image.finish(g, image_in, &of_image, &image_modulation)?;
+        Ok(vec![image, text.finish(g, text_in, &of_text, &text_modulation)?])
     }
 
     /// Attention of all queries to all keys, its heads side by side: [T, H d].

@@ -37,19 +37,19 @@ fn modulated(
 
 /// A stream's modulation in one block: (shift, scale, gate) before attention, then the same before the hidden layer.
 #[derive(Debug)]
-pub(super) struct BlockModulation(pub Var);
+pub(super) struct BlockModulation<'a>(pub &'a Var);
 
-impl BlockModulation {
+impl BlockModulation<'_> {
     const PARTS: usize = 6;
 
     /// The norm before attention (`half` 0) or before the hidden layer (`half` 1).
     pub fn norm(&self, g: &mut Graph<'_>, x: &Var, half: usize) -> Result<Var> {
-        modulated(g, x, &self.0, Self::PARTS, 3 * half, 3 * half + 1)
+        modulated(g, x, self.0, Self::PARTS, 3 * half, 3 * half + 1)
     }
 
     /// `x + gate * y`.
     pub fn add(&self, g: &mut Graph<'_>, x: &Var, y: &Var, half: usize) -> Result<Var> {
-        let gate = part(g, &self.0, Self::PARTS, 3 * half + 2)?;
+        let gate = part(g, self.0, Self::PARTS, 3 * half + 2)?;
         g.apply(GatedAdd, &[x, &gate, y], &[])
     }
 }

@@ -144,8 +144,8 @@ fn positions(grid: Grid, text: usize) -> [Vec<f64>; 3] {
 /// [`RopeTables`] in a graph.
 #[derive(Clone, Debug)]
 pub struct Rotations {
-    cos: Var,
-    sin: Var,
+    pub(super) cos: Var,
+    pub(super) sin: Var,
 }
 
 impl Rotations {

@@ -40,7 +40,7 @@ const LOSS_CHUNK: usize = 4096;
 /// One stage of the LLM (or all of it): which of a module's parameters are what.
 #[derive(Clone, Debug)]
 pub struct Qwen3 {
-    config: Qwen3Config,
+    config: Arc<Qwen3Config>,
     stage: Stage,
     embedding: Option<ParamId>,
     layers: Vec<Layer>,
@@ -96,7 +96,7 @@ impl Qwen3 {
             layers: stage.layers.clone().map(|i| Layer::new(config, i, parameters)).collect::<Result<_>>()?,
             norm: named(stage.last, NORM)?,
             head: named(stage.last, head)?,
-            config: config.clone(),
+            config: Arc::new(config.clone()),
             stage,
         })
     }
@@ -165,14 +165,17 @@ impl Qwen3 {
         rope: (&Var, &Var),
         bounds: &Arc<[usize]>,
     ) -> Result<Var> {
-        let mut hidden = hidden.clone();
-        for layer in &self.layers {
-            let attention = self.attention(bounds.clone(), bounds.clone());
-            hidden = layer.forward(g, &self.config, &hidden, rope, &mut |g, q, k, v| {
-                g.apply(attention.clone(), &[&q, &k, &v], &[])
-            })?;
+        let mut states = vec![hidden.clone()];
+        for layer in self.layers.iter().cloned() {
+            let (config, attention) = (self.config.clone(), self.attention(bounds.clone(), bounds.clone()));
+            let forward = move |g: &mut Graph<'_>, inputs: &[Var]| {
+                let rope = (&inputs[1], &inputs[2]);
+                let mut attend = |g: &mut Graph<'_>, q, k, v| g.apply(attention.clone(), &[&q, &k, &v], &[]);
+                Ok(vec![layer.forward(g, &config, &inputs[0], rope, &mut attend)?])
+            };
+            states = g.layer(&[&states[0], rope.0, rope.1], forward)?;
         }
-        Ok(hidden)
+        Ok(states.swap_remove(0))
     }
 
     /// As [`Qwen3::layers`] for tokens that come behind those in `cache`, which takes up their keys and values. `bounds` are

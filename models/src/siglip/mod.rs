@@ -21,6 +21,7 @@ use bigmac_kernels::{AddWeight, Concat, Patchify};
 use bigmac_runtime::{Error, Result};
 use layer::Layer;
 use std::path::Path;
+use std::sync::Arc;
 
 /// Which of the encoder's states are its output.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -53,7 +54,7 @@ impl Features {
 /// The encoder, or one stage of it: which of a module's parameters are what.
 #[derive(Clone, Debug)]
 pub struct SiglipVisionModel {
-    config: SiglipVisionConfig,
+    config: Arc<SiglipVisionConfig>,
     features: Features,
     stage: Stage,
     /// First stage.
@@ -134,7 +135,7 @@ impl SiglipVisionModel {
             positions: stage.first.then(positions).transpose()?,
             layers: layers.map(|i| Layer::new(config, i, parameters)).collect::<Result<_>>()?,
             post_norm: stage.last.then(norm).transpose()?,
-            config: config.clone(),
+            config: Arc::new(config.clone()),
             features,
             stage,
         })
@@ -185,14 +186,15 @@ impl SiglipVisionModel {
     /// # Errors
     /// The operators'.
     pub fn layers(&self, g: &mut Graph<'_>, states: Var) -> Result<Var> {
-        let config = &self.config;
         let mut x = states;
         let mut kept = Vec::new();
         for (index, layer) in self.layers.iter().enumerate() {
             if matches!(&self.features, Features::Hidden(wanted) if wanted.contains(&index)) {
                 kept.push((index, x.clone()));
             }
-            x = layer.forward(g, config, &x)?;
+            let (layer, config) = (layer.clone(), self.config.clone());
+            let forward = move |g: &mut Graph<'_>, x: &[Var]| Ok(vec![layer.forward(g, &config, &x[0])?]);
+            x = g.layer(&[&x], forward)?.swap_remove(0);
         }
         let wanted = match (&self.features, &self.post_norm) {
             (Features::Last, Some(norm)) => return norm.forward(g, &x),

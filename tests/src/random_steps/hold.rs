@@ -1,11 +1,11 @@
 //! What has to hold.
 
 use bigmac_runtime::rng::{Philox, Purpose};
-use bigmac_schedule::check::lower::lower;
-use bigmac_schedule::check::memory::peak_microbatches;
-use bigmac_schedule::check::validate::validate;
-use bigmac_schedule::clock::simulate::simulate;
-use bigmac_schedule::clock::slots::work_bound;
+use bigmac_schedule::lower;
+use bigmac_schedule::memory::peak_microbatches;
+use bigmac_schedule::simulate;
+use bigmac_schedule::validate;
+use bigmac_schedule::work_bound;
 use bigmac_schedule::{Limits, ModuleKind, Op, Phase, Table, Workload, ideal_time};
 
 use super::{Case, Found};
@@ -56,8 +56,8 @@ pub fn hold(case: &Case, number: u32) -> Result<Found, String> {
     Ok(Found { evenness: case.evenness, schedule: case.schedule.name(), llm: case.options.llm.name(), ratio })
 }
 
-/// What `nested` promises over 1F1B on even steps: no slower than T_ideal; encoder activations of at most 2 microbatches
-/// on a rank, the generator's of 1; the LLM's min(N, p - s) on stage s, one more with a generator.
+/// What `nested` promises over 1F1B on even steps: no slower than T_ideal; encoder activations of at most 2
+/// microbatches on a rank, the generator's of 1; the LLM's min(N, p - s) on stage s, one more with a generator.
 ///
 /// # Errors
 /// What does not hold.

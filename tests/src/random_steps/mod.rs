@@ -1,6 +1,6 @@
-//! Random steps, each through one random schedule over one random order of the LLM's chunks, and what has to hold for all
-//! of them. The test command runs thousands, the benchmark `properties` a hundred thousand; a case is named by (seed,
-//! number) and the same everywhere.
+//! Random steps, each through one random schedule over one random order of the LLM's chunks, and what has to hold for
+//! all of them. The test command runs thousands, the benchmark `properties` a hundred thousand; a case is named by
+//! (seed, number) and the same everywhere.
 
 mod draw;
 mod hold;

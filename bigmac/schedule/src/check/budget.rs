@@ -6,8 +6,7 @@ use std::str::FromStr;
 use thiserror::Error;
 
 use crate::names::UnknownName;
-use crate::step::per_module::PerModule;
-use crate::step::table::ModuleKind;
+use crate::step::{ModuleKind, PerModule};
 
 /// The most activations that a module may hold on a rank.
 #[derive(Clone, Copy, Debug, PartialEq)]

@@ -1,9 +1,7 @@
 //! Adds the communication: a `Send` and a `Recv` for every value that is made on one rank and read on another.
 
-use crate::clock::simulate::{SimulateError, Simulation, simulate};
-use crate::step::dataflow::readers;
-use crate::step::table::{Op, Rank, Table};
-use crate::step::workload::Workload;
+use crate::clock::{SimulateError, Simulation, simulate};
+use crate::step::{Op, Rank, Table, Workload, readers};
 
 /// A place in one order of everything that happens on all ranks: time, then the number in the simulation's sequence,
 /// then 0 for the op itself and 1 + i for the transfer of the i-th value it makes.

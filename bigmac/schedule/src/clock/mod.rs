@@ -1,5 +1,12 @@
-//! When things happen: the simulation, the gaps it leaves, and intervals of time that all ranks share.
+//! When things happen: the simulation, what is alive meanwhile, the gaps, and intervals of time that all ranks share.
 
-pub(crate) mod gaps;
-pub mod simulate;
-pub mod slots;
+mod gaps;
+pub mod memory;
+mod simulate;
+mod slots;
+
+pub(crate) use gaps::Gaps;
+pub(crate) use simulate::list;
+pub use simulate::{Blocked, SimulateError, Simulation, Span, simulate};
+pub use slots::work_bound;
+pub(crate) use slots::{Slot, Slots, largest_first, slot_of, slots, total_cost};

@@ -10,11 +10,8 @@ use std::fmt;
 
 use thiserror::Error;
 
-use crate::check::memory::{self};
-use crate::step::dataflow::readers;
-use crate::step::per_module::PerModule;
-use crate::step::table::{Op, Rank, Table, Unit, Value};
-use crate::step::workload::Workload;
+use crate::clock::memory;
+use crate::step::{Op, PerModule, Rank, Table, Unit, Value, Workload, readers};
 
 /// When an op runs.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -145,7 +142,7 @@ pub(crate) fn list(frontier: &[Blocked]) -> String {
     frontier.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
 }
 
-/// Runs a table on the clock. Tables that [`validate`](crate::check::validate::validate) accepts always run to their end.
+/// Runs a table on the clock. Tables that [`validate`](crate::validate) accepts always run to their end.
 ///
 /// # Errors
 /// Where the table is for another number of ranks, or ranks wait for each other.

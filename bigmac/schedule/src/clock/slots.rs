@@ -1,8 +1,6 @@
 //! Slots: the items of a group of microbatches, shared over all ranks.
 
-use crate::step::per_module::PerModule;
-use crate::step::table::{Item, Microbatch, Module, ModuleKind, Phase, Piece, Rank, Unit};
-use crate::step::workload::Workload;
+use crate::step::{Item, Microbatch, Module, ModuleKind, PerModule, Phase, Rank, Unit, Workload};
 
 /// The items of one module and one group of consecutive microbatches, shared over the ranks. Every rank holds the
 /// module's weights, so any rank can run any item; its backward runs where its forward did.
@@ -25,17 +23,24 @@ impl Slot {
 
     /// Time of the largest share in this phase, which is what the slot costs when it runs on all ranks at once.
     /// Items without a backward count only forward.
-    pub fn cost(&self, workload: &Workload, module: Module, phase: Phase) -> f64 {
+    fn cost(&self, workload: &Workload, module: Module, phase: Phase) -> f64 {
+        let runs =
+            |item: &Item| phase == Phase::Forward || workload.has_backward(module.kind(), item.microbatch);
+        self.largest_share(workload, |item| {
+            if runs(item) { workload.unit_cost(Unit::item(module, *item), phase) } else { 0.0 }
+        })
+    }
+
+    /// Time of the largest share when each item's forward is followed by its backward.
+    fn pair_cost(&self, workload: &Workload, module: Module) -> f64 {
+        self.largest_share(workload, |item| workload.whole_cost(Unit::item(module, *item)))
+    }
+
+    fn largest_share(&self, workload: &Workload, time: impl Fn(&Item) -> f64) -> f64 {
         let shares = self.shares.iter().enumerate();
-        shares
-            .map(|(rank, items)| {
-                let items = items.iter().filter(|item| {
-                    phase == Phase::Forward || workload.has_backward(module.kind(), item.microbatch)
-                });
-                items.map(|item| cost(workload, module, *item, phase)).sum::<f64>()
-                    * workload.slowdown(Rank(rank))
-            })
-            .fold(0.0, f64::max)
+        let times =
+            shares.map(|(rank, items)| items.iter().map(&time).sum::<f64>() * workload.slowdown(Rank(rank)));
+        times.fold(0.0, f64::max)
     }
 
     /// A rank's items that have a backward.
@@ -95,19 +100,6 @@ pub fn total_cost(workload: &Workload, group: usize) -> f64 {
     time(Module::ENCODER) + time(Module::GENERATOR)
 }
 
-impl Slot {
-    /// Time of the largest share when each item's forward is followed by its backward.
-    pub fn pair_cost(&self, workload: &Workload, module: Module) -> f64 {
-        let shares = self.shares.iter().enumerate();
-        shares
-            .map(|(rank, items)| {
-                items.iter().map(|item| both(workload, module, *item)).sum::<f64>()
-                    * workload.slowdown(Rank(rank))
-            })
-            .fold(0.0, f64::max)
-    }
-}
-
 /// Shares these items over the ranks, as [`slots`] does a group's; `None` where there are none.
 pub(crate) fn slot_of(workload: &Workload, module: Module, items: Vec<Item>) -> Option<Slot> {
     share_out(workload, module, items.into_iter(), &mut vec![0.0; workload.ranks()])
@@ -124,11 +116,10 @@ fn share_out(
     items: impl Iterator<Item = Item>,
     totals: &mut [f64],
 ) -> Option<Slot> {
-    let mut costed: Vec<(f64, Item)> = items.map(|item| (both(workload, module, item), item)).collect();
+    let costed = largest_first(items, |item| workload.whole_cost(Unit::item(module, item)));
     if costed.is_empty() {
         return None;
     }
-    costed.sort_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1)));
     let mut loads = PerRank { now: vec![0.0; totals.len()], items: vec![0; totals.len()], before: totals };
     let mut shares = vec![Vec::new(); workload.ranks()];
     for (cost, item) in costed {
@@ -136,6 +127,16 @@ fn share_out(
     }
     shares.iter_mut().for_each(|share| share.sort_unstable());
     Slot::of(shares)
+}
+
+/// Items with their sizes, the largest first.
+pub(crate) fn largest_first(
+    items: impl Iterator<Item = Item>,
+    size: impl Fn(Item) -> f64,
+) -> Vec<(f64, Item)> {
+    let mut sized: Vec<(f64, Item)> = items.map(|item| (size(item), item)).collect();
+    sized.sort_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1)));
+    sized
 }
 
 struct PerRank<'a> {
@@ -162,30 +163,16 @@ impl PerRank<'_> {
     }
 }
 
-fn cost(workload: &Workload, module: Module, item: Item, phase: Phase) -> f64 {
-    workload.unit_cost(Unit { module, piece: Piece::Item(item) }, phase)
-}
-
-/// Forward and, where there is one, backward of an item.
-pub(crate) fn both(workload: &Workload, module: Module, item: Item) -> f64 {
-    let backward = workload.has_backward(module.kind(), item.microbatch);
-    let backward = if backward { cost(workload, module, item, Phase::Backward) } else { 0.0 };
-    cost(workload, module, item, Phase::Forward) + backward
-}
-
 /// Lower bound of any schedule's time: every rank's own work (its LLM chunks, and all that a
 /// chain puts on it), and all work together over all ranks at their speeds.
 pub fn work_bound(workload: &Workload) -> f64 {
     let mut own = vec![0.0; workload.ranks()];
     let mut items = PerModule::<f64>::default();
     for unit in workload.units() {
-        let kind = unit.module.kind();
-        let backward = workload.has_backward(kind, unit.microbatch());
-        let time = workload.unit_cost(unit, Phase::Forward)
-            + if backward { workload.unit_cost(unit, Phase::Backward) } else { 0.0 };
+        let time = workload.whole_cost(unit);
         match workload.home(unit.module) {
             Some(rank) => own[rank.0] += time,
-            None => items[kind] += time,
+            None => items[unit.module.kind()] += time,
         }
     }
     let slowdowns: Vec<f64> = (0..workload.ranks()).map(|rank| workload.slowdown(Rank(rank))).collect();

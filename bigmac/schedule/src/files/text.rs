@@ -14,61 +14,10 @@
 use std::fmt;
 use std::str::FromStr;
 
-use thiserror::Error;
-
-use crate::step::table::{Chunk, Item, Microbatch, Module, Op, Phase, Piece, Rank, Table, Unit, Value, Work};
-
-/// Text that is no table, and where.
-#[derive(Clone, Debug, PartialEq, Eq, Error)]
-#[error("line {line}, column {column}: {source}")]
-pub struct TextError {
-    /// From 1.
-    pub line: usize,
-    /// The character at which the word starts, from 1.
-    pub column: usize,
-    /// What is wrong there.
-    pub source: ParseError,
-}
-
-/// What is wrong with a word of a table's text.
-#[derive(Clone, Debug, PartialEq, Eq, Error)]
-pub enum ParseError {
-    /// A word that is no op.
-    #[error(
-        "`{word}` is no op: wanted a module (E, L, G), its chunk, a phase (F, B, I, W, R) and a microbatch or [items], \
-         as in L0F3 or E0F[3.0,3.1]; or send:VALUE>RANK, recv:VALUE<RANK, step"
-    )]
-    Op {
-        /// The word.
-        word: String,
-    },
-    /// A word that is no value.
-    #[error(
-        "`{word}` is no value: wanted hidden(microbatch,chunk), hidden_grad(microbatch,chunk), embeds(item), \
-         embed_grad(item), cond(item), cond_grad(item), or encoder_hidden(item,chunk), encoder_hidden_grad(item,chunk), \
-         generator_hidden(item,chunk), generator_hidden_grad(item,chunk), an item being microbatch.index"
-    )]
-    Value {
-        /// The word.
-        word: String,
-    },
-    /// A rank out of turn.
-    #[error("`{line}` starts rank {found} where rank {wanted} comes next: list every rank, from 0, once")]
-    Rank {
-        /// The line.
-        line: String,
-        /// The rank it names.
-        found: usize,
-        /// The rank whose turn it is.
-        wanted: usize,
-    },
-    /// An op before any `rank 0:`.
-    #[error("`{word}` belongs to no rank: start each rank's ops with `rank NUMBER:`")]
-    NoRank {
-        /// The word.
-        word: String,
-    },
-}
+use super::FileError;
+use crate::step::{
+    Chunk, Item, Microbatch, Module, ModuleKind, Op, Phase, Piece, Rank, Table, Unit, Value, Work,
+};
 
 impl fmt::Display for Rank {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -84,12 +33,18 @@ impl fmt::Display for Item {
 
 impl fmt::Display for Module {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let letter = match self {
-            Module::Encoder(_) => 'E',
-            Module::Llm(_) => 'L',
-            Module::Generator(_) => 'G',
-        };
-        write!(f, "{letter}{}", self.chunk().0)
+        write!(f, "{}{}", self.kind().letter(), self.chunk().0)
+    }
+}
+
+impl ModuleKind {
+    /// The letter that stands for the module in the text form.
+    fn letter(self) -> char {
+        match self {
+            ModuleKind::Encoder => 'E',
+            ModuleKind::Llm => 'L',
+            ModuleKind::Generator => 'G',
+        }
     }
 }
 
@@ -189,75 +144,67 @@ impl fmt::Display for Table {
     }
 }
 
-impl FromStr for Item {
-    type Err = ParseError;
+/// What is wrong with a word: a sentence that names it.
+type WordError = String;
 
-    fn from_str(word: &str) -> Result<Item, ParseError> {
-        let parse = || {
-            let (microbatch, index) = word.split_once('.')?;
-            Some(Item { microbatch: Microbatch(number(microbatch)?), index: number(index)? })
-        };
-        parse().ok_or_else(|| ParseError::Value { word: word.to_owned() })
-    }
+fn item(word: &str) -> Option<Item> {
+    let (microbatch, index) = word.split_once('.')?;
+    Some(Item { microbatch: Microbatch(number(microbatch)?), index: number(index)? })
 }
 
-impl FromStr for Value {
-    type Err = ParseError;
-
-    fn from_str(word: &str) -> Result<Value, ParseError> {
-        let parse = || {
-            let (name, inner) = word.strip_suffix(')')?.split_once('(')?;
-            let hidden = || {
-                let (microbatch, chunk) = inner.split_once(',')?;
-                Some((Microbatch(number(microbatch)?), Chunk(number(chunk)?)))
-            };
-            let item = || inner.parse::<Item>().ok();
-            let cut = || {
-                let (item, chunk) = inner.split_once(',')?;
-                Some((item.parse::<Item>().ok()?, Chunk(number(chunk)?)))
-            };
-            Some(match name {
-                "hidden" => hidden().map(|(microbatch, chunk)| Value::Hidden { microbatch, chunk })?,
-                "hidden_grad" => {
-                    hidden().map(|(microbatch, chunk)| Value::HiddenGrad { microbatch, chunk })?
-                }
-                "embeds" => Value::Embeds(item()?),
-                "embed_grad" => Value::EmbedGrad(item()?),
-                "cond" => Value::Cond(item()?),
-                "cond_grad" => Value::CondGrad(item()?),
-                "encoder_hidden" => cut().map(|(item, chunk)| Value::EncoderHidden { item, chunk })?,
-                "encoder_hidden_grad" => {
-                    cut().map(|(item, chunk)| Value::EncoderHiddenGrad { item, chunk })?
-                }
-                "generator_hidden" => cut().map(|(item, chunk)| Value::GeneratorHidden { item, chunk })?,
-                "generator_hidden_grad" => {
-                    cut().map(|(item, chunk)| Value::GeneratorHiddenGrad { item, chunk })?
-                }
-                _ => return None,
-            })
+fn value(word: &str) -> Result<Value, WordError> {
+    let parse = || {
+        let (name, inner) = word.strip_suffix(')')?.split_once('(')?;
+        // What crosses between chunks names the chunk that reads it.
+        let (of, chunk) = match inner.split_once(',') {
+            Some((of, chunk)) => (of, Some(Chunk(number(chunk)?))),
+            None => (inner, None),
         };
-        parse().ok_or_else(|| ParseError::Value { word: word.to_owned() })
-    }
+        Some(match (name, chunk) {
+            ("hidden", Some(chunk)) => Value::Hidden { microbatch: Microbatch(number(of)?), chunk },
+            ("hidden_grad", Some(chunk)) => Value::HiddenGrad { microbatch: Microbatch(number(of)?), chunk },
+            ("embeds", None) => Value::Embeds(item(of)?),
+            ("embed_grad", None) => Value::EmbedGrad(item(of)?),
+            ("cond", None) => Value::Cond(item(of)?),
+            ("cond_grad", None) => Value::CondGrad(item(of)?),
+            ("encoder_hidden", Some(chunk)) => Value::EncoderHidden { item: item(of)?, chunk },
+            ("encoder_hidden_grad", Some(chunk)) => Value::EncoderHiddenGrad { item: item(of)?, chunk },
+            ("generator_hidden", Some(chunk)) => Value::GeneratorHidden { item: item(of)?, chunk },
+            ("generator_hidden_grad", Some(chunk)) => Value::GeneratorHiddenGrad { item: item(of)?, chunk },
+            _ => return None,
+        })
+    };
+    parse().ok_or_else(|| {
+        format!(
+            "'{word}' is not a valid value: expected hidden(microbatch,chunk), hidden_grad(microbatch,chunk), \
+             embeds(item), embed_grad(item), cond(item), cond_grad(item), or encoder_hidden(item,chunk), \
+             encoder_hidden_grad(item,chunk), generator_hidden(item,chunk), generator_hidden_grad(item,chunk), where \
+             an item is microbatch.index"
+        )
+    })
 }
 
-impl FromStr for Op {
-    type Err = ParseError;
-
-    fn from_str(word: &str) -> Result<Op, ParseError> {
-        let wrong = || ParseError::Op { word: word.to_owned() };
-        if word == "step" {
-            return Ok(Op::Step);
-        }
-        if let Some(rest) = word.strip_prefix("send:") {
-            let (value, to) = rest.split_once('>').ok_or_else(wrong)?;
-            return Ok(Op::Send { value: value.parse()?, to: Rank(number(to).ok_or_else(wrong)?) });
-        }
-        if let Some(rest) = word.strip_prefix("recv:") {
-            let (value, from) = rest.split_once('<').ok_or_else(wrong)?;
-            return Ok(Op::Recv { value: value.parse()?, from: Rank(number(from).ok_or_else(wrong)?) });
-        }
-        compute(word).ok_or_else(wrong)
+fn op(word: &str) -> Result<Op, WordError> {
+    let wrong = || {
+        format!(
+            "'{word}' is not a valid op: expected a module (E, L, G), its chunk, a phase (F, B, I, W, R) and a \
+             microbatch or [items], as in L0F3 or E0F[3.0,3.1]; or send:VALUE>RANK, recv:VALUE<RANK, step"
+        )
+    };
+    if word == "step" {
+        return Ok(Op::Step);
     }
+    let peer = |rest: &str, arrow: char| -> Result<(Value, Rank), WordError> {
+        let (name, rank) = rest.split_once(arrow).ok_or_else(wrong)?;
+        Ok((value(name)?, Rank(number(rank).ok_or_else(wrong)?)))
+    };
+    if let Some(rest) = word.strip_prefix("send:") {
+        return peer(rest, '>').map(|(value, to)| Op::Send { value, to });
+    }
+    if let Some(rest) = word.strip_prefix("recv:") {
+        return peer(rest, '<').map(|(value, from)| Op::Recv { value, from });
+    }
+    compute(word).ok_or_else(wrong)
 }
 
 fn compute(word: &str) -> Option<Op> {
@@ -266,18 +213,13 @@ fn compute(word: &str) -> Option<Op> {
     let rest = letters.as_str();
     let phase_at = rest.find(|c: char| !c.is_ascii_digit())?;
     let chunk = Chunk(number(rest.get(..phase_at)?)?);
-    let module = match letter {
-        'E' => Module::Encoder(chunk),
-        'L' => Module::Llm(chunk),
-        'G' => Module::Generator(chunk),
-        _ => return None,
-    };
+    let module = ModuleKind::ALL.into_iter().find(|kind| kind.letter() == letter)?.module(chunk);
     let mut tail = rest.get(phase_at..)?.chars();
     let phase = Phase::from_letter(tail.next()?)?;
     let work = match tail.as_str().strip_prefix('[') {
         None => Work::Microbatch(Microbatch(number(tail.as_str())?)),
         Some(list) => {
-            let items = list.strip_suffix(']')?.split(',').map(|item| item.parse::<Item>().ok());
+            let items = list.strip_suffix(']')?.split(',').map(item);
             Work::Items(items.collect::<Option<_>>()?)
         }
     };
@@ -285,39 +227,37 @@ fn compute(word: &str) -> Option<Op> {
 }
 
 impl FromStr for Table {
-    type Err = TextError;
+    type Err = FileError;
 
-    fn from_str(text: &str) -> Result<Table, TextError> {
+    fn from_str(text: &str) -> Result<Table, FileError> {
         let mut table = Table::default();
         for (index, full) in text.lines().enumerate() {
-            let at = |part: &str, source| TextError { line: index + 1, column: column(full, part), source };
+            let at = |part: &str, what| FileError::at(index, full, part, what);
             let line = full.split('#').next().unwrap_or_default().trim();
             let head = line.strip_prefix("rank ").and_then(|rest| rest.split_once(':'));
             let words = match head.and_then(|(rank, words)| Some((number(rank)?, words))) {
                 None => line,
                 Some((found, words)) => {
-                    let wanted = table.ranks.len();
-                    if found != wanted {
-                        return Err(at(line, ParseError::Rank { line: line.to_owned(), found, wanted }));
+                    let next = table.ranks.len();
+                    if found != next {
+                        let what = format!(
+                            "'{line}' starts rank {found}, expected rank {next}: list every rank, from 0, once"
+                        );
+                        return Err(at(line, what));
                     }
                     table.ranks.push(Vec::new());
                     words
                 }
             };
             for word in words.split_whitespace() {
-                let ops = table.ranks.last_mut();
-                let ops = ops.ok_or_else(|| at(word, ParseError::NoRank { word: word.to_owned() }))?;
-                ops.push(word.parse().map_err(|error| at(word, error))?);
+                let no_rank =
+                    || format!("'{word}' belongs to no rank: start each rank's ops with 'rank NUMBER:'");
+                let ops = table.ranks.last_mut().ok_or_else(|| at(word, no_rank()))?;
+                ops.push(op(word).map_err(|what| at(word, what))?);
             }
         }
         Ok(table)
     }
-}
-
-/// The character, from 1, at which a part of a line starts.
-pub(crate) fn column(line: &str, part: &str) -> usize {
-    let bytes = (part.as_ptr() as usize).saturating_sub(line.as_ptr() as usize);
-    line.get(..bytes).map_or(1, |before| before.chars().count() + 1)
 }
 
 /// Decimal digits and nothing else: `parse` alone would take a leading `+`.

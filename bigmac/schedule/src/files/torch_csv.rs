@@ -5,68 +5,38 @@
 //!
 //! Torch's other form (`compute_comms`) also has cells for communication (`2SEND_F0`, `2RECV_B0`, `2UNSHARD`, ...).
 //! Reading leaves them out: who sends what to whom follows from the compute actions, and
-//! [`lower`](crate::check::lower::lower) adds it. Writing gives the compute actions alone (`compute_only`).
+//! [`lower`](crate::lower) adds it. Writing gives the compute actions alone (`compute_only`).
 
-use thiserror::Error;
-
-use crate::files::text::column;
-use crate::step::table::{Chunk, Microbatch, Module, Op, Phase, Table, Work};
+use super::FileError;
+use crate::step::{Chunk, Microbatch, Module, Op, Phase, Table, Work};
 
 /// Torch's actions that move activations, parameters or gradients.
 const COMMUNICATION: [&str; 7] =
     ["SEND_F", "RECV_F", "SEND_B", "RECV_B", "UNSHARD", "RESHARD", "REDUCE_GRAD"];
 
-/// A table that the CSV cannot say, or a CSV that is no table.
-#[derive(Clone, Debug, PartialEq, Eq, Error)]
-pub enum CsvError {
-    /// An op of another module, or communication.
-    #[error(
-        "torch's CSV has no way to say `{op}`: it knows forward, backward and its two halves of LLM stages only"
-    )]
-    Op {
-        /// The op.
-        op: String,
-    },
-    /// A cell that is no action.
-    #[error(
-        "line {line}, column {column}: `{text}` is no action: wanted STAGE, one of F B I W, MICROBATCH, as in 2F0"
-    )]
-    Cell {
-        /// From 1.
-        line: usize,
-        /// The character at which the cell's text starts, from 1.
-        column: usize,
-        /// What it says.
-        text: String,
-    },
-    /// No rows at all.
-    #[error("the CSV is empty: wanted a row of actions per rank")]
-    Empty,
-}
-
 /// The table as CSV; optimizer steps, which the CSV leaves to its reader, are left out.
 ///
 /// # Errors
 /// Where an op is not a forward, backward or part of one of an LLM chunk.
-pub fn write(table: &Table) -> Result<String, CsvError> {
+pub fn write(table: &Table) -> Result<String, FileError> {
     let mut text = String::new();
     for ops in &table.ranks {
         let cells: Vec<String> =
-            ops.iter().filter(|op| **op != Op::Step).map(action).collect::<Result<_, CsvError>>()?;
+            ops.iter().filter(|op| **op != Op::Step).map(action).collect::<Result<_, FileError>>()?;
         text.push_str(&cells.join(","));
         text.push('\n');
     }
     Ok(text)
 }
 
-fn action(op: &Op) -> Result<String, CsvError> {
+fn action(op: &Op) -> Result<String, FileError> {
     match op {
         Op::Compute { module: Module::Llm(chunk), phase, work: Work::Microbatch(microbatch) }
             if *phase != Phase::Recompute =>
         {
             Ok(format!("{}{}{}", chunk.0, phase.letter(), microbatch.0))
         }
-        other => Err(CsvError::Op { op: other.to_string() }),
+        other => Err(FileError::NotLlm { op: other.to_string() }),
     }
 }
 
@@ -75,21 +45,22 @@ fn action(op: &Op) -> Result<String, CsvError> {
 ///
 /// # Errors
 /// Where there is no row, or a cell is no action; with line and column.
-pub fn read(text: &str) -> Result<Table, CsvError> {
+pub fn read(text: &str) -> Result<Table, FileError> {
     let text = text.trim_end();
     if text.is_empty() {
-        return Err(CsvError::Empty);
+        return Err(FileError::Empty);
     }
     let ranks = text.lines().enumerate().map(|(index, line)| {
         let cells = line.split(',').map(str::trim).filter(|cell| !cell.is_empty());
         let ops = cells.filter_map(|cell| match parse(cell) {
             Some(Cell::Compute(op)) => Some(Ok(op)),
             Some(Cell::Communication) => None,
-            None => Some(Err(CsvError::Cell {
-                line: index + 1,
-                column: column(line, cell),
-                text: cell.to_owned(),
-            })),
+            None => {
+                let what = format!(
+                    "'{cell}' is not a valid action: expected STAGE, one of F B I W, MICROBATCH, as in 2F0"
+                );
+                Some(Err(FileError::at(index, line, cell, what)))
+            }
         });
         ops.chain([Ok(Op::Step)]).collect()
     });

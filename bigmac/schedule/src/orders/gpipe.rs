@@ -1,8 +1,7 @@
 //! GPipe (Huang et al., arXiv 1811.06965): all forwards, then all backwards.
 
 use crate::api::{LlmOptions, LlmSchedule, ScheduleError};
-use crate::step::table::{Chunk, Microbatch, ModuleKind, Op, Phase, Table};
-use crate::step::workload::Workload;
+use crate::step::{Chunk, Microbatch, ModuleKind, Op, Phase, Table, Workload};
 
 /// Every rank runs all microbatches forward through its first chunk, then through its next, and backward in the order
 /// of the chunks turned round (with several chunks: breadth-first, Lamy-Poirier, arXiv 2211.05953). All N microbatches

@@ -3,8 +3,7 @@
 
 use super::OneFOneB;
 use crate::api::{LlmOptions, LlmSchedule, ScheduleError};
-use crate::step::table::{Chunk, Microbatch, ModuleKind, Op, Phase, Table};
-use crate::step::workload::Workload;
+use crate::step::{Chunk, Microbatch, ModuleKind, Op, Phase, Table, Workload};
 
 /// With v chunks per rank and groups of g microbatches, a rank runs a group through its first chunk, then through its
 /// next, and so on, backward through the chunks turned round. Stage `s` runs `2 (p - s - 1) + (v - 1) g` chunk forwards

@@ -14,7 +14,7 @@ pub(crate) use zb_h1::ZbH1;
 pub(crate) use zb_h2::ZbH2;
 
 use crate::api::ScheduleError;
-use crate::step::workload::Workload;
+use crate::step::Workload;
 
 /// Refuses several chunks per rank for an order that runs one.
 fn one_chunk(workload: &Workload, schedule: &'static str) -> Result<(), ScheduleError> {

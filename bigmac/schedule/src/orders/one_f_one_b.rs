@@ -2,8 +2,7 @@
 
 use super::one_chunk;
 use crate::api::{LlmOptions, LlmSchedule, ScheduleError};
-use crate::step::table::{Chunk, Microbatch, ModuleKind, Op, Phase, Table};
-use crate::step::workload::Workload;
+use crate::step::{Chunk, Microbatch, ModuleKind, Op, Phase, Table, Workload};
 
 /// Stage `s` of `p` runs `min(p - s - 1, N)` forwards, then pairs of a forward and a backward, then the backwards that
 /// are left: at most `p - s` microbatches are live, and equal stages take (N + p - 1)(F + B + W).

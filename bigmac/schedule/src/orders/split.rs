@@ -1,8 +1,7 @@
 //! What the zero-bubble orders have in common (Qi et al., arXiv 2401.10241): the backward in two halves, of which only
 //! the input gradient is waited for by another rank.
 
-use crate::step::table::{Chunk, Microbatch, ModuleKind, Op, Phase};
-use crate::step::workload::Workload;
+use crate::step::{Chunk, Microbatch, ModuleKind, Op, Phase, Workload};
 
 /// One stage's ops: `warmup` forwards, then an input gradient and a forward in turns. A weight gradient follows an
 /// input gradient only where more than `lag` of them wait; the others run at the end, where the rank would be idle.

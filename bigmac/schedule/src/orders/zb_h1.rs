@@ -2,8 +2,7 @@
 
 use super::{one_chunk, split};
 use crate::api::{LlmOptions, LlmSchedule, ScheduleError};
-use crate::step::table::Table;
-use crate::step::workload::Workload;
+use crate::step::{Table, Workload};
 
 /// Stage `s` of `p` runs `p - s` forwards ahead and keeps up to `s` weight gradients for the end: at most `p`
 /// microbatches are live, and equal stages each take N R + (p - 1)(F + B - W) from their first start to their last

@@ -2,8 +2,7 @@
 
 use super::{one_chunk, split};
 use crate::api::{LlmOptions, LlmSchedule, ScheduleError};
-use crate::step::table::Table;
-use crate::step::workload::Workload;
+use crate::step::{Table, Workload};
 
 /// Stage `s` of `p` runs `2 (p - s) - 1` forwards ahead and keeps up to `2 s` weight gradients for the end: at most
 /// `2 p - 1` microbatches are live, and equal stages each take N R + (p - 1)(F + B - 2 W) from their first start to

@@ -12,7 +12,7 @@ use super::palette::{INKS, Style, legend, memory_fills, occurring, style_of};
 use super::svg::escape;
 use super::words::{amount, computation, duration, microbatches, module_name, work};
 use super::{Bar, MemoryUnit, TimeUnit, Timeline};
-use crate::step::table::{ModuleKind, Op, Phase};
+use crate::step::{ModuleKind, Op, Phase};
 
 const CSS: &str = include_str!("page/timeline.css");
 const SCRIPTS: [&str; 4] = [

@@ -1,8 +1,7 @@
 //! How high memory is drawn.
 
 use super::{MemoryUnit, Timeline};
-use crate::step::per_module::PerModule;
-use crate::step::table::ModuleKind;
+use crate::step::{ModuleKind, PerModule};
 
 /// Modules in the order in which their memory is stacked, from below.
 pub(super) const STACK: [ModuleKind; 3] = [ModuleKind::Llm, ModuleKind::Encoder, ModuleKind::Generator];

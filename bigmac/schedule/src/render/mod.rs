@@ -15,11 +15,9 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use crate::check::memory::walk;
-use crate::clock::simulate::Simulation;
-use crate::step::per_module::PerModule;
-use crate::step::table::{Op, Table, Unit};
-use crate::step::workload::Workload;
+use crate::clock::Simulation;
+use crate::clock::memory::walk;
+use crate::step::{Op, PerModule, Table, Unit, Workload};
 use words::duration;
 
 pub use html::html;
@@ -141,14 +139,7 @@ impl Timeline {
                     bars.push(Bar { op: op.clone(), start, end, bytes: Some(bytes) });
                 }
                 if after != before {
-                    points.push((
-                        end,
-                        PerModule {
-                            encoder: after.encoder as f64,
-                            llm: after.llm as f64,
-                            generator: after.generator as f64,
-                        },
-                    ));
+                    points.push((end, after.map(|bytes| bytes as f64)));
                 }
                 before = after;
             }

@@ -7,7 +7,7 @@ use std::fmt::Write;
 
 use super::Timeline;
 use super::words::module_name;
-use crate::step::table::{ModuleKind, Op, Phase};
+use crate::step::{ModuleKind, Op, Phase};
 
 /// Ink on light fills, and on dark ones.
 pub(super) const INKS: [&str; 2] = ["#111827", "#ffffff"];

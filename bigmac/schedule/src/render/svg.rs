@@ -7,7 +7,7 @@ use super::memory::{Peaks, STACK};
 use super::palette::{css, legend, memory_class, occurring, pattern, style_of};
 use super::words::{amount, describe, duration, microbatches, module_name, number};
 use super::{Bar, MemoryUnit, Timeline};
-use crate::step::per_module::PerModule;
+use crate::step::PerModule;
 
 const WIDTH: f64 = 1440.0;
 const LEFT: f64 = 72.0;

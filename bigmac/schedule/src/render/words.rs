@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::{MemoryUnit, TimeUnit};
-use crate::step::table::{Module, ModuleKind, Op, Phase, Piece};
+use crate::step::{Module, ModuleKind, Op, Phase, Piece};
 
 /// What an op does, in words: `LLM chunk 1 forward · microbatch 3`.
 pub(super) fn describe(op: &Op) -> String {

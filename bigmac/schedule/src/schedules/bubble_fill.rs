@@ -1,14 +1,11 @@
 //! Bubble filling (Optimus, arXiv 2408.03505): phased, with encoder work moved into the idle times of the LLM.
 
-use crate::api::{Options, Schedule, ScheduleError, with_step};
-use crate::clock::gaps::Gaps;
-use crate::clock::simulate::{SimulateError, Simulation, simulate};
-use crate::clock::slots::{Slot, slot_of};
+use crate::api::{Options, Schedule, ScheduleError};
+use crate::clock::{Gaps, SimulateError, Simulation, Slot, simulate, slot_of};
 use crate::schedules::phased::{self, Phased, body};
-use crate::step::table::{
-    Item, Microbatch, Module, ModuleKind, Op, Phase, Piece, Rank, Table, Unit, Value, Work,
+use crate::step::{
+    Item, Microbatch, Module, ModuleKind, Op, Phase, Rank, Table, Unit, Value, Work, Workload,
 };
-use crate::step::workload::Workload;
 
 /// As in `phased`, encoder items run on all ranks, before and after the LLM; those that fit into idle times of the LLM's
 /// own schedule, before their embeddings are read or after the gradients are there, run in them instead. Nothing that the LLM does
@@ -89,7 +86,7 @@ fn fill(workload: &Workload, table: Table, simulation: &Simulation) -> Table {
         all.extend(behind.into_iter().map(|items| Op::encoder(Phase::Backward, items)));
         all
     });
-    with_step(Table { ranks: ranks.collect() })
+    Table { ranks: ranks.collect() }.with_step()
 }
 
 fn at_home(slot: &Slot) -> impl Iterator<Item = (Item, usize)> + '_ {
@@ -97,8 +94,7 @@ fn at_home(slot: &Slot) -> impl Iterator<Item = (Item, usize)> + '_ {
 }
 
 fn cost(workload: &Workload, item: Item, phase: Phase, rank: usize) -> f64 {
-    let unit = Unit { module: Module::ENCODER, piece: Piece::Item(item) };
-    workload.unit_cost(unit, phase) * workload.slowdown(Rank(rank))
+    workload.unit_cost(Unit::item(Module::ENCODER, item), phase) * workload.slowdown(Rank(rank))
 }
 
 /// By microbatch: when the first LLM chunk's forward starts, and when its input gradients end.

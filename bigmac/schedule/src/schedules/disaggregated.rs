@@ -2,11 +2,8 @@
 
 use crate::api::{Options, Schedule, ScheduleError};
 use crate::schedules::monolithic_balanced;
-use crate::schedules::tools::cut::{even_parts, module_times};
-use crate::step::per_module::PerModule;
-use crate::step::placement::{Chain, Part};
-use crate::step::table::{Rank, Table};
-use crate::step::workload::Workload;
+use crate::schedules::tools::cut::{even_parts, module_times, whole};
+use crate::step::{Chain, ModuleKind, Part, PerModule, Table, Workload};
 
 /// One chain of `p_e + p + p_g` stages: the LLM keeps its `p`, and encoder and generator get ranks of their own, as many
 /// as make the rank-seconds of the step least. It uses more ranks than the others, so its time alone says little.
@@ -27,16 +24,15 @@ impl Schedule for Disaggregated {
             return workload.clone();
         }
         let (encoder, generator) = cheapest_ranks(workload);
-        let layers = workload.layers();
+        let layers = |kind| workload.layers().map(|layers| layers.count[kind]);
         let p = workload.ranks();
-        let llm = even_parts(encoder, p, layers.map(|layers| layers.llm));
-        let chain = Chain {
-            ranks: encoder + p + generator,
-            // A module without work lives on the end of the LLM's ranks.
-            encoder: parts(0, encoder, encoder, layers.map(|layers| layers.encoder)),
-            llm,
-            generator: parts(encoder + p, generator, encoder + p - 1, layers.map(|layers| layers.generator)),
+        // A module without work lives on the end of the LLM's ranks.
+        let parts = PerModule {
+            encoder: parts(0, encoder, encoder, layers(ModuleKind::Encoder)),
+            llm: even_parts(encoder, p, layers(ModuleKind::Llm)),
+            generator: parts(encoder + p, generator, encoder + p - 1, layers(ModuleKind::Generator)),
         };
+        let chain = Chain { ranks: encoder + p + generator, parts };
         let (loads, sizes) = (workload.loads().to_vec(), workload.sizes.clone());
         let mut moved = workload.clone();
         // The LLM's ranks keep their speed; others run at full speed.
@@ -51,7 +47,7 @@ impl Schedule for Disaggregated {
 
 fn parts(first: usize, count: usize, spare: usize, layers: Option<usize>) -> Vec<Part> {
     match count {
-        0 => vec![Part { rank: Rank(spare), share: 1.0, layers: layers.map(|layers| 0..layers) }],
+        0 => vec![whole(spare, layers)],
         _ => even_parts(first, count, layers),
     }
 }
@@ -72,8 +68,8 @@ fn cheapest_ranks(workload: &Workload) -> (usize, usize) {
     };
     let layers = workload.layers();
     let mut best = (f64::INFINITY, (0, 0));
-    for e in counts(encoder, layers.map(|layers| layers.encoder)) {
-        for g in counts(generator, layers.map(|layers| layers.generator)) {
+    for e in counts(encoder, layers.map(|layers| layers.count.encoder)) {
+        for g in counts(generator, layers.map(|layers| layers.count.generator)) {
             let slowest = stage(encoder, e).max(stage(llm, p)).max(stage(generator, g));
             let time = (encoder + llm + generator) / n + (n - 1.0) * slowest;
             let rank_seconds = time * (e + p + g) as f64;

@@ -1,8 +1,7 @@
 //! The LLM by itself: what encoder and generator are added to.
 
-use crate::api::{Options, Schedule, ScheduleError, with_step};
-use crate::step::table::Table;
-use crate::step::workload::Workload;
+use crate::api::{Options, Schedule, ScheduleError};
+use crate::step::{Table, Workload};
 
 /// The LLM schedule alone. Items are left out: it runs [`Workload::llm_only`].
 #[derive(Debug)]
@@ -18,7 +17,7 @@ impl Schedule for LlmOnly {
     }
 
     fn build(&self, workload: &Workload, options: &Options) -> Result<Table, ScheduleError> {
-        Ok(with_step(options.llm_table(workload, 0)?))
+        Ok(options.llm_table(workload, 0)?.with_step())
     }
 
     fn is_whole(&self) -> bool {

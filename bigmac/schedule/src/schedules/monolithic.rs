@@ -2,8 +2,7 @@
 
 use crate::api::{Options, Schedule, ScheduleError};
 use crate::schedules::tools::chain::{Stage, chain_table};
-use crate::step::table::{Chunk, Table};
-use crate::step::workload::Workload;
+use crate::step::{Chunk, Table, Workload};
 
 /// All encoder items of a microbatch run on the first chunk's rank, forward right before that chunk's and backward
 /// right after it; all generator items on the last chunk's rank, in the same way at its other end. The first and last

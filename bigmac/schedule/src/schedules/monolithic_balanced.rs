@@ -4,9 +4,7 @@
 use crate::api::{Options, Schedule, ScheduleError};
 use crate::schedules::tools::chain::{Stage, chain_table};
 use crate::schedules::tools::cut::balanced_chain;
-use crate::step::placement::Part;
-use crate::step::table::{Chunk, Rank, Table};
-use crate::step::workload::Workload;
+use crate::step::{Chunk, PerModule, Rank, Table, Workload};
 
 /// Every rank holds as much of encoder, LLM and generator as every other, in the order of the data. Balanced by the costs of
 /// the whole step: microbatches with more images than others still hold up the ranks behind the encoder's.
@@ -46,11 +44,10 @@ pub(crate) fn build(
         return Err(ScheduleError::Chunks { schedule, chunks });
     }
     let chain = workload.chain().ok_or(ScheduleError::NoChain { schedule })?;
-    let at = |parts: &[Part], rank: usize| parts.iter().position(|part| part.rank == Rank(rank)).map(Chunk);
-    let stage = |rank| Stage {
-        encoder: at(&chain.encoder, rank),
-        llm: at(&chain.llm, rank),
-        generator: at(&chain.generator, rank),
+    let stage = |rank| {
+        PerModule::from_fn(|kind| {
+            chain.parts[kind].iter().position(|part| part.rank == Rank(rank)).map(Chunk)
+        })
     };
     let stages: Vec<Stage> = (0..chain.ranks).map(stage).collect();
     chain_table(workload, options, &stages)

@@ -5,16 +5,13 @@
 //! later op by exactly d, and no op waits that did not wait before. So slots go into any LLM schedule without adding a
 //! bubble; only their own dependencies have to be met, which decides where each is cut in.
 
-use crate::api::{Options, Schedule, ScheduleError, ideal_time, with_step};
-use crate::check::budget::Budget;
-use crate::check::memory::{peak_bytes_together, peak_microbatches};
-use crate::clock::simulate::{SimulateError, Simulation, simulate};
-use crate::clock::slots::{self, Slots};
+use crate::api::{Options, Schedule, ScheduleError, ideal_time};
+use crate::check::Budget;
+use crate::clock::memory::{peak_bytes_together, peak_microbatches};
+use crate::clock::{SimulateError, Simulation, Slots, simulate, total_cost};
 use crate::schedules::tools::flow::flow;
 use crate::schedules::tools::insertion::with_slots;
-use crate::step::per_module::PerModule;
-use crate::step::table::{ModuleKind, Table};
-use crate::step::workload::Workload;
+use crate::step::{ModuleKind, PerModule, Table, Workload};
 
 /// Per microbatch (or group of them) one encoder slot right before its first LLM forward, one generator slot after its last
 /// LLM forward, one encoder backward slot after the first stage's backward. Where anything is drawn, the LLM runs `group`
@@ -127,8 +124,8 @@ impl<'a> Search<'a> {
             return vec![Sharing::Grouped(group)];
         }
         let mut sharings = vec![Sharing::Grouped(1)];
-        let even = slots::total_cost(self.workload, self.workload.len());
-        if slots::total_cost(self.workload, 1) > even * (1.0 + LEAST_GAIN) {
+        let even = total_cost(self.workload, self.workload.len());
+        if total_cost(self.workload, 1) > even * (1.0 + LEAST_GAIN) {
             let draws = self.workload.has_items(ModuleKind::Generator);
             let lags = if draws { LAGS } else { &LAGS[..1] };
             sharings.extend(lags.iter().map(|lag| Sharing::Flow(*lag)));
@@ -211,7 +208,7 @@ impl<'a> Search<'a> {
         let candidates = self.found.drain(..).filter(|found| found.time <= enough);
         let by_memory =
             |a: &Candidate, b: &Candidate| a.memory.total_cmp(&b.memory).then(a.time.total_cmp(&b.time));
-        candidates.min_by(by_memory).map(|found| with_step(found.table)).unwrap_or_default()
+        candidates.min_by(by_memory).map(|found| found.table.with_step()).unwrap_or_default()
     }
 }
 

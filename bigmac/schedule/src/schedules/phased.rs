@@ -1,9 +1,8 @@
 //! Phased: encoder, LLM and generator one after the other, each on all ranks, as if memory were unlimited.
 
-use crate::api::{Options, Schedule, ScheduleError, with_step};
-use crate::clock::slots::{Slot, slots};
-use crate::step::table::{Item, Module, ModuleKind, Op, Phase, Table};
-use crate::step::workload::Workload;
+use crate::api::{Options, Schedule, ScheduleError};
+use crate::clock::{Slot, slots};
+use crate::step::{Item, Module, ModuleKind, Op, Phase, Table, Workload};
 
 /// All encoder forwards shared over the ranks, the LLM, all encoder backwards; where anything is drawn, all LLM
 /// forwards, the generator's items (each forward followed by its backward), and then the LLM backwards. No rank waits
@@ -29,7 +28,7 @@ impl Schedule for Phased {
             let backwards = shares.flat_map(by_microbatch).map(|items| Op::encoder(Phase::Backward, items));
             forwards.chain(ops).chain(backwards).collect()
         });
-        Ok(with_step(Table { ranks: ranks.collect() }))
+        Ok(Table { ranks: ranks.collect() }.with_step())
     }
 }
 

@@ -3,8 +3,7 @@
 
 use crate::api::{Options, Schedule, ScheduleError};
 use crate::schedules::phased;
-use crate::step::table::{ModuleKind, Op, Phase, Table, Work};
-use crate::step::workload::Workload;
+use crate::step::{ModuleKind, Op, Phase, Table, Work, Workload};
 
 /// `phased` with the encoder's activations freed at once: memory is that of one microbatch's share and the embeddings that
 /// wait on the first rank, for the time of another encoder forward.

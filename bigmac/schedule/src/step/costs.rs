@@ -1,5 +1,6 @@
-//! What work costs and what learns: the parts that a [`Workload`](crate::step::workload::Workload) is made of.
+//! What work costs and what learns: the parts that a [`Workload`](crate::Workload) is made of.
 
+use crate::step::table::{ModuleKind, Phase};
 use thiserror::Error;
 
 /// Time of one encoder or generator item, in the unit of the whole workload (seconds, or any other).
@@ -33,6 +34,28 @@ pub struct Load {
     pub llm: Vec<ChunkCost>,
 }
 
+impl Load {
+    /// The items of encoder or generator; none for the LLM.
+    pub fn items(&self, kind: ModuleKind) -> &[ItemCost] {
+        match kind {
+            ModuleKind::Encoder => &self.encoder,
+            ModuleKind::Generator => &self.generator,
+            ModuleKind::Llm => &[],
+        }
+    }
+}
+
+impl ItemCost {
+    /// Time of a phase. An item's backward is not split by cost: its weight gradient is counted as half of it.
+    pub(crate) fn of(self, phase: Phase) -> f64 {
+        match phase {
+            Phase::Forward | Phase::Recompute => self.forward,
+            Phase::Backward => self.backward,
+            Phase::BackwardInput | Phase::BackwardWeight => self.backward / 2.0,
+        }
+    }
+}
+
 /// Costs of a whole microbatch when all microbatches are alike, in the notation of the literature.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct UniformCosts {
@@ -52,85 +75,56 @@ pub struct UniformCosts {
     pub generator_backward: f64,
 }
 
-/// Why a workload is none.
+/// The most LLM chunks and items of a step: tables of some gigabytes.
+const MOST_UNITS: usize = 10_000_000;
+
+/// Why a workload is not valid.
 #[derive(Clone, Debug, PartialEq, Error)]
+#[allow(missing_docs)]
 pub enum WorkloadError {
-    /// Zero ranks, chunks or microbatches.
-    #[error("a workload needs at least one {what}, but 0 were given")]
-    Empty {
-        /// What there is none of.
-        what: &'static str,
-    },
-    /// A microbatch without a cost for every chunk.
-    #[error(
-        "microbatch {microbatch} has {given} LLM chunk costs where {ranks} ranks x {chunks} chunks per rank need {wanted}"
-    )]
-    ChunkCosts {
-        /// Whose.
-        microbatch: usize,
-        /// How many were given.
-        given: usize,
-        /// How many were needed.
-        wanted: usize,
-        /// Ranks.
-        ranks: usize,
-        /// Chunks per rank.
-        chunks: usize,
-    },
-    /// A cost that no op can have.
-    #[error("{what} is {value}; a time has to be finite and not negative")]
-    Cost {
-        /// Which cost, in words.
-        what: String,
-        /// What was given.
-        value: f64,
-    },
-    /// Sizes of something else than the workload.
-    #[error(
-        "sizes are given for {given} {what} (microbatch {microbatch}), but the workload has {wanted}: give one each"
-    )]
-    Sizes {
-        /// Of what.
-        what: &'static str,
-        /// In which microbatch.
-        microbatch: usize,
-        /// How many were given.
-        given: usize,
-        /// How many were needed.
-        wanted: usize,
-    },
-    /// A slowdown that no rank can have.
-    #[error("the slowdown of rank {rank} is {value}; it has to be finite and above 0 (1 is full speed)")]
-    Slowdown {
-        /// Whose.
-        rank: usize,
-        /// What was given.
-        value: f64,
-    },
-    /// Not one slowdown per rank.
-    #[error("{given} slowdowns were given for {ranks} ranks; give one factor (1 is full speed) per rank")]
-    Slowdowns {
-        /// How many were given.
-        given: usize,
-        /// Ranks.
-        ranks: usize,
-    },
+    /// A number that nothing can have.
+    #[error("{what} is {given}: it must be {expected}")]
+    Value { what: String, given: f64, expected: &'static str },
+    /// More or fewer of something than the workload has.
+    #[error("expected {expected} {what}, got {given}")]
+    Count { what: String, given: usize, expected: usize },
+    /// More than a table can hold.
+    #[error("a step of {units} LLM chunks and items is too large: at most {MOST_UNITS} are possible")]
+    TooLarge { units: usize },
 }
 
-pub(crate) fn check_time(what: impl FnOnce() -> String, value: f64) -> Result<(), WorkloadError> {
-    if value.is_finite() && value >= 0.0 { Ok(()) } else { Err(WorkloadError::Cost { what: what(), value }) }
+/// Checks the size of a step before anything is made for it: `units` is the number of LLM chunks and items of all
+/// microbatches together.
+///
+/// # Errors
+/// Where a number is 0, or there are too many units.
+pub fn check_extent(
+    ranks: usize,
+    chunks: usize,
+    microbatches: usize,
+    units: usize,
+) -> Result<(), WorkloadError> {
+    for (what, count) in [("ranks", ranks), ("chunks per rank", chunks), ("microbatches", microbatches)] {
+        if count == 0 {
+            let what = format!("the number of {what}");
+            return Err(WorkloadError::Value { what, given: 0.0, expected: "at least 1" });
+        }
+    }
+    if units > MOST_UNITS { Err(WorkloadError::TooLarge { units }) } else { Ok(()) }
+}
+
+pub(crate) fn check_time(what: impl FnOnce() -> String, given: f64) -> Result<(), WorkloadError> {
+    if given.is_finite() && given >= 0.0 {
+        return Ok(());
+    }
+    Err(WorkloadError::Value { what: what(), given, expected: "finite and not negative" })
 }
 
 pub(crate) fn check_load(m: usize, load: &Load, ranks: usize, chunks: usize) -> Result<(), WorkloadError> {
     let wanted = ranks * chunks;
     if load.llm.len() != wanted {
-        return Err(WorkloadError::ChunkCosts {
-            microbatch: m,
-            given: load.llm.len(),
-            wanted,
-            ranks,
-            chunks,
-        });
+        let what = format!("LLM chunk costs ({ranks} ranks x {chunks} chunks) of microbatch {m}");
+        return Err(WorkloadError::Count { what, given: load.llm.len(), expected: wanted });
     }
     for (c, cost) in load.llm.iter().enumerate() {
         for (phase, value) in [("F", cost.forward), ("B", cost.backward_input), ("W", cost.backward_weight)] {

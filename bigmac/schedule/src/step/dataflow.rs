@@ -4,7 +4,7 @@
 //! Within a rank, an op also needs earlier phases of its own units: a backward its forward, a weight gradient its
 //! input gradient. Those are an order of the rank's list, checked by `validate`.
 
-use crate::step::table::{Chunk, Microbatch, Module, ModuleKind, Op, Phase, Piece, Rank, Table, Unit, Value};
+use crate::step::table::{Chunk, Module, ModuleKind, Op, Phase, Piece, Rank, Table, Unit, Value};
 use crate::step::workload::Workload;
 
 impl Op {
@@ -35,139 +35,106 @@ impl Op {
 
     /// [`Op::produces`] without an allocation.
     pub fn for_each_produced(&self, workload: &Workload, mut visit: impl FnMut(Value)) {
-        let phase = match self {
-            Op::Compute { phase, .. } => *phase,
-            Op::Recv { value, .. } => return visit(*value),
-            Op::Send { .. } | Op::Step => return,
-        };
-        for unit in self.units() {
-            match (unit.module, phase, unit.piece) {
-                (Module::Encoder(chunk), Phase::Forward, Piece::Item(item)) => {
-                    let next = Chunk(chunk.0 + 1);
-                    let last = next.0 >= workload.encoder_chunks();
-                    visit(if last {
-                        Value::Embeds(item)
-                    } else {
-                        Value::EncoderHidden { item, chunk: next }
-                    });
-                }
-                (Module::Encoder(chunk), Phase::Backward | Phase::BackwardInput, Piece::Item(item))
-                    if chunk.0 > 0 =>
-                {
-                    visit(Value::EncoderHiddenGrad { item, chunk: Chunk(chunk.0 - 1) });
-                }
-                (Module::Generator(chunk), Phase::Forward, Piece::Item(item))
-                    if chunk.0 + 1 < workload.generator_chunks() =>
-                {
-                    visit(Value::GeneratorHidden { item, chunk: Chunk(chunk.0 + 1) });
-                }
-                (Module::Generator(chunk), Phase::Backward | Phase::BackwardInput, Piece::Item(item))
-                    if chunk.0 > 0 =>
-                {
-                    visit(Value::GeneratorHiddenGrad { item, chunk: Chunk(chunk.0 - 1) });
-                }
-                (Module::Llm(chunk), Phase::Forward, Piece::Microbatch(m)) => {
-                    llm_outputs(workload, chunk, m, &mut visit);
-                }
-                (Module::Llm(chunk), Phase::Backward | Phase::BackwardInput, Piece::Microbatch(m)) => {
-                    llm_input_gradients(workload, chunk, m, &mut visit);
-                }
-                (Module::Generator(_), Phase::Backward | Phase::BackwardInput, Piece::Item(item))
-                    if workload.has_backward(ModuleKind::Llm, item.microbatch) =>
-                {
-                    visit(Value::CondGrad(item));
-                }
-                _ => {}
+        match self {
+            Op::Compute { phase, .. } => {
+                self.units().for_each(|unit| unit.for_each_produced(*phase, workload, &mut visit));
             }
+            Op::Recv { value, .. } => visit(*value),
+            Op::Send { .. } | Op::Step => {}
         }
     }
 }
 
 impl Unit {
-    /// The values that have to be on the unit's rank before that phase of it starts.
+    /// The values that the unit reads in a phase.
     pub fn consumes(self, phase: Phase, workload: &Workload) -> Vec<Value> {
         let mut values = Vec::new();
-        self.for_each_consumed(phase, workload, &mut |value| values.push(value));
+        self.for_each_consumed(phase, workload, |value| values.push(value));
         values
     }
 
-    fn for_each_consumed(self, phase: Phase, workload: &Workload, visit: &mut impl FnMut(Value)) {
-        match (self.module, phase, self.piece) {
-            (Module::Llm(chunk), Phase::Forward, Piece::Microbatch(m)) => {
-                llm_inputs(workload, chunk, m, visit);
+    /// The values that the unit reads in a phase: a forward those of the chunk or module before it, a backward the
+    /// gradients of what its forward made.
+    pub fn for_each_consumed(self, phase: Phase, workload: &Workload, mut visit: impl FnMut(Value)) {
+        match (phase, self.module, self.piece) {
+            (Phase::Forward, ..) if self.module.chunk().0 > 0 => self.hidden().into_iter().for_each(visit),
+            (Phase::Forward, Module::Llm(_), Piece::Microbatch(m)) => {
+                workload.items(ModuleKind::Encoder, m).map(Value::Embeds).for_each(visit);
             }
-            (Module::Llm(chunk), Phase::Backward | Phase::BackwardInput, Piece::Microbatch(m)) => {
-                llm_gradients(workload, chunk, m, visit);
+            (Phase::Forward, Module::Generator(_), Piece::Item(item)) => visit(Value::Cond(item)),
+            (Phase::Backward | Phase::BackwardInput, ..) if !workload.is_last(self.module) => {
+                self.hidden_grad().into_iter().for_each(visit);
             }
-            (Module::Encoder(chunk), Phase::Forward, Piece::Item(item)) if chunk.0 > 0 => {
-                visit(Value::EncoderHidden { item, chunk });
+            (Phase::Backward | Phase::BackwardInput, Module::Llm(_), Piece::Microbatch(m)) => {
+                workload.items(ModuleKind::Generator, m).map(Value::CondGrad).for_each(visit);
             }
-            (Module::Encoder(chunk), Phase::Backward | Phase::BackwardInput, Piece::Item(item)) => {
-                let last = chunk.0 + 1 >= workload.encoder_chunks();
-                visit(if last { Value::EmbedGrad(item) } else { Value::EncoderHiddenGrad { item, chunk } });
-            }
-            (Module::Generator(chunk), Phase::Forward, Piece::Item(item)) => {
-                let first = chunk.0 == 0;
-                visit(if first { Value::Cond(item) } else { Value::GeneratorHidden { item, chunk } });
-            }
-            (Module::Generator(chunk), Phase::Backward | Phase::BackwardInput, Piece::Item(item))
-                if chunk.0 + 1 < workload.generator_chunks() =>
-            {
-                visit(Value::GeneratorHiddenGrad { item, chunk });
+            (Phase::Backward | Phase::BackwardInput, Module::Encoder(_), Piece::Item(item)) => {
+                visit(Value::EmbedGrad(item));
             }
             _ => {}
         }
     }
-}
 
-fn llm_inputs(workload: &Workload, chunk: Chunk, microbatch: Microbatch, visit: &mut impl FnMut(Value)) {
-    if chunk.0 > 0 {
-        visit(Value::Hidden { microbatch, chunk });
-    } else {
-        workload.items(ModuleKind::Encoder, microbatch).for_each(|item| visit(Value::Embeds(item)));
+    /// The values that the unit makes in a phase: a forward those of the chunk or module after it, a backward the
+    /// gradients of what its forward read, where something below it learns.
+    pub fn for_each_produced(self, phase: Phase, workload: &Workload, mut visit: impl FnMut(Value)) {
+        let beside = |chunk: usize| Unit { module: self.module.kind().module(Chunk(chunk)), ..self };
+        let chunk = self.module.chunk().0;
+        match (phase, self.module, self.piece) {
+            (Phase::Forward, ..) if !workload.is_last(self.module) => {
+                beside(chunk + 1).hidden().into_iter().for_each(visit);
+            }
+            (Phase::Forward, Module::Llm(_), Piece::Microbatch(m)) => {
+                workload.items(ModuleKind::Generator, m).map(Value::Cond).for_each(visit);
+            }
+            (Phase::Forward, Module::Encoder(_), Piece::Item(item)) => visit(Value::Embeds(item)),
+            (Phase::Backward | Phase::BackwardInput, ..) if chunk > 0 => {
+                beside(chunk - 1).hidden_grad().into_iter().for_each(visit);
+            }
+            (Phase::Backward | Phase::BackwardInput, Module::Llm(_), Piece::Microbatch(m))
+                if workload.has_backward(ModuleKind::Encoder, m) =>
+            {
+                workload.items(ModuleKind::Encoder, m).map(Value::EmbedGrad).for_each(visit);
+            }
+            (Phase::Backward | Phase::BackwardInput, Module::Generator(_), Piece::Item(item))
+                if workload.has_backward(ModuleKind::Llm, item.microbatch) =>
+            {
+                visit(Value::CondGrad(item));
+            }
+            _ => {}
+        }
     }
-}
 
-fn llm_outputs(workload: &Workload, chunk: Chunk, microbatch: Microbatch, visit: &mut impl FnMut(Value)) {
-    if chunk < workload.last_chunk() {
-        visit(Value::Hidden { microbatch, chunk: Chunk(chunk.0 + 1) });
-    } else {
-        workload.items(ModuleKind::Generator, microbatch).for_each(|item| visit(Value::Cond(item)));
+    /// What the unit reads of the chunk before it; `None` for a module on work of another kind.
+    fn hidden(self) -> Option<Value> {
+        match (self.module, self.piece) {
+            (Module::Llm(chunk), Piece::Microbatch(microbatch)) => Some(Value::Hidden { microbatch, chunk }),
+            (Module::Encoder(chunk), Piece::Item(item)) => Some(Value::EncoderHidden { item, chunk }),
+            (Module::Generator(chunk), Piece::Item(item)) => Some(Value::GeneratorHidden { item, chunk }),
+            _ => None,
+        }
     }
-}
 
-fn llm_gradients(workload: &Workload, chunk: Chunk, microbatch: Microbatch, visit: &mut impl FnMut(Value)) {
-    if chunk < workload.last_chunk() {
-        visit(Value::HiddenGrad { microbatch, chunk });
-    } else {
-        workload.items(ModuleKind::Generator, microbatch).for_each(|item| visit(Value::CondGrad(item)));
-    }
-}
-
-fn llm_input_gradients(
-    workload: &Workload,
-    chunk: Chunk,
-    microbatch: Microbatch,
-    visit: &mut impl FnMut(Value),
-) {
-    if chunk.0 > 0 {
-        visit(Value::HiddenGrad { microbatch, chunk: Chunk(chunk.0 - 1) });
-    } else if workload.has_backward(ModuleKind::Encoder, microbatch) {
-        workload.items(ModuleKind::Encoder, microbatch).for_each(|item| visit(Value::EmbedGrad(item)));
+    /// The gradient of what the unit makes for the chunk after it.
+    fn hidden_grad(self) -> Option<Value> {
+        match self.hidden()? {
+            Value::Hidden { microbatch, chunk } => Some(Value::HiddenGrad { microbatch, chunk }),
+            Value::EncoderHidden { item, chunk } => Some(Value::EncoderHiddenGrad { item, chunk }),
+            Value::GeneratorHidden { item, chunk } => Some(Value::GeneratorHiddenGrad { item, chunk }),
+            _ => None,
+        }
     }
 }
 
 /// By [`Workload::value_index`]: the rank of the op that reads the value.
 pub(crate) fn readers(table: &Table, workload: &Workload) -> Vec<Option<Rank>> {
     let mut readers = vec![None; workload.value_count()];
-    for (rank, op) in table.iter() {
-        if let Op::Compute { .. } = op {
-            op.for_each_consumed(workload, |value| {
-                if let Some(index) = workload.value_index(value) {
-                    readers[index] = Some(rank);
-                }
-            });
-        }
+    for (rank, op) in table.iter().filter(|(_, op)| matches!(op, Op::Compute { .. })) {
+        op.for_each_consumed(workload, |value| {
+            if let Some(index) = workload.value_index(value) {
+                readers[index] = Some(rank);
+            }
+        });
     }
     readers
 }

@@ -2,7 +2,7 @@
 
 use crate::step::costs::{WorkloadError, check_time};
 use crate::step::placement::{Chain, Layers, Part};
-use crate::step::table::{Chunk, Module, Rank};
+use crate::step::table::{Chunk, Module, ModuleKind, Rank};
 use crate::step::workload::Workload;
 
 impl Workload {
@@ -27,14 +27,18 @@ impl Workload {
         self.chain.as_ref()
     }
 
-    /// How many chunks the encoder is cut into.
-    pub fn encoder_chunks(&self) -> usize {
-        self.chain.as_ref().map_or(1, |chain| chain.encoder.len())
+    /// How many chunks a module is cut into: the LLM into p v, or as many as it has parts in a chain.
+    pub fn chunks_of(&self, kind: ModuleKind) -> usize {
+        match (&self.chain, kind) {
+            (Some(chain), _) => chain.parts[kind].len(),
+            (None, ModuleKind::Llm) => self.ranks() * self.chunks_per_rank(),
+            (None, ModuleKind::Encoder | ModuleKind::Generator) => 1,
+        }
     }
 
-    /// How many chunks the generator is cut into.
-    pub fn generator_chunks(&self) -> usize {
-        self.chain.as_ref().map_or(1, |chain| chain.generator.len())
+    /// Whether no chunk of the module comes after this one.
+    pub fn is_last(&self, module: Module) -> bool {
+        module.chunk().0 + 1 >= self.chunks_of(module.kind())
     }
 
     /// The rank that an LLM chunk lives on.
@@ -52,13 +56,7 @@ impl Workload {
     }
 
     fn part(&self, module: Module) -> Option<&Part> {
-        let chain = self.chain.as_ref()?;
-        let parts = match module {
-            Module::Encoder(_) => &chain.encoder,
-            Module::Llm(_) => &chain.llm,
-            Module::Generator(_) => &chain.generator,
-        };
-        parts.get(module.chunk().0)
+        self.chain.as_ref()?.parts[module.kind()].get(module.chunk().0)
     }
 
     /// The share of an item's cost and bytes that a chunk of encoder or generator has.

@@ -1,12 +1,22 @@
-//! What a step is: ops, the work they do, and what work costs.
+//! What a step is: tables of ops, the workload they are for, and who needs what.
 
-pub mod costs;
-pub mod dataflow;
-pub(crate) mod homes;
-pub(crate) mod numbering;
-pub mod per_module;
-pub mod placement;
-pub mod sizes;
-pub mod table;
-pub(crate) mod transfers;
-pub mod workload;
+mod costs;
+mod dataflow;
+mod homes;
+mod numbering;
+mod per_module;
+mod placement;
+mod sizes;
+mod table;
+mod transfers;
+mod workload;
+
+pub use costs::{ChunkCost, ItemCost, Load, UniformCosts, WorkloadError, check_extent};
+pub(crate) use dataflow::readers;
+pub use per_module::PerModule;
+pub use placement::{Chain, Layers, Part};
+pub use sizes::{ItemSize, Link, MicrobatchSizes};
+pub use table::{
+    Chunk, Item, Microbatch, Module, ModuleKind, Op, Phase, Piece, Rank, Table, Unit, Value, Work,
+};
+pub use workload::Workload;

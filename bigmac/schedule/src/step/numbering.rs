@@ -1,115 +1,89 @@
 //! Dense numbers for the values and units of a workload, so that what is known about them is kept in flat arrays.
 
-use crate::step::table::{Chunk, Item, Microbatch, Module, ModuleKind, Piece, Unit, Value};
+use crate::step::table::{Chunk, Item, Module, ModuleKind, Piece, Unit, Value};
 use crate::step::workload::Workload;
 
 impl Workload {
-    /// A dense number for a value, below [`Workload::value_count`]; `None` for one that the workload cannot have.
-    pub fn value_index(&self, value: Value) -> Option<usize> {
-        let hidden = self.len() * self.chunks();
-        let (embeds, conds) = (total(&self.encoder_offsets), total(&self.generator_offsets));
-        let (cut_encoder, cut_generator) = (embeds * self.encoder_chunks(), conds * self.generator_chunks());
-        let items = 2 * hidden;
-        let cuts = items + 2 * (embeds + conds);
-        Some(match value {
-            Value::Hidden { microbatch, chunk } => self.llm_index(microbatch, chunk)?,
-            Value::HiddenGrad { microbatch, chunk } => hidden + self.llm_index(microbatch, chunk)?,
-            Value::Embeds(item) => items + index(&self.encoder_offsets, item)?,
-            Value::EmbedGrad(item) => items + embeds + index(&self.encoder_offsets, item)?,
-            Value::Cond(item) => items + 2 * embeds + index(&self.generator_offsets, item)?,
-            Value::CondGrad(item) => items + 2 * embeds + conds + index(&self.generator_offsets, item)?,
-            Value::EncoderHidden { item, chunk } => cuts + self.encoder_index(item, chunk)?,
-            Value::EncoderHiddenGrad { item, chunk } => {
-                cuts + cut_encoder + self.encoder_index(item, chunk)?
-            }
-            Value::GeneratorHidden { item, chunk } => {
-                cuts + 2 * cut_encoder + self.generator_index(item, chunk)?
-            }
-            Value::GeneratorHiddenGrad { item, chunk } => {
-                cuts + 2 * cut_encoder + cut_generator + self.generator_index(item, chunk)?
-            }
-        })
-    }
-
-    /// How many numbers [`Workload::value_index`] uses.
-    pub fn value_count(&self) -> usize {
-        let (embeds, conds) = (total(&self.encoder_offsets), total(&self.generator_offsets));
-        2 * (self.len() * self.chunks()
-            + embeds * (1 + self.encoder_chunks())
-            + conds * (1 + self.generator_chunks()))
-    }
-
-    /// A dense number for a unit, below [`Workload::unit_count`]; `None` for one that the workload does not have.
+    /// A dense number for a unit, below [`Workload::unit_count`]; `None` for one that the workload does not have. The
+    /// LLM's come first, then the encoder's, then the generator's.
     pub fn unit_index(&self, unit: Unit) -> Option<usize> {
-        let hidden = self.len() * self.chunks();
-        match (unit.module, unit.piece) {
-            (Module::Llm(chunk), Piece::Microbatch(microbatch)) => self.llm_index(microbatch, chunk),
-            (Module::Encoder(chunk), Piece::Item(item)) => Some(hidden + self.encoder_index(item, chunk)?),
-            (Module::Generator(chunk), Piece::Item(item)) => {
-                let encoder = total(&self.encoder_offsets) * self.encoder_chunks();
-                Some(hidden + encoder + self.generator_index(item, chunk)?)
+        let (kind, chunk) = (unit.module.kind(), unit.module.chunk().0);
+        let piece = match (kind, unit.piece) {
+            (ModuleKind::Llm, Piece::Microbatch(microbatch)) => {
+                Some(microbatch.0).filter(|m| *m < self.len())
             }
+            (ModuleKind::Encoder | ModuleKind::Generator, Piece::Item(item)) => self.item_index(kind, item),
             _ => None,
-        }
+        };
+        let before = match kind {
+            ModuleKind::Llm => 0,
+            ModuleKind::Encoder => self.units_of(ModuleKind::Llm),
+            ModuleKind::Generator => self.units_of(ModuleKind::Llm) + self.units_of(ModuleKind::Encoder),
+        };
+        let chunks = self.chunks_of(kind);
+        piece.filter(|_| chunk < chunks).map(|piece| before + piece * chunks + chunk)
     }
 
     /// How many numbers [`Workload::unit_index`] uses.
     pub fn unit_count(&self) -> usize {
-        self.len() * self.chunks()
-            + total(&self.encoder_offsets) * self.encoder_chunks()
-            + total(&self.generator_offsets) * self.generator_chunks()
+        ModuleKind::ALL.into_iter().map(|kind| self.units_of(kind)).sum()
     }
 
-    /// The number of an encoder chunk's unit among all of the encoder's.
-    fn encoder_index(&self, item: Item, chunk: Chunk) -> Option<usize> {
-        cut_index(&self.encoder_offsets, item, chunk, self.encoder_chunks())
+    /// A dense number for a value, below [`Workload::value_count`]; `None` for one that the workload cannot have.
+    pub fn value_index(&self, value: Value) -> Option<usize> {
+        let last = |kind: ModuleKind| kind.module(Chunk(self.chunks_of(kind).saturating_sub(1)));
+        // What crosses between the chunks of a module goes with the chunk that reads it. What crosses between modules
+        // takes the numbers that are then free: the first chunk reads nothing of one before it, and the last no
+        // gradient of one after it.
+        let (unit, is_grad) = match value {
+            Value::Hidden { microbatch, chunk } => (Unit::llm(chunk, microbatch), false),
+            Value::HiddenGrad { microbatch, chunk } => (Unit::llm(chunk, microbatch), true),
+            Value::Embeds(item) => (Unit::item(Module::ENCODER, item), false),
+            Value::EmbedGrad(item) => (Unit::item(last(ModuleKind::Encoder), item), true),
+            Value::Cond(item) => (Unit::item(Module::GENERATOR, item), false),
+            Value::CondGrad(item) => (Unit::item(last(ModuleKind::Generator), item), true),
+            Value::EncoderHidden { item, chunk } => (Unit::item(Module::Encoder(chunk), item), false),
+            Value::EncoderHiddenGrad { item, chunk } => (Unit::item(Module::Encoder(chunk), item), true),
+            Value::GeneratorHidden { item, chunk } => (Unit::item(Module::Generator(chunk), item), false),
+            Value::GeneratorHiddenGrad { item, chunk } => (Unit::item(Module::Generator(chunk), item), true),
+        };
+        let free = if is_grad { self.is_last(unit.module) } else { unit.module.chunk() == Chunk(0) };
+        let between_modules =
+            matches!(value, Value::Embeds(_) | Value::EmbedGrad(_) | Value::Cond(_) | Value::CondGrad(_));
+        let index = self.unit_index(unit).filter(|_| free == between_modules);
+        index.map(|index| 2 * index + usize::from(is_grad))
     }
 
-    /// The number of a generator chunk's unit among all of the generator's.
-    fn generator_index(&self, item: Item, chunk: Chunk) -> Option<usize> {
-        cut_index(&self.generator_offsets, item, chunk, self.generator_chunks())
-    }
-
-    fn llm_index(&self, microbatch: Microbatch, chunk: Chunk) -> Option<usize> {
-        let chunks = self.chunks();
-        (microbatch.0 < self.len() && chunk.0 < chunks).then(|| microbatch.0 * chunks + chunk.0)
+    /// How many numbers [`Workload::value_index`] uses.
+    pub fn value_count(&self) -> usize {
+        2 * self.unit_count()
     }
 
     /// Every unit of the workload: microbatch by microbatch encoder items, LLM chunks, generator items.
     pub fn units(&self) -> impl Iterator<Item = Unit> + '_ {
         self.microbatches().flat_map(move |microbatch| {
-            let encoder = self.item_units(ModuleKind::Encoder, microbatch);
-            let llm = (0..self.chunks()).map(move |c| {
-                let (module, piece) = (Module::Llm(Chunk(c)), Piece::Microbatch(microbatch));
-                Unit { module, piece }
-            });
-            encoder.chain(llm).chain(self.item_units(ModuleKind::Generator, microbatch))
+            let llm = (0..self.chunks()).map(move |chunk| Unit::llm(Chunk(chunk), microbatch));
+            let items = move |kind: ModuleKind| {
+                self.items(kind, microbatch).flat_map(move |item| {
+                    (0..self.chunks_of(kind)).map(move |chunk| Unit::item(kind.module(Chunk(chunk)), item))
+                })
+            };
+            items(ModuleKind::Encoder).chain(llm).chain(items(ModuleKind::Generator))
         })
     }
 
-    fn item_units(&self, kind: ModuleKind, microbatch: Microbatch) -> impl Iterator<Item = Unit> + '_ {
-        let (chunks, module): (usize, fn(Chunk) -> Module) = match kind {
-            ModuleKind::Encoder => (self.encoder_chunks(), Module::Encoder),
-            _ => (self.generator_chunks(), Module::Generator),
+    fn units_of(&self, kind: ModuleKind) -> usize {
+        let pieces = match kind {
+            ModuleKind::Llm => self.len(),
+            ModuleKind::Encoder | ModuleKind::Generator => self.offsets[kind].last().copied().unwrap_or(0),
         };
-        let items = self.items(kind, microbatch);
-        items.flat_map(move |item| {
-            (0..chunks).map(move |c| Unit { module: module(Chunk(c)), piece: Piece::Item(item) })
-        })
+        pieces * self.chunks_of(kind)
     }
-}
 
-fn cut_index(offsets: &[usize], item: Item, chunk: Chunk, chunks: usize) -> Option<usize> {
-    let index = index(offsets, item).filter(|_| chunk.0 < chunks);
-    index.map(|index| index * chunks + chunk.0)
-}
-
-/// The item's number among all of its kind.
-fn index(offsets: &[usize], item: Item) -> Option<usize> {
-    let (start, end) = (offsets.get(item.microbatch.0)?, offsets.get(item.microbatch.0 + 1)?);
-    (item.index < end - start).then(|| start + item.index)
-}
-
-fn total(offsets: &[usize]) -> usize {
-    offsets.last().copied().unwrap_or(0)
+    /// The item's number among all of its kind.
+    fn item_index(&self, kind: ModuleKind, item: Item) -> Option<usize> {
+        let offsets = &self.offsets[kind];
+        let (start, end) = (offsets.get(item.microbatch.0)?, offsets.get(item.microbatch.0 + 1)?);
+        (item.index < end - start).then(|| start + item.index)
+    }
 }

@@ -25,6 +25,12 @@ impl<T: Copy> PerModule<T> {
 }
 
 impl<T> PerModule<T> {
+    /// What `of` says of each.
+    pub fn from_fn(mut of: impl FnMut(ModuleKind) -> T) -> PerModule<T> {
+        let [encoder, llm, generator] = ModuleKind::ALL.map(&mut of);
+        PerModule { encoder, llm, generator }
+    }
+
     /// Of each what `of` makes of it.
     pub fn map<U>(self, mut of: impl FnMut(T) -> U) -> PerModule<U> {
         PerModule { encoder: of(self.encoder), llm: of(self.llm), generator: of(self.generator) }

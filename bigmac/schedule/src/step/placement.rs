@@ -2,6 +2,7 @@
 
 use std::ops::Range;
 
+use crate::step::per_module::PerModule;
 use crate::step::table::Rank;
 
 /// A module's consecutive layers on one rank.
@@ -21,24 +22,16 @@ pub struct Part {
 pub struct Chain {
     /// How many ranks there are.
     pub ranks: usize,
-    /// The encoder's parts, in the order of its layers.
-    pub encoder: Vec<Part>,
-    /// The LLM's.
-    pub llm: Vec<Part>,
-    /// The generator's.
-    pub generator: Vec<Part>,
+    /// By module, in the order of the layers.
+    pub parts: PerModule<Vec<Part>>,
 }
 
 /// How many layers the modules have: where a chain may be cut. Embeddings and projections go with the first and last
 /// layer; the LLM's output matrix weighs as much as `head` of its layers.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Layers {
-    /// The encoder's.
-    pub encoder: usize,
-    /// The LLM's.
-    pub llm: usize,
-    /// The generator's.
-    pub generator: usize,
+    /// Layers of each module.
+    pub count: PerModule<usize>,
     /// Cost of the LLM's output matrix and loss over that of one of its layers.
     pub head: f64,
 }

@@ -1,5 +1,7 @@
 //! Bytes: what units save for their backwards, and how big the values are that cross between ranks.
 
+use crate::step::table::ModuleKind;
+
 /// Bytes of one encoder or generator item.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ItemSize {
@@ -22,6 +24,17 @@ pub struct MicrobatchSizes {
     pub llm: Vec<u64>,
     /// Hidden states between LLM chunks.
     pub hidden: u64,
+}
+
+impl MicrobatchSizes {
+    /// The items of encoder or generator; none for the LLM.
+    pub fn items(&self, kind: ModuleKind) -> &[ItemSize] {
+        match kind {
+            ModuleKind::Encoder => &self.encoder,
+            ModuleKind::Generator => &self.generator,
+            ModuleKind::Llm => &[],
+        }
+    }
 }
 
 /// How a value gets from one rank to another: in `latency + bytes x seconds_per_byte`, whatever else is under way.

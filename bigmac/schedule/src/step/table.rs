@@ -80,6 +80,15 @@ impl ModuleKind {
     /// All three, in the order of the data flow.
     pub const ALL: [ModuleKind; 3] = [ModuleKind::Encoder, ModuleKind::Llm, ModuleKind::Generator];
 
+    /// A slice of this module.
+    pub fn module(self, chunk: Chunk) -> Module {
+        match self {
+            ModuleKind::Encoder => Module::Encoder(chunk),
+            ModuleKind::Llm => Module::Llm(chunk),
+            ModuleKind::Generator => Module::Generator(chunk),
+        }
+    }
+
     /// The name in options, files and reports; that of serde too.
     pub fn name(self) -> &'static str {
         match self {
@@ -288,22 +297,17 @@ impl Op {
 
     /// The units of work that the op runs, in order; none for communication and `Step`.
     pub fn units(&self) -> impl Iterator<Item = Unit> + '_ {
-        let (module, work) = match self {
-            Op::Compute { module, work, .. } => (Some(*module), Some(work)),
+        let (whole, items) = match self {
+            Op::Compute { module, work: Work::Microbatch(microbatch), .. } => {
+                (Some(Unit { module: *module, piece: Piece::Microbatch(*microbatch) }), None)
+            }
+            Op::Compute { module, work: Work::Items(items), .. } => (None, Some((*module, items))),
             Op::Send { .. } | Op::Recv { .. } | Op::Step => (None, None),
         };
-        let (microbatch, items) = match work {
-            Some(Work::Microbatch(microbatch)) => (Some(*microbatch), &[][..]),
-            Some(Work::Items(items)) => (None, &items[..]),
-            None => (None, &[][..]),
-        };
-        let whole = microbatch
-            .zip(module)
-            .map(|(microbatch, module)| Unit { module, piece: Piece::Microbatch(microbatch) });
-        let parts = items
-            .iter()
-            .filter_map(move |item| module.map(|module| Unit { module, piece: Piece::Item(*item) }));
-        whole.into_iter().chain(parts)
+        let items = items
+            .into_iter()
+            .flat_map(|(module, items)| items.iter().map(move |item| Unit::item(module, *item)));
+        whole.into_iter().chain(items)
     }
 }
 
@@ -327,6 +331,25 @@ pub struct Unit {
 }
 
 impl Unit {
+    /// A chunk of the LLM on a microbatch.
+    pub fn llm(chunk: Chunk, microbatch: Microbatch) -> Unit {
+        Unit { module: Module::Llm(chunk), piece: Piece::Microbatch(microbatch) }
+    }
+
+    /// A chunk of encoder or generator on an item.
+    pub fn item(module: Module, item: Item) -> Unit {
+        Unit { module, piece: Piece::Item(item) }
+    }
+
+    /// An op that runs this unit alone.
+    pub fn op(self, phase: Phase) -> Op {
+        let work = match self.piece {
+            Piece::Microbatch(microbatch) => Work::Microbatch(microbatch),
+            Piece::Item(item) => Work::Items(vec![item]),
+        };
+        Op::Compute { module: self.module, phase, work }
+    }
+
     /// The microbatch that the unit belongs to.
     pub fn microbatch(self) -> Microbatch {
         match self.piece {
@@ -347,6 +370,12 @@ impl Table {
     /// A table of empty lists.
     pub fn empty(ranks: usize) -> Table {
         Table { ranks: vec![Vec::new(); ranks] }
+    }
+
+    /// The same with the optimizer step at the end of every rank.
+    pub(crate) fn with_step(mut self) -> Table {
+        self.ranks.iter_mut().for_each(|ops| ops.push(Op::Step));
+        self
     }
 
     /// Every op with its rank, rank by rank.

@@ -1,8 +1,8 @@
 //! Sizes and transfers of a workload.
 
 use crate::step::costs::{WorkloadError, check_time};
-use crate::step::sizes::{ItemSize, Link, MicrobatchSizes};
-use crate::step::table::{Item, Module, Piece, Unit, Value};
+use crate::step::sizes::{Link, MicrobatchSizes};
+use crate::step::table::{ModuleKind, Piece, Unit, Value};
 use crate::step::workload::Workload;
 
 impl Workload {
@@ -23,10 +23,9 @@ impl Workload {
     /// Where microbatches, items or chunks are not as many as the workload has.
     pub fn with_sizes(mut self, sizes: Vec<MicrobatchSizes>) -> Result<Workload, WorkloadError> {
         let chunks = self.chunks();
-        let wrong =
-            |what, microbatch, given, wanted| Err(WorkloadError::Sizes { what, microbatch, given, wanted });
+        let wrong = |what: String, given, expected| Err(WorkloadError::Count { what, given, expected });
         if sizes.len() != self.len() {
-            return wrong("microbatches", 0, sizes.len(), self.len());
+            return wrong("sizes of microbatches".to_owned(), sizes.len(), self.len());
         }
         for (m, (sizes, load)) in sizes.iter().zip(&self.loads).enumerate() {
             for (what, given, wanted) in [
@@ -35,7 +34,7 @@ impl Workload {
                 ("LLM chunks", sizes.llm.len(), chunks),
             ] {
                 if given != wanted {
-                    return wrong(what, m, given, wanted);
+                    return wrong(format!("sizes of {what} in microbatch {m}"), given, wanted);
                 }
             }
         }
@@ -51,14 +50,12 @@ impl Workload {
     /// Bytes that a unit's forward saves for its backward; `None` where sizes are not known.
     pub fn saved(&self, unit: Unit) -> Option<u64> {
         let sizes = self.sizes.get(unit.microbatch().0)?;
-        let part = |items: &[ItemSize], item: Item| {
-            let saved = items.get(item.index)?.saved as f64;
-            Some((saved * self.share_of(unit.module)).round() as u64)
-        };
-        match (unit.module, unit.piece) {
-            (Module::Llm(chunk), Piece::Microbatch(_)) => sizes.llm.get(chunk.0).copied(),
-            (Module::Encoder(_), Piece::Item(item)) => part(&sizes.encoder, item),
-            (Module::Generator(_), Piece::Item(item)) => part(&sizes.generator, item),
+        match (unit.module.kind(), unit.piece) {
+            (ModuleKind::Llm, Piece::Microbatch(_)) => sizes.llm.get(unit.module.chunk().0).copied(),
+            (kind, Piece::Item(item)) => {
+                let saved = sizes.items(kind).get(item.index)?.saved as f64;
+                Some((saved * self.share_of(unit.module)).round() as u64)
+            }
             _ => None,
         }
     }
@@ -66,16 +63,15 @@ impl Workload {
     /// Bytes of a value; `None` where sizes are not known.
     pub fn value_bytes(&self, value: Value) -> Option<u64> {
         let sizes = self.sizes.get(value.microbatch().0)?;
-        let of = |items: &[ItemSize], item: Item| items.get(item.index).copied();
         Some(match value {
             Value::Hidden { .. } | Value::HiddenGrad { .. } => sizes.hidden,
-            Value::Embeds(item) | Value::EmbedGrad(item) => of(&sizes.encoder, item)?.value,
-            Value::Cond(item) | Value::CondGrad(item) => of(&sizes.generator, item)?.value,
+            Value::Embeds(item) | Value::EmbedGrad(item) => sizes.encoder.get(item.index)?.value,
+            Value::Cond(item) | Value::CondGrad(item) => sizes.generator.get(item.index)?.value,
             Value::EncoderHidden { item, .. } | Value::EncoderHiddenGrad { item, .. } => {
-                of(&sizes.encoder, item)?.hidden
+                sizes.encoder.get(item.index)?.hidden
             }
             Value::GeneratorHidden { item, .. } | Value::GeneratorHiddenGrad { item, .. } => {
-                of(&sizes.generator, item)?.hidden
+                sizes.generator.get(item.index)?.hidden
             }
         })
     }

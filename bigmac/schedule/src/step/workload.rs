@@ -1,11 +1,13 @@
 //! The shape of a step: how many ranks, chunks and microbatches, which items each microbatch holds, what everything
 //! costs, and what learns. Schedules are built from it, and everything said about a schedule is relative to it.
 
-use crate::step::costs::{ChunkCost, ItemCost, Load, UniformCosts, WorkloadError, check_load, check_time};
+use crate::step::costs::{
+    ChunkCost, ItemCost, Load, UniformCosts, WorkloadError, check_extent, check_load, check_time,
+};
 use crate::step::per_module::PerModule;
 use crate::step::placement::{Chain, Layers};
 use crate::step::sizes::{Link, MicrobatchSizes};
-use crate::step::table::{Chunk, Item, Microbatch, Module, ModuleKind, Op, Phase, Piece, Rank, Unit};
+use crate::step::table::{Chunk, Item, Microbatch, ModuleKind, Op, Phase, Piece, Rank, Unit};
 
 /// The shape of a step. Consistent by construction: see [`Workload::new`].
 #[derive(Clone, Debug, PartialEq)]
@@ -21,8 +23,8 @@ pub struct Workload {
     /// Where the modules' parts live, if every part has a rank of its own.
     pub(crate) chain: Option<Chain>,
     pub(crate) slowdown: Vec<f64>,
-    pub(crate) encoder_offsets: Vec<usize>,
-    pub(crate) generator_offsets: Vec<usize>,
+    /// How many items of encoder and generator there are before each microbatch, and in all.
+    pub(crate) offsets: PerModule<Vec<usize>>,
     /// Per microbatch: whether the LLM or something below it learns.
     llm_backward: Vec<bool>,
 }
@@ -41,13 +43,8 @@ impl Workload {
         learns: PerModule<bool>,
         p2p: f64,
     ) -> Result<Workload, WorkloadError> {
-        for (what, count) in
-            [("rank", ranks), ("chunk per rank", chunks_per_rank), ("microbatch", loads.len())]
-        {
-            if count == 0 {
-                return Err(WorkloadError::Empty { what });
-            }
-        }
+        let units = loads.iter().map(|load| load.llm.len() + load.encoder.len() + load.generator.len()).sum();
+        check_extent(ranks, chunks_per_rank, loads.len(), units)?;
         check_time(|| "the latency between ranks".to_owned(), p2p)?;
         for (m, load) in loads.iter().enumerate() {
             check_load(m, load, ranks, chunks_per_rank)?;
@@ -62,8 +59,7 @@ impl Workload {
             layers: None,
             chain: None,
             slowdown: vec![1.0; ranks],
-            encoder_offsets: Vec::new(),
-            generator_offsets: Vec::new(),
+            offsets: PerModule::default(),
             llm_backward: Vec::new(),
         };
         workload.count_items();
@@ -88,8 +84,14 @@ impl Workload {
     }
 
     fn count_items(&mut self) {
-        self.encoder_offsets = offsets(self.loads.iter().map(|load| load.encoder.len()));
-        self.generator_offsets = offsets(self.loads.iter().map(|load| load.generator.len()));
+        for kind in [ModuleKind::Encoder, ModuleKind::Generator] {
+            let mut sum = 0;
+            let ends = self.loads.iter().map(|load| {
+                sum += load.items(kind).len();
+                sum
+            });
+            self.offsets[kind] = std::iter::once(0).chain(ends).collect();
+        }
     }
 
     fn llm_backwards(&self) -> Vec<bool> {
@@ -110,6 +112,9 @@ impl Workload {
         costs: UniformCosts,
         p2p: f64,
     ) -> Result<Workload, WorkloadError> {
+        let chunks = ranks.saturating_mul(chunks_per_rank);
+        let units = chunks.saturating_add(items.saturating_mul(2)).saturating_mul(microbatches);
+        check_extent(ranks, chunks_per_rank, microbatches, units)?;
         let split = |forward: f64, backward: f64| {
             let count = if forward == 0.0 && backward == 0.0 { 0 } else { items };
             vec![ItemCost { forward: forward / items as f64, backward: backward / items as f64 }; count]
@@ -123,7 +128,7 @@ impl Workload {
         let load = Load {
             encoder: split(costs.encoder_forward, costs.encoder_backward),
             generator: split(costs.generator_forward, costs.generator_backward),
-            llm: vec![chunk; ranks * chunks_per_rank],
+            llm: vec![chunk; chunks],
         };
         Workload::new(ranks, chunks_per_rank, vec![load; microbatches], PerModule::all(true), p2p)
     }
@@ -144,19 +149,17 @@ impl Workload {
     /// The same without the items of encoder or generator; what has a backward for their sake keeps it.
     pub(crate) fn without(&self, kind: ModuleKind) -> Workload {
         let mut workload = self.clone();
-        for load in &mut workload.loads {
-            match kind {
-                ModuleKind::Encoder => load.encoder.clear(),
-                ModuleKind::Generator => load.generator.clear(),
-                ModuleKind::Llm => {}
+        let (loads, sizes) = (workload.loads.iter_mut(), workload.sizes.iter_mut());
+        match kind {
+            ModuleKind::Encoder => {
+                loads.for_each(|load| load.encoder.clear());
+                sizes.for_each(|sizes| sizes.encoder.clear());
             }
-        }
-        for sizes in &mut workload.sizes {
-            match kind {
-                ModuleKind::Encoder => sizes.encoder.clear(),
-                ModuleKind::Generator => sizes.generator.clear(),
-                ModuleKind::Llm => {}
+            ModuleKind::Generator => {
+                loads.for_each(|load| load.generator.clear());
+                sizes.for_each(|sizes| sizes.generator.clear());
             }
+            ModuleKind::Llm => {}
         }
         workload.count_items();
         workload
@@ -168,11 +171,13 @@ impl Workload {
     /// Where there is not one finite factor > 0 per rank.
     pub fn with_slowdown(mut self, slowdown: Vec<f64>) -> Result<Workload, WorkloadError> {
         if slowdown.len() != self.ranks {
-            return Err(WorkloadError::Slowdowns { given: slowdown.len(), ranks: self.ranks });
+            let what = "slowdowns (one per rank)".to_owned();
+            return Err(WorkloadError::Count { what, given: slowdown.len(), expected: self.ranks });
         }
         for (rank, factor) in slowdown.iter().enumerate() {
             if !(factor.is_finite() && *factor > 0.0) {
-                return Err(WorkloadError::Slowdown { rank, value: *factor });
+                let what = format!("the slowdown of rank {rank}");
+                return Err(WorkloadError::Value { what, given: *factor, expected: "finite and above 0" });
             }
         }
         self.slowdown = slowdown;
@@ -191,7 +196,7 @@ impl Workload {
 
     /// LLM chunks altogether: p v, or the LLM's parts in a chain.
     pub fn chunks(&self) -> usize {
-        self.chain.as_ref().map_or(self.ranks * self.chunks_per_rank, |chain| chain.llm.len())
+        self.chunks_of(ModuleKind::Llm)
     }
 
     /// Number of microbatches, N.
@@ -231,11 +236,7 @@ impl Workload {
 
     /// The items of a microbatch's encoder (generator) work; none for the LLM or a microbatch that is not there.
     pub fn items(&self, kind: ModuleKind, microbatch: Microbatch) -> impl Iterator<Item = Item> + use<> {
-        let count = self.loads.get(microbatch.0).map_or(0, |load| match kind {
-            ModuleKind::Encoder => load.encoder.len(),
-            ModuleKind::Generator => load.generator.len(),
-            ModuleKind::Llm => 0,
-        });
+        let count = self.loads.get(microbatch.0).map_or(0, |load| load.items(kind).len());
         (0..count).map(move |index| Item { microbatch, index })
     }
 
@@ -260,27 +261,33 @@ impl Workload {
     }
 
     /// Time that one unit takes in a phase, on a rank of full speed. 0 for a unit that the workload does not have.
-    /// Encoder and generator backwards are not split by cost: `BackwardWeight` is counted as half of `backward`.
     pub fn unit_cost(&self, unit: Unit, phase: Phase) -> f64 {
         let Some(load) = self.loads.get(unit.microbatch().0) else { return 0.0 };
-        match (unit.module, unit.piece) {
-            (Module::Llm(chunk), Piece::Microbatch(_)) => load.llm.get(chunk.0).map_or(0.0, |cost| {
-                let weight = if self.learns.llm { cost.backward_weight } else { 0.0 };
-                match phase {
-                    Phase::Forward | Phase::Recompute => cost.forward,
-                    Phase::Backward => cost.backward_input + weight,
-                    Phase::BackwardInput => cost.backward_input,
-                    Phase::BackwardWeight => weight,
-                }
-            }),
-            (Module::Encoder(_), Piece::Item(item)) => {
-                self.share_of(unit.module) * item_cost(&load.encoder, item, phase)
+        match (unit.module.kind(), unit.piece) {
+            (ModuleKind::Llm, Piece::Microbatch(_)) => {
+                load.llm.get(unit.module.chunk().0).map_or(0.0, |cost| {
+                    let weight = if self.learns.llm { cost.backward_weight } else { 0.0 };
+                    match phase {
+                        Phase::Forward | Phase::Recompute => cost.forward,
+                        Phase::Backward => cost.backward_input + weight,
+                        Phase::BackwardInput => cost.backward_input,
+                        Phase::BackwardWeight => weight,
+                    }
+                })
             }
-            (Module::Generator(_), Piece::Item(item)) => {
-                self.share_of(unit.module) * item_cost(&load.generator, item, phase)
+            (kind, Piece::Item(item)) => {
+                let cost = load.items(kind).get(item.index).map_or(0.0, |cost| cost.of(phase));
+                self.share_of(unit.module) * cost
             }
             _ => 0.0,
         }
+    }
+
+    /// Time of a unit's forward and, where it has one, its backward.
+    pub(crate) fn whole_cost(&self, unit: Unit) -> f64 {
+        let backward = self.has_backward(unit.module.kind(), unit.microbatch());
+        let backward = if backward { self.unit_cost(unit, Phase::Backward) } else { 0.0 };
+        self.unit_cost(unit, Phase::Forward) + backward
     }
 
     /// Time that an op takes on a rank; communication and `Step` take none of the rank's time.
@@ -292,21 +299,4 @@ impl Workload {
             Op::Send { .. } | Op::Recv { .. } | Op::Step => 0.0,
         }
     }
-}
-
-fn item_cost(costs: &[ItemCost], item: Item, phase: Phase) -> f64 {
-    costs.get(item.index).map_or(0.0, |cost| match phase {
-        Phase::Forward | Phase::Recompute => cost.forward,
-        Phase::Backward => cost.backward,
-        Phase::BackwardInput | Phase::BackwardWeight => cost.backward / 2.0,
-    })
-}
-
-fn offsets(counts: impl Iterator<Item = usize>) -> Vec<usize> {
-    std::iter::once(0)
-        .chain(counts.scan(0, |sum, count| {
-            *sum += count;
-            Some(*sum)
-        }))
-        .collect()
 }

@@ -1,10 +1,9 @@
 //! The baselines against their closed forms, and what a chain of cut modules does.
 
 use super::{build, close, workload};
-use crate::check::memory::peak_microbatches;
-use crate::check::validate::validate;
-use crate::clock::simulate::simulate;
-use crate::clock::slots::work_bound;
+use crate::check::validate;
+use crate::clock::memory::peak_microbatches;
+use crate::clock::{simulate, work_bound};
 use crate::registry::schedule;
 use crate::{
     ChunkCost, ItemCost, ItemSize, Layers, Limits, Link, Load, MicrobatchSizes, Module, ModuleKind, Options,
@@ -43,7 +42,10 @@ fn balanced_disaggregation_is_one_long_pipeline() {
         let w = workload(p, n, [1.0, 1.0, 1.0], [2.0, 4.0], [1.0, 2.0], 0.0);
         let (own, time, peaks) = outcome("disaggregated", &w);
         let long = p + 3;
-        assert_eq!((own.ranks(), own.encoder_chunks(), own.generator_chunks()), (long, 2, 1));
+        assert_eq!(
+            (own.ranks(), own.chunks_of(ModuleKind::Encoder), own.chunks_of(ModuleKind::Generator)),
+            (long, 2, 1)
+        );
         close(time, (n + long - 1) as f64 * 3.0, 1e-9);
         for (stage, peak) in peaks.iter().enumerate() {
             close(*peak, if stage < 2 { n.min(long - stage) as f64 } else { 0.0 }, 1e-9);
@@ -66,12 +68,13 @@ fn an_even_cut_makes_the_monolith_a_plain_pipeline() {
 
 #[test]
 fn known_layers_are_not_cut_through() {
-    let layers = Layers { encoder: 3, llm: 7, generator: 2, head: 0.5 };
+    let layers = Layers { count: PerModule { encoder: 3, llm: 7, generator: 2 }, head: 0.5 };
     let w = workload(3, 6, [5.0, 5.0, 5.0], [6.0, 12.0], [4.0, 8.0], 0.0).with_layers(layers).unwrap();
     for name in ["monolithic-balanced", "disaggregated"] {
         let (own, _, _) = outcome(name, &w);
         let chain = own.chain().unwrap();
-        for (parts, layers) in [(&chain.encoder, 3), (&chain.llm, 7), (&chain.generator, 2)] {
+        for kind in ModuleKind::ALL {
+            let (parts, layers) = (&chain.parts[kind], layers.count[kind]);
             let ranges: Vec<_> = parts.iter().map(|part| part.layers.clone().unwrap()).collect();
             assert_eq!((ranges[0].start, ranges[ranges.len() - 1].end), (0, layers), "{name}: {parts:?}");
             assert!(ranges.windows(2).all(|pair| pair[0].end == pair[1].start), "{name}: {parts:?}");
@@ -133,7 +136,7 @@ fn a_link_that_does_not_overlap_holds_up_its_sender() {
     // sends till 11; rank 0 B0 7-8, F2 8-9, sends till 11; rank 1 F2 11-12 B2 12-13, sends till 15; rank 0 B1 11-12, B2 15-16.
     close(time, 16.0, 1e-9);
     let table = build("llm", &w, &Options::default());
-    let lowered = crate::check::lower::lower(&table, &w).unwrap();
+    let lowered = crate::lower(&table, &w).unwrap();
     close(simulate(&lowered, &w).unwrap().time(), 16.0, 1e-9);
 }
 

@@ -3,8 +3,8 @@
 use proptest::prelude::*;
 
 use super::{build, close, workload};
-use crate::check::memory::peak_microbatches;
-use crate::clock::simulate::simulate;
+use crate::clock::memory::peak_microbatches;
+use crate::clock::simulate;
 use crate::registry::schedule;
 use crate::{
     Budget, ChunkCost, ItemCost, Limits, Load, Options, PerModule, ScheduleError, Workload, ideal_time,

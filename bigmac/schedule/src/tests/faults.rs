@@ -1,9 +1,8 @@
 //! Tables that are wrong are refused, and the message names the op.
 
 use super::{build, workload};
-use crate::check::lower::lower;
-use crate::check::validate::{TransferFault, ValidateError, validate};
-use crate::clock::simulate::{SimulateError, simulate};
+use crate::check::{TransferFault, ValidateError, lower, validate};
+use crate::clock::{SimulateError, simulate};
 use crate::{Budget, Limits, Microbatch, ModuleKind, Op, Options, PerModule, Phase, Rank, Table, Workload};
 
 fn shape() -> Workload {

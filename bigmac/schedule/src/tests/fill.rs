@@ -8,11 +8,9 @@ use proptest::test_runner::TestRunner;
 
 use super::properties::{any_loads, any_workload, time};
 use super::{build, close, run, workload};
-use crate::check::lower::lower;
-use crate::check::memory::peak_microbatches;
-use crate::check::validate::validate;
-use crate::clock::simulate::simulate;
-use crate::clock::slots::work_bound;
+use crate::check::{lower, validate};
+use crate::clock::memory::peak_microbatches;
+use crate::clock::{simulate, work_bound};
 use crate::schedules::nested_fill::{NestedFill, Planned, Room, planned};
 use crate::{
     Budget, Limits, Load, ModuleKind, Options, PerModule, Schedule as _, ScheduleError, Table, UniformCosts,

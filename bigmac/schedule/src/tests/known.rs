@@ -1,12 +1,10 @@
 //! Numbers from the literature and from closed forms.
 
 use super::{build, close, run, workload};
-use crate::check::memory::{peak_bytes, peak_microbatches, plan_buffers};
-use crate::clock::simulate::simulate;
-use crate::clock::slots::work_bound;
-use crate::ideal_time;
+use crate::clock::memory::{peak_bytes, peak_microbatches, plan_buffers};
+use crate::clock::{simulate, work_bound};
 use crate::registry::{llm_schedule, schedule};
-use crate::{Budget, ChunkCost, ItemCost, Load, ModuleKind, Options, PerModule, Workload};
+use crate::{Budget, ChunkCost, ItemCost, Load, ModuleKind, Options, PerModule, Workload, ideal_time};
 
 const NONE: [f64; 2] = [0.0, 0.0];
 

@@ -13,7 +13,7 @@ mod properties;
 
 use super::registry::{SCHEDULES, schedule};
 use super::{Options, Table, UniformCosts, Workload};
-use crate::clock::simulate::{Simulation, simulate};
+use crate::clock::{Simulation, simulate};
 
 /// A workload of `p` equal items per microbatch from F, B, W and the whole microbatch's Ef, Eb, Gf, Gb.
 fn workload(p: usize, n: usize, llm: [f64; 3], encoder: [f64; 2], generator: [f64; 2], p2p: f64) -> Workload {

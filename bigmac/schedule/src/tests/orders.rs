@@ -1,10 +1,10 @@
 //! The orders of the LLM's chunks: published numbers, closed forms, golden lists, and every shape they have to run on.
 
 use super::close;
-use crate::check::memory::peak_microbatches;
-use crate::check::validate::validate;
-use crate::clock::simulate::{Simulation, simulate};
-use crate::files::torch_csv;
+use crate::check::validate;
+use crate::clock::memory::peak_microbatches;
+use crate::clock::{Simulation, simulate};
+use crate::files::Form;
 use crate::registry::{LLM_SCHEDULES, SCHEDULES, llm_schedule, schedule};
 use crate::{
     ChunkCost, ItemCost, Limits, LlmOptions, Load, Options, PerModule, ScheduleError, Table, UniformCosts,
@@ -135,7 +135,7 @@ fn gpipe_keeps_every_microbatch() {
 fn interleaved_is_megatrons_order() {
     let csv = "0F0,0F1,2F0,2F1,0F2,2B0,0F3,2B1,2F2,0B0,2F3,0B1,2B2,2B3,0B2,0B3\n\
                1F0,1F1,3F0,3B0,3F1,3B1,1F2,1B0,1F3,1B1,3F2,3B2,3F3,3B3,1B2,1B3\n";
-    assert_eq!(torch_csv::write(&order("interleaved", &llm(2, 2, 4, [1.0; 3], 0.0))).unwrap(), csv);
+    assert_eq!(Form::Csv.write(&order("interleaved", &llm(2, 2, 4, [1.0; 3], 0.0))).unwrap(), csv);
 }
 
 /// With groups of at least p microbatches, the last one too, nothing ever has to leave Megatron's rule.

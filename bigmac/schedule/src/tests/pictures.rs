@@ -3,8 +3,8 @@
 use std::slice::from_ref;
 
 use super::{build, workload};
-use crate::check::memory::peak_bytes;
-use crate::clock::simulate::simulate;
+use crate::clock::memory::peak_bytes;
+use crate::clock::simulate;
 use crate::render::{Format, MemoryUnit, TimeUnit, Timeline, Trace, html, perfetto, svg};
 use crate::{ItemSize, MicrobatchSizes, ModuleKind, Op, Options, PerModule, Phase, Table, Workload};
 

@@ -3,14 +3,11 @@
 use proptest::prelude::*;
 
 use super::{build, names, workload};
-use crate::check::lower::lower;
-use crate::check::memory::peak_microbatches;
-use crate::check::validate::validate;
-use crate::clock::simulate::simulate;
-use crate::clock::slots::work_bound;
-use crate::ideal_time;
+use crate::check::{lower, validate};
+use crate::clock::memory::peak_microbatches;
+use crate::clock::{simulate, work_bound};
 use crate::registry::schedule;
-use crate::{ChunkCost, ItemCost, Limits, Load, Options, PerModule, Table, Workload};
+use crate::{ChunkCost, ItemCost, Limits, Load, Options, PerModule, Table, Workload, ideal_time};
 
 /// A time that may be 0, is often like others, and is a whole number of quarters.
 pub(super) fn time() -> impl Strategy<Value = f64> {

@@ -126,7 +126,7 @@ fn row(
         Ok(contender(plan, &costs, pipeline, schedule, llm))
     };
     let mut simulated = on(false)?;
-    if simulated.as_ref().is_ok_and(Contender::is_split) {
+    if simulated.as_ref().is_ok_and(|one| one.program.is_split()) {
         simulated = on(true)?;
     }
     Ok(Row { schedule: schedule.name(), llm: llm.name(), simulated, measured: None })

@@ -8,7 +8,7 @@ use super::print;
 use anyhow::ensure;
 use bigmac::plan::{Counts, Cut, Description, Device, Model, PlanError, Request, Setting, search};
 use bigmac::profile::Profile;
-use bigmac_schedule::check::budget::module_budgets;
+use bigmac_schedule::module_budgets;
 use bigmac_schedule::{LlmSchedule, Options, Schedule, ScheduleError, registry};
 use clap::Args;
 use std::path::PathBuf;

@@ -34,7 +34,7 @@ pub(super) fn settings(model: &Model, step: &Step) -> Option<String> {
         ("tokens_per_microbatch".to_owned(), Value::from(model.sequence as i64)),
     ]);
     table.insert("train".into(), Value::Table(train));
-    let runs = module_tables(model, llm);
+    let runs = module_tables(model, llm, step.layout.recompute);
     let has_model = runs.is_some();
     table.extend(runs.map(|tables| ("model".to_owned(), Value::Table(tables))));
     let mut text = String::new();
@@ -63,7 +63,7 @@ fn notes(step: &Step, has_model: bool) -> Vec<String> {
             .push("The last LLM chunk has fewer layers; `bigmac train` cuts evenly, which is slower.".into());
     }
     let (again, split) = (names(&layout.recompute), names(&layout.sharded));
-    if !again.is_empty() {
+    if !has_model && !again.is_empty() {
         notes.push(format!("Layers are computed again in the backward of: {again}."));
     }
     if !split.is_empty() {
@@ -81,7 +81,7 @@ fn keys<T: serde::Serialize>(value: &T, wanted: &[&str]) -> Value {
 }
 
 /// `[model]` with its modules; none for a model that this runtime does not have.
-fn module_tables(model: &Model, l: &Llm) -> Option<Table> {
+fn module_tables(model: &Model, l: &Llm, recompute: PerModule<bool>) -> Option<Table> {
     let merges = model.encoder.as_ref().is_some_and(|encoder| encoder.merge != 1);
     if l.experts.is_some() || merges {
         return None;
@@ -91,12 +91,13 @@ fn module_tables(model: &Model, l: &Llm) -> Option<Table> {
         4 => Dtype::F32,
         _ => return None,
     };
+    let llm = Llm { vocabulary: 0, recompute: recompute.llm, ..l.clone() };
     let mut tables = Table::from_iter([
         ("dtype".to_owned(), Value::try_from(dtype).ok()?),
-        ("llm".to_owned(), Value::try_from(Llm { vocabulary: 0, ..l.clone() }).ok()?),
+        ("llm".to_owned(), Value::try_from(llm).ok()?),
     ]);
     if let Some(e) = &model.encoder {
-        let encoder = Encoder { output_width: None, ..e.clone() };
+        let encoder = Encoder { output_width: None, recompute: recompute.encoder, ..e.clone() };
         tables.insert("encoder".into(), Value::try_from(encoder).ok()?);
     }
     if let Some(g) = &model.generator {
@@ -113,6 +114,7 @@ fn module_tables(model: &Model, l: &Llm) -> Option<Table> {
             patch,
             rope_axes: g.rope_axes()?,
             frozen: g.frozen,
+            recompute: recompute.generator,
             ..Generator::default()
         };
         tables.insert("generator".into(), Value::try_from(generator).ok()?);

@@ -24,8 +24,8 @@ struct Drawing {
 }
 
 impl StepTask<'_> {
-    /// A chunk of the generator on one item. The first and the last chunk each look at the picture: noise is a function of
-    /// its sample, so they see the same. `below`: the LLM waits for the gradients of the conditions.
+    /// A chunk of the generator on one item. The first and the last chunk each look at the picture: noise is a function
+    /// of its sample, so they see the same. `below`: the LLM waits for the gradients of the conditions.
     pub(super) fn generator(
         &self,
         forward: &mut UnitForward<'_>,

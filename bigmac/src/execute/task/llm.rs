@@ -13,8 +13,8 @@ use bigmac_schedule::{Chunk, Item, Microbatch, Value};
 use std::sync::Arc;
 
 impl StepTask<'_> {
-    /// An LLM chunk on a microbatch: tokens and embeddings, or hidden states, to hidden states, or to loss and conditions.
-    /// `below`: the encoder waits for the gradients of its embeddings.
+    /// An LLM chunk on a microbatch: tokens and embeddings, or hidden states, to hidden states, or to loss and
+    /// conditions. `below`: the encoder waits for the gradients of its embeddings.
     pub(super) fn llm(
         &self,
         forward: &mut UnitForward<'_>,

@@ -43,18 +43,17 @@ impl<'a> StepTask<'a> {
 
     fn load(&self, microbatch: Microbatch) -> Result<&PackedMicrobatch> {
         let loads = &self.plan.microbatches;
-        let missing =
-            || format!("the step has {} microbatches, but not number {}", loads.len(), microbatch.0);
+        let missing = || format!("microbatch {} not found: the step has {}", microbatch.0, loads.len());
         loads.get(microbatch.0).ok_or_else(|| Error::argument("step", missing()))
     }
 
     pub(super) fn image(&self, item: Item) -> Result<&ImageItem> {
-        let missing = || Error::argument("step", format!("the step has no image for {item:?}"));
+        let missing = || Error::argument("step", format!("image not found: {item:?}"));
         self.load(item.microbatch)?.images.get(item.index).ok_or_else(missing)
     }
 
     pub(super) fn draw(&self, item: Item) -> Result<&DrawItem> {
-        let missing = || Error::argument("step", format!("the step has no drawing for {item:?}"));
+        let missing = || Error::argument("step", format!("drawing not found: {item:?}"));
         self.load(item.microbatch)?.draws.get(item.index).ok_or_else(missing)
     }
 
@@ -93,18 +92,19 @@ impl<'a> StepTask<'a> {
         unit: Unit,
         inputs: Inputs,
     ) -> Result<UnitOutput, ExecuteError> {
+        let graph = graph.recomputing(self.shape.recompute[unit.module.kind()]);
         let mut forward = UnitForward::new(graph, inputs);
         match (unit.module, unit.piece) {
             (Module::Encoder(chunk), Piece::Item(item)) => {
-                self.encoder(&mut forward, &modules.encoder(chunk)?.net, chunk, item)?;
+                self.encoder(&mut forward, &modules.encoder.get(chunk)?.net, chunk, item)?;
             }
             (Module::Llm(chunk), Piece::Microbatch(m)) => {
                 let below = workload.has_backward(ModuleKind::Encoder, m);
-                self.llm(&mut forward, &modules.stage(chunk)?.net, &modules.rotary, chunk, m, below)?;
+                self.llm(&mut forward, &modules.llm.get(chunk)?.net, &modules.rotary, chunk, m, below)?;
             }
             (Module::Generator(chunk), Piece::Item(item)) => {
                 let below = workload.has_backward(ModuleKind::Llm, item.microbatch);
-                let net = &modules.generator(chunk)?.net;
+                let net = &modules.generator.get(chunk)?.net;
                 self.generator(&mut forward, net, &modules.rotary, chunk, item, below)?;
             }
             _ => return Err(Error::argument("step", format!("no model runs {unit:?}")).into()),

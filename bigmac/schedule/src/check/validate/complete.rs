@@ -1,8 +1,7 @@
 //! Every unit of work once, in all its phases, in order, on one rank.
 
 use super::{Place, ValidateError};
-use crate::step::table::{Module, Op, Phase, Rank, Table, Unit, Work};
-use crate::step::workload::Workload;
+use crate::step::{Module, Op, Phase, Rank, Table, Unit, Work, Workload};
 
 /// Rank and index of the op that runs a unit in each phase, in the order of [`Phase::ALL`].
 type Places = [Option<(u32, u32)>; Phase::ALL.len()];

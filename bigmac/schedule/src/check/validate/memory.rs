@@ -2,9 +2,8 @@
 
 use super::ValidateError;
 use crate::check::budget::{Budget, Limits};
-use crate::check::memory::{peak_bytes, peak_microbatches};
-use crate::step::table::{ModuleKind, Rank, Table};
-use crate::step::workload::Workload;
+use crate::clock::memory::{peak_bytes, peak_microbatches};
+use crate::step::{ModuleKind, Rank, Table, Workload};
 
 pub(super) fn check(table: &Table, workload: &Workload, limits: &Limits) -> Result<(), ValidateError> {
     // Where every unit's size is known, bytes are exact; otherwise a microbatch's stand for all.

@@ -10,9 +10,8 @@ use thiserror::Error;
 
 use crate::check::budget::{Budget, Limits};
 use crate::check::lower::lower;
-use crate::clock::simulate::{Blocked, SimulateError, list, simulate};
-use crate::step::table::{ModuleKind, Op, Phase, Rank, Table, Unit, Value};
-use crate::step::workload::Workload;
+use crate::clock::{Blocked, SimulateError, list, simulate};
+use crate::step::{ModuleKind, Op, Phase, Rank, Table, Unit, Value, Workload};
 
 /// An op and where it stands.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -1,9 +1,8 @@
 //! Every value from its producer to its consumer, and no rank waiting for ever.
 
 use super::{Place, TransferFault, ValidateError};
-use crate::clock::simulate::Blocked;
-use crate::step::table::{Op, Rank, Table, Value};
-use crate::step::workload::Workload;
+use crate::clock::Blocked;
+use crate::step::{Op, Rank, Table, Value, Workload};
 
 /// Where a value is made, sent, received and read.
 #[derive(Clone, Copy, Default)]

@@ -3,9 +3,8 @@
 
 use super::limits::Room;
 use super::tasks::MICROBATCH;
-use crate::clock::slots::work_bound;
-use crate::step::table::{Chunk, Microbatch, Module, ModuleKind, Phase, Piece, Rank, Unit, Value};
-use crate::step::workload::Workload;
+use crate::clock::work_bound;
+use crate::step::{Chunk, Microbatch, Module, ModuleKind, Phase, Rank, Unit, Value, Workload};
 
 /// A lower bound of the time of every order of the step within the room: the work bound, and with one LLM chunk per rank
 /// and a backward of every microbatch also what the stages' chain allows.
@@ -160,8 +159,7 @@ impl Path {
 }
 
 fn llm(workload: &Workload, microbatch: Microbatch, stage: usize, phase: Phase) -> f64 {
-    let unit = Unit { module: Module::Llm(Chunk(stage)), piece: Piece::Microbatch(microbatch) };
-    workload.unit_cost(unit, phase) * workload.slowdown(Rank(stage))
+    workload.unit_cost(Unit::llm(Chunk(stage), microbatch), phase) * workload.slowdown(Rank(stage))
 }
 
 /// The time that a microbatch's items take at least, given all ranks.
@@ -171,7 +169,7 @@ fn longest(workload: &Workload, module: Module, microbatch: Microbatch, phases: 
         .filter(|phase| **phase == Phase::Forward || workload.has_backward(module.kind(), microbatch));
     let phases: Vec<Phase> = phases.copied().collect();
     let time = |item| {
-        let unit = Unit { module, piece: Piece::Item(item) };
+        let unit = Unit::item(module, item);
         phases.iter().map(|phase| workload.unit_cost(unit, *phase)).sum::<f64>()
     };
     let (mut most, mut total) = (0.0f64, 0.0);
@@ -190,7 +188,7 @@ fn longest(workload: &Workload, module: Module, microbatch: Microbatch, phases: 
 fn totals(workload: &Workload, module: Module, microbatch: Microbatch) -> [f64; 2] {
     let mut totals = [0.0; 2];
     for item in workload.items(module.kind(), microbatch) {
-        let unit = Unit { module, piece: Piece::Item(item) };
+        let unit = Unit::item(module, item);
         totals[0] += workload.unit_cost(unit, Phase::Forward);
         if workload.has_backward(module.kind(), microbatch) {
             totals[1] += workload.unit_cost(unit, Phase::Backward);

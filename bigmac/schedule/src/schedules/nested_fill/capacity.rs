@@ -2,8 +2,7 @@
 
 use super::limits::Room;
 use super::tasks::{Class, Graph};
-use crate::step::table::Rank;
-use crate::step::workload::Workload;
+use crate::step::{Rank, Workload};
 
 /// What a plan has to keep to on every rank.
 #[derive(Clone, Debug)]

@@ -2,11 +2,10 @@
 
 use super::tasks::MICROBATCH;
 use crate::api::ScheduleError;
-use crate::check::budget::{Budget, Limits};
-use crate::check::memory::share;
-use crate::step::per_module::PerModule;
-use crate::step::table::{Item, Microbatch, Module, ModuleKind, Piece, Rank, Unit};
-use crate::step::workload::Workload;
+use crate::check::{Budget, Limits};
+use crate::clock::largest_first;
+use crate::clock::memory::share;
+use crate::step::{Item, Microbatch, Module, ModuleKind, PerModule, Rank, Unit, Workload};
 
 /// Encoder activations of a rank, in microbatches, where no budget is given.
 const ENCODER: f64 = 4.0;
@@ -114,11 +113,8 @@ pub(super) fn even_shares(
     microbatch: Microbatch,
     work: &mut [f64],
 ) -> Vec<(Item, usize)> {
-    let mut items: Vec<(f64, Item)> = workload
-        .items(ModuleKind::Encoder, microbatch)
-        .map(|item| (part(workload, Module::ENCODER, item), item))
-        .collect();
-    items.sort_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1)));
+    let items = workload.items(ModuleKind::Encoder, microbatch);
+    let items = largest_first(items, |item| part(workload, Module::ENCODER, item));
     let mut held = vec![0.0f64; work.len()];
     let place = |(part, item): (f64, Item)| {
         let less = |a: &usize, b: &usize| held[*a].total_cmp(&held[*b]).then(work[*a].total_cmp(&work[*b]));
@@ -131,5 +127,5 @@ pub(super) fn even_shares(
 }
 
 fn part(workload: &Workload, module: Module, item: Item) -> f64 {
-    share(workload, Unit { module, piece: Piece::Item(item) })
+    share(workload, Unit::item(module, item))
 }

@@ -19,13 +19,12 @@ use self::capacity::Capacity;
 pub(crate) use self::limits::Room;
 use self::planner::Plan;
 use self::tasks::{Class, Graph, MICROBATCH, Task};
-use crate::api::{Options, Schedule, ScheduleError, with_step};
-use crate::check::budget::Limits;
-use crate::check::memory::peak_microbatches;
-use crate::clock::simulate::simulate;
+use crate::api::{Options, Schedule, ScheduleError};
+use crate::check::Limits;
+use crate::clock::memory::peak_microbatches;
+use crate::clock::simulate;
 use crate::schedules::nested::Nested;
-use crate::step::table::{ModuleKind, Op, Phase, Piece, Table, Work};
-use crate::step::workload::Workload;
+use crate::step::{ModuleKind, Phase, Table, Workload};
 
 /// Within its budgets: of encoder activations, 4 microbatches per rank where nothing is given; of the LLM's (counted from
 /// forward until weight gradients) what 1F1B holds and one microbatch more; of the generator's one item. It has an order
@@ -78,7 +77,7 @@ pub(crate) struct Planned {
 pub(crate) fn planned(workload: &Workload, room: &Room) -> Planned {
     let graph = Graph::new(workload);
     let (plan, bound) = search::search(&graph, workload, &Capacity::new(&graph, workload, room.clone()));
-    Planned { table: with_step(write(&plan, &graph, workload)), time: plan.time, bound }
+    Planned { table: write(&plan, &graph, workload).with_step(), time: plan.time, bound }
 }
 
 fn time(table: &Table, workload: &Workload) -> f64 {
@@ -100,17 +99,9 @@ fn write(plan: &Plan, graph: &Graph, workload: &Workload) -> Table {
     let mut table = Table::empty(plan.order.len());
     for (ops, tasks) in table.ranks.iter_mut().zip(&plan.order) {
         let tasks = tasks.iter().map(|task| &graph.tasks[*task as usize]);
-        ops.extend(tasks.flat_map(|task| phases(task, workload).map(|phase| op(task, phase))));
+        ops.extend(tasks.flat_map(|task| phases(task, workload).map(|phase| task.unit.op(phase))));
     }
     table
-}
-
-fn op(task: &Task, phase: Phase) -> Op {
-    let work = match task.unit.piece {
-        Piece::Microbatch(microbatch) => Work::Microbatch(microbatch),
-        Piece::Item(item) => Work::Items(vec![item]),
-    };
-    Op::Compute { module: task.unit.module, phase, work }
 }
 
 /// What a task runs, one after the other.

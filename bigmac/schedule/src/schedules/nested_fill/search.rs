@@ -6,8 +6,7 @@ use super::capacity::Capacity;
 use super::limits::even_shares;
 use super::planner::{Plan, Policy, plan};
 use super::tasks::{ANY, CLASSES, Class, Graph, NONE, Task};
-use crate::step::table::Piece;
-use crate::step::workload::Workload;
+use crate::step::{Piece, Workload};
 
 /// How many tasks may be placed in all: what keeps the time of planning in proportion to the step.
 const EFFORT: usize = 3_000_000;

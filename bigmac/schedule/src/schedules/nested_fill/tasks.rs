@@ -1,8 +1,7 @@
 //! The step as a graph of tasks: what a plan puts in order.
 
-use crate::check::memory::share;
-use crate::step::table::{Chunk, Item, Microbatch, Module, ModuleKind, Phase, Piece, Unit, Value};
-use crate::step::workload::Workload;
+use crate::clock::memory::share;
+use crate::step::{Chunk, Item, Microbatch, Module, ModuleKind, Phase, Unit, Value, Workload};
 
 /// What a task does. A generator item's forward and backward are one task, so that one item is live.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -156,12 +155,8 @@ struct Builder<'a> {
 }
 
 impl Builder<'_> {
-    fn push(&mut self, class: Class, module: Module, piece: Piece, phases: &[Phase]) -> u32 {
-        let unit = Unit { module, piece };
-        let rank = match module {
-            Module::Llm(chunk) => self.workload.rank_of(chunk).0 as u32,
-            Module::Encoder(_) | Module::Generator(_) => ANY,
-        };
+    fn push(&mut self, class: Class, unit: Unit, phases: &[Phase]) -> u32 {
+        let rank = self.workload.home(unit.module).map_or(ANY, |rank| rank.0 as u32);
         let time = phases.iter().map(|phase| self.workload.unit_cost(unit, *phase)).sum();
         let (acquire, release) = (Hold::Nothing, Hold::Nothing);
         self.tasks.push(Task { class, unit, rank, time, acquire, release, partner: NONE });
@@ -187,7 +182,7 @@ impl Builder<'_> {
         let backwards = self.backwards(microbatch, &forwards);
         let (first, last) = (forwards[0], forwards[forwards.len() - 1]);
         for item in workload.items(ModuleKind::Encoder, microbatch) {
-            let encode = self.push(Class::Encode, Module::ENCODER, Piece::Item(item), &[Phase::Forward]);
+            let encode = self.push(Class::Encode, Unit::item(Module::ENCODER, item), &[Phase::Forward]);
             self.edge(encode, first, workload.transfer_time(Value::Embeds(item)));
             if let (true, Some(backward)) =
                 (workload.has_backward(ModuleKind::Encoder, microbatch), backwards.first())
@@ -201,7 +196,7 @@ impl Builder<'_> {
             } else {
                 &[Phase::Forward]
             };
-            let draw = self.push(Class::Draw, Module::GENERATOR, Piece::Item(item), phases);
+            let draw = self.push(Class::Draw, Unit::item(Module::GENERATOR, item), phases);
             self.edge(last, draw, workload.transfer_time(Value::Cond(item)));
             if let Some(backward) = backwards.last() {
                 self.edge(draw, *backward, workload.transfer_time(Value::CondGrad(item)));
@@ -211,7 +206,7 @@ impl Builder<'_> {
 
     fn encoder_backward(&mut self, encode: u32, after: u32, item: Item) {
         let backward =
-            self.push(Class::EncodeBackward, Module::ENCODER, Piece::Item(item), &[Phase::Backward]);
+            self.push(Class::EncodeBackward, Unit::item(Module::ENCODER, item), &[Phase::Backward]);
         self.edge(after, backward, self.workload.transfer_time(Value::EmbedGrad(item)));
         self.hold(encode, backward);
         self.tasks[encode as usize].partner = backward;
@@ -222,8 +217,7 @@ impl Builder<'_> {
     fn forwards(&mut self, microbatch: Microbatch) -> Vec<u32> {
         let mut forwards: Vec<u32> = Vec::with_capacity(self.workload.chunks());
         for chunk in (0..self.workload.chunks()).map(Chunk) {
-            let piece = Piece::Microbatch(microbatch);
-            let forward = self.push(Class::Forward, Module::Llm(chunk), piece, &[Phase::Forward]);
+            let forward = self.push(Class::Forward, Unit::llm(chunk, microbatch), &[Phase::Forward]);
             if let Some(before) = forwards.last() {
                 let time = self.workload.transfer_time(Value::Hidden { microbatch, chunk });
                 self.edge(*before, forward, time);
@@ -240,8 +234,8 @@ impl Builder<'_> {
         }
         let mut backwards = vec![NONE; forwards.len()];
         for chunk in (0..forwards.len()).rev() {
-            let (module, piece) = (Module::Llm(Chunk(chunk)), Piece::Microbatch(microbatch));
-            let backward = self.push(Class::Backward, module, piece, &[Phase::BackwardInput]);
+            let unit = Unit::llm(Chunk(chunk), microbatch);
+            let backward = self.push(Class::Backward, unit, &[Phase::BackwardInput]);
             self.edge(forwards[chunk], backward, 0.0);
             if let Some(above) = backwards.get(chunk + 1).copied() {
                 let value = Value::HiddenGrad { microbatch, chunk: Chunk(chunk) };
@@ -249,7 +243,7 @@ impl Builder<'_> {
             }
             let mut last = backward;
             if self.workload.has_weight_gradient(ModuleKind::Llm) {
-                last = self.push(Class::Weight, module, piece, &[Phase::BackwardWeight]);
+                last = self.push(Class::Weight, unit, &[Phase::BackwardWeight]);
                 self.edge(backward, last, 0.0);
             }
             self.hold(forwards[chunk], last);

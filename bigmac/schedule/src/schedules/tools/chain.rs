@@ -1,18 +1,13 @@
 //! Steps as one chain of stages: the LLM's order, with a stage's encoder and generator work inside its ops.
 
-use crate::api::{Options, ScheduleError, with_step};
-use crate::step::costs::{ChunkCost, Load};
-use crate::step::per_module::PerModule;
-use crate::step::table::{Chunk, Item, Microbatch, Module, ModuleKind, Op, Phase, Table, Work};
-use crate::step::workload::Workload;
+use crate::api::{Options, ScheduleError};
+use crate::step::{
+    Chunk, ChunkCost, Item, Load, Microbatch, Module, ModuleKind, Op, PerModule, Phase, Rank, Table, Work,
+    Workload,
+};
 
 /// What one stage of the chain runs, besides waiting: chunks of the three modules, in the order of the data.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Stage {
-    pub encoder: Option<Chunk>,
-    pub llm: Option<Chunk>,
-    pub generator: Option<Chunk>,
-}
+pub(crate) type Stage = PerModule<Option<Chunk>>;
 
 /// The whole step over `stages`, `stages.len() / ranks` to a rank: ordered as the LLM schedule orders chunks, each of its
 /// ops replaced by what its stage has to do. A forward runs encoder, LLM, generator; a backward the other way round.
@@ -33,7 +28,7 @@ pub(crate) fn chain_table(
         });
         runs.collect()
     });
-    Ok(with_step(Table { ranks: ranks.collect() }))
+    Ok(Table { ranks: ranks.collect() }.with_step())
 }
 
 /// An LLM that has a chunk where the chain has a stage, for its order to be taken. All of it learns, since a stage has a
@@ -41,11 +36,11 @@ pub(crate) fn chain_table(
 fn stage_order(workload: &Workload, stages: &[Stage]) -> Result<Workload, ScheduleError> {
     let time = |module: Option<Module>, m: Microbatch, phase| {
         let ops = module.into_iter().flat_map(|module| op(workload, module, phase, m));
-        ops.map(|op| workload.cost(&op, crate::step::table::Rank(0))).sum::<f64>()
+        ops.map(|op| workload.cost(&op, Rank(0))).sum::<f64>()
     };
     let loads = workload.microbatches().map(|m| {
         let llm = stages.iter().map(|stage| {
-            let modules = stage.modules();
+            let modules = modules(*stage);
             let all = |phase| modules.iter().map(|module| time(*module, m, phase)).sum::<f64>();
             let weight = time(stage.llm.map(Module::Llm), m, Phase::BackwardWeight);
             ChunkCost {
@@ -61,16 +56,13 @@ fn stage_order(workload: &Workload, stages: &[Stage]) -> Result<Workload, Schedu
     Ok(Workload::new(ranks, each, loads.collect(), PerModule::all(true), link.latency)?)
 }
 
-impl Stage {
-    fn modules(self) -> [Option<Module>; 3] {
-        let Stage { encoder, llm, generator } = self;
-        [encoder.map(Module::Encoder), llm.map(Module::Llm), generator.map(Module::Generator)]
-    }
+fn modules(stage: Stage) -> [Option<Module>; 3] {
+    ModuleKind::ALL.map(|kind| stage[kind].map(|chunk| kind.module(chunk)))
 }
 
 fn stage_ops(workload: &Workload, stage: Stage, phase: Phase, microbatch: Microbatch) -> Vec<Op> {
     let run = |(module, phase)| op(workload, module, phase, microbatch);
-    let modules = stage.modules().into_iter().flatten();
+    let modules = modules(stage).into_iter().flatten();
     match phase {
         Phase::Forward | Phase::Backward => {
             let ops = modules.filter_map(|module| run((module, phase)));

@@ -2,22 +2,14 @@
 
 use std::ops::Range;
 
-use crate::step::costs::{ChunkCost, Load};
-use crate::step::per_module::PerModule;
-use crate::step::placement::{Chain, Layers, Part};
-use crate::step::sizes::MicrobatchSizes;
-use crate::step::table::{ModuleKind, Phase, Rank};
-use crate::step::workload::Workload;
+use crate::step::{
+    Chain, ChunkCost, Layers, Load, MicrobatchSizes, ModuleKind, Part, PerModule, Rank, Workload,
+};
 
 /// Time of all of a module's work in the step: forwards and whatever backwards there are.
 pub(crate) fn module_times(workload: &Workload) -> PerModule<f64> {
     let mut times = PerModule::default();
-    for unit in workload.units() {
-        let kind = unit.module.kind();
-        let backward = workload.has_backward(kind, unit.microbatch());
-        times[kind] += workload.unit_cost(unit, Phase::Forward)
-            + if backward { workload.unit_cost(unit, Phase::Backward) } else { 0.0 };
-    }
+    workload.units().for_each(|unit| times[unit.module.kind()] += workload.whole_cost(unit));
     times
 }
 
@@ -53,29 +45,21 @@ pub(crate) fn balanced_chain(workload: &Workload) -> Chain {
     };
     for (kind, rank, share, layers) in shares {
         let part = Part { rank: Rank(rank), share, layers };
-        match kind {
-            ModuleKind::Encoder => chain.encoder.push(part),
-            ModuleKind::Llm => chain.llm.push(part),
-            ModuleKind::Generator => chain.generator.push(part),
-        }
+        chain.parts[kind].push(part);
     }
     // A module without work lives whole at its end of the chain.
-    let whole = |rank, layers: Option<usize>| Part {
-        rank: Rank(rank),
-        share: 1.0,
-        layers: layers.map(|layers| 0..layers),
-    };
-    let layers = workload.layers();
-    if chain.encoder.is_empty() {
-        chain.encoder.push(whole(0, layers.map(|layers| layers.encoder)));
-    }
-    if chain.llm.is_empty() {
-        chain.llm.push(whole(ranks - 1, layers.map(|layers| layers.llm)));
-    }
-    if chain.generator.is_empty() {
-        chain.generator.push(whole(ranks - 1, layers.map(|layers| layers.generator)));
+    let ends = [(ModuleKind::Encoder, 0), (ModuleKind::Llm, ranks - 1), (ModuleKind::Generator, ranks - 1)];
+    for (kind, rank) in ends {
+        if chain.parts[kind].is_empty() {
+            chain.parts[kind].push(whole(rank, workload.layers().map(|layers| layers.count[kind])));
+        }
     }
     chain
+}
+
+/// All of a module on one rank.
+pub(crate) fn whole(rank: usize, layers: Option<usize>) -> Part {
+    Part { rank: Rank(rank), share: 1.0, layers: layers.map(|layers| 0..layers) }
 }
 
 type Share = (ModuleKind, usize, f64, Option<Range<usize>>);
@@ -111,11 +95,7 @@ struct Layer {
 fn layer_shares(layers: &Layers, times: PerModule<f64>, ranks: usize) -> Vec<Share> {
     let mut row = Vec::new();
     for kind in ModuleKind::ALL {
-        let (count, head) = match kind {
-            ModuleKind::Encoder => (layers.encoder, 0.0),
-            ModuleKind::Llm => (layers.llm, layers.head),
-            ModuleKind::Generator => (layers.generator, 0.0),
-        };
+        let (count, head) = (layers.count[kind], if kind == ModuleKind::Llm { layers.head } else { 0.0 });
         if times[kind] <= 0.0 {
             continue;
         }
@@ -173,8 +153,8 @@ impl Workload {
     /// The same with its modules on a chain that was cut before, such as for other steps of the same run. Costs and sizes of
     /// encoder, LLM and generator as a whole are those of this workload.
     pub fn with_chain(&self, chain: Chain) -> Workload {
-        let loads = loads_by_share(self, &chain.llm);
-        let sizes = sizes_by_share(&self.sizes, &chain.llm);
+        let loads = loads_by_share(self, &chain.parts.llm);
+        let sizes = sizes_by_share(&self.sizes, &chain.parts.llm);
         self.clone().on_chain(chain, loads, sizes)
     }
 }

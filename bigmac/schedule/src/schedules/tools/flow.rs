@@ -6,36 +6,29 @@
 //! backwards wait until every rank has some. Ranks run ahead by an item or two, not by a batch, so what is alive stays
 //! independent of the batch.
 
-use crate::clock::slots::{Slot, Slots, both};
-use crate::step::table::{Item, Module, ModuleKind, Phase, Piece, Rank, Unit};
-use crate::step::workload::Workload;
+use crate::clock::{Slot, Slots, largest_first};
+use crate::step::{Item, Module, ModuleKind, Phase, Rank, Unit, Workload};
 
 /// Slots of a flow of items. A drawing is done at most `lag` microbatches after its own has been read.
 pub(crate) fn flow(workload: &Workload, lag: usize) -> Slots {
     let encoder = shared_out(workload, Module::ENCODER);
     let generator = shared_out(workload, Module::GENERATOR);
-    let forward = |item, rank| time(workload, Module::ENCODER, item, &[Phase::Forward], rank);
-    let backward = |item, rank| time(workload, Module::ENCODER, item, &[Phase::Backward], rank);
-    let drawing = |item: Item, rank| {
-        let phases = [Phase::Forward, Phase::Backward];
-        let learns = workload.has_backward(ModuleKind::Generator, item.microbatch);
-        time(workload, Module::GENERATOR, item, &phases[..if learns { 2 } else { 1 }], rank)
+    let phase = |phase| {
+        move |item, rank| {
+            workload.unit_cost(Unit::item(Module::ENCODER, item), phase) * workload.slowdown(Rank(rank))
+        }
     };
+    let drawing =
+        |item, rank| workload.whole_cost(Unit::item(Module::GENERATOR, item)) * workload.slowdown(Rank(rank));
     let learns = |item: &Item| workload.has_backward(ModuleKind::Encoder, item.microbatch);
     let learning: Vec<Vec<Item>> =
         encoder.iter().map(|items| items.iter().copied().filter(|item| learns(item)).collect()).collect();
     let count = workload.len();
     Slots {
-        encoder_forward: run_ahead(&queues(encoder, forward), count),
-        encoder_backward: run_behind(&queues(learning, backward), count, count),
+        encoder_forward: run_ahead(&queues(encoder, phase(Phase::Forward)), count),
+        encoder_backward: run_behind(&queues(learning, phase(Phase::Backward)), count, count),
         generator: run_behind(&queues(generator, drawing), count, lag),
     }
-}
-
-fn time(workload: &Workload, module: Module, item: Item, phases: &[Phase], rank: usize) -> f64 {
-    let unit = Unit { module, piece: Piece::Item(item) };
-    let cost = phases.iter().map(|phase| workload.unit_cost(unit, *phase)).sum::<f64>();
-    cost * workload.slowdown(Rank(rank))
 }
 
 /// Every rank's items of the whole step, in order: microbatch by microbatch the longest first, each to the rank that has the
@@ -45,9 +38,8 @@ fn shared_out(workload: &Workload, module: Module) -> Vec<Vec<Item>> {
     let mut ranks = vec![Vec::new(); workload.ranks()];
     for microbatch in workload.microbatches() {
         let items = workload.items(module.kind(), microbatch);
-        let mut costed: Vec<(f64, Item)> = items.map(|item| (both(workload, module, item), item)).collect();
-        costed.sort_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1)));
-        for (cost, item) in costed {
+        let cost = |item| workload.whole_cost(Unit::item(module, item));
+        for (cost, item) in largest_first(items, cost) {
             let done = |rank: &usize| totals[*rank] + cost * workload.slowdown(Rank(*rank));
             let rank = (0..totals.len()).min_by(|a, b| done(a).total_cmp(&done(b))).unwrap_or(0);
             totals[rank] = done(&rank);

@@ -1,10 +1,8 @@
 //! Slots cut into a timed order of the LLM.
 
-use crate::clock::simulate::Simulation;
-use crate::clock::slots::{Slot, Slots};
+use crate::clock::{Simulation, Slot, Slots};
 use crate::schedules::phased::drawings;
-use crate::step::table::{Chunk, Item, Microbatch, Module, Op, Phase, Table, Value, Work};
-use crate::step::workload::Workload;
+use crate::step::{Chunk, Item, Microbatch, Module, Op, Phase, Table, Value, Work, Workload};
 
 /// The LLM's ops with all slots in their places. Encoder forwards are ready `early` before they have to be.
 pub(crate) fn with_slots(

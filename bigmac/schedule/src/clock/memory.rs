@@ -5,9 +5,9 @@
 //! recomputation in the table it holds from there instead, and a unit without a backward saves nothing. All of this
 //! follows from the order of a rank's list, so the peak does not depend on how long ops take.
 
-use crate::step::per_module::PerModule;
-use crate::step::table::{Op, Phase, Piece, Table, Unit};
-use crate::step::workload::Workload;
+use crate::step::{Op, PerModule, Phase, Piece, Table, Unit, Workload};
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
 
 /// What happens to a unit's activations.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,9 +56,7 @@ pub fn share(workload: &Workload, unit: Unit) -> f64 {
         Piece::Microbatch(_) => 1.0 / workload.chunks_per_rank() as f64,
         Piece::Item(item) => {
             let kind = unit.module.kind();
-            let cost = |item| {
-                workload.unit_cost(Unit { module: unit.module, piece: Piece::Item(item) }, Phase::Forward)
-            };
+            let cost = |item| workload.unit_cost(Unit::item(unit.module, item), Phase::Forward);
             let total: f64 = workload.items(kind, item.microbatch).map(cost).sum();
             if total > 0.0 {
                 cost(item) / total
@@ -73,52 +71,46 @@ pub fn share(workload: &Workload, unit: Unit) -> f64 {
 pub fn peak_microbatches(table: &Table, workload: &Workload) -> Vec<PerModule<f64>> {
     // Shares are added and taken away again: kept as whole numbers of 2^-40 they cancel exactly.
     const SCALE: f64 = (1u64 << 40) as f64;
-    let peaks = peaks(table, workload, |unit| (share(workload, unit) * SCALE).round() as u64);
+    let peaks = peak_bytes(table, workload, |unit| (share(workload, unit) * SCALE).round() as u64);
     let unscale = |count: u64| ((count as f64 / SCALE) * 1e9).round() / 1e9;
     peaks.into_iter().map(|peak| peak.map(unscale)).collect()
 }
 
 /// Per rank and module, the most bytes that live activations hold at once, given what each unit saves.
 pub fn peak_bytes(table: &Table, workload: &Workload, saved: impl Fn(Unit) -> u64) -> Vec<PerModule<u64>> {
-    peaks(table, workload, saved)
+    let peak = |ops: &Vec<Op>| {
+        let mut live = PerModule::<Live>::default();
+        walk(ops, workload, |_, unit, change| live[unit.module.kind()].apply(change, saved(unit)));
+        live.map(|live| live.peak)
+    };
+    table.ranks.iter().map(peak).collect()
 }
 
 /// Per rank, the most bytes that live activations of all modules together hold at once.
 pub fn peak_bytes_together(table: &Table, workload: &Workload, saved: impl Fn(Unit) -> u64) -> Vec<u64> {
-    let ranks = table.ranks.iter();
-    ranks
-        .map(|ops| {
-            let (mut live, mut peak) = (0u64, 0u64);
-            walk(ops, workload, |_, unit, change| match change {
-                Change::Acquire => {
-                    live += saved(unit);
-                    peak = peak.max(live);
-                }
-                Change::Release => live = live.saturating_sub(saved(unit)),
-            });
-            peak
-        })
-        .collect()
+    let peak = |ops: &Vec<Op>| {
+        let mut live = Live::default();
+        walk(ops, workload, |_, unit, change| live.apply(change, saved(unit)));
+        live.peak
+    };
+    table.ranks.iter().map(peak).collect()
 }
 
-fn peaks(table: &Table, workload: &Workload, weight: impl Fn(Unit) -> u64) -> Vec<PerModule<u64>> {
-    let ranks = table.ranks.iter();
-    ranks
-        .map(|ops| {
-            let (mut live, mut peak) = (PerModule::<u64>::default(), PerModule::<u64>::default());
-            walk(ops, workload, |_, unit, change| {
-                let kind = unit.module.kind();
-                match change {
-                    Change::Acquire => {
-                        live[kind] += weight(unit);
-                        peak[kind] = peak[kind].max(live[kind]);
-                    }
-                    Change::Release => live[kind] = live[kind].saturating_sub(weight(unit)),
-                }
-            });
-            peak
-        })
-        .collect()
+/// What is alive, and the most that has been.
+#[derive(Default)]
+struct Live {
+    now: u64,
+    peak: u64,
+}
+
+impl Live {
+    fn apply(&mut self, change: Change, bytes: u64) {
+        match change {
+            Change::Acquire => self.now += bytes,
+            Change::Release => self.now = self.now.saturating_sub(bytes),
+        }
+        self.peak = self.peak.max(self.now);
+    }
 }
 
 /// The activation buffers that a table needs: how many per rank and module, and which of them each unit uses.
@@ -138,24 +130,20 @@ pub fn plan_buffers(table: &Table, workload: &Workload) -> BufferPlan {
         slot_of: vec![None; workload.unit_count()],
     };
     for (rank, ops) in table.ranks.iter().enumerate() {
-        let mut free = PerModule::<std::collections::BinaryHeap<std::cmp::Reverse<usize>>>::default();
+        let mut free = PerModule::<BinaryHeap<Reverse<usize>>>::default();
         walk(ops, workload, |_, unit, change| {
             let kind = unit.module.kind();
             let Some(index) = workload.unit_index(unit) else { return };
             match change {
                 Change::Acquire => {
-                    let slot = free[kind].pop().map_or_else(
-                        || {
-                            plan.slots[rank][kind] += 1;
-                            plan.slots[rank][kind] - 1
-                        },
-                        |slot| slot.0,
-                    );
+                    let new = Reverse(plan.slots[rank][kind]);
+                    let Reverse(slot) = free[kind].pop().unwrap_or(new);
+                    plan.slots[rank][kind] = plan.slots[rank][kind].max(slot + 1);
                     plan.slot_of[index] = Some(slot);
                 }
                 Change::Release => {
                     if let Some(slot) = plan.slot_of[index] {
-                        free[kind].push(std::cmp::Reverse(slot));
+                        free[kind].push(Reverse(slot));
                     }
                 }
             }
