@@ -10,6 +10,8 @@ pub mod measure;
 pub mod model;
 pub mod plan;
 pub mod profile;
+pub mod sizes;
 pub mod toml_file;
 pub mod train;
+pub mod value;
 pub mod workloads;

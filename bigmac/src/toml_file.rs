@@ -1,35 +1,22 @@
 //! TOML files whose errors name the place: file, line and column.
 
+use bigmac_schedule::names;
+use serde::de::{DeserializeOwned, Error};
+use serde::{Deserialize, Deserializer};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
-use serde::de::{DeserializeOwned, Error};
-use serde::{Deserialize, Deserializer};
-use thiserror::Error as ThisError;
-
-/// Why a TOML file can't be used.
-#[derive(Debug, ThisError)]
+/// Why a TOML file cannot be used.
+#[derive(Debug, thiserror::Error)]
+#[allow(missing_docs)]
 pub enum TomlError {
-    /// The file can't be read.
+    /// The file cannot be read.
     #[error("could not read {}: {source}", path.display())]
-    Read {
-        /// The file.
-        path: PathBuf,
-        /// What the system said.
-        source: std::io::Error,
-    },
-    /// The file is no TOML, or holds another key or type than is wanted, or a value out of its range.
+    Read { path: PathBuf, source: std::io::Error },
+    /// The file is not TOML, or holds an unknown key, another type, or a value out of its range. Lines and columns count
+    /// from 1.
     #[error("{}:{line}:{column}: {message}", path.display())]
-    Content {
-        /// The file.
-        path: PathBuf,
-        /// The line, from 1.
-        line: usize,
-        /// The character within the line, from 1.
-        column: usize,
-        /// What is wrong there.
-        message: String,
-    },
+    Content { path: PathBuf, line: usize, column: usize, message: String },
 }
 
 /// The text of a TOML file and where it came from.
@@ -41,9 +28,6 @@ pub struct TomlFile {
 
 impl TomlFile {
     /// Reads the text.
-    ///
-    /// # Errors
-    /// [`TomlError::Read`]: there is no such file, it may not be read, or it is not UTF-8.
     pub fn read(path: &Path) -> Result<TomlFile, TomlError> {
         let text = std::fs::read_to_string(path)
             .map_err(|source| TomlError::Read { path: path.to_owned(), source })?;
@@ -55,13 +39,17 @@ impl TomlFile {
         TomlFile { path: name.into(), text: text.into() }
     }
 
-    /// What the text says.
-    ///
-    /// # Errors
-    /// [`TomlError::Content`] with line and column.
+    /// What the text says; an error names the known key that is most like an unknown one.
     pub fn parse<T: DeserializeOwned>(&self) -> Result<T, TomlError> {
-        toml::from_str(&self.text)
-            .map_err(|error| self.wrong(error.span().unwrap_or(0..0), error.message().replace('\n', ", ")))
+        toml::from_str(&self.text).map_err(|error: toml::de::Error| {
+            let message = error.message().replace('\n', ", ");
+            // Serde names an unknown key first and the known ones after it, each in backticks.
+            let mut keys = message.split('`').skip(1).step_by(2);
+            let unknown = if message.starts_with("unknown field") { keys.next() } else { None };
+            let nearest = unknown.and_then(|given| names::nearest(given, keys));
+            let hint = names::hint(nearest);
+            self.wrong(error.span().unwrap_or(0..0), message.clone() + &hint)
+        })
     }
 
     /// The error that the text at `span` (in bytes) is wrong.
@@ -78,13 +66,10 @@ impl TomlFile {
 }
 
 /// Reads a number that is finite and not negative, such as a time.
-///
-/// # Errors
-/// Any other number, NaN included.
 pub fn not_negative<'de, D: Deserializer<'de>>(deserializer: D) -> Result<f64, D::Error> {
     let value = f64::deserialize(deserializer)?;
     if value.is_finite() && value >= 0.0 {
         return Ok(value);
     }
-    Err(D::Error::custom(format!("{value} is given, but the number has to be finite and not negative")))
+    Err(D::Error::custom(format!("got {value}, expected a finite number from 0")))
 }

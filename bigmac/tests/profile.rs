@@ -167,10 +167,7 @@ fn a_damaged_or_foreign_profile_is_named_with_its_place() {
         .join("[[unit]]");
     let at = |needle: &str, column: usize| format!("bad.toml:{}:{column}: ", line_of(needle));
     for (text, wanted) in [
-        (
-            replaced("per_gop", "per_gop = -1.5"),
-            at("per_gop", 11) + "-1.5 is given, but the number has to be finite",
-        ),
+        (replaced("per_gop", "per_gop = -1.5"), at("per_gop", 11) + "got -1.5, expected a finite number"),
         (replaced("per_gop", "per_gop = nan"), at("per_gop", 11) + "NaN is given"),
         (replaced("median", "median = inf"), at("median", 10) + "inf is given"),
         (replaced("per_gop", "per_gop = 'fast'"), at("per_gop", 11) + "invalid type: string"),
@@ -201,11 +198,11 @@ fn arguments_that_do_not_fit_are_refused() {
     for (command, arguments, wanted) in [
         ("compare", &["--measure", "--ranks", "2"][..], "cannot be used with"),
         ("compare", &["--rounds", "2"], "--measure"),
-        ("compare", &["--measure", "--rounds", "0"], "`0` is no whole number from 1"),
+        ("compare", &["--measure", "--rounds", "0"], "'0' is not a whole number from 1"),
         ("compare", &["--schedule", "nestd"], "did you mean 'nested'?"),
         ("compare", &["--schedule", "nested", "--llm", "zb"], "'zb' is not a valid LLM schedule"),
         ("profile", &[], "--out"),
-        ("profile", &["--out", "p.toml", "--steps", "0"], "`0` is no whole number from 1"),
+        ("profile", &["--out", "p.toml", "--steps", "0"], "'0' is not a whole number from 1"),
         ("profile", &["--out", "p.toml", "--ranks", "0"], "pipeline.ranks = 0"),
         ("profile", &["--out", "no/such/folder/p.toml", "--steps", "1", "--rounds", "1"], "no/such/folder"),
     ] {

@@ -119,7 +119,7 @@ fn errors_say_what_to_do() {
     assert!(error("--llm zb").contains("'zb' is not a valid LLM schedule"));
     assert!(error("--timeline a.png").contains("`a.png` does not say how to draw"));
     assert!(error("--cost F=1,B=1").contains("W is missing"));
-    assert!(error("--cost F=1,B=1,W=1,X=2").contains("there is no cost `X`; there are F, B, W"));
+    assert!(error("--cost F=1,B=1,W=1,X=2").contains("'X' is not a valid cost; expected F, B, W"));
     assert!(error("--ranks 0 --items 1").contains("the number of ranks is 0: it must be at least 1"));
     assert!(error("--chunks 2").contains("interleaves chunks"));
     assert!(error("--schedule monolithic,nested --table t").contains("holds one schedule"));

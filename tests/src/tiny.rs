@@ -1,6 +1,7 @@
 //! A model of a few thousand parameters, and a data set that has one sample of each kind.
 
-use bigmac::config::{Config, Data, Encoder, Generator, Llm, Model, Pipeline, Run, Train};
+use bigmac::config::{Config, Data, Generator, Model, Pipeline, Run, Train};
+use bigmac::sizes::{Encoder, Llm};
 use bigmac_schedule::{ModuleKind, PerModule};
 
 /// One sample of each kind; see the constants of this module for which is which.

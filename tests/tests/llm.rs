@@ -7,7 +7,8 @@ use bigmac_autograd::{Graph, Mode};
 use bigmac_kernels::check::{float_tensor, random, to_f64};
 use bigmac_models::generate::{Options, Prompt, Sampling, generate};
 use bigmac_models::init;
-use bigmac_models::llava::{FeatureLayers, LlavaConfig, VisionEncoder};
+use bigmac_models::json::OneOrMany;
+use bigmac_models::llava::{LlavaConfig, VisionEncoder};
 use bigmac_models::qwen3::{Qwen3, Qwen3Config, Stage, positions};
 use bigmac_models::siglip::SiglipVisionConfig;
 use bigmac_runtime::{Context, DType, Tensor};
@@ -214,7 +215,7 @@ fn gradients_of_the_encoder_pass_against_differences() -> Result<()> {
         ..SiglipVisionConfig::default()
     };
     let mut config = LlavaConfig::new(vision, config(true), 36);
-    config.vision_feature_layer = FeatureLayers::Many(vec![-1, 0]);
+    config.vision_feature_layer = OneOrMany::Many(vec![-1, 0]);
     let mut parameters = init::random(&ctx, &VisionEncoder::parameters(&config)?, DType::F64, 3)?;
     let encoder = VisionEncoder::new(&config, &parameters)?;
     let shape = [3, 6, 6];

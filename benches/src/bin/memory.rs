@@ -1,7 +1,8 @@
 //! Activation memory of `nested` and `phased` as the batch grows: bytes measured beside bytes predicted, per rank and module.
 
 use anyhow::{Context as _, Result};
-use bigmac::config::{Config, Llm, Model, Pipeline};
+use bigmac::config::{Config, Model, Pipeline};
+use bigmac::sizes::Llm;
 use bigmac_benches::chart::{Emphasis, Heading, Line, lines};
 use bigmac_schedule::{ModuleKind, PerModule};
 use bigmac_tests::dataset::SmallSet;

@@ -28,7 +28,7 @@ pub struct CaptionArgs {
 }
 
 /// Runs the command.
-pub fn run(args: &CaptionArgs) -> anyhow::Result<()> {
+pub fn run(args: CaptionArgs) -> anyhow::Result<()> {
     let loaded = Loaded::open(&args.run)?;
     let Loaded { ctx, modules, shape, tokenizer, .. } = &loaded;
     let specials = tokenizer.specials();

@@ -1,18 +1,16 @@
 //! `bigmac data`: write the shapes set, or look a data set over.
 
-use std::fmt::Write;
-use std::path::PathBuf;
-
+use super::print;
+use super::progress::bar;
 use anyhow::bail;
 use bigmac::data::shapes::{Outcome, ShapesSpec, write_shapes};
 use bigmac::data::{
     InspectOptions, Inspection, Layout, Progress, SpecialNames, Tokenizer, draw_grid, inspect, write_png,
 };
 use clap::{Args, Subcommand};
-use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
-
-use super::print;
+use std::fmt::Write;
+use std::path::PathBuf;
 
 const SHAPES_EXAMPLE: &str = "Example: the set that `bigmac train` learns by default
   bigmac data shapes --out data/shapes
@@ -125,22 +123,16 @@ struct InspectArgs {
     json: bool,
 }
 
-pub(super) fn run(args: &DataArgs) -> anyhow::Result<()> {
+pub(super) fn run(args: DataArgs) -> anyhow::Result<()> {
     match &args.command {
         DataCommand::Shapes(args) => run_shapes(args),
         DataCommand::Inspect(args) => run_inspect(args),
     }
 }
 
-/// A bar on standard error; nothing when that is no terminal.
-fn progress_bar(length: usize, unit: &str) -> anyhow::Result<ProgressBar> {
-    let style = ProgressStyle::with_template(&format!("{{bar:40}} {{pos}}/{{len}} {unit} ({{eta}})"))?;
-    Ok(ProgressBar::new(length as u64).with_style(style))
-}
-
 fn run_shapes(args: &ShapesArgs) -> anyhow::Result<()> {
     let spec = ShapesSpec { samples: args.samples, heldout: args.heldout, seed: args.seed };
-    let bar = progress_bar(spec.pictures(), "pictures")?;
+    let bar = bar(spec.pictures() as u64, "{bar:40} {pos}/{len} pictures ({eta})");
     let outcome = write_shapes(&args.out, &spec, args.overwrite, &|done| bar.inc(done as u64));
     bar.finish_and_clear();
     let outcome = outcome?;
@@ -174,7 +166,7 @@ fn run_inspect(args: &InspectArgs) -> anyhow::Result<()> {
         tokens_per_microbatch: args.tokens_per_microbatch.unwrap_or(usize::MAX),
     };
     let options = InspectOptions { decode_pictures: !args.no_pictures, shown: args.first };
-    let bar = progress_bar(0, "lines")?;
+    let bar = bar(0, "{bar:40} {pos}/{len} lines ({eta})");
     let found = inspect(&args.path, &args.split, &tokenizer, &layout, options, &|progress| match progress {
         Progress::Total(lines) => bar.set_length(lines as u64),
         Progress::Done(lines) => bar.inc(lines as u64),

@@ -37,7 +37,7 @@ pub struct EvalArgs {
 }
 
 /// Runs the command.
-pub fn run(args: &EvalArgs) -> anyhow::Result<()> {
+pub fn run(args: EvalArgs) -> anyhow::Result<()> {
     let mut loaded = Loaded::open(&args.run)?;
     let session = loaded.session()?;
     let threads = args.threads.map_or_else(super::load::threads, NonZero::get);

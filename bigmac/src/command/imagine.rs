@@ -33,7 +33,7 @@ pub struct ImagineArgs {
 }
 
 /// Runs the command.
-pub fn run(args: &ImagineArgs) -> anyhow::Result<()> {
+pub fn run(args: ImagineArgs) -> anyhow::Result<()> {
     let loaded = Loaded::open(&args.run)?;
     let Loaded { ctx, modules, shape, tokenizer, .. } = &loaded;
     let tokens = description(tokenizer, &args.text)?;

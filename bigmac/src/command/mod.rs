@@ -14,13 +14,13 @@ mod progress;
 mod shape;
 mod simulate;
 mod stop;
+mod table;
 mod train;
-
-use std::io::{ErrorKind, Write};
-use std::process::ExitCode;
 
 use anyhow::Context;
 use clap::{Parser, Subcommand};
+use std::io::{ErrorKind, Write};
+use std::process::ExitCode;
 
 const EXAMPLE: &str = "Example: train the embedded default, then draw with what it has learned
   bigmac train
@@ -41,25 +41,25 @@ enum Command {
     Caption(caption::CaptionArgs),
     Imagine(imagine::ImagineArgs),
     Data(data::DataArgs),
-    Simulate(Box<simulate::Simulate>),
-    Compare(Box<compare::Compare>),
+    Simulate(Box<simulate::SimulateArgs>),
+    Compare(Box<compare::CompareArgs>),
     Profile(profile::ProfileArgs),
-    Plan(Box<plan::Plan>),
+    Plan(Box<plan::PlanArgs>),
     Doctor(doctor::Doctor),
 }
 
 impl Command {
-    fn run(&self) -> anyhow::Result<()> {
+    fn run(self) -> anyhow::Result<()> {
         match self {
-            Command::Train(args) => train::run(args),
+            Command::Train(args) => train::run(*args),
             Command::Eval(args) => eval::run(args),
             Command::Caption(args) => caption::run(args),
             Command::Imagine(args) => imagine::run(args),
             Command::Data(args) => data::run(args),
-            Command::Simulate(command) => command.run(),
-            Command::Compare(command) => command.run(),
+            Command::Simulate(args) => simulate::run(*args),
+            Command::Compare(args) => compare::run(*args),
             Command::Profile(args) => profile::run(args),
-            Command::Plan(command) => command.run(),
+            Command::Plan(args) => plan::run(*args),
             Command::Doctor(command) => command.run(),
         }
     }
@@ -98,12 +98,12 @@ fn report_file_size_limits() {
     }
 }
 
-/// Writes a line to standard error. Where nobody reads that any more, the work goes on.
+/// Writes a line to standard error. Where its reader is gone, the work goes on.
 pub(crate) fn note(line: &str) {
     let _ = writeln!(std::io::stderr().lock(), "{line}");
 }
 
-/// Writes to standard output. A reader that has closed it, as `head` does, has seen enough: that is no error.
+/// Writes to standard output. A reader that has closed it, as `head` does, has seen enough: that is not an error.
 pub(crate) fn print(text: &str) -> anyhow::Result<()> {
     let mut out = std::io::stdout().lock();
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {

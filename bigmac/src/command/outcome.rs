@@ -1,7 +1,5 @@
 //! What a schedule does to a step: built, validated, on the clock.
 
-use std::path::Path;
-
 use anyhow::Context;
 use bigmac_schedule::files::{Form, fits};
 use bigmac_schedule::memory::peak_microbatches;
@@ -11,6 +9,7 @@ use bigmac_schedule::work_bound;
 use bigmac_schedule::{ModuleKind, Options, PerModule, Schedule, Table, Workload, ideal_over, ideal_time};
 use bigmac_schedule::{Simulation, simulate};
 use serde_json::{Value, json};
+use std::path::Path;
 
 /// A schedule and what it does.
 pub(super) struct Outcome {
@@ -30,9 +29,6 @@ pub(super) struct Outcome {
 
 impl Outcome {
     /// Runs a step through a schedule on the clock.
-    ///
-    /// # Errors
-    /// Where the schedule does not exist for the step or goes over a budget.
     pub(super) fn of(
         schedule: &'static Schedule,
         shape: &Workload,
@@ -48,9 +44,6 @@ impl Outcome {
     }
 
     /// Runs the table that a file holds on the clock. Its ideal is that of the order that it has the LLM's ops in.
-    ///
-    /// # Errors
-    /// Where the file holds no table, or none for this step, or goes over a budget.
     pub(super) fn read(path: &Path, workload: Workload, options: &Options) -> anyhow::Result<Outcome> {
         let name = path.display().to_string();
         let content = std::fs::read_to_string(path).with_context(|| format!("could not read {name}"))?;
@@ -85,16 +78,8 @@ impl Outcome {
 
     /// What `simulate --json` says of it.
     pub(super) fn json(&self) -> Value {
-        let ranks: Vec<Value> = self
-            .simulation
-            .busy
-            .iter()
-            .zip(&self.peaks)
-            .map(|(busy, peak)| {
-                json!({ "busy": busy,
-                    "peak": { "encoder": peak.encoder, "llm": peak.llm, "generator": peak.generator } })
-            })
-            .collect();
+        let ranks = self.simulation.busy.iter().zip(&self.peaks);
+        let ranks: Vec<Value> = ranks.map(|(busy, peak)| json!({ "busy": busy, "peak": peak })).collect();
         json!({
             "schedule": self.name,
             "llm": self.llm,
@@ -114,10 +99,4 @@ pub(super) fn draw(path: &Path, format: Format, timelines: &[Timeline]) -> anyho
 
 pub(super) fn write(path: &Path, text: &str) -> anyhow::Result<()> {
     std::fs::write(path, text).with_context(|| format!("could not write {}", path.display()))
-}
-
-/// At most three decimals, without trailing zeros.
-pub(super) fn short(value: f64) -> String {
-    let text = format!("{value:.3}");
-    text.trim_end_matches('0').trim_end_matches('.').to_owned()
 }

@@ -1,9 +1,8 @@
 //! `bigmac profile`: what this machine takes for every kind of op of a configuration.
 
-use std::fmt::Write;
-use std::io::IsTerminal;
-use std::path::PathBuf;
-
+use super::compare::at_least_one;
+use super::table::{heads, line};
+use super::{print, progress};
 use anyhow::Context;
 use bigmac::config;
 use bigmac::cost::Spread;
@@ -11,10 +10,9 @@ use bigmac::measure::{Rounds, take};
 use bigmac::profile::Profile;
 use bigmac::train::Session;
 use clap::Args;
-use indicatif::{ProgressBar, ProgressStyle};
-
-use super::compare::at_least_one;
-use super::print;
+use indicatif::ProgressBar;
+use std::io::IsTerminal;
+use std::path::PathBuf;
 
 /// Rounds that are dropped, as caches and allocators are still cold.
 pub(super) const WARMUP: usize = 2;
@@ -60,7 +58,7 @@ pub(super) struct ProfileArgs {
 }
 
 /// Runs the command.
-pub(super) fn run(args: &ProfileArgs) -> anyhow::Result<()> {
+pub(super) fn run(args: ProfileArgs) -> anyhow::Result<()> {
     let flags = [("ranks", args.ranks), ("threads", args.threads)]
         .into_iter()
         .filter_map(|(key, value)| Some((key, value?)));
@@ -100,14 +98,10 @@ pub(super) fn bar(quiet: bool, what: &'static str) -> ProgressBar {
     if quiet || !std::io::stderr().is_terminal() {
         return ProgressBar::hidden();
     }
-    // The template is a constant that parses; where it did not, the default style would do.
-    let style = ProgressStyle::with_template("{spinner} {pos} {msg} ({elapsed})");
-    let bar = ProgressBar::new_spinner().with_message(what);
-    match style {
-        Ok(style) => bar.with_style(style),
-        Err(_) => bar,
-    }
+    progress::bar(0, "{spinner} {pos} {msg} ({elapsed})").with_message(what)
 }
+
+const UNIT_WIDTHS: [isize; 9] = [-10, 6, -17, 8, 10, 12, 12, 12, 12];
 
 fn report(profile: &Profile) -> String {
     let taken = &profile.taken;
@@ -121,27 +115,25 @@ fn report(profile: &Profile) -> String {
         taken.steps,
         taken.rounds
     );
-    // Writing to a String cannot fail, so the results of writeln! carry nothing.
-    let _ = writeln!(
-        text,
-        "{:<10}{:>6} {:<16}{:>8}{:>10}{:>12}{:>12}{:>12}{:>12}",
-        "module", "chunk", "phase", "units", "gop", "ms", "lower", "upper", "ms / gop"
+    text += &heads(
+        UNIT_WIDTHS,
+        ["module", "chunk", " phase", "units", "gop", "ms", "lower", "upper", "ms / gop"],
     );
     let ms = |seconds: f64| format!("{:.4}", 1e3 * seconds);
     for unit in &profile.unit {
         let ((module, chunk, phase), seconds) = (unit.key(), unit.seconds);
-        let _ = writeln!(
-            text,
-            "{:<10}{chunk:>6} {:<16}{:>8}{:>10.5}{:>12}{:>12}{:>12}{:>12}",
-            module.name(),
-            phase.name(),
-            unit.count,
-            unit.gop,
+        let cells = [
+            module.name().to_owned(),
+            chunk.to_string(),
+            format!(" {}", phase.name()),
+            unit.count.to_string(),
+            format!("{:.5}", unit.gop),
             ms(seconds.median),
             ms(seconds.lower),
             ms(seconds.upper),
             ms(unit.per_gop),
-        );
+        ];
+        text += &line(UNIT_WIDTHS, cells);
     }
     let around = &profile.around;
     for (what, seconds) in [
@@ -151,7 +143,7 @@ fn report(profile: &Profile) -> String {
         ("optimizer", Some(around.optimizer)),
     ] {
         let Some(Spread { median, lower, upper, .. }) = seconds else { continue };
-        let _ = writeln!(text, "{what:<49}{:>13}{:>12}{:>12}", ms(median), ms(lower), ms(upper));
+        text += &line([-49, 13, 12, 12], [what.to_owned(), ms(median), ms(lower), ms(upper)]);
     }
     text
 }

@@ -41,6 +41,13 @@ impl Average {
     }
 }
 
+/// A bar on standard error; nothing where that is not a terminal.
+pub(super) fn bar(length: u64, template: &str) -> ProgressBar {
+    // Templates are constants that parse.
+    let style = ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
+    ProgressBar::new(length).with_style(style)
+}
+
 /// The observer of `bigmac train`.
 #[derive(Debug)]
 pub struct RunProgress {
@@ -58,12 +65,8 @@ impl RunProgress {
     /// For a run in `folder` that starts at step `first`.
     pub fn new(folder: &Path, config: &Config, quiet: bool, first: u64) -> Self {
         let bar = (!quiet).then(|| {
-            let bar = ProgressBar::new(config.train.steps).with_position(first);
             let style = "{bar:30} {pos}/{len} {elapsed_precise} left {eta_precise} {msg}";
-            bar.set_style(
-                ProgressStyle::with_template(style).unwrap_or_else(|_| ProgressStyle::default_bar()),
-            );
-            bar
+            bar(config.train.steps, style).with_position(first)
         });
         RunProgress {
             folder: folder.to_owned(),

@@ -83,7 +83,7 @@ impl Shape {
         Options { llm, llm_group: self.llm_group, group: self.group, limits: self.limits() }
     }
 
-    fn limits(&self) -> Limits {
+    pub(super) fn limits(&self) -> Limits {
         let mut limits = Limits::default();
         for (kind, budget) in &self.budget {
             limits.budget[*kind] = Some(*budget);
@@ -101,9 +101,7 @@ impl Shape {
             None => self.typed()?,
         };
         let mut learns = workload.learns();
-        for module in &self.freeze {
-            learns[*module] = false;
-        }
+        self.freeze.iter().for_each(|module| learns[*module] = false);
         let workload = workload.with_learns(learns);
         if self.slowdown.is_empty() {
             Ok(workload)
@@ -144,14 +142,14 @@ fn parse_costs(text: &str) -> Result<UniformCosts, String> {
     let mut given: [(&str, Option<f64>); 7] =
         ["F", "B", "W", "Ef", "Eb", "Gf", "Gb"].map(|name| (name, None));
     for part in text.split(',') {
-        let (name, value) = part.split_once('=').ok_or_else(|| format!("`{part}` is no NAME=TIME"))?;
+        let (name, value) =
+            part.split_once('=').ok_or_else(|| format!("'{part}' is not of the form NAME=TIME"))?;
         let name = name.trim();
         let slot = given.iter_mut().find(|(known, _)| *known == name);
         let slot =
-            slot.ok_or_else(|| format!("there is no cost `{name}`; there are F, B, W, Ef, Eb, Gf, Gb"))?;
+            slot.ok_or_else(|| format!("'{name}' is not a valid cost; expected F, B, W, Ef, Eb, Gf, Gb"))?;
         let time = value.trim().parse::<f64>().ok().filter(|time| time.is_finite() && *time >= 0.0);
-        let time =
-            time.ok_or_else(|| format!("{name} is `{value}`, but a time is a number that is not negative"))?;
+        let time = time.ok_or_else(|| format!("{name} is '{value}', expected a finite number from 0"))?;
         if slot.1.replace(time).is_some() {
             return Err(format!("{name} is given twice"));
         }
@@ -174,7 +172,7 @@ fn parse_bytes(text: &str) -> Result<(ModuleKind, u64), String> {
     match module_budget(text).map_err(|error| error.to_string())? {
         (kind, Budget::Bytes(bytes)) => Ok((kind, bytes)),
         (_, Budget::Microbatches(_)) => {
-            Err(format!("`{text}` is not in bytes: write it as in encoder=300MiB"))
+            Err(format!("'{text}' is not in bytes: write it as in encoder=300MiB"))
         }
     }
 }
@@ -184,11 +182,15 @@ fn parse_uneven(text: &str) -> Result<(u64, Option<f64>), String> {
         Some((seed, mean)) => (seed, Some(mean)),
         None => (text, None),
     };
-    let seed = seed.trim().parse().map_err(|_| format!("`{seed}` is no seed: give a whole number from 0"))?;
+    let seed = seed
+        .trim()
+        .parse()
+        .map_err(|_| format!("'{seed}' is not a valid seed: give a whole number from 0"))?;
     let mean = mean.map(|mean| {
         let number = mean.trim().parse::<f64>().ok().filter(|mean| *mean > 0.0 && *mean <= MOST_MEAN);
-        number
-            .ok_or_else(|| format!("`{mean}` is no mean number of items: give one over 0, up to {MOST_MEAN}"))
+        number.ok_or_else(|| {
+            format!("'{mean}' is not a valid mean number of items: give one above 0, up to {MOST_MEAN}")
+        })
     });
     Ok((seed, mean.transpose()?))
 }

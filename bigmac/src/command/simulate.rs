@@ -1,8 +1,9 @@
 //! `bigmac simulate`: a schedule on the clock, without running anything.
 
-use std::fmt::Write;
-use std::path::{Path, PathBuf};
-
+use super::outcome::{Outcome, draw, write};
+use super::print;
+use super::shape::{Shape, llm_help};
+use super::table::{heads, line, percent, short};
 use anyhow::bail;
 use bigmac_schedule::ModuleKind;
 use bigmac_schedule::files::Form;
@@ -11,10 +12,7 @@ use bigmac_schedule::registry;
 use bigmac_schedule::render::{Format, Timeline};
 use clap::Args;
 use serde_json::Value;
-
-use super::outcome::{Outcome, draw, short, write};
-use super::print;
-use super::shape::{Shape, llm_help};
+use std::path::{Path, PathBuf};
 
 const EXAMPLE: &str = "Example: what nesting the encoder saves over running it inside the first stage, as a picture
   bigmac simulate --schedule monolithic,nested --ranks 4 --microbatches 16 \\
@@ -30,7 +28,7 @@ schedule (a list for several): time, ideal, bound, bubble_rate, ranks: [{busy, p
 /// and generator costs those of one microbatch's items together.
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLE)]
-pub(super) struct Simulate {
+pub(super) struct SimulateArgs {
     #[arg(long, value_name = "NAME,...", value_delimiter = ',', help = schedule_help())]
     schedule: Vec<String>,
 
@@ -64,46 +62,44 @@ pub(super) struct Simulate {
     json: bool,
 }
 
-impl Simulate {
-    pub(super) fn run(&self) -> anyhow::Result<()> {
-        let format = self.timeline.as_deref().map(Format::of).transpose()?;
-        let options = self.shape.options(registry::llm_schedule(&self.llm)?);
-        let workload = self.shape.workload()?;
-        let alone = ["llm".to_owned()];
-        let names = if self.schedule.is_empty() { &alone[..] } else { &self.schedule };
-        if let (Some(path), true) = (&self.table, names.len() > 1) {
-            bail!(
-                "--table {} holds one schedule, but {} were given: ask for one of them",
-                path.display(),
-                names.len()
-            );
-        }
-        let outcomes: Vec<Outcome> = match &self.from {
-            Some(path) => vec![Outcome::read(path, workload, &options)?],
-            None => names
-                .iter()
-                .map(|name| Outcome::of(registry::schedule(name)?, &workload, &options))
-                .collect::<anyhow::Result<_>>()?,
-        };
-        if let (Some(path), Some(format)) = (&self.timeline, format) {
-            let timelines: Vec<Timeline> = outcomes.iter().map(|one| one.timeline(&one.name)).collect();
-            draw(path, format, &timelines)?;
-        }
-        if let (Some(path), [outcome]) = (&self.table, &outcomes[..]) {
-            write(path, &self.ops(path, outcome)?)?;
-        }
-        let text = if self.json { json(&outcomes) } else { report(&outcomes) };
-        print(&text)
+/// Runs the command.
+pub(super) fn run(args: SimulateArgs) -> anyhow::Result<()> {
+    let format = args.timeline.as_deref().map(Format::of).transpose()?;
+    let options = args.shape.options(registry::llm_schedule(&args.llm)?);
+    let workload = args.shape.workload()?;
+    let alone = ["llm".to_owned()];
+    let names = if args.schedule.is_empty() { &alone[..] } else { &args.schedule };
+    if let (Some(path), true) = (&args.table, names.len() > 1) {
+        bail!(
+            "--table {} holds one schedule, but {} were given: ask for one of them",
+            path.display(),
+            names.len()
+        );
     }
+    let outcomes: Vec<Outcome> = match &args.from {
+        Some(path) => vec![Outcome::read(path, workload, &options)?],
+        None => names
+            .iter()
+            .map(|name| Outcome::of(registry::schedule(name)?, &workload, &options))
+            .collect::<anyhow::Result<_>>()?,
+    };
+    if let (Some(path), Some(format)) = (&args.timeline, format) {
+        let timelines: Vec<Timeline> = outcomes.iter().map(|one| one.timeline(&one.name)).collect();
+        draw(path, format, &timelines)?;
+    }
+    if let (Some(path), [outcome]) = (&args.table, &outcomes[..]) {
+        write(path, &ops(path, outcome, args.lowered)?)?;
+    }
+    print(&if args.json { json(&outcomes) } else { report(&outcomes) })
+}
 
-    /// The ops as text, or as the CSV of torch.distributed.pipelining for a file that is called so.
-    fn ops(&self, path: &Path, outcome: &Outcome) -> anyhow::Result<String> {
-        let form = Form::of(path);
-        if self.lowered && form == Form::Text {
-            return Ok(form.write(&lower(&outcome.table, &outcome.workload)?)?);
-        }
-        Ok(form.write(&outcome.table)?)
+/// The ops as text, or as the CSV of torch.distributed.pipelining for a file that is called so.
+fn ops(path: &Path, outcome: &Outcome, lowered: bool) -> anyhow::Result<String> {
+    let form = Form::of(path);
+    if lowered && form == Form::Text {
+        return Ok(form.write(&lower(&outcome.table, &outcome.workload)?)?);
     }
+    Ok(form.write(&outcome.table)?)
 }
 
 fn json(outcomes: &[Outcome]) -> String {
@@ -111,6 +107,9 @@ fn json(outcomes: &[Outcome]) -> String {
     let value = if objects.len() == 1 { objects.remove(0) } else { Value::Array(objects) };
     format!("{value:#}\n")
 }
+
+const WIDTHS: [isize; 9] = [-14, 10, 10, 10, 9, 9, 10, 8, 11];
+const RANK_WIDTHS: [isize; 5] = [-14, 10, 48, 8, 11];
 
 /// What a person reads: a line per schedule, and for a single one a line per rank.
 fn report(outcomes: &[Outcome]) -> String {
@@ -121,33 +120,31 @@ fn report(outcomes: &[Outcome]) -> String {
         first.workload.len(),
         first.llm.unwrap_or("of the file")
     );
-    // Writing to a String cannot fail, so the results of writeln! carry nothing.
-    let _ = writeln!(
-        text,
-        "{:<14}{:>10}{:>10}{:>10}{:>9}{:>9}{:>10}{:>8}{:>11}",
-        "schedule", "time", "ideal", "bound", "busy", "bubble", "encoder", "llm", "generator"
+    text += &heads(
+        WIDTHS,
+        ["schedule", "time", "ideal", "bound", "busy", "bubble", "encoder", "llm", "generator"],
     );
-    for outcome in outcomes {
-        let _ = writeln!(
-            text,
-            "{:<14}{:>10}{:>10}{:>10}{:>8.1}%{:>8.1}%{:>10}{:>8}{:>11}",
-            outcome.name,
-            short(outcome.simulation.time()),
-            short(outcome.ideal),
-            short(outcome.bound),
-            100.0 * outcome.simulation.utilization(),
-            100.0 * outcome.simulation.bubble_rate(),
-            short(outcome.peak(ModuleKind::Encoder)),
-            short(outcome.peak(ModuleKind::Llm)),
-            short(outcome.peak(ModuleKind::Generator)),
-        );
+    for one in outcomes {
+        let [encoder, llm, generator] = ModuleKind::ALL.map(|kind| short(one.peak(kind)));
+        let cells = [
+            one.name.clone(),
+            short(one.simulation.time()),
+            short(one.ideal),
+            short(one.bound),
+            percent(one.simulation.utilization()),
+            percent(one.simulation.bubble_rate()),
+            encoder,
+            llm,
+            generator,
+        ];
+        text += &line(WIDTHS, cells);
     }
     if let [outcome] = outcomes {
-        let _ =
-            writeln!(text, "\n{:<14}{:>10}{:>48}{:>8}{:>11}", "rank", "busy", "encoder", "llm", "generator");
+        text += "\n";
+        text += &heads(RANK_WIDTHS, ["rank", "busy", "encoder", "llm", "generator"]);
         for (rank, (busy, peak)) in outcome.simulation.busy.iter().zip(&outcome.peaks).enumerate() {
-            let (encoder, llm, generator) = (short(peak.encoder), short(peak.llm), short(peak.generator));
-            let _ = writeln!(text, "{rank:<14}{:>10}{encoder:>48}{llm:>8}{generator:>11}", short(*busy));
+            let [encoder, llm, generator] = ModuleKind::ALL.map(|kind| short(peak[kind]));
+            text += &line(RANK_WIDTHS, [rank.to_string(), short(*busy), encoder, llm, generator]);
         }
     }
     text

@@ -79,13 +79,13 @@ fn schedule_help() -> String {
 }
 
 /// Runs the command.
-pub fn run(args: &TrainArgs) -> anyhow::Result<()> {
+pub fn run(args: TrainArgs) -> anyhow::Result<()> {
     let resume = args.resume.as_deref().map(Checkpoint::open).transpose()?;
     let config = match &resume {
         None => config::read(args.config.as_deref(), &args.settings())?,
         Some(checkpoint) => config::change(&checkpoint.state().config, &args.settings())?,
     };
-    let folder = run_folder(args, &config, resume.as_ref());
+    let folder = run_folder(&args, &config, resume.as_ref());
     let quiet = args.json || !std::io::stderr().is_terminal();
     let progress = RunProgress::new(&folder, &config, quiet, resume.as_ref().map_or(0, |c| c.state().step));
     let session = Session::open(&config, &|n| progress.wrote_pictures(n))?;
@@ -95,10 +95,10 @@ pub fn run(args: &TrainArgs) -> anyhow::Result<()> {
     stop::all_saved();
     progress.end();
     let Some(snapshot) = outcome.snapshot.filter(|_| !stop.load(Ordering::Relaxed)) else {
-        return stopped(args, &folder, outcome.step, config.train.steps);
+        return stopped(&args, &folder, outcome.step, config.train.steps);
     };
     if session.heldout.is_none() {
-        return finish(args, &folder, outcome.step, None);
+        return finish(&args, &folder, outcome.step, None);
     }
     let threads = config.pipeline.ranks * config.pipeline.threads;
     let ctx = session.context(0, 1)?;
@@ -109,7 +109,7 @@ pub fn run(args: &TrainArgs) -> anyhow::Result<()> {
     write_drawings(&folder, "drawings", &evaluation.drawings, session.shape.draw_size)?;
     let text = serde_json::to_string_pretty(&evaluation.summary)? + "\n";
     write_atomically(&folder.join("eval.json"), |w| w.write_all(text.as_bytes()))?;
-    finish(args, &folder, outcome.step, Some(&evaluation))
+    finish(&args, &folder, outcome.step, Some(&evaluation))
 }
 
 fn run_folder(args: &TrainArgs, config: &Config, resume: Option<&Checkpoint>) -> PathBuf {

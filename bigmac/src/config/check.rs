@@ -1,30 +1,17 @@
 //! What has to hold between the values of a configuration.
 
-use super::{Config, ConfigError};
+use super::Config;
+use crate::value::{ValueError, counts, divisor, require};
 use bigmac_runtime::Device;
 use bigmac_schedule::module_budgets;
 
 impl Config {
-    /// Checks what types alone don't: counts that have to be at least one, widths that have to agree.
-    ///
-    /// # Errors
-    /// [`ConfigError::Value`] with the key, what was given and what is wanted.
-    pub fn check(&self) -> Result<(), ConfigError> {
+    /// Checks what types alone do not: counts that must be at least one, widths that must agree.
+    pub fn check(&self) -> Result<(), ValueError> {
         let (e, l, g, t, p) =
             (&self.model.encoder, &self.model.llm, &self.model.generator, &self.train, &self.pipeline);
-        for (key, value) in [
-            ("model.encoder.width", e.width),
-            ("model.encoder.layers", e.layers),
-            ("model.encoder.heads", e.heads),
-            ("model.encoder.mlp", e.mlp),
-            ("model.encoder.patch", e.patch),
-            ("model.encoder.image_size", e.image_size),
-            ("model.llm.width", l.width),
-            ("model.llm.layers", l.layers),
-            ("model.llm.heads", l.heads),
-            ("model.llm.kv_heads", l.kv_heads),
-            ("model.llm.head_dim", l.head_dim),
-            ("model.llm.mlp", l.mlp),
+        e.check().and_then(|()| l.check()).map_err(|error| error.within("model"))?;
+        counts(&[
             ("model.generator.layers", g.layers),
             ("model.generator.heads", g.heads),
             ("model.generator.head_dim", g.head_dim),
@@ -39,10 +26,8 @@ impl Config {
             ("pipeline.chunks", p.chunks),
             ("output.keep", self.output.keep),
             ("data.max_tiles", self.data.max_tiles),
-        ] {
-            require(value >= 1, key, value, "at least 1")?;
-        }
-        // Far beyond use; a slip of the hand above them would ask for all memory at once.
+        ])?;
+        // Far beyond use: a typing error above them would ask for all memory at once.
         for (key, value, most, wanted) in [
             ("train.batch", t.batch, 1_000_000, "at most 1000000"),
             ("pipeline.ranks", p.ranks, 1024, "at most 1024: ranks are threads of one process"),
@@ -51,32 +36,11 @@ impl Config {
         ] {
             require(value <= most, key, value, wanted)?;
         }
-        require(
-            !self.run.name.is_empty(),
-            "run.name",
-            "''",
-            "a name: it is the run's directory under runs/",
-        )?;
-        require(e.width % e.heads == 0, "model.encoder.heads", e.heads, "a divisor of model.encoder.width")?;
-        require(
-            e.image_size % e.patch == 0,
-            "model.encoder.patch",
-            e.patch,
-            "a divisor of model.encoder.image_size",
-        )?;
-        require(l.heads % l.kv_heads == 0, "model.llm.kv_heads", l.kv_heads, "a divisor of model.llm.heads")?;
-        require(
-            l.head_dim % 2 == 0,
-            "model.llm.head_dim",
-            l.head_dim,
-            "an even number: it rotates in pairs",
-        )?;
-        require(
-            g.image_size % g.patch == 0,
-            "model.generator.patch",
-            g.patch,
-            "a divisor of model.generator.image_size",
-        )?;
+        let name = "a name, which is the run's directory under runs/";
+        require(!self.run.name.is_empty(), "run.name", "''", name)?;
+        let even = "an even number, since its channels rotate in pairs";
+        require(l.head_dim % 2 == 0, "model.llm.head_dim", l.head_dim, even)?;
+        divisor("model.generator.patch", g.patch, "model.generator.image_size", g.image_size)?;
         let axes = g.rope_axes.iter().sum::<usize>() == g.head_dim && g.rope_axes.iter().all(|a| a % 2 == 0);
         let given = format!("{:?}", g.rope_axes);
         require(axes, "model.generator.rope_axes", given, "three even numbers that add up to head_dim")?;
@@ -91,7 +55,7 @@ impl Config {
             !frozen,
             "model.generator.frozen",
             g.frozen,
-            "false where encoder and LLM are frozen too: something has to learn",
+            "false where encoder and LLM are frozen too, since something has to learn",
         )?;
         require(
             p.chunks == 1 || l.layers / p.chunks >= p.ranks,
@@ -127,7 +91,7 @@ impl Config {
             ("train.drawing_weight", t.drawing_weight, t.drawing_weight >= 0.0, "a number from 0"),
             ("train.noise_mean", t.noise_mean, t.noise_mean.is_finite(), "a finite number"),
             ("model.llm.rope_theta", l.rope_theta, l.rope_theta > 0.0, "a positive number"),
-            // Some 30 years: a wait for ever, within what clocks can count.
+            // Clocks cannot count much further than 1e9 seconds, which are 30 years.
             (
                 "pipeline.timeout",
                 p.timeout,
@@ -138,18 +102,5 @@ impl Config {
             require(fits && value.is_finite(), key, value, wanted)?;
         }
         Ok(())
-    }
-}
-
-fn require(
-    fits: bool,
-    key: &'static str,
-    given: impl std::fmt::Display,
-    wanted: impl Into<String>,
-) -> Result<(), ConfigError> {
-    if fits {
-        Ok(())
-    } else {
-        Err(ConfigError::Value { key: key.into(), given: given.to_string(), wanted: wanted.into() })
     }
 }

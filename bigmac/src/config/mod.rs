@@ -7,6 +7,7 @@ mod read;
 pub use difference::first_difference;
 pub use read::{ConfigError, change, read, write};
 
+use crate::sizes::{Encoder, Llm};
 use bigmac_schedule::PerModule;
 use serde::{Deserialize, Serialize};
 
@@ -104,89 +105,6 @@ pub enum Dtype {
     F32,
     /// bfloat16 activations and weights, with fp32 gradients, moments and master weights.
     Bf16,
-}
-
-/// SigLIP vision encoder (`SiglipVisionModel`) and LLaVA projector.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(default)]
-pub struct Encoder {
-    /// Width of the hidden states.
-    pub width: usize,
-    /// Layers.
-    pub layers: usize,
-    /// Attention heads.
-    pub heads: usize,
-    /// Width of the MLP.
-    pub mlp: usize,
-    /// Side of an image in pixels.
-    pub image_size: usize,
-    /// Side of a patch in pixels.
-    pub patch: usize,
-    /// True: its weights stay.
-    pub frozen: bool,
-    /// True: its layers save their inputs alone, and are computed again in the backward.
-    pub recompute: bool,
-}
-
-impl Default for Encoder {
-    fn default() -> Self {
-        Encoder {
-            width: 96,
-            layers: 3,
-            heads: 4,
-            mlp: 384,
-            image_size: 32,
-            patch: 8,
-            frozen: false,
-            recompute: false,
-        }
-    }
-}
-
-/// Qwen3 decoder (`Qwen3ForCausalLM`).
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(default)]
-pub struct Llm {
-    /// Width of the hidden states.
-    pub width: usize,
-    /// Layers.
-    pub layers: usize,
-    /// Query heads.
-    pub heads: usize,
-    /// Key and value heads.
-    pub kv_heads: usize,
-    /// Width of a head.
-    pub head_dim: usize,
-    /// Width of the MLP.
-    pub mlp: usize,
-    /// Base of the rotary embedding.
-    pub rope_theta: f64,
-    /// Normalise queries and keys (Qwen3), or not (Llama).
-    pub qk_norm: bool,
-    /// Use the embedding as output projection too.
-    pub tied: bool,
-    /// True: its weights stay.
-    pub frozen: bool,
-    /// True: its layers save their inputs alone, and are computed again in the backward.
-    pub recompute: bool,
-}
-
-impl Default for Llm {
-    fn default() -> Self {
-        Llm {
-            width: 96,
-            layers: 3,
-            heads: 4,
-            kv_heads: 4,
-            head_dim: 24,
-            mlp: 256,
-            rope_theta: 10_000.0,
-            qk_norm: true,
-            tied: true,
-            frozen: false,
-            recompute: false,
-        }
-    }
 }
 
 /// MMDiT generator (`QwenImageTransformer2DModel`) over patches of pixels.

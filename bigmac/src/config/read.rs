@@ -1,100 +1,64 @@
 //! Reading a configuration: defaults, then a file, then `key=value` settings; unknown keys are errors that name the nearest.
 
 use super::Config;
+use crate::toml_file::{TomlError, TomlFile};
+use crate::value::ValueError;
+use bigmac_schedule::names;
 use serde::Deserialize;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use toml::{Table, Value};
 
-/// Why a configuration can't be used.
+/// Why a configuration cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
-    /// The file can't be read.
-    #[error("configuration {}: {source}; give a TOML file, such as configs/shapes.toml, or none for the default", path.display())]
-    Read {
-        /// The file.
-        path: PathBuf,
-        /// What the system said.
-        source: std::io::Error,
+    /// A file that cannot be read, or that is not TOML.
+    #[error("configuration: {source}{}", advice(source))]
+    #[allow(missing_docs)]
+    Toml {
+        #[from]
+        source: TomlError,
     },
-    /// The file is not TOML.
-    #[error("configuration {}: {message}", path.display())]
-    Syntax {
-        /// The file.
-        path: PathBuf,
-        /// Line, column and what is wrong.
-        message: String,
-    },
-    /// A key that doesn't exist.
-    #[error("{place}: there is no key '{key}'{}", nearest.as_ref().map_or(String::new(), |n| format!("; did you mean '{n}'?")))]
-    UnknownKey {
-        /// The file or the flag.
-        place: String,
-        /// The key as it was written.
-        key: String,
-        /// The known key most like it.
-        nearest: Option<String>,
-    },
-    /// A value of the wrong type.
+    /// A key that does not exist, or a value of another type; `place` is the file or the flag.
     #[error("{place}: {message}")]
-    Type {
-        /// The file or the flag.
-        place: String,
-        /// Which key, what was given, what is wanted.
-        message: String,
-    },
+    #[allow(missing_docs)]
+    Key { place: String, message: String },
     /// A setting that is not `key=value`.
-    #[error("--set {setting}: write it as key=value, such as --set train.lr=0.001")]
-    Setting {
-        /// What was given.
-        setting: String,
-    },
-    /// A value out of its range.
-    #[error("{key} = {given}, but wanted is {wanted}")]
-    Value {
-        /// The key.
-        key: String,
-        /// Its value.
-        given: String,
-        /// What fits.
-        wanted: String,
-    },
+    #[error("--set {0}: write it as key=value, such as --set train.lr=0.001")]
+    Setting(String),
+    /// A value that does not fit.
+    #[error(transparent)]
+    Value(#[from] ValueError),
+}
+
+fn advice(error: &TomlError) -> &'static str {
+    match error {
+        TomlError::Read { .. } => "; give a TOML file, such as configs/shapes.toml, or none for the default",
+        TomlError::Content { .. } => "",
+    }
 }
 
 /// The configuration of `file` (none: the default) with `settings` of the form `a.b=c` over it, checked.
-///
-/// # Errors
-/// [`ConfigError`].
 pub fn read(file: Option<&Path>, settings: &[String]) -> Result<Config, ConfigError> {
     let mut config = table(&Config::default());
     if let Some(path) = file {
-        let text = std::fs::read_to_string(path)
-            .map_err(|source| ConfigError::Read { path: path.into(), source })?;
-        let table: Table = text.parse().map_err(|e: toml::de::Error| ConfigError::Syntax {
-            path: path.into(),
-            message: e.to_string(),
-        })?;
-        overlay(&mut config, table, "", &path.display().to_string())?;
+        overlay(&mut config, TomlFile::read(path)?.parse()?, "", &path.display().to_string())?;
     }
     apply(config, settings, file.map_or("configuration".into(), |p| p.display().to_string()))
 }
 
 /// `config` with `settings` of the form `a.b=c` over it, checked.
-///
-/// # Errors
-/// [`ConfigError`].
 pub fn change(config: &Config, settings: &[String]) -> Result<Config, ConfigError> {
     apply(table(config), settings, "configuration".into())
 }
 
 fn apply(mut config: Table, settings: &[String], place: String) -> Result<Config, ConfigError> {
     for setting in settings {
-        let (key, value) =
-            setting.split_once('=').ok_or_else(|| ConfigError::Setting { setting: setting.clone() })?;
+        let (key, value) = setting.split_once('=').ok_or_else(|| ConfigError::Setting(setting.clone()))?;
         overlay(&mut config, nested(key.trim(), scalar(value.trim())), "", &format!("--set {setting}"))?;
     }
     let config: Config = Value::Table(config)
         .try_into()
-        .map_err(|e: toml::de::Error| ConfigError::Type { place, message: e.to_string() })?;
+        .map_err(|e: toml::de::Error| ConfigError::Key { place, message: e.to_string() })?;
     config.check()?;
     Ok(config)
 }
@@ -130,57 +94,70 @@ fn nested(key: &str, value: Value) -> Table {
 /// Puts `over` over `base`, which has every key there is.
 fn overlay(base: &mut Table, over: Table, prefix: &str, place: &str) -> Result<(), ConfigError> {
     for (key, value) in over {
-        let path = if prefix.is_empty() { key.clone() } else { format!("{prefix}.{key}") };
-        match (base.get_mut(&key), value) {
-            (None, _) => {
-                let nearest = nearest(&path);
-                return Err(ConfigError::UnknownKey { place: place.into(), key: path, nearest });
+        let path = join(prefix, &key);
+        let wrong = |message| ConfigError::Key { place: place.into(), message };
+        let Some(slot) = base.get_mut(&key) else {
+            let nearest = nearest(base, prefix, &key);
+            let hint = names::hint(nearest.as_deref());
+            return Err(wrong(format!("'{path}' is not a valid key{hint}")));
+        };
+        match (slot, value) {
+            (Value::Table(inner), Value::Table(value)) => overlay(inner, value, &path, place)?,
+            (Value::Table(_), value) => {
+                let given = value.type_str();
+                return Err(wrong(format!("'{path}' is a table of keys, but {given} was given")));
             }
-            (Some(Value::Table(inner)), Value::Table(value)) => overlay(inner, value, &path, place)?,
-            (Some(Value::Table(_)), value) => {
-                let message = format!("'{path}' is a table of keys, but {} was given", value.type_str());
-                return Err(ConfigError::Type { place: place.into(), message });
-            }
-            (Some(slot @ Value::Float(_)), Value::Integer(i)) => *slot = Value::Float(i as f64),
-            (Some(slot), value) if slot.type_str() == value.type_str() => {
-                // A configuration of this key alone is read, so that an error is this key's.
-                if let Err(error) = Config::deserialize(nested(&path, value.clone())) {
-                    let message = format!("'{path}' can't be {value}: {}", error.message());
-                    return Err(ConfigError::Type { place: place.into(), message });
+            (slot @ Value::Float(_), Value::Integer(i)) => *slot = Value::Float(i as f64),
+            (slot, value) if slot.type_str() == value.type_str() => {
+                // A configuration with this key alone changed is read, so that an error is this key's.
+                if let Err(error) = Config::deserialize(with(&path, value.clone())) {
+                    return Err(wrong(format!("'{path}' cannot be {value}: {}", error.message())));
                 }
                 *slot = value;
             }
-            (Some(slot), value) => {
+            (slot, value) => {
                 let most = if slot.is_integer() { " (up to 9223372036854775807)" } else { "" };
-                let message = format!(
-                    "'{path}' takes a value of type {}{most}, but {value} was given",
-                    slot.type_str()
-                );
-                return Err(ConfigError::Type { place: place.into(), message });
+                let wanted = slot.type_str();
+                return Err(wrong(format!(
+                    "'{path}' takes a value of type {wanted}{most}, but {value} was given"
+                )));
             }
         }
     }
     Ok(())
 }
 
-/// The known key most like `path`, if any is close.
-fn nearest(path: &str) -> Option<String> {
-    let mut known = Vec::new();
-    collect_keys(&table(&Config::default()), "", &mut known);
-    let last = |s: &str| s.rsplit('.').next().unwrap_or_default().to_owned();
-    known
-        .into_iter()
-        .map(|key| {
-            (strsim::jaro_winkler(&key, path).max(strsim::jaro_winkler(&last(&key), &last(path)) - 0.01), key)
-        })
-        .filter(|(likeness, _)| *likeness > 0.75)
-        .max_by(|a, b| a.0.total_cmp(&b.0))
-        .map(|(_, key)| key)
+/// The default configuration with one value changed.
+fn with(path: &str, value: Value) -> Table {
+    let mut whole = Value::Table(table(&Config::default()));
+    if let Some(slot) = path.split('.').try_fold(&mut whole, |inner, key| inner.get_mut(key)) {
+        *slot = value;
+    }
+    match whole {
+        Value::Table(whole) => whole,
+        _ => Table::new(),
+    }
+}
+
+fn join(prefix: &str, key: &str) -> String {
+    if prefix.is_empty() { key.to_owned() } else { format!("{prefix}.{key}") }
+}
+
+/// The known key most like `key`, if any is: one of the same table, else one of another.
+fn nearest(siblings: &Table, prefix: &str, key: &str) -> Option<String> {
+    if let Some(sibling) = names::nearest(key, siblings.keys().map(String::as_str)) {
+        return Some(join(prefix, sibling));
+    }
+    let mut paths = Vec::new();
+    collect_keys(&table(&Config::default()), "", &mut paths);
+    let names: Vec<&str> = paths.iter().filter_map(|path| path.rsplit('.').next()).collect();
+    let name = names::nearest(key, names.iter().copied())?;
+    names.iter().position(|other| *other == name).map(|at| paths[at].clone())
 }
 
 fn collect_keys(table: &Table, prefix: &str, keys: &mut Vec<String>) {
     for (key, value) in table {
-        let path = if prefix.is_empty() { key.clone() } else { format!("{prefix}.{key}") };
+        let path = join(prefix, key);
         if let Value::Table(inner) = value {
             collect_keys(inner, &path, keys);
         }

@@ -6,6 +6,7 @@
 use super::rates::Rates;
 use crate::data::{PackedMicrobatch, StepPlan};
 use crate::model::{ModelShape, split_layers};
+use crate::sizes::{Frame, Part};
 use bigmac_schedule::{
     ChunkCost, ItemCost, Layers, Link, Load, ModuleKind, PerModule, Workload, WorkloadError,
 };
@@ -35,6 +36,10 @@ impl Gop {
     fn new(layers: f64, ends: f64) -> Gop {
         Gop { all: UNIT * (layers + ends), layers: UNIT * layers }
     }
+
+    fn of(layers: &Part, ends: &Part) -> Gop {
+        Gop::new(layers.forward.flops(), ends.forward.flops())
+    }
 }
 
 /// A product of `[rows, inner]` and `[inner, columns]`.
@@ -42,36 +47,32 @@ fn product(rows: usize, inner: usize, columns: usize) -> f64 {
     2.0 * rows as f64 * inner as f64 * columns as f64
 }
 
+/// Billions of operations of a part's forward.
+fn gop(part: &Part) -> f64 {
+    UNIT * part.forward.flops()
+}
+
 impl CostModel {
+    fn frame(&self) -> Frame {
+        Frame { sequence: 0, hidden_width: self.shape.width(), value_bytes: self.shape.dtype.size() }
+    }
+
     /// Forward of one encoder item, projector included.
     fn encoder_item(&self) -> Gop {
-        let (e, text) = (&self.shape.llava.vision, self.shape.width());
-        let (tokens, width) = (e.tokens(), e.hidden_size);
-        let layer = 4.0 * product(tokens, width, width)
-            + 2.0 * product(tokens, width, e.intermediate_size)
-            + 2.0 * product(tokens, tokens, width);
-        let ends = product(tokens, e.num_channels * e.patch_size * e.patch_size, width)
-            + product(tokens, width, text)
-            + product(tokens, text, text);
-        Gop::new(e.num_hidden_layers as f64 * layer, ends)
+        let (e, frame) = (&self.shape.encoder, self.frame());
+        Gop::of(&e.layer(frame.value_bytes).times(e.layers), &e.ends(frame))
     }
 
     /// Forward of one LLM layer.
     fn llm_layer(&self, load: &PackedMicrobatch) -> f64 {
-        let l = &self.shape.llava.text;
-        let (tokens, width) = (load.tokens.len(), l.hidden_size);
-        let (queries, keys) = (l.num_attention_heads * l.head_dim, l.num_key_value_heads * l.head_dim);
-        let pairs: f64 = load.bounds.windows(2).map(|w| ((w[1] - w[0]) as f64).powi(2) / 2.0).sum();
-        UNIT * (2.0 * product(tokens, width, queries)
-            + 2.0 * product(tokens, width, keys)
-            + 3.0 * product(tokens, width, l.intermediate_size)
-            + 4.0 * pairs * queries as f64)
+        let pairs = load.bounds.windows(2).map(|w| ((w[1] - w[0]) as f64).powi(2) / 2.0).sum();
+        gop(&self.shape.llm.packed_layer(load.tokens.len(), pairs, self.frame().value_bytes))
     }
 
     /// Forward of the output projection and the loss.
     fn head(&self, load: &PackedMicrobatch) -> f64 {
         let targets = load.targets.iter().filter(|t| **t >= 0).count();
-        UNIT * product(targets, self.shape.width(), self.shape.llava.text.vocab_size)
+        gop(&self.shape.llm.head(targets, self.frame().value_bytes))
     }
 
     /// Forward of one generator item, a square of `size` pixels from `text` tokens.

@@ -29,7 +29,7 @@ impl Dataset {
         let file = find_dataset_file(path, split)?;
         let records = RecordReader::open(&file)?.collect::<Result<Vec<Record>, _>>()?;
         if records.is_empty() {
-            return Err(DataError::Empty { path: file });
+            return Err(DataError::no_sample(&file));
         }
         let made: Vec<Result<Sample, DataError>> =
             records.par_iter().map(|record| Sample::new(record, &file, tokenizer, layout)).collect();

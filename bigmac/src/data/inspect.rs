@@ -119,7 +119,7 @@ pub fn inspect(
     let file = find_dataset_file(path, split)?;
     let records: Vec<Result<Record, DataError>> = RecordReader::open(&file)?.collect();
     if records.is_empty() {
-        return Err(DataError::Empty { path: file });
+        return Err(DataError::no_sample(&file));
     }
     progress(Progress::Total(records.len()));
     let checked: Vec<Result<(Record, Sample), DataError>> = records
@@ -155,10 +155,10 @@ impl Inspection {
     fn add(&mut self, record: &Record, sample: &Sample, shown: usize) {
         self.samples += 1;
         self.images += record.images.len();
-        self.tiles += sample.images().iter().map(|image| image.tiling.tile_count()).sum::<usize>();
+        self.tiles += sample.images.iter().map(|image| image.tiling.tile_count()).sum::<usize>();
         self.draws += usize::from(record.draw.is_some());
         self.tokens += sample.len();
-        self.target_tokens += sample.target_tokens();
+        self.target_tokens += sample.target_tokens as usize;
         self.shortest = self.shortest.min(sample.len());
         self.longest = self.longest.max(sample.len());
         if self.first.len() < shown {
@@ -166,7 +166,7 @@ impl Inspection {
             self.first.push(Shown {
                 line: record.line,
                 tokens: sample.len(),
-                target_tokens: sample.target_tokens(),
+                target_tokens: sample.target_tokens as usize,
                 text: text_of(record),
                 pictures: references.iter().map(|picture| picture.path().to_path_buf()).collect(),
                 references,

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
-use super::error::{DataError, LineProblem};
+use super::error::DataError;
 use super::llava;
 use super::picture::PictureRef;
 use super::record::{self, Record, kind};
@@ -29,7 +29,9 @@ pub fn find_dataset_file(path: &Path, split: &str) -> Result<PathBuf, DataError>
         return Ok(path.to_path_buf());
     }
     if path.join(WRITING_MARK).exists() && !path.join(DESCRIPTION).exists() {
-        return Err(DataError::Unfinished { folder: path.to_path_buf() });
+        let problem = "holds a data set whose writing was interrupted or still goes on; run `bigmac data shapes --out` on it \
+                       again with the same --samples and --seed";
+        return Err(DataError::contents(path, problem));
     }
     for name in [format!("{split}.jsonl"), format!("{split}.json")] {
         if path.join(&name).is_file() {
@@ -120,8 +122,8 @@ impl RecordReader {
                 }
                 let number = *line;
                 let parsed = match std::str::from_utf8(&bytes) {
-                    Err(_) => Err(LineProblem::Encoding),
-                    Ok(text) => serde_json::from_str(text).map_err(LineProblem::Json),
+                    Err(_) => Err("not UTF-8 text; save the file as UTF-8".to_owned()),
+                    Ok(text) => serde_json::from_str(text).map_err(not_json),
                 };
                 Some(parsed.map(|value| (number, value)).map_err(|p| DataError::line(&self.file, number, p)))
             }
@@ -142,7 +144,7 @@ impl RecordReader {
                 let value = match stream.next() {
                     Some(Ok(value)) => value,
                     Some(Err(error)) => {
-                        return Some(Err(self.end_of_array(begins, LineProblem::Json(error))));
+                        return Some(Err(self.end_of_array(begins, not_json(error))));
                     }
                     None => return Some(Err(self.end_of_array(begins, unclosed()))),
                 };
@@ -162,16 +164,19 @@ impl RecordReader {
         }
     }
 
-    /// Behind a syntax error in an array no element's beginning is known: reading ends.
-    fn end_of_array(&mut self, line: u32, problem: LineProblem) -> DataError {
+    /// After a syntax error in an array no element's beginning is known: reading ends.
+    fn end_of_array(&mut self, line: u32, problem: String) -> DataError {
         self.values = Values::Done;
         DataError::line(&self.file, line, problem)
     }
 
     /// A line's JSON value, in BigMac's own form or LLaVA's; pictures are taken from the file's folder.
-    fn record(&self, value: Value, line: u32) -> Result<Record, LineProblem> {
+    fn record(&self, value: Value, line: u32) -> Result<Record, String> {
         let Value::Object(object) = value else {
-            return Err(LineProblem::NotAnObject { found: kind(&value) });
+            let found = kind(&value);
+            return Err(format!(
+                "{found}, where an object such as {{\"text\": ..., \"images\": [...]}} is expected"
+            ));
         };
         let picture = |name: &str| PictureRef::named_by(&self.folder.join(name), &self.file, line);
         if object.contains_key("conversations") {
@@ -198,9 +203,12 @@ fn newlines(text: &str) -> u32 {
     text.bytes().filter(|&b| b == b'\n').count() as u32
 }
 
-fn unclosed() -> LineProblem {
-    use serde::de::Error;
-    LineProblem::Json(serde_json::Error::custom(
-        "the array is not closed, or a comma is missing between elements",
-    ))
+fn unclosed() -> String {
+    not_json("the array is not closed, or a comma is missing between elements")
+}
+
+fn not_json(error: impl std::fmt::Display) -> String {
+    format!(
+        "not JSON ({error}); every line is one object, such as {{\"text\": \"<image>a cat\", \"images\": [\"cat.png\"]}}"
+    )
 }

@@ -6,9 +6,10 @@
 
 use serde_json::{Map, Value};
 
-use super::error::LineProblem;
 use super::picture::PictureRef;
-use super::record::{IMAGE_MARK, Record, Segment, kind, string, strings, with_images};
+use super::record::{
+    IMAGE_MARK, Record, Segment, kind, nothing_to_learn, string, strings, with_images, wrong_type,
+};
 
 #[derive(Clone, Copy, PartialEq)]
 enum Role {
@@ -22,10 +23,9 @@ pub(super) fn record(
     object: &Map<String, Value>,
     picture: impl Fn(&str) -> PictureRef,
     line: u32,
-) -> Result<Record, LineProblem> {
+) -> Result<Record, String> {
     if object.get("video").is_some_and(|v| !v.is_null()) {
-        let advice = "videos are not read; take the line out, or give frames of it as images";
-        return Err(LineProblem::MisplacedMark { mark: "`video`", place: "the line".into(), advice });
+        return Err("videos are not read; take the line out, or give frames of it as images".into());
     }
     let images: Vec<PictureRef> = strings(object, "image")?.into_iter().map(picture).collect();
     let turns = turns(object)?;
@@ -36,18 +36,13 @@ pub(super) fn record(
             Role::System => texts.push((format!("{value} "), false)),
             Role::Human => texts.push((format!("USER: {value} ASSISTANT:"), false)),
             Role::Answer if value.contains(IMAGE_MARK) => {
-                let advice = "images go into human turns";
-                return Err(LineProblem::MisplacedMark {
-                    mark: IMAGE_MARK,
-                    place: format!("answer {}", i + 1),
-                    advice,
-                });
+                return Err(format!("{IMAGE_MARK} in answer {}; images go into human turns", i + 1));
             }
             Role::Answer => texts.push((format!(" {}", value.trim_start()), true)),
         }
     }
     if !texts.iter().any(|(_, learned)| *learned) {
-        return Err(LineProblem::NothingToLearn);
+        return Err(nothing_to_learn());
     }
     let borrowed: Vec<(&str, bool)> = texts.iter().map(|(text, learned)| (text.as_str(), *learned)).collect();
     let cut = with_images(&borrowed, images.len())?;
@@ -63,31 +58,26 @@ pub(super) fn record(
 }
 
 /// The turns, in an order that makes sense: a system text first if any, then human and answer in turn.
-fn turns(object: &Map<String, Value>) -> Result<Vec<(Role, &str)>, LineProblem> {
+fn turns(object: &Map<String, Value>) -> Result<Vec<(Role, &str)>, String> {
     let list = match object.get("conversations") {
         Some(Value::Array(list)) => list,
         other => {
-            let found = other.map_or("missing", kind);
-            return Err(LineProblem::WrongType {
-                key: "conversations".into(),
-                wanted: "a list of turns",
-                found,
-            });
+            return Err(wrong_type("conversations", other.map_or("missing", kind), "a list of turns"));
         }
     };
     let mut turns: Vec<(Role, &str)> = Vec::with_capacity(list.len());
     for (i, turn) in list.iter().enumerate() {
-        let fail = |problem: String| LineProblem::Turn { turn: i + 1, problem };
+        let fail = |problem: String| wrong_turn(i + 1, &problem);
         let Value::Object(turn) = turn else {
-            return Err(fail(format!("{}, where {{\"from\": ..., \"value\": ...}} is wanted", kind(turn))));
+            return Err(fail(format!("{}, where {{\"from\": ..., \"value\": ...}} is expected", kind(turn))));
         };
-        let from = string(turn, "from")?.ok_or_else(|| fail("`from` is missing".into()))?;
-        let value = string(turn, "value")?.ok_or_else(|| fail("`value` is missing".into()))?;
+        let from = string(turn, "from")?.ok_or_else(|| fail("'from' is missing".into()))?;
+        let value = string(turn, "value")?.ok_or_else(|| fail("'value' is missing".into()))?;
         let role = match from {
             "system" => Role::System,
             "human" | "user" => Role::Human,
             "gpt" | "assistant" => Role::Answer,
-            other => return Err(fail(format!("from `{other}`, where human or gpt is wanted"))),
+            other => return Err(fail(format!("from '{other}', where human or gpt is expected"))),
         };
         let before = turns.last().map(|(role, _)| *role);
         let follows = match role {
@@ -96,12 +86,17 @@ fn turns(object: &Map<String, Value>) -> Result<Vec<(Role, &str)>, LineProblem> 
             Role::Answer => before == Some(Role::Human),
         };
         if !follows {
-            return Err(fail(format!("from `{from}` out of turn; human and gpt alternate, human first")));
+            return Err(fail(format!("from '{from}' out of turn; human and gpt alternate, human first")));
         }
         turns.push((role, value));
     }
     if turns.last().is_some_and(|(role, _)| *role == Role::Human) {
-        return Err(LineProblem::Turn { turn: turns.len(), problem: "a question without an answer".into() });
+        return Err(wrong_turn(turns.len(), "a question without an answer"));
     }
     Ok(turns)
+}
+
+/// Turns count from 1.
+fn wrong_turn(turn: usize, problem: &str) -> String {
+    format!("turn {turn} of 'conversations': {problem}")
 }

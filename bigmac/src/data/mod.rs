@@ -22,7 +22,7 @@ mod tests;
 mod tokenizer;
 
 pub use dataset::Dataset;
-pub use error::{DataError, LineProblem, PictureProblem};
+pub use error::{DataError, PictureProblem};
 pub use grid::{GridCell, draw_grid};
 pub use inspect::{Bar, InspectOptions, Inspection, Progress, Shown, inspect};
 pub use jsonl::{RecordReader, find_dataset_file};

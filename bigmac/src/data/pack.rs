@@ -112,11 +112,6 @@ impl Planner {
         &self.dataset
     }
 
-    /// How steps are cut.
-    pub fn shape(&self) -> StepShape {
-        self.shape
-    }
-
     /// Data set indices of the samples of `step` (from 0), in the order of the stream.
     pub fn records(&self, step: u64) -> Vec<usize> {
         let first = step * self.shape.batch as u64;
@@ -138,7 +133,7 @@ pub fn pack(dataset: &Dataset, records: &[usize], microbatches: usize) -> Result
     check_counts(records.len(), microbatches)?;
     if let Some(record) = records.iter().find(|&&record| record >= dataset.len()) {
         let (file, len) = (dataset.file().display(), dataset.len());
-        return Err(DataError::Batch(format!(
+        return Err(DataError::Value(format!(
             "there is no sample {record} in {file}: it has {len}, counted from 0"
         )));
     }
@@ -147,7 +142,7 @@ pub fn pack(dataset: &Dataset, records: &[usize], microbatches: usize) -> Result
 
 fn check_counts(batch: usize, microbatches: usize) -> Result<(), DataError> {
     if microbatches == 0 || batch < microbatches {
-        return Err(DataError::Batch(format!(
+        return Err(DataError::Value(format!(
             "a batch of {batch} samples cannot fill {microbatches} microbatches; give every microbatch at least one \
              sample: raise batch or lower microbatches (both at least 1)"
         )));
@@ -164,7 +159,7 @@ fn pack_checked(dataset: &Dataset, records: &[usize], microbatches: usize) -> St
     for group in groups {
         let mut packed = PackedMicrobatch { bounds: vec![0], ..PackedMicrobatch::default() };
         for number in group {
-            plan.target_tokens += samples[records[number]].target_tokens();
+            plan.target_tokens += samples[records[number]].target_tokens as usize;
             packed.push(dataset, records[number], number as u32);
         }
         plan.drawn_samples += packed.draws.len();
@@ -236,7 +231,7 @@ impl PackedMicrobatch {
             rows: start + placed.rows.start..start + placed.rows.end,
             sample,
         }));
-        let picture = dataset.samples()[record].draw();
+        let picture = &dataset.samples()[record].draw;
         if let (Some(picture), Some(at)) = (picture, expanded.draw_at) {
             let cond_rows = start..start + at;
             self.draws.push(DrawItem { picture: picture.clone(), size: layout.draw_size, cond_rows, sample });

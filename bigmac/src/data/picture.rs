@@ -8,7 +8,7 @@ use image::imageops::{self, FilterType};
 use image::metadata::Orientation;
 use image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader, Rgb, RgbImage};
 
-use super::error::{DataError, LineProblem, PictureProblem};
+use super::error::{DataError, PictureProblem};
 
 /// A picture on disk, and the line of the data set that names it (for errors).
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -68,7 +68,9 @@ impl PictureRef {
     fn error(&self, problem: PictureProblem) -> DataError {
         let path = self.path.to_path_buf();
         match &self.origin {
-            Some((file, line)) => DataError::line(file, *line, LineProblem::Picture { path, problem }),
+            Some((file, line)) => {
+                DataError::line(file, *line, format!("picture {}: {problem}", path.display()))
+            }
             None => DataError::Picture { path, problem },
         }
     }
@@ -264,7 +266,7 @@ pub fn rgb_to_pixels(image: &RgbImage) -> Vec<f32> {
 pub fn pixels_to_rgb(pixels: &[f32], width: usize, height: usize) -> Result<RgbImage, DataError> {
     let plane = width * height;
     if pixels.len() != 3 * plane || plane == 0 {
-        return Err(DataError::PixelCount { given: pixels.len(), width, height });
+        return Err(DataError::pixel_count(pixels.len(), width, height));
     }
     Ok(RgbImage::from_fn(width as u32, height as u32, |x, y| {
         let at = y as usize * width + x as usize;

@@ -2,8 +2,8 @@
 
 use serde_json::{Map, Value};
 
-use super::error::LineProblem;
 use super::picture::PictureRef;
+use bigmac_schedule::names;
 
 /// Where an image goes in a text.
 pub const IMAGE_MARK: &str = "<image>";
@@ -43,42 +43,22 @@ pub struct Record {
     pub line: u32,
 }
 
-impl Record {
-    /// A prompt to be continued: `text` with its `<image>` marks (none: the images come first), and no end.
-    ///
-    /// # Errors
-    /// When the marks are not as many as the images.
-    pub fn prompt(text: &str, images: Vec<PictureRef>) -> Result<Self, LineProblem> {
-        let segments = with_images(&[(text, false)], images.len())?;
-        Ok(Record { segments, images, draw: None, line: 0 })
-    }
-
-    /// A prompt to be drawn: as [`Record::prompt`], with the `<draw>` mark behind it.
-    ///
-    /// # Errors
-    /// When the marks are not as many as the images.
-    pub fn drawing_prompt(text: &str, images: Vec<PictureRef>) -> Result<Self, LineProblem> {
-        let mut record = Record::prompt(text, images)?;
-        record.segments.push(Segment::Draw);
-        Ok(record)
-    }
-}
-
 /// Reads a line of BigMac's own form.
 pub(super) fn record(
     object: &Map<String, Value>,
     picture: impl Fn(&str) -> PictureRef,
     line: u32,
-) -> Result<Record, LineProblem> {
+) -> Result<Record, String> {
     if let Some(key) = object.keys().find(|key| !KEYS.contains(&key.as_str())) {
-        return Err(LineProblem::UnknownKey { key: key.clone(), nearest: nearest_key(key) });
+        let hint = names::hint(names::nearest(key, KEYS));
+        return Err(format!("'{key}' is not a valid key{hint}; known are text, images, draw, prompt and id"));
     }
     let prompt = string(object, "prompt")?.unwrap_or("");
     let text = string(object, "text")?.unwrap_or("");
     let images: Vec<PictureRef> = strings(object, "images")?.into_iter().map(&picture).collect();
     let draw = string(object, "draw")?.map(&picture);
     if draw.is_none() && text.replace(IMAGE_MARK, "").is_empty() {
-        return Err(LineProblem::NothingToLearn);
+        return Err(nothing_to_learn());
     }
     let mut segments = with_images(&[(prompt, false), (text, true)], images.len())?;
     segments.push(if draw.is_some() { Segment::Draw } else { Segment::End });
@@ -86,10 +66,12 @@ pub(super) fn record(
 }
 
 /// Cuts texts at their `<image>` marks. Without any mark, the images come first.
-pub(super) fn with_images(texts: &[(&str, bool)], images: usize) -> Result<Vec<Segment>, LineProblem> {
+pub(super) fn with_images(texts: &[(&str, bool)], images: usize) -> Result<Vec<Segment>, String> {
     let marks: usize = texts.iter().map(|(text, _)| text.matches(IMAGE_MARK).count()).sum();
     if marks != images && marks != 0 {
-        return Err(LineProblem::MarkCount { marks, images });
+        return Err(format!(
+            "{marks} {IMAGE_MARK} marks, but {images} images; write one mark per image, or none to have the images come first"
+        ));
     }
     let mut segments = vec![Segment::Image; images - marks];
     for &(text, learned) in texts {
@@ -106,19 +88,17 @@ pub(super) fn with_images(texts: &[(&str, bool)], images: usize) -> Result<Vec<S
 }
 
 /// The string under `key`; `None` when the key is missing or null.
-pub(super) fn string<'a>(object: &'a Map<String, Value>, key: &str) -> Result<Option<&'a str>, LineProblem> {
+pub(super) fn string<'a>(object: &'a Map<String, Value>, key: &str) -> Result<Option<&'a str>, String> {
     match object.get(key) {
         None | Some(Value::Null) => Ok(None),
         Some(Value::String(text)) => Ok(Some(text)),
-        Some(other) => {
-            Err(LineProblem::WrongType { key: key.into(), wanted: "a string", found: kind(other) })
-        }
+        Some(other) => Err(wrong_type(key, kind(other), "a string")),
     }
 }
 
 /// The strings under `key`: a list, or one alone; empty when the key is missing or null.
-pub(super) fn strings<'a>(object: &'a Map<String, Value>, key: &str) -> Result<Vec<&'a str>, LineProblem> {
-    let wrong = |found| LineProblem::WrongType { key: key.into(), wanted: "a list of paths", found };
+pub(super) fn strings<'a>(object: &'a Map<String, Value>, key: &str) -> Result<Vec<&'a str>, String> {
+    let wrong = |found| wrong_type(key, found, "a list of paths");
     match object.get(key) {
         None | Some(Value::Null) => Ok(Vec::new()),
         Some(Value::String(text)) => Ok(vec![text]),
@@ -148,7 +128,10 @@ pub(super) fn kind(value: &Value) -> &'static str {
     }
 }
 
-fn nearest_key(key: &str) -> Option<&'static str> {
-    let distance = |known: &&str| strsim::damerau_levenshtein(&key.to_lowercase(), known);
-    KEYS.into_iter().filter(|known| distance(known) <= known.len() / 2).min_by_key(distance)
+pub(super) fn wrong_type(key: &str, found: &str, wanted: &str) -> String {
+    format!("'{key}' is {found}, expected {wanted}")
+}
+
+pub(super) fn nothing_to_learn() -> String {
+    "nothing to learn: no text and no picture to draw; give 'text', 'draw' or both".into()
 }

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use super::error::{DataError, LineProblem};
+use super::error::DataError;
 use super::picture::{PictureRef, Tile, Tiling};
 use super::record::{DRAW_MARK, IMAGE_MARK, Record, Segment};
 use super::tokenizer::Tokenizer;
@@ -37,14 +37,19 @@ pub struct TiledPicture {
 /// A record as tokens. It keeps one `<image>` token per image; [`Sample::expand`] writes them out.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Sample {
-    tokens: Box<[u32]>,
+    /// Token ids with one `<image>` per image.
+    pub tokens: Box<[u32]>,
     /// Ranges of `tokens` that are to be predicted.
-    learned: Box<[Range<u32>]>,
-    images: Box<[TiledPicture]>,
-    draw: Option<PictureRef>,
+    pub learned: Box<[Range<u32>]>,
+    /// The images in order.
+    pub images: Box<[TiledPicture]>,
+    /// The picture to be drawn.
+    pub draw: Option<PictureRef>,
+    /// Positions that carry a token loss.
+    pub target_tokens: u32,
+    /// Line of the data set's file, from 1.
+    pub line: u32,
     len: u32,
-    target_tokens: u32,
-    line: u32,
 }
 
 /// Where a tile's embeddings go in an expanded sample.
@@ -96,7 +101,10 @@ impl Sample {
         let len = tokens.len() - images.len() + picture_tokens;
         if len > layout.tokens_per_microbatch {
             let limit = layout.tokens_per_microbatch;
-            return Err(at_line(LineProblem::TooLong { tokens: len, picture_tokens, limit }));
+            return Err(at_line(format!(
+                "{len} tokens ({picture_tokens} of them for pictures), but a microbatch holds {limit}; shorten the text, or \
+                 raise tokens_per_microbatch"
+            )));
         }
         let target_tokens = learned.iter().map(|range| range.end - range.start).sum();
         let (tokens, learned) = (tokens.into(), learned.into());
@@ -112,36 +120,6 @@ impl Sample {
     /// Never: a sample has at least `<bos>`.
     pub fn is_empty(&self) -> bool {
         self.len == 0
-    }
-
-    /// Positions that carry a token loss.
-    pub fn target_tokens(&self) -> usize {
-        self.target_tokens as usize
-    }
-
-    /// The images in order.
-    pub fn images(&self) -> &[TiledPicture] {
-        &self.images
-    }
-
-    /// The picture to be drawn.
-    pub fn draw(&self) -> Option<&PictureRef> {
-        self.draw.as_ref()
-    }
-
-    /// Line of the data set's file, from 1.
-    pub fn line(&self) -> u32 {
-        self.line
-    }
-
-    /// Token ids with one `<image>` per image.
-    pub fn tokens(&self) -> &[u32] {
-        &self.tokens
-    }
-
-    /// Ranges of [`Sample::tokens`] that are to be predicted.
-    pub fn learned(&self) -> &[Range<u32>] {
-        &self.learned
     }
 
     /// Writes the sample out, each `<image>` token as often as its tiles take positions.
@@ -195,7 +173,7 @@ fn tiled(picture: &PictureRef, layout: &Layout) -> Result<TiledPicture, DataErro
     Ok(TiledPicture { picture: picture.clone(), tiling })
 }
 
-fn tokenize(record: &Record, tokenizer: &Tokenizer) -> Result<(Vec<u32>, Vec<Range<u32>>), LineProblem> {
+fn tokenize(record: &Record, tokenizer: &Tokenizer) -> Result<(Vec<u32>, Vec<Range<u32>>), String> {
     let specials = tokenizer.specials();
     let mut tokens = vec![specials.bos];
     let mut learned: Vec<Range<u32>> = Vec::new();
@@ -203,15 +181,14 @@ fn tokenize(record: &Record, tokenizer: &Tokenizer) -> Result<(Vec<u32>, Vec<Ran
         let start = tokens.len() as u32;
         let learns = match segment {
             Segment::Text { text, learned } => {
-                let ids = tokenizer.encode(text).map_err(LineProblem::Tokenizer)?;
+                let ids = tokenizer
+                    .encode(text)
+                    .map_err(|error| format!("the tokenizer refused the text: {error}"))?;
                 for (id, mark) in [(specials.image, IMAGE_MARK), (specials.draw, DRAW_MARK)] {
                     if ids.contains(&id) {
-                        let advice = "take it out: only <image> marks a picture, and `draw` asks for one";
-                        return Err(LineProblem::MisplacedMark {
-                            mark,
-                            place: format!("the text {text:?}"),
-                            advice,
-                        });
+                        return Err(format!(
+                            "{mark} in the text {text:?}; take it out: only <image> marks a picture, and 'draw' asks for one"
+                        ));
                     }
                 }
                 tokens.extend(ids);

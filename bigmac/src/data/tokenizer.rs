@@ -81,11 +81,12 @@ impl Tokenizer {
     /// # Errors
     /// When the file cannot be read, or lacks special tokens: all that are missing are named.
     pub fn from_file(path: &Path, names: &SpecialNames) -> Result<Self, DataError> {
-        let fail = |problem: String| DataError::Tokenizer { path: path.to_path_buf(), problem };
+        let fail =
+            |problem: &str| DataError::contents(path, format!("cannot be used as a tokenizer: {problem}"));
         let text = std::fs::read_to_string(path).map_err(DataError::read(path))?;
         let mut inner: HfTokenizer = text
             .parse()
-            .map_err(|e| fail(format!("not a tokenizer.json of the tokenizers library ({e})")))?;
+            .map_err(|e| fail(&format!("not a tokenizer.json of the tokenizers library ({e})")))?;
         // A caption that happens to contain `</s>` must not end the sample: special tokens come from us alone.
         inner.set_encode_special_tokens(true);
 
@@ -105,16 +106,14 @@ impl Tokenizer {
             draw: look_up("draw", &names.draw, DRAW),
         };
         if !missing.is_empty() {
-            return Err(fail(format!(
+            return Err(fail(&format!(
                 "special tokens are missing: {}; add them to its added_tokens, or name the tokens to use in their place",
                 missing.join("; ")
             )));
         }
         let Specials { bos, eos, image, draw, .. } = specials;
         if image == draw || [bos, eos].contains(&image) || [bos, eos].contains(&draw) {
-            return Err(fail(
-                "the image and draw tokens must differ from each other, from bos and from eos".into(),
-            ));
+            return Err(fail("the image and draw tokens must differ from each other, from bos and from eos"));
         }
         // Ids may have gaps: the size is the largest id + 1, not the number of entries.
         let largest = inner.get_vocab(true).into_values().max().unwrap_or(0) as usize;

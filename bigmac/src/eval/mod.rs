@@ -99,7 +99,7 @@ pub fn evaluate(
     let dataset = session.heldout.as_deref().ok_or(TrainError::NoHeldOut)?;
     let of_kind = |drawn: bool| -> Vec<usize> {
         let all = dataset.samples().iter().enumerate();
-        all.filter(|(_, s)| s.draw().is_some() == drawn && (drawn || s.target_tokens() > 0))
+        all.filter(|(_, s)| s.draw.is_some() == drawn && (drawn || s.target_tokens > 0))
             .map(|(i, _)| i)
             .take(count)
             .collect()

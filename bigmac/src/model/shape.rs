@@ -2,7 +2,9 @@
 
 use crate::config::{Dtype, Model};
 use crate::data::{Layout, Tokenizer};
+use crate::sizes::{Encoder, Llm};
 use bigmac_models::init::ParameterSpec;
+use bigmac_models::json::OneOrMany;
 use bigmac_models::llava::{LlavaConfig, VisionEncoder};
 use bigmac_models::mmdit::codec::{Codec, PixelCodec};
 use bigmac_models::mmdit::{Grid, Mmdit, MmditConfig};
@@ -23,6 +25,10 @@ pub struct ModelShape {
     pub codec: PixelCodec,
     /// Side of a drawn picture in pixels.
     pub draw_size: usize,
+    /// Sizes of the encoder.
+    pub encoder: Encoder,
+    /// Sizes of the LLM, with the vocabulary of the tokenizer.
+    pub llm: Llm,
     /// The type that is computed with.
     pub dtype: DType,
     /// Which modules keep their weights.
@@ -45,6 +51,7 @@ impl ModelShape {
             num_attention_heads: e.heads,
             image_size: e.image_size,
             patch_size: e.patch,
+            vision_use_head: false,
             ..SiglipVisionConfig::default()
         };
         let specials = tokenizer.specials();
@@ -59,7 +66,7 @@ impl ModelShape {
             rope_theta: l.rope_theta,
             qk_norm: l.qk_norm,
             tie_word_embeddings: l.tied,
-            eos_tokens: vec![specials.eos as i32],
+            eos_token_id: Some(OneOrMany::One(specials.eos as i32)),
             ..Qwen3Config::default()
         };
         let codec = PixelCodec { patch: g.patch };
@@ -80,6 +87,8 @@ impl ModelShape {
             generator,
             codec,
             draw_size: g.image_size,
+            encoder: e.clone(),
+            llm: Llm { vocabulary: tokenizer.vocab_size(), ..l.clone() },
             dtype: match model.dtype {
                 Dtype::F32 => DType::F32,
                 Dtype::Bf16 => DType::BF16,

@@ -1,14 +1,14 @@
 //! What a device can do: peak arithmetic, memory, links, and which share of each is reached.
 
-use serde::{Deserialize, Serialize};
-
 use super::error::PlanError;
 use super::model::Model;
-use super::read::{Checker, Description};
-use super::work::Work;
+use super::read::Description;
 use crate::cost::Rates;
 use crate::profile::Profile;
+use crate::sizes::Work;
+use crate::value::{ValueError, counts, not_negative, positive, require};
 use bigmac_schedule::PerModule;
+use serde::{Deserialize, Serialize};
 
 /// A device and the cluster it stands in.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -82,23 +82,22 @@ impl Description for Device {
         ("h200", include_str!("../../../configs/plan/devices/h200.toml")),
     ];
 
-    fn check(&self, place: &str) -> Result<(), PlanError> {
-        let check = Checker { place };
+    fn check(&self) -> Result<(), ValueError> {
         let share = &self.efficiency;
-        check.counts(&[("devices_per_node", self.devices_per_node)])?;
-        check.positive(&[
+        counts(&[("devices_per_node", self.devices_per_node)])?;
+        positive(&[
             ("peak", self.peak),
             ("memory", self.memory),
             ("memory_bandwidth", self.memory_bandwidth),
             ("node.bandwidth", self.node.bandwidth),
             ("cluster.bandwidth", self.cluster.bandwidth),
         ])?;
-        check.not_negative(&[
+        not_negative(&[
             ("reserved", self.reserved),
             ("node.latency", self.node.latency),
             ("cluster.latency", self.cluster.latency),
         ])?;
-        check.require(
+        require(
             self.reserved < self.memory,
             "reserved",
             self.reserved,
@@ -111,7 +110,7 @@ impl Description for Device {
             ("efficiency.memory", share.memory),
             ("efficiency.link", share.link),
         ] {
-            check.require(value > 0.0 && value <= 1.0, key, value, "a share above 0, at most 1")?;
+            require(value > 0.0 && value <= 1.0, key, value, "a share above 0, at most 1")?;
         }
         Ok(())
     }
@@ -123,7 +122,7 @@ impl Device {
     /// # Errors
     /// [`PlanError::Profile`] where the profile is of another model, or lacks times of a module that the model has work for.
     pub fn measured(mut self, profile: &Profile, model: &Model) -> Result<Device, PlanError> {
-        model.check_profiled(profile)?;
+        model.check_profiled(profile).map_err(PlanError::at("the model"))?;
         let wanted = PerModule {
             encoder: model.images.most() > 0,
             llm: model.llm.is_some(),

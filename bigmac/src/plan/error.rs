@@ -1,93 +1,59 @@
 //! Why there is no plan.
 
-use thiserror::Error;
-
 use crate::profile::ProfileError;
 use crate::toml_file::TomlError;
+use crate::value::ValueError;
 use bigmac_schedule::SimulateError;
+use bigmac_schedule::names::UnknownName;
 use bigmac_schedule::{ScheduleError, WorkloadError};
 
 /// Why there is no plan.
-#[derive(Debug, Error)]
+#[derive(Debug, thiserror::Error)]
+#[allow(missing_docs)]
 pub enum PlanError {
-    /// A description that can't be read, or is no TOML, or has keys or types that it can't have.
-    #[error("{kind} description: {source}{}", hint(nearest))]
-    Toml {
-        /// `model` or `device`.
-        kind: &'static str,
-        /// Where, and what is wrong there.
-        source: TomlError,
-        /// The known key most like an unknown one.
-        nearest: Option<String>,
-    },
+    /// A description that cannot be read, is not TOML, or has keys or types that it cannot have.
+    #[error("{kind} description: {source}")]
+    Toml { kind: &'static str, source: TomlError },
     /// A name that is neither a description that comes with the program nor a file.
-    #[error("there is no {kind} `{given}`{}; there are: {}; or give a file that ends in .toml", hint(nearest), known.join(", "))]
-    Unknown {
-        /// `model` or `device`.
-        kind: &'static str,
-        /// What was asked for.
-        given: String,
-        /// The name most like it.
-        nearest: Option<String>,
-        /// All names.
-        known: Vec<&'static str>,
-    },
-    /// A value that can't be.
-    #[error("{place}: {key} = {given}, but wanted is {wanted}")]
-    Value {
-        /// The file, the name of a description, or the command line.
-        place: String,
-        /// Which value.
-        key: String,
-        /// What was given.
-        given: String,
-        /// What fits.
-        wanted: String,
-    },
-    /// No way to lay the model out over that many devices.
-    #[error("{message}")]
-    Shape {
-        /// What doesn't fit, and what would.
-        message: String,
-    },
-    /// Layouts exist, but none within the devices' memory.
+    #[error("{0}; or give a file that ends in .toml")]
+    Unknown(#[from] UnknownName),
+    /// A value that does not fit; `place` is the file, the name of a description, or the command line.
+    #[error("{place}: {source}")]
+    Value { place: String, source: ValueError },
+    /// There is no way to lay the model out over that many devices.
+    #[error("{0}")]
+    Shape(String),
+    /// Layouts exist, but none within the devices' memory. Bytes are in GiB: what the fullest rank of the leanest layout
+    /// needs, and what a device has.
     #[error(
         "nothing fits: the least that any of {layouts} layouts needs is {needed:.1} GiB on a rank ({layout}: {parts}), \
          but a device has {available:.1} GiB; {advice}"
     )]
     Memory {
-        /// How many were tried.
         layouts: usize,
-        /// The least that the fullest rank needs, in GiB.
         needed: f64,
-        /// What a device has, in GiB.
         available: f64,
-        /// The layout that needs it.
         layout: String,
-        /// What it is made of.
         parts: String,
-        /// What to change.
-        advice: String,
+        advice: &'static str,
     },
-    /// A profile that can't be read, or is of something else.
+    /// A profile that cannot be read, or is of something else.
     #[error(transparent)]
     Profile(#[from] ProfileError),
-    /// A schedule that doesn't exist or doesn't fit.
+    /// A schedule that does not exist or does not fit.
     #[error(transparent)]
     Schedule(#[from] ScheduleError),
-    /// Costs that can't be.
+    /// Costs that are not possible.
     #[error(transparent)]
     Workload(#[from] WorkloadError),
-    /// A schedule that doesn't run.
-    #[error("the schedule `{schedule}` does not run: {source}")]
-    Simulate {
-        /// Its name.
-        schedule: &'static str,
-        /// Where it stops.
-        source: SimulateError,
-    },
+    /// A schedule that does not run.
+    #[error("the schedule '{schedule}' does not run: {source}")]
+    Simulate { schedule: &'static str, source: SimulateError },
 }
 
-fn hint(nearest: &Option<String>) -> String {
-    nearest.as_ref().map(|name| format!(" (did you mean `{name}`?)")).unwrap_or_default()
+impl PlanError {
+    /// What makes an error of a value's, given the place where it stands.
+    pub fn at(place: &str) -> impl Fn(ValueError) -> PlanError + '_ {
+        move |source| PlanError::Value { place: place.to_owned(), source }
+    }
 }

@@ -4,11 +4,10 @@ use std::ops::Range;
 
 use super::device::Device;
 use super::error::PlanError;
-use super::llm::Llm;
 use super::model::{Counts, Model};
-use super::work::Part;
 use crate::cost::Rate;
 use crate::model::split_layers;
+use crate::sizes::{Llm, Part};
 use bigmac_schedule::{
     ChunkCost, ItemCost, ItemSize, Layers, Link, Load, MicrobatchSizes, Module, ModuleKind, PerModule,
     Workload, check_extent, even_ranges,
@@ -111,7 +110,7 @@ impl<'a> Estimate<'a> {
         let Some(llm) = &model.llm else {
             let message =
                 "a schedule needs an [llm] to cut into pipeline stages, which the model has none of";
-            return Err(PlanError::Shape { message: message.into() });
+            return Err(PlanError::Shape(message.into()));
         };
         let items = model.images.most().saturating_add(model.drawings.most());
         let units = (layout.ranks * layout.chunks).saturating_add(items);
@@ -237,15 +236,14 @@ fn llm_parameters(model: &Model, llm: &Llm, range: &Range<usize>) -> u64 {
 
 fn chunk_costs(model: &Model, llm: &Llm, device: &Device, layout: &Layout) -> Result<Vec<Costed>, PlanError> {
     let all = layout.ranks * layout.chunks;
-    let shape = |message: String| PlanError::Shape { message };
     if all > llm.layers {
-        return Err(shape(format!(
+        return Err(PlanError::Shape(format!(
             "{} layers can't be cut into {} ranks x {} chunks = {all} parts: take at most {} parts",
             llm.layers, layout.ranks, layout.chunks, llm.layers
         )));
     }
     let ranges = match layout.cut {
-        Cut::Even => split_layers(llm.layers, all).map_err(|error| shape(error.to_string()))?,
+        Cut::Even => split_layers(llm.layers, all).map_err(|error| PlanError::Shape(error.to_string()))?,
         Cut::Balanced => balanced(llm.layers, all, layers(model, llm, device).head),
     };
     let chunk = |(index, range): (usize, &Range<usize>)| {

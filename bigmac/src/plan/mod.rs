@@ -17,11 +17,8 @@
 //! ```
 
 mod device;
-mod encoder;
 mod error;
-mod generator;
 mod layout;
-mod llm;
 mod memory;
 mod model;
 mod paper;
@@ -29,24 +26,17 @@ mod read;
 mod replicas;
 mod request;
 mod search;
-mod settings;
 mod step;
 mod tasks;
 mod ways;
-mod work;
 
 pub use device::{Device, Efficiency, Link, Measured};
-pub use encoder::Encoder;
 pub use error::PlanError;
-pub use generator::Generator;
 pub use layout::{Cut, Estimate, Layout};
-pub use llm::{Experts, Llm};
 pub use memory::{Holding, RankMemory};
 pub use model::{Bytes, Counts, Model};
 pub use paper::{Compared, Setting, compare};
 pub use read::Description;
-pub use request::Request;
+pub use request::{Request, budget_text};
 pub use search::{Found, search};
-pub use settings::{budget_text, settings};
 pub use step::{Order, Seconds, Step, step};
-pub use work::{Frame, Part, Work};

@@ -1,15 +1,11 @@
 //! What is trained: the layer sizes of the modules, and what a microbatch holds.
 
-use serde::{Deserialize, Serialize};
-
-use super::encoder::Encoder;
-use super::error::PlanError;
-use super::generator::Generator;
-use super::llm::Llm;
-use super::read::{Checker, Description};
-use super::work::Frame;
+use super::read::Description;
 use crate::profile::Profile;
+use crate::sizes::{Encoder, Frame, Generator, Llm};
+use crate::value::{ValueError, counts, require};
 use bigmac_schedule::{ModuleKind, PerModule};
+use serde::{Deserialize, Serialize};
 
 /// A multimodal LLM, or one of its modules alone, and the step that trains it. A microbatch is one sequence; without an LLM it is
 /// the images and drawings alone.
@@ -105,57 +101,39 @@ impl Description for Model {
         ("mmdit-1b", include_str!("../../../configs/plan/models/mmdit-1b.toml")),
     ];
 
-    fn check(&self, place: &str) -> Result<(), PlanError> {
-        let check = Checker { place };
-        check.counts(&[("bytes.value", self.bytes.value)])?;
-        check.require(self.bytes.value <= 8, "bytes.value", self.bytes.value, "at most 8")?;
-        for (key, counts) in [("images", &self.images), ("drawings", &self.drawings)] {
-            let empty = matches!(counts, Counts::Cycle(counts) if counts.is_empty());
-            check.require(!empty, key, "[]", "a count, or a list with at least one")?;
+    fn check(&self) -> Result<(), ValueError> {
+        counts(&[("bytes.value", self.bytes.value)])?;
+        require(self.bytes.value <= 8, "bytes.value", self.bytes.value, "at most 8")?;
+        for (key, items, module, there) in [
+            ("images", &self.images, "encoder", self.encoder.is_some()),
+            ("drawings", &self.drawings, "generator", self.generator.is_some()),
+        ] {
+            let empty = matches!(items, Counts::Cycle(counts) if counts.is_empty());
+            require(!empty, key, "[]", "a count, or a list with at least one")?;
+            let wanted = format!("0 without [{module}]");
+            require(there || items.most() == 0, key, items.most(), wanted)?;
         }
         match &self.llm {
             Some(llm) => {
-                check.counts(&[("sequence", self.sequence)])?;
-                llm.check(&check)?;
+                counts(&[("sequence", self.sequence), ("llm.vocabulary", llm.vocabulary)])?;
+                llm.check()?;
             }
-            None => self.check_alone(&check)?,
+            None => self.check_alone()?,
         }
-        match &self.encoder {
-            Some(encoder) => encoder.check(&check)?,
-            None => check.require(
-                self.images.most() == 0,
-                "images",
-                self.images.most(),
-                "0 without an [encoder]",
-            )?,
-        }
-        match &self.generator {
-            Some(generator) => generator.check(&check)?,
-            None => {
-                check.require(
-                    self.drawings.most() == 0,
-                    "drawings",
-                    self.drawings.most(),
-                    "0 without a [generator]",
-                )?;
-            }
-        }
-        self.check_widths(&check)?;
-        self.check_magnitude(&check)?;
+        self.encoder.as_ref().map_or(Ok(()), Encoder::check)?;
+        self.generator.as_ref().map_or(Ok(()), Generator::check)?;
+        self.check_widths()?;
+        self.check_magnitude()?;
         if self.llm.is_some() {
             let tokens = self.image_tokens().saturating_mul(self.images.most());
-            check.require(
-                tokens <= self.sequence,
-                "images",
-                self.images.most(),
-                format!(
-                    "so many that their {} tokens each fit the sequence of {}",
-                    self.image_tokens(),
-                    self.sequence
-                ),
-            )?;
+            let wanted = format!(
+                "so many that their {} tokens each fit the sequence of {}",
+                self.image_tokens(),
+                self.sequence
+            );
+            require(tokens <= self.sequence, "images", self.images.most(), wanted)?;
         }
-        check.require(self.learns() != PerModule::all(false), "frozen", true, "something that learns")
+        require(self.learns() != PerModule::all(false), "frozen", true, "something that learns")
     }
 }
 
@@ -164,7 +142,7 @@ const LARGEST: f64 = 1e15;
 
 impl Model {
     /// Checks what a model without an LLM must have, and what it can't have.
-    fn check_alone(&self, check: &Checker<'_>) -> Result<(), PlanError> {
+    fn check_alone(&self) -> Result<(), ValueError> {
         let modules = [("encoder", self.encoder.is_some()), ("generator", self.generator.is_some())];
         let modules: Vec<&str> = modules.iter().filter(|(_, there)| *there).map(|(name, _)| *name).collect();
         let (key, items) = match modules[..] {
@@ -172,41 +150,41 @@ impl Model {
             ["generator"] => ("drawings", &self.drawings),
             [] => {
                 let wanted = "at least one of [llm], [encoder] and [generator]";
-                return check.require(false, "modules", "none", wanted);
+                return require(false, "modules", "none", wanted);
             }
             _ => {
                 let wanted =
                     "an [llm] between [encoder] and [generator]; for one of them alone, leave the other out";
-                return check.require(false, "llm", "none", wanted);
+                return require(false, "llm", "none", wanted);
             }
         };
-        check.require(
+        require(
             self.sequence == 0,
             "sequence",
             self.sequence,
             "none without an [llm], which alone reads sequences",
         )?;
         let wanted = format!("at least 1 without an [llm]: a microbatch is its {key}");
-        check.require(items.most() > 0, key, items.most(), wanted)
+        require(items.most() > 0, key, items.most(), wanted)
     }
 
     /// Checks that encoder and generator say the width of the hidden states where there is no LLM to say it, and no other one.
-    fn check_widths(&self, check: &Checker<'_>) -> Result<(), PlanError> {
+    fn check_widths(&self) -> Result<(), ValueError> {
         let encoder = self.encoder.as_ref().map(|e| ("encoder.output_width", e.output_width));
         let generator = self.generator.as_ref().map(|g| ("generator.text_width", g.text_width));
         encoder.into_iter().chain(generator).try_for_each(|(key, said)| match (&self.llm, said) {
             (Some(llm), Some(width)) => {
                 let wanted = format!("llm.width = {}, or left out", llm.width);
-                check.require(width == llm.width, key, width, wanted)
+                require(width == llm.width, key, width, wanted)
             }
-            (None, Some(width)) => check.counts(&[(key, width)]),
-            (None, None) => check.require(false, key, "none", "a width, which no [llm] says"),
+            (None, Some(width)) => counts(&[(key, width)]),
+            (None, None) => require(false, key, "none", "a width, which no [llm] says"),
             (Some(_), None) => Ok(()),
         })
     }
 
     /// Checks that what a module keeps, and its parameters, can be counted.
-    fn check_magnitude(&self, check: &Checker<'_>) -> Result<(), PlanError> {
+    fn check_magnitude(&self) -> Result<(), ValueError> {
         let number = |count: usize| count as f64;
         let mut sizes = Vec::new();
         if let Some(l) = &self.llm {
@@ -232,7 +210,7 @@ impl Model {
             sizes.push(("generator", width * width * number(g.layers)));
         }
         sizes.into_iter().try_for_each(|(module, size)| {
-            check.require(size <= LARGEST, module, format!("{size:.0e} numbers"), "a smaller model")
+            require(size <= LARGEST, module, format!("{size:.0e} numbers"), "a smaller model")
         })
     }
 
@@ -251,11 +229,10 @@ impl Model {
     }
 
     /// Checks that a profile is of this model's layers.
-    pub(super) fn check_profiled(&self, profile: &Profile) -> Result<(), PlanError> {
-        let check = Checker { place: "the model" };
+    pub(super) fn check_profiled(&self, profile: &Profile) -> Result<(), ValueError> {
         let (e, l, g) = (&profile.model.encoder, &profile.model.llm, &profile.model.generator);
         let Some(llm) = &self.llm else {
-            return check.require(false, "llm", "none", "an [llm], which every profile is taken with");
+            return require(false, "llm", "none", "an [llm], which every profile is taken with");
         };
         let mut sizes = vec![
             ("llm.width", llm.width, l.width),
@@ -276,12 +253,7 @@ impl Model {
             ]);
         }
         sizes.into_iter().try_for_each(|(key, given, measured)| {
-            check.require(
-                given == measured,
-                key,
-                given,
-                format!("{measured}, which the profile was taken with"),
-            )
+            require(given == measured, key, given, format!("{measured}, which the profile was taken with"))
         })
     }
 

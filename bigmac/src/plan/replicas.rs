@@ -5,21 +5,20 @@ use super::error::PlanError;
 use super::layout::{Cut, Layout, item_cost, working};
 use super::memory::{Holding, RankMemory};
 use super::model::Counts;
-use super::read::Checker;
-use super::request::Request;
+use super::request::{Request, budget_text};
 use super::search::{Found, nothing_fits};
-use super::settings::budget_text;
 use super::step::{Seconds, Step, after};
 use super::tasks::{even_replicas, plain};
 use super::ways::ways_to_save;
-use bigmac_schedule::ModuleKind;
+use crate::value::{ValueError, require};
+use bigmac_schedule::{ModuleKind, PerModule};
 
 /// The best ways to run a step, one for each way to save memory.
 pub(super) fn search(request: &Request<'_>) -> Result<Found, PlanError> {
-    check(request)?;
+    check(request).map_err(PlanError::at("the request"))?;
     let replicas = even_replicas(request, 1).map_err(|reason| {
         let message = format!("no layout of {} devices is possible: {reason}", request.devices);
-        PlanError::Shape { message: message + "; change --devices or --batch" }
+        PlanError::Shape(message + "; change --devices or --batch")
     })?;
     let layout = plain(request, 1, 1, replicas);
     let ways = ways_to_save(request.model, request.devices).into_iter();
@@ -37,18 +36,17 @@ pub(super) fn search(request: &Request<'_>) -> Result<Found, PlanError> {
 }
 
 /// Checks that nothing is asked of a pipeline, which there is none of.
-fn check(request: &Request<'_>) -> Result<(), PlanError> {
-    let check = Checker { place: "the request" };
+fn check(request: &Request<'_>) -> Result<(), ValueError> {
     for (key, given) in [("ranks", &request.ranks), ("chunks", &request.chunks)] {
         let other = given.iter().find(|_| !given.contains(&1));
         let wanted = "1 for a model without an [llm], of which each device holds a replica";
-        other.map_or(Ok(()), |other| check.require(false, key, other, wanted))?;
+        other.map_or(Ok(()), |other| require(false, key, other, wanted))?;
     }
     let none = "none for a model without an [llm], which no schedule runs";
-    check.require(request.groups.is_empty(), "group", format!("{:?}", request.groups), none)?;
-    let budget = budget_text(&request.budget);
-    check.require(budget.is_empty(), "budget", &budget, none)?;
-    check.require(request.cut == Cut::Even, "balance-llm", true, "left out for a model without an [llm]")
+    require(request.groups.is_empty(), "group", format!("{:?}", request.groups), none)?;
+    let free = request.budget == PerModule::default();
+    require(free, "budget", budget_text(&request.budget), none)?;
+    require(request.cut == Cut::Even, "balance-llm", true, "left out for a model without an [llm]")
 }
 
 fn step(request: &Request<'_>, layout: Layout) -> Step {

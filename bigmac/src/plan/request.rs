@@ -4,8 +4,8 @@ use super::device::Device;
 use super::error::PlanError;
 use super::layout::Cut;
 use super::model::Model;
-use super::read::Checker;
-use bigmac_schedule::{Budget, LlmSchedule, PerModule, Schedule, registry};
+use crate::value::counts;
+use bigmac_schedule::{Budget, LlmSchedule, ModuleKind, PerModule, Schedule, registry};
 
 /// What to search over.
 #[derive(Clone, Debug)]
@@ -57,11 +57,15 @@ impl<'a> Request<'a> {
 
     /// Counts of 0 are errors.
     pub(super) fn check(&self) -> Result<(), PlanError> {
-        let check = Checker { place: "the request" };
-        check.counts(&[("devices", self.devices), ("batch", self.batch), ("top", self.top)])?;
-        for (key, values) in [("ranks", &self.ranks), ("chunks", &self.chunks), ("group", &self.groups)] {
-            values.iter().try_for_each(|value| check.counts(&[(key, *value)]))?;
-        }
-        Ok(())
+        let single = [("devices", self.devices), ("batch", self.batch), ("top", self.top)];
+        let lists = [("ranks", &self.ranks), ("chunks", &self.chunks), ("group", &self.groups)];
+        let lists = lists.into_iter().flat_map(|(key, values)| values.iter().map(move |value| (key, *value)));
+        counts(&single.into_iter().chain(lists).collect::<Vec<_>>()).map_err(PlanError::at("the request"))
     }
+}
+
+/// Budgets as options and configurations have them.
+pub fn budget_text(budget: &PerModule<Option<Budget>>) -> String {
+    let given = ModuleKind::ALL.into_iter().filter_map(|kind| Some(format!("{kind}={}", budget[kind]?)));
+    given.collect::<Vec<_>>().join(",")
 }

@@ -1,7 +1,5 @@
 //! The search: every layout of a number of devices under every schedule, by simulation.
 
-use rayon::prelude::*;
-
 use super::error::PlanError;
 use super::layout::{Estimate, Layout};
 use super::memory::{holdings, rank_memory};
@@ -12,6 +10,7 @@ use super::tasks::{Task, tasks};
 use bigmac_schedule::simulate;
 use bigmac_schedule::work_bound;
 use bigmac_schedule::{Budget, Limits, Options, PerModule, ScheduleError, Table};
+use rayon::prelude::*;
 
 /// What a search found.
 #[derive(Clone, Debug, Default)]
@@ -34,7 +33,7 @@ const NEAR: f64 = 1.02;
 const SHORT: usize = 3;
 /// Gains below this share are not searched for: costs are estimates.
 const GAIN: f64 = 0.01;
-/// What a table for other costs or fewer microbatches foretells may be off by so much.
+/// What a table for other costs or fewer microbatches predicts may be off by so much.
 const MARGIN: f64 = 0.1;
 
 /// The best ways to run a step.
@@ -52,7 +51,7 @@ pub fn search(request: &Request<'_>) -> Result<Found, PlanError> {
             request.devices,
             reasons.join("; ")
         );
-        return Err(PlanError::Shape { message });
+        return Err(PlanError::Shape(message));
     }
     tasks.sort_by(|a, b| a.bound.total_cmp(&b.bound));
     let mut search = Search::new(request, Vec::new());
@@ -70,10 +69,9 @@ pub fn search(request: &Request<'_>) -> Result<Found, PlanError> {
         (false, ..) => Ok(found),
         (true, Some(least), _) => Err(nothing_fits(request, found.too_large, &least)),
         (true, None, Some(error)) => Err(error.into()),
-        (true, None, None) => Err(PlanError::Shape {
-            message: "none of the schedules runs any of the layouts: ask for others with --schedule, --llm or --chunks"
-                .into(),
-        }),
+        (true, None, None) => Err(PlanError::Shape(
+            "none of the schedules runs any of the layouts: ask for others with --schedule, --llm or --chunks".into(),
+        )),
     }
 }
 
@@ -336,6 +334,6 @@ pub(super) fn nothing_fits(request: &Request<'_>, layouts: usize, least: &Step) 
             None => format!("{} replicas", least.layout.replicas),
         },
         parts: parts.join(", "),
-        advice: advice.to_owned(),
+        advice,
     }
 }

@@ -2,11 +2,11 @@
 
 use super::error::PlanError;
 use super::layout::{Estimate, Layout};
-use super::llm::Llm;
 use super::memory::llm_holdings;
 use super::request::Request;
 use super::step::after;
 use super::ways::ways_to_save;
+use crate::sizes::Llm;
 use bigmac_schedule::work_bound;
 use bigmac_schedule::{
     Budget, Limits, LlmSchedule, Options, PerModule, Schedule, ScheduleError, UniformCosts, Workload,

@@ -1,13 +1,11 @@
 //! Workloads from TOML files: any shape of a step, microbatch by microbatch.
 
-use std::ops::Range;
-use std::path::Path;
-
-use serde::Deserialize;
-use toml::Spanned;
-
 use crate::toml_file::{TomlError, TomlFile};
 use bigmac_schedule::{ChunkCost, ItemCost, Load, ModuleKind, PerModule, Workload, check_extent};
+use serde::Deserialize;
+use std::ops::Range;
+use std::path::Path;
+use toml::Spanned;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -92,7 +90,7 @@ fn load(toml: &TomlFile, entry: &Entry, ranks: usize, chunks: usize) -> Result<L
     let given = entry.llm.get_ref();
     if given.len() != ranks.saturating_mul(chunks) {
         let message = format!(
-            "{} LLM chunk costs where {ranks} ranks x {chunks} chunks per rank need {}: give one [F, B, W] per chunk",
+            "got {} LLM chunk costs, expected {1}: one [F, B, W] for each of {ranks} ranks x {chunks} chunks per rank",
             given.len(),
             ranks.saturating_mul(chunks)
         );
@@ -124,7 +122,7 @@ fn times<const N: usize>(
 ) -> Result<[f64; N], TomlError> {
     let given = costs.get_ref();
     if given.len() != N {
-        let message = format!("{} times where {what} are {N}", given.len());
+        let message = format!("got {} times, expected {N}: {what}", given.len());
         return Err(toml.wrong(costs.span(), message));
     }
     let mut times = [0.0; N];
@@ -139,12 +137,12 @@ fn time(toml: &TomlFile, value: &Spanned<f64>) -> Result<f64, TomlError> {
     if time.is_finite() && time >= 0.0 {
         return Ok(time);
     }
-    Err(toml.wrong(value.span(), format!("{time} is no time: it has to be finite and not negative")))
+    Err(toml.wrong(value.span(), format!("{time} is not a valid time: expected a finite number from 0")))
 }
 
 fn at_least_one(toml: &TomlFile, value: &Spanned<usize>) -> Result<usize, TomlError> {
     match *value.get_ref() {
-        0 => Err(toml.wrong(value.span(), "0 is too few: give at least 1")),
+        0 => Err(toml.wrong(value.span(), "got 0, expected at least 1")),
         count => Ok(count),
     }
 }
@@ -185,20 +183,26 @@ mod tests {
         let llm = "llm = [[1, 1, 1]]";
         for (text, wanted) in [
             ("ranks = 1\nranks = ".to_owned(), "FILE:2:"),
-            (format!("ranks = 0\n[[microbatch]]\n{llm}"), "FILE:1:9: 0 is too few"),
-            (format!("ranks = 1\n[[microbatch]]\n{llm}\nencoder = [[1, -2]]"), "FILE:4:16: -2 is no time"),
-            (format!("ranks = 1\n[[microbatch]]\n{llm}\nencoder = [[nan, 2]]"), "FILE:4:13: NaN is no time"),
+            (format!("ranks = 0\n[[microbatch]]\n{llm}"), "FILE:1:9: got 0, expected"),
+            (
+                format!("ranks = 1\n[[microbatch]]\n{llm}\nencoder = [[1, -2]]"),
+                "FILE:4:16: -2 is not a valid time",
+            ),
+            (
+                format!("ranks = 1\n[[microbatch]]\n{llm}\nencoder = [[nan, 2]]"),
+                "FILE:4:13: NaN is not a valid time",
+            ),
             (
                 format!("ranks = 1\n[[microbatch]]\n{llm}\nencoder = [[1, 2, 3]]"),
-                "FILE:4:12: 3 times where [forward, backward] of an item are 2",
+                "FILE:4:12: got 3 times, expected 2: [forward, backward] of an item",
             ),
             (format!("ranks = 1\n[[microbatch]]\n{llm}\nencodr = []"), "FILE:4:1: unknown field `encodr`"),
-            (format!("ranks = 2\n[[microbatch]]\n{llm}"), "FILE:3:7: 1 LLM chunk costs where 2 ranks"),
+            (format!("ranks = 2\n[[microbatch]]\n{llm}"), "FILE:3:7: got 1 LLM chunk costs, expected 2"),
             (
                 "ranks = 1\nmicrobatch = []".to_owned(),
                 "FILE:2:14: the number of microbatches is 0: it must be at least 1",
             ),
-            (format!("ranks = 1\np2p = inf\n[[microbatch]]\n{llm}"), "FILE:2:7: inf is no time"),
+            (format!("ranks = 1\np2p = inf\n[[microbatch]]\n{llm}"), "FILE:2:7: inf is not a valid time"),
             (format!("ranks = 1\nfrozen = ['llama']\n[[microbatch]]\n{llm}"), "FILE:2:11: unknown variant"),
             (
                 format!("ranks = 1\n[[microbatch]]\nrepeat = 99999999999\n{llm}"),

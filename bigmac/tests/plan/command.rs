@@ -151,7 +151,7 @@ fn a_profile_gives_the_times() {
     assert!(said.contains("no times of the generator's forward"), "{said}");
     let other = file(&SMALL.replace("mlp = 128", "mlp = 130"));
     let said = error(&format!("--model {} --profile {}", other.path().display(), measured.path().display()));
-    assert!(said.contains("llm.mlp = 130, but wanted is 128"), "{said}");
+    assert!(said.contains("llm.mlp = 130, expected 128"), "{said}");
 }
 
 #[test]
@@ -193,21 +193,18 @@ fn wrong_descriptions_say_where() {
         (SMALL.replace("mlp = 128", "mlp = 0"), "llm.mlp = 0"),
         (
             SMALL.replace("kv_heads = 2", "kv_heads = 3"),
-            "llm.kv_heads = 3, but wanted is a divisor of llm.heads = 4",
+            "llm.kv_heads = 3, expected a divisor of llm.heads = 4",
         ),
         (SMALL.replace("images = 2", "images = 99"), "images = 99"),
-        (
-            SMALL.replace("mlp = 128", "mlp = 99999999999"),
-            "llm.mlp = 99999999999, but wanted is at most 10000000",
-        ),
+        (SMALL.replace("mlp = 128", "mlp = 99999999999"), "llm.mlp = 99999999999, expected at most 10000000"),
         (
             SMALL.replace("layers = 4\nheads = 4\nkv", "layers = 9999999\nheads = 9999998\nkv"),
-            "numbers, but wanted is a smaller model",
+            "numbers, expected a smaller model",
         ),
         (SMALL.replace("images = 2", "images = []"), "images = []"),
         (
             SMALL.replace("patch = 8", "patch = 9"),
-            "encoder.patch = 9, but wanted is a divisor of encoder.image_size = 32",
+            "encoder.patch = 9, expected a divisor of encoder.image_size = 32",
         ),
     ];
     for (text, wanted) in cases {
@@ -218,7 +215,7 @@ fn wrong_descriptions_say_where() {
     for (from, to, wanted) in [
         ("peak = 989.4e12", "peak = nan", "peak = NaN"),
         ("memory = 85.9e9", "memory = -1.0", "memory = -1"),
-        ("dense = 0.70", "dense = 1.5", "efficiency.dense = 1.5, but wanted is a share above 0, at most 1"),
+        ("dense = 0.70", "dense = 1.5", "efficiency.dense = 1.5, expected a share above 0, at most 1"),
         ("reserved = 6e9", "reserved = 9e12", "less than memory"),
     ] {
         let shipped = std::fs::read_to_string(concat!(
@@ -239,8 +236,8 @@ fn impossible_requests_say_what_would_do() {
         ("--schedule nestd", "did you mean 'nested'?"),
         ("--schedule llm", "leaves encoder and generator out"),
         ("--model none.toml", "none.toml"),
-        ("--devices 0", "devices = 0, but wanted is at least 1"),
-        ("--chunks 0", "chunks = 0, but wanted is at least 1"),
+        ("--devices 0", "devices = 0, expected at least 1"),
+        ("--chunks 0", "chunks = 0, expected at least 1"),
         ("--devices 8 --ranks 3 --schedule nested", "3 ranks don't divide 8 devices"),
         (
             "--devices 8 --ranks 2 --batch 7 --schedule nested",
@@ -252,8 +249,8 @@ fn impossible_requests_say_what_would_do() {
         ("--devices 64 --ranks 32 --chunks 2", "48 layers can't be cut into 32 x 2 chunks"),
         ("--devices 4", "the least that any of"),
         ("--images 40", "images = 40"),
-        ("--drawings 9", "drawings = 9, but wanted is 0 without a [generator]"),
-        ("--devices 99999999999", "devices = 99999999999, but wanted is at most 10000000"),
+        ("--drawings 9", "drawings = 9, expected 0 without [generator]"),
+        ("--devices 99999999999", "devices = 99999999999, expected at most 10000000"),
         (
             "--sequence 9999999 --batch 9999999 --devices 1",
             "LLM chunks and items is too large: at most 10000000 are",
@@ -263,9 +260,9 @@ fn impossible_requests_say_what_would_do() {
             "--schedule nested needs an [llm] to cut into pipeline stages",
         ),
         ("--model mmdit-1b --llm 1f1b", "leave --llm out"),
-        ("--model mmdit-1b --ranks 2", "ranks = 2, but wanted is 1 for a model without an [llm]"),
-        ("--model mmdit-1b --sequence 4096", "sequence = 4096, but wanted is none without an [llm]"),
-        ("--model mmdit-1b --budget generator=1mb", "budget = generator=1mb, but wanted is none"),
+        ("--model mmdit-1b --ranks 2", "ranks = 2, expected 1 for a model without an [llm]"),
+        ("--model mmdit-1b --sequence 4096", "sequence = 4096, expected none without an [llm]"),
+        ("--model mmdit-1b --budget generator=1mb", "budget = generator=1mb, expected none"),
         ("--model mmdit-1b --paper", "a schedule needs an [llm]"),
         (
             "--model qwen3-30b-a3b-vit-mmdit --drawings 99999999999",

@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use bigmac::plan::{Bytes, Counts, Description, Device, Encoder, Experts, Generator, Llm, Model, Part};
+use bigmac::plan::{Bytes, Counts, Description, Device, Model, PlanError};
+use bigmac::sizes::{Encoder, Experts, Generator, Llm, Part};
 use bigmac_autograd::Graph;
 use bigmac_models::init::{ParameterSpec, shape_only};
 use bigmac_models::llava::{LlavaConfig, VisionEncoder};
@@ -78,6 +79,7 @@ fn small() -> Model {
             merge: 1,
             output_width: None,
             frozen: false,
+            recompute: false,
         }),
         llm: Some(Llm {
             width: 28,
@@ -88,9 +90,11 @@ fn small() -> Model {
             vocabulary: 91,
             mlp: 44,
             experts: None,
+            rope_theta: 10_000.0,
             qk_norm: true,
             tied: false,
             frozen: false,
+            recompute: false,
         }),
         generator: Some(Generator {
             layers: 4,
@@ -197,7 +201,7 @@ fn llm_saves(model: &Model, layers: std::ops::Range<usize>) -> usize {
 }
 
 #[test]
-fn llm_layers_save_what_the_operators_foretell() {
+fn llm_layers_save_what_the_operators_predict() {
     for qk_norm in [true, false] {
         let mut model = small();
         llm_mut(&mut model).qk_norm = qk_norm;
@@ -208,7 +212,7 @@ fn llm_layers_save_what_the_operators_foretell() {
 }
 
 #[test]
-fn encoder_layers_save_what_the_operators_foretell() {
+fn encoder_layers_save_what_the_operators_predict() {
     let saves = |layers: usize| {
         let mut model = small();
         model.encoder.as_mut().unwrap().layers = layers;
@@ -246,7 +250,7 @@ fn generator_saves(layers: usize, text: usize) -> (usize, Generator) {
 }
 
 #[test]
-fn generator_blocks_save_what_the_operators_foretell() {
+fn generator_blocks_save_what_the_operators_predict() {
     let ((four, generator), (three, _)) = (generator_saves(4, 7), generator_saves(3, 7));
     // Beside a row per token, a block keeps its two modulations: six vectors each.
     assert_eq!(generator.block(2).saved as usize + 2 * 6 * 36 * 2, four - three);
@@ -263,20 +267,20 @@ fn without_an_llm_the_modules_say_the_width_and_microbatches_are_their_items() {
     let with = |change: &dyn Fn(&mut Model)| {
         let mut model = shipped("mmdit-1b");
         change(&mut model);
-        model.check("m.toml").map_err(|error| error.to_string())
+        model.check().map_err(|error| PlanError::at("m.toml")(error).to_string())
     };
     assert_eq!(with(&|_| ()), Ok(()));
     let text_width = |model: &mut Model, width| model.generator.as_mut().unwrap().text_width = width;
     type Change<'a> = &'a dyn Fn(&mut Model);
     let cases: [(Change<'_>, &str); 8] = [
-        (&|m| text_width(m, None), "generator.text_width = none, but wanted is a width"),
-        (&|m| text_width(m, Some(0)), "generator.text_width = 0, but wanted is at least 1"),
-        (&|m| m.drawings = Counts::Each(0), "drawings = 0, but wanted is at least 1 without an [llm]"),
-        (&|m| m.images = Counts::Each(1), "images = 1, but wanted is 0 without an [encoder]"),
-        (&|m| m.sequence = 5, "sequence = 5, but wanted is none without an [llm]"),
-        (&|m| m.generator = None, "wanted is at least one of [llm], [encoder] and [generator]"),
+        (&|m| text_width(m, None), "generator.text_width = none, expected a width"),
+        (&|m| text_width(m, Some(0)), "generator.text_width = 0, expected at least 1"),
+        (&|m| m.drawings = Counts::Each(0), "drawings = 0, expected at least 1 without an [llm]"),
+        (&|m| m.images = Counts::Each(1), "images = 1, expected 0 without [encoder]"),
+        (&|m| m.sequence = 5, "sequence = 5, expected none without an [llm]"),
+        (&|m| m.generator = None, "expected at least one of [llm], [encoder] and [generator]"),
         (&|m| m.encoder = small().encoder, "an [llm] between [encoder] and [generator]"),
-        (&|m| (m.llm, m.sequence) = (small().llm, 37), "wanted is llm.width = 28, or left out"),
+        (&|m| (m.llm, m.sequence) = (small().llm, 37), "expected llm.width = 28, or left out"),
     ];
     for (change, wanted) in cases {
         let said = with(change).unwrap_err();
@@ -289,7 +293,7 @@ fn without_an_llm_the_modules_say_the_width_and_microbatches_are_their_items() {
     (encoder.llm, encoder.generator, encoder.sequence) = (None, None, 0);
     (encoder.images, encoder.drawings) = (Counts::Each(3), Counts::Each(0));
     encoder.encoder.as_mut().unwrap().output_width = Some(28);
-    encoder.check("m.toml").unwrap();
+    encoder.check().unwrap();
     assert_eq!((encoder.frame().hidden_width, encoder.tokens(0)), (28, 3 * 16));
     assert_eq!(encoder.parameters(ModuleKind::Encoder), small().parameters(ModuleKind::Encoder));
 }

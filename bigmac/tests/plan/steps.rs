@@ -1,8 +1,9 @@
 //! Steps and the search against figures worked out by hand.
 
 use bigmac::plan::{
-    Counts, Cut, Description, Device, Estimate, Layout, Llm, Model, PlanError, Request, Step, search, step,
+    Counts, Cut, Description, Device, Estimate, Layout, Model, PlanError, Request, Step, search, step,
 };
+use bigmac::sizes::Llm;
 use bigmac_schedule::{Chunk, Module, ModuleKind, Options, PerModule, registry};
 
 fn model() -> Model {
@@ -277,9 +278,9 @@ fn without_an_llm_each_device_runs_its_items_one_after_the_other() {
     assert_eq!(same.steps[0].seconds.pipeline, best.seconds.pipeline);
     // Nothing that a pipeline is asked for.
     for (request, wanted) in [
-        (Request { ranks: vec![2], ..request.clone() }, "ranks = 2, but wanted is 1 for a model without"),
-        (Request { chunks: vec![3], ..request.clone() }, "chunks = 3, but wanted is 1"),
-        (Request { groups: vec![1], ..request.clone() }, "group = [1], but wanted is none"),
+        (Request { ranks: vec![2], ..request.clone() }, "ranks = 2, expected 1 for a model without"),
+        (Request { chunks: vec![3], ..request.clone() }, "chunks = 3, expected 1"),
+        (Request { groups: vec![1], ..request.clone() }, "group = [1], expected none"),
         (Request { cut: Cut::Balanced, ..request.clone() }, "balance-llm = true"),
         (Request { batch: 13, ..request.clone() }, "a batch of 13 doesn't divide over the 4 replicas"),
     ] {

@@ -5,7 +5,7 @@
 mod config;
 pub(crate) mod projector;
 
-pub use config::{FeatureLayers, LlavaConfig, SelectStrategy};
+pub use config::{LlavaConfig, SelectStrategy};
 pub use projector::Projector;
 
 use crate::init::ParameterSpec;
@@ -187,6 +187,7 @@ mod tests {
     use super::*;
     use crate::check_stages::{self, Part};
     use crate::init;
+    use crate::json::OneOrMany;
     use crate::qwen3::Qwen3Config;
     use crate::siglip::SiglipVisionConfig;
     use bigmac_kernels::check::{float_tensor, random};
@@ -204,7 +205,7 @@ mod tests {
         };
         let text = Qwen3Config { hidden_size: 10, ..Qwen3Config::default() };
         let mut config = LlavaConfig::new(vision, text, 0);
-        config.vision_feature_layer = FeatureLayers::One(feature);
+        config.vision_feature_layer = OneOrMany::One(feature);
         config
     }
 
@@ -261,7 +262,7 @@ mod tests {
     fn features_of_several_layers_are_not_cut() {
         let ctx = Context::cpu(0, 1).unwrap();
         let mut config = config(-1);
-        config.vision_feature_layer = FeatureLayers::Many(vec![-1, -2]);
+        config.vision_feature_layer = OneOrMany::Many(vec![-1, -2]);
         let stage = Stage { layers: 0..1, first: true, last: false };
         let specs = VisionEncoder::stage_parameters(&config, &stage).unwrap();
         let parameters = init::random(&ctx, &specs, DType::F32, 3).unwrap();

@@ -37,7 +37,7 @@ impl Projector {
         let bias = config.multimodal_projector_bias;
         Ok(Projector {
             linear_1: Dense::find(parameters, &format!("{PROJECTOR}linear_1"), bias)?,
-            gelu: Gelu { tanh: config.projector_gelu_tanh },
+            gelu: config.projector_hidden_act.gelu(),
             linear_2: Dense::find(parameters, &format!("{PROJECTOR}linear_2"), bias)?,
         })
     }

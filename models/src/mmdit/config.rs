@@ -1,17 +1,19 @@
 //! The generator's configuration, as `config.json` of diffusers' `QwenImageTransformer2DModel` holds it.
 
-use crate::json::{expect, expect_positive, parse};
-use bigmac_runtime::{Error, Result};
-use serde::Deserialize;
+use crate::json::{Configuration, Fields};
+use bigmac_runtime::Result;
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
-const WHAT: &str = "generator configuration";
 const CLASS: &str = "QwenImageTransformer2DModel";
 
 /// Shape of a `QwenImageTransformer2DModel`; the field names are diffusers'.
-#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct MmditConfig {
+    /// Fields of the JSON file that the computation does not need; written back as they were.
+    #[serde(flatten)]
+    pub extra: Map<String, Value>,
     /// Side of the square of latent pixels that one token stands for.
     pub patch_size: usize,
     /// Channels of a token that goes in: latent planes x `patch_size`^2.
@@ -28,15 +30,13 @@ pub struct MmditConfig {
     pub joint_attention_dim: usize,
     /// How many channels of a head turn with frame, row and column; even, and together the width of a head.
     pub axes_dims_rope: [usize; 3],
-    /// Fields of the JSON file that the computation doesn't need; written back as they were.
-    #[serde(flatten)]
-    pub extra: Map<String, Value>,
 }
 
 impl Default for MmditConfig {
     /// diffusers' defaults, which are Qwen-Image's: 20 billion parameters.
     fn default() -> Self {
         MmditConfig {
+            extra: Map::new(),
             patch_size: 2,
             in_channels: 64,
             out_channels: 16,
@@ -45,8 +45,15 @@ impl Default for MmditConfig {
             num_attention_heads: 24,
             joint_attention_dim: 3584,
             axes_dims_rope: [16, 56, 56],
-            extra: Map::new(),
         }
+    }
+}
+
+impl Configuration for MmditConfig {
+    const WHAT: &'static str = "generator configuration";
+
+    fn extra(&mut self) -> &mut Map<String, Value> {
+        &mut self.extra
     }
 }
 
@@ -76,67 +83,48 @@ impl MmditConfig {
     /// From the fields of a `config.json`, with diffusers' defaults for those that are missing.
     ///
     /// # Errors
-    /// [`Error::Argument`] for an ill-typed field, or a variant that this code doesn't compute (`zero_cond_t`,
+    /// [`Error::Argument`](bigmac_runtime::Error::Argument) for an ill-typed field, or a variant that this code doesn't compute (`zero_cond_t`,
     /// `use_additional_t_cond`, `use_layer3d_rope`, `guidance_embeds`).
     pub fn from_json(object: &Map<String, Value>) -> Result<Self> {
-        let mut object = object.clone();
-        if let Some(class) = object.remove("_class_name") {
-            expect(WHAT, "_class_name", &class, &[json!(CLASS)])?;
-        }
+        let mut fields = Fields::new(object);
+        fields.only::<Self>("_class_name", CLASS)?;
         for variant in ["zero_cond_t", "use_additional_t_cond", "use_layer3d_rope", "guidance_embeds"] {
-            expect(WHAT, variant, object.get(variant).unwrap_or(&json!(false)), &[json!(false)])?;
+            fields.only::<Self>(variant, false)?;
         }
-        // In diffusers no planes means as many as channels go in.
+        // In diffusers null planes mean as many as channels go in.
         if object.get("out_channels") == Some(&Value::Null) {
-            let planes =
-                object.get("in_channels").cloned().unwrap_or_else(|| json!(Self::default().in_channels));
-            object.insert("out_channels".to_owned(), planes);
+            let channels = object.get("in_channels").cloned();
+            fields.default("out_channels", channels.unwrap_or(json!(Self::default().in_channels)));
         }
-        let config: MmditConfig = parse(WHAT, &object)?;
+        let config: Self = fields.parse()?;
         config.validate()?;
         Ok(config)
     }
 
     /// The fields of a `config.json` that diffusers reads as `QwenImageTransformer2DModel`.
     pub fn to_json(&self) -> Map<String, Value> {
-        let mut object = self.extra.clone();
-        let fields = [
-            ("_class_name", json!(CLASS)),
-            ("patch_size", json!(self.patch_size)),
-            ("in_channels", json!(self.in_channels)),
-            ("out_channels", json!(self.out_channels)),
-            ("num_layers", json!(self.num_layers)),
-            ("attention_head_dim", json!(self.attention_head_dim)),
-            ("num_attention_heads", json!(self.num_attention_heads)),
-            ("joint_attention_dim", json!(self.joint_attention_dim)),
-            ("axes_dims_rope", json!(self.axes_dims_rope)),
-        ];
-        object.extend(fields.map(|(name, value)| (name.to_owned(), value)));
-        object
+        self.fields([("_class_name", json!(CLASS))])
     }
 
     /// Checks what [`Mmdit`](super::Mmdit) relies on.
     ///
     /// # Errors
-    /// [`Error::Argument`] that names the field.
+    /// [`Error::Argument`](bigmac_runtime::Error::Argument) that names the field.
     pub fn validate(&self) -> Result<()> {
-        expect_positive(
-            WHAT,
-            &[
-                ("patch_size", self.patch_size),
-                ("in_channels", self.in_channels),
-                ("out_channels", self.out_channels),
-                ("num_layers", self.num_layers),
-                ("attention_head_dim", self.attention_head_dim),
-                ("num_attention_heads", self.num_attention_heads),
-                ("joint_attention_dim", self.joint_attention_dim),
-            ],
-        )?;
+        Self::expect_positive(&[
+            ("patch_size", self.patch_size),
+            ("in_channels", self.in_channels),
+            ("out_channels", self.out_channels),
+            ("num_layers", self.num_layers),
+            ("attention_head_dim", self.attention_head_dim),
+            ("num_attention_heads", self.num_attention_heads),
+            ("joint_attention_dim", self.joint_attention_dim),
+        ])?;
         let axes = self.axes_dims_rope;
         if axes.iter().any(|d| d % 2 != 0) || axes.iter().sum::<usize>() != self.attention_head_dim {
             let wanted =
                 format!("three even numbers that add up to attention_head_dim {}", self.attention_head_dim);
-            return Err(Error::argument(WHAT, format!("axes_dims_rope is {axes:?}, wanted {wanted}")));
+            return Err(Self::wrong(format!("axes_dims_rope is {axes:?}, expected {wanted}")));
         }
         Ok(())
     }

@@ -5,7 +5,7 @@ use super::name;
 use crate::init::ParameterSpec;
 use crate::layers::{AffineNorm, Dense};
 use bigmac_autograd::{Graph, Parameters, Var};
-use bigmac_kernels::{Add, Attention, Gelu, Reshape};
+use bigmac_kernels::{Add, Attention, Reshape};
 use bigmac_runtime::Result;
 use std::sync::Arc;
 
@@ -80,7 +80,7 @@ impl Layer {
         let normed = self.norm2.forward(g, &x)?;
         let inner = self.fc1.forward(g, &normed)?;
         drop(normed);
-        let inner = g.apply(Gelu { tanh: config.gelu_tanh }, &[&inner], &[])?;
+        let inner = g.apply(config.hidden_act.gelu(), &[&inner], &[])?;
         let branch = self.fc2.forward(g, &inner)?;
         g.apply(Add, &[&x, &branch], &[])
     }

@@ -9,8 +9,7 @@
 mod config;
 mod layer;
 
-pub use config::SiglipVisionConfig;
-pub(crate) use config::{gelu_is_tanh, gelu_name};
+pub use config::{Activation, SiglipVisionConfig};
 
 use crate::init::{Init, ParameterSpec, find};
 use crate::layers::{AffineNorm, Dense};

@@ -2,7 +2,8 @@
 
 use crate::bench::{Bench, Outcome};
 use anyhow::ensure;
-use bigmac::config::{Config, Dtype, Encoder, Generator, Llm, Model, Train};
+use bigmac::config::{Config, Dtype, Generator, Model, Train};
+use bigmac::sizes::{Encoder, Llm};
 use bigmac_tests::dataset::SmallSet;
 use bigmac_tests::steps::{GradientMap, StepResult, close_gradients, run_step};
 use bigmac_tests::tiny::{self, CAPTION, DRAWING, EDIT, LINES, SEVERAL, SHORT_DRAWING, SHORT_TEXT, TEXT};

@@ -1,8 +1,10 @@
 //! Schedules side by side on measured costs, and run for real.
 
-use std::fmt::Write;
-use std::path::Path;
-
+use super::{CompareArgs, REFERENCE};
+use crate::command::outcome::draw;
+use crate::command::profile::{WARMUP, bar, measure, open};
+use crate::command::table::{heads, line, percent, seconds};
+use crate::command::{paragraph, print};
 use anyhow::Context;
 use bigmac::config::{self, Config};
 use bigmac::cost::{CostModel, Spread};
@@ -14,13 +16,9 @@ use bigmac::train::Session;
 use bigmac_schedule::render::{Format, TimeUnit, Timeline, Trace};
 use bigmac_schedule::{LlmSchedule, ModuleKind, PerModule, Schedule, registry};
 use indicatif::BinaryBytes;
+use serde::Serialize;
 use serde_json::{Value, json};
-
-use super::Compare;
-use super::typed::REFERENCE;
-use crate::command::outcome::draw;
-use crate::command::profile::{WARMUP, bar, measure, open};
-use crate::command::{paragraph, print};
+use std::path::Path;
 
 /// Steps and rounds of a profile that is taken on the way.
 const PROFILE_STEPS: u64 = 2;
@@ -39,9 +37,18 @@ struct Row {
 /// All turns of a schedule.
 struct Run {
     turns: Vec<Turn>,
-    /// Per module, the most bytes on any rank: as measured, and as foretold.
-    peaks: PerModule<(u64, u64)>,
+    peaks: PerModule<Peak>,
 }
+
+/// The most bytes of a module on any rank.
+#[derive(Clone, Copy, Default, Serialize)]
+struct Peak {
+    measured: u64,
+    predicted: u64,
+}
+
+/// Widths of the columns of what was measured.
+const MEASURED: [isize; 8] = [12, 28, 10, 10, 19, 24, 24, 24];
 
 struct Comparison<'a> {
     config: &'a Config,
@@ -51,55 +58,52 @@ struct Comparison<'a> {
     rows: Vec<Row>,
 }
 
-impl Compare {
-    /// Compares on a step of a configuration.
-    pub(super) fn measured(&self) -> anyhow::Result<()> {
-        let format = self.timeline.as_deref().map(Format::of).transpose()?;
-        let config = config::read(self.config.as_deref(), &self.settings)?;
-        let (mut schedules, llms) = (self.schedules()?, self.llms(&config.pipeline.llm)?);
-        let reference = registry::schedule(REFERENCE)?;
-        if schedules.iter().all(|schedule| schedule.name() != reference.name()) {
-            schedules.push(reference);
-        }
-        let profile = self.profile.as_deref().map(|path| read(path, &config)).transpose()?;
-        let session = open(&config, self.json)?;
-        let profile = match profile {
-            Some(profile) => profile,
-            None => measure(&session, PROFILE_STEPS, PROFILE_ROUNDS, self.json)?,
-        };
-        let plan = session.planner.step(self.step);
-        let mut rows = Vec::new();
-        for schedule in &schedules {
-            for llm in &llms {
-                rows.push(row(&session, &plan, &profile, schedule, llm)?);
-            }
-        }
-        if self.measure {
-            self.run_all(&session, &plan, &mut rows)?;
-        }
-        let comparison =
-            Comparison { config: &config, plan: &plan, profile: &profile, step: self.step, rows };
-        if let (Some(path), Some(format)) = (&self.timeline, format) {
-            draw(path, format, &comparison.timelines())?;
-        }
-        print(&if self.json { comparison.json() } else { comparison.report() })
+/// Compares on a step of a configuration.
+pub(super) fn run(args: &CompareArgs) -> anyhow::Result<()> {
+    let format = args.timeline.as_deref().map(Format::of).transpose()?;
+    let config = config::read(args.config.as_deref(), &args.settings)?;
+    let (mut schedules, llms) = (args.schedules()?, args.llms(&config.pipeline.llm)?);
+    let reference = registry::schedule(REFERENCE)?;
+    if schedules.iter().all(|schedule| schedule.name() != reference.name()) {
+        schedules.push(reference);
     }
+    let profile = args.profile.as_deref().map(|path| read(path, &config)).transpose()?;
+    let session = open(&config, args.json)?;
+    let profile = match profile {
+        Some(profile) => profile,
+        None => measure(&session, PROFILE_STEPS, PROFILE_ROUNDS, args.json)?,
+    };
+    let plan = session.planner.step(args.step);
+    let mut rows = Vec::new();
+    for schedule in &schedules {
+        for llm in &llms {
+            rows.push(row(&session, &plan, &profile, *schedule, *llm)?);
+        }
+    }
+    if args.measure {
+        run_all(args, &session, &plan, &mut rows)?;
+    }
+    let comparison = Comparison { config: &config, plan: &plan, profile: &profile, step: args.step, rows };
+    if let (Some(path), Some(format)) = (&args.timeline, format) {
+        draw(path, format, &comparison.timelines())?;
+    }
+    print(&if args.json { comparison.json() } else { comparison.report() })
+}
 
-    /// Runs what can be run, in turns.
-    fn run_all(&self, session: &Session, plan: &StepPlan, rows: &mut [Row]) -> anyhow::Result<()> {
-        let bar = bar(self.json, "rounds");
-        let rounds = Rounds { warmup: WARMUP, kept: self.rounds };
-        let able = || rows.iter().enumerate().filter_map(|(i, row)| Some((i, row.simulated.as_ref().ok()?)));
-        let programs: Vec<_> = able().map(|(_, one)| &one.program).collect();
-        let places: Vec<usize> = able().map(|(i, _)| i).collect();
-        let contest = take_turns(session, plan, &programs, rounds, &|| bar.inc(1));
-        bar.finish_and_clear();
-        let Contest { turns, predicted: foretold } = contest?;
-        for ((place, turns), foretold) in places.into_iter().zip(turns).zip(foretold) {
-            rows[place].measured = Some(Run { peaks: peaks(&turns, &foretold), turns });
-        }
-        Ok(())
+/// Runs what can be run, in turns.
+fn run_all(args: &CompareArgs, session: &Session, plan: &StepPlan, rows: &mut [Row]) -> anyhow::Result<()> {
+    let bar = bar(args.json, "rounds");
+    let rounds = Rounds { warmup: WARMUP, kept: args.rounds };
+    let able = || rows.iter().enumerate().filter_map(|(i, row)| Some((i, row.simulated.as_ref().ok()?)));
+    let programs: Vec<_> = able().map(|(_, one)| &one.program).collect();
+    let places: Vec<usize> = able().map(|(i, _)| i).collect();
+    let contest = take_turns(session, plan, &programs, rounds, &|| bar.inc(1));
+    bar.finish_and_clear();
+    let Contest { turns, predicted } = contest?;
+    for ((place, turns), predicted) in places.into_iter().zip(turns).zip(predicted) {
+        rows[place].measured = Some(Run { peaks: peaks(&turns, &predicted), turns });
     }
+    Ok(())
 }
 
 fn read(path: &Path, config: &Config) -> anyhow::Result<Profile> {
@@ -128,12 +132,12 @@ fn row(
     Ok(Row { schedule: schedule.name(), llm: llm.name(), simulated, measured: None })
 }
 
-fn peaks(turns: &[Turn], foretold: &[PerModule<u64>]) -> PerModule<(u64, u64)> {
-    let mut peaks = PerModule::<(u64, u64)>::default();
+fn peaks(turns: &[Turn], predicted: &[PerModule<u64>]) -> PerModule<Peak> {
+    let mut peaks = PerModule::<Peak>::default();
     for kind in ModuleKind::ALL {
         let measured = turns.iter().flat_map(|turn| turn.ranks.iter().map(|rank| rank.saved[kind] as u64));
-        peaks[kind] =
-            (measured.max().unwrap_or(0), foretold.iter().map(|rank| rank[kind]).max().unwrap_or(0));
+        let predicted = predicted.iter().map(|rank| rank[kind]);
+        peaks[kind] = Peak { measured: measured.max().unwrap_or(0), predicted: predicted.max().unwrap_or(0) };
     }
     peaks
 }
@@ -189,7 +193,7 @@ impl Comparison<'_> {
         let mut text = format!(
             "Step {} of {}: {} microbatches, {} images to read, {} to draw; {} ranks of {} threads\n\
              Costs measured on {} ({})\n\
-             Seconds are those of the pipeline. Behind it follow the reduction of gradients ({}) and the optimizer ({}).\n\n",
+             Seconds are those of the pipeline. After it follow the reduction of gradients ({}) and the optimizer ({}).\n\n",
             self.step,
             self.config.run.name,
             loads.len(),
@@ -204,23 +208,18 @@ impl Comparison<'_> {
         );
         let wide = self.rows.iter().map(|row| self.title(row).chars().count()).max().unwrap_or(0).max(8);
         let ran = self.rows.iter().any(|row| row.measured.is_some());
-        let mut heads = format!("{:<wide$}{:>11}{:>10}", "schedule", "simulated", "x nested");
-        if ran {
-            let _ = write!(
-                heads,
-                "{:>12}{:>28}{:>10}{:>10}{:>19}{:>24}{:>24}{:>24}",
-                "measured", "(quartiles)", "error", "x nested", "(quartiles)", "encoder", "llm", "generator"
-            );
-        }
-        // Writing to a String cannot fail, so the results of writeln! carry nothing.
-        let _ = writeln!(text, "{}", heads.trim_end());
+        let simulated = heads([-(wide as isize), 11, 10], ["schedule", "simulated", "x nested"]);
+        let names =
+            ["measured", "(quartiles)", "error", "x nested", "(quartiles)", "encoder", "llm", "generator"];
+        let measured = if ran { heads(MEASURED, names) } else { "\n".to_owned() };
+        text += &(simulated.trim_end_matches('\n').to_owned() + &measured);
         for row in &self.rows {
-            let _ = writeln!(text, "{:<wide$}{}", self.title(row), self.columns(row));
+            text += &format!("{:<wide$}{}\n", self.title(row), self.columns(row));
         }
         if ran {
             text.push_str(
                 "\nerror is measured / simulated - 1; activations are the peak of the fullest rank, as measured and \
-                 foretold\n(one figure where both are the same).\n",
+                 predicted\n(one figure where both are the same).\n",
             );
         }
         text
@@ -232,31 +231,27 @@ impl Comparison<'_> {
             Err(reason) => return format!("  none: {reason}"),
         };
         let ratio = |ratio: Option<f64>| ratio.map_or("-".to_owned(), |ratio| format!("{ratio:.3}"));
-        let mut text =
-            format!("{:>11}{:>10}", seconds(one.simulation.time()), ratio(self.simulated_ratio(one)));
+        let text = format!("{:>11}{:>10}", seconds(one.simulation.time()), ratio(self.simulated_ratio(one)));
         let Some((run, measured)) = row.measured.as_ref().zip(row.seconds()) else { return text };
         let over = self.reference().and_then(|reference| row.ratio(reference));
         let quartiles = over.map(|over| format!("({:.3} to {:.3})", over.lower, over.upper));
-        let bytes = |kind| {
-            let (measured, foretold) = run.peaks[kind];
-            match measured == foretold {
-                true => BinaryBytes(measured).to_string(),
-                false => format!("{} / {}", BinaryBytes(measured), BinaryBytes(foretold)),
+        let [encoder, llm, generator] = ModuleKind::ALL.map(|kind| match run.peaks[kind] {
+            Peak { measured, predicted } if measured == predicted => BinaryBytes(measured).to_string(),
+            Peak { measured, predicted } => {
+                format!("{} / {}", BinaryBytes(measured), BinaryBytes(predicted))
             }
-        };
-        let _ = write!(
-            text,
-            "{:>12}{:>28}{:>9.1}%{:>10}{:>19}{:>24}{:>24}{:>24}",
+        });
+        let cells = [
             seconds(measured.median),
             format!("({} to {})", seconds(measured.lower), seconds(measured.upper)),
-            100.0 * row.error().unwrap_or(0.0),
+            percent(row.error().unwrap_or(0.0)),
             ratio(over.map(|over| over.median)),
             quartiles.unwrap_or_default(),
-            bytes(ModuleKind::Encoder),
-            bytes(ModuleKind::Llm),
-            bytes(ModuleKind::Generator),
-        );
-        text
+            encoder,
+            llm,
+            generator,
+        ];
+        text + line(MEASURED, cells).trim_end_matches('\n')
     }
 
     fn json(&self) -> String {
@@ -281,13 +276,7 @@ impl Comparison<'_> {
                 return json!({ "schedule": row.schedule, "llm": row.llm, "error": reason });
             }
         };
-        let peaks = row.measured.as_ref().map(|run| {
-            let of = |kind: ModuleKind| {
-                let (measured, foretold) = run.peaks[kind];
-                (kind.name().to_owned(), json!({ "measured": measured, "foretold": foretold }))
-            };
-            Value::Object(ModuleKind::ALL.into_iter().map(of).collect())
-        });
+        let peaks = row.measured.as_ref().map(|run| run.peaks);
         json!({
             "schedule": row.schedule,
             "llm": row.llm,
@@ -328,9 +317,4 @@ impl Comparison<'_> {
         }
         timelines
     }
-}
-
-/// Milliseconds below a second.
-fn seconds(seconds: f64) -> String {
-    if seconds < 1.0 { format!("{:.2} ms", 1e3 * seconds) } else { format!("{seconds:.3} s") }
 }

@@ -3,12 +3,13 @@
 mod measured;
 mod typed;
 
-use std::path::PathBuf;
-
+use super::shape::{Shape, llm_help};
 use bigmac_schedule::{LlmSchedule, Schedule, registry};
 use clap::Args;
+use std::path::PathBuf;
 
-use super::shape::{Shape, llm_help};
+/// What everything is compared with.
+const REFERENCE: &str = "nested";
 
 const EXAMPLE: &str = "Examples: every schedule on typed costs; on microbatches with unequal numbers of images; run for real
   bigmac compare --ranks 4 --microbatches 16 --cost F=1,B=1,W=1,Ef=2,Eb=4
@@ -29,7 +30,7 @@ gradients and the optimizer, which are the same under every schedule. docs/compa
 /// A schedule that does not exist for the step is listed with the reason.
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLE)]
-pub(super) struct Compare {
+pub(super) struct CompareArgs {
     /// Compare on a step of this configuration, on its ranks, with measured costs
     #[arg(conflicts_with = "Shape")]
     config: Option<PathBuf>,
@@ -73,12 +74,13 @@ pub(super) struct Compare {
     json: bool,
 }
 
-impl Compare {
-    pub(super) fn run(&self) -> anyhow::Result<()> {
-        let with_configuration = self.config.is_some() || self.profile.is_some() || self.measure;
-        if with_configuration || !self.settings.is_empty() { self.measured() } else { self.typed() }
-    }
+/// Runs the command.
+pub(super) fn run(args: CompareArgs) -> anyhow::Result<()> {
+    let with_configuration = args.config.is_some() || args.profile.is_some() || args.measure;
+    if with_configuration || !args.settings.is_empty() { measured::run(&args) } else { typed::run(&args) }
+}
 
+impl CompareArgs {
     /// The schedules asked for, without one twice.
     fn schedules(&self) -> anyhow::Result<Vec<&'static Schedule>> {
         if self.schedule.is_empty() {
@@ -105,5 +107,8 @@ fn llms_help() -> String {
 }
 
 pub(in crate::command) fn at_least_one(text: &str) -> Result<usize, String> {
-    text.parse().ok().filter(|count| *count > 0).ok_or_else(|| format!("`{text}` is no whole number from 1"))
+    text.parse()
+        .ok()
+        .filter(|count| *count > 0)
+        .ok_or_else(|| format!("'{text}' is not a whole number from 1"))
 }

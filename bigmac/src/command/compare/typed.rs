@@ -1,18 +1,14 @@
 //! Schedules side by side on the clock.
 
-use std::fmt::Write;
-
+use super::{CompareArgs, REFERENCE};
+use crate::command::outcome::{Outcome, draw};
+use crate::command::table::{heads, line, percent, short};
+use crate::command::{paragraph, print};
 use bigmac_schedule::render::{Format, Timeline};
 use bigmac_schedule::{LlmSchedule, ModuleKind, PerModule, Schedule, Workload, registry};
 use indicatif::BinaryBytes;
 use serde_json::{Value, json};
 
-use super::Compare;
-use crate::command::outcome::{Outcome, draw, short};
-use crate::command::{paragraph, print};
-
-/// What everything is compared with.
-pub(super) const REFERENCE: &str = "nested";
 /// The order of the LLM's chunks where none is asked for.
 const DEFAULT_LLM: &str = "1f1b";
 
@@ -24,58 +20,51 @@ struct Row {
     outcome: anyhow::Result<Outcome>,
 }
 
-struct Comparison {
+struct Comparison<'a> {
+    workload: &'a Workload,
     rows: Vec<Row>,
     /// Time and rank-time of `nested` on the first LLM order, where it exists.
     reference: Option<(f64, f64)>,
     /// Bytes of a whole microbatch, where they are known.
     saved: PerModule<Option<u64>>,
+    /// Rows are on several LLM orders.
+    several: bool,
 }
 
-impl Compare {
-    /// Compares on the costs of the command line or of a file.
-    pub(super) fn typed(&self) -> anyhow::Result<()> {
-        let format = self.timeline.as_deref().map(Format::of).transpose()?;
-        let (schedules, llms) = (self.schedules()?, self.llms(DEFAULT_LLM)?);
-        let workload = self.shape.workload()?;
-        let comparison = self.comparison(&schedules, &llms, &workload)?;
-        if let (Some(path), Some(format)) = (&self.timeline, format) {
-            let title = |row: &Row| match llms.len() {
-                1 => row.schedule.to_owned(),
-                _ => format!("{} on {}", row.schedule, row.llm),
-            };
-            let timeline = |row: &Row| row.outcome.as_ref().ok().map(|one| one.timeline(&title(row)));
-            let timelines: Vec<Timeline> = comparison.rows.iter().filter_map(timeline).collect();
-            draw(path, format, &timelines)?;
-        }
-        let text =
-            if self.json { comparison.json(&workload) } else { comparison.report(&workload, llms.len() > 1) };
-        print(&text)
+/// Compares on the costs of the command line or of a file.
+pub(super) fn run(args: &CompareArgs) -> anyhow::Result<()> {
+    let format = args.timeline.as_deref().map(Format::of).transpose()?;
+    let (schedules, llms) = (args.schedules()?, args.llms(DEFAULT_LLM)?);
+    let workload = args.shape.workload()?;
+    let comparison = compare(args, &schedules, &llms, &workload)?;
+    if let (Some(path), Some(format)) = (&args.timeline, format) {
+        draw(path, format, &comparison.timelines())?;
     }
+    print(&if args.json { comparison.json() } else { comparison.report() })
+}
 
-    fn comparison(
-        &self,
-        schedules: &[&'static Schedule],
-        llms: &[&'static LlmSchedule],
-        workload: &Workload,
-    ) -> anyhow::Result<Comparison> {
-        let row = |schedule: &'static Schedule, llm: &'static LlmSchedule| Row {
-            schedule: schedule.name(),
-            llm: llm.name(),
-            outcome: Outcome::of(schedule, workload, &self.shape.options(llm)),
-        };
-        let pairs = schedules.iter().flat_map(|schedule| llms.iter().map(|llm| (*schedule, *llm)));
-        let rows: Vec<Row> = pairs.map(|(schedule, llm)| row(schedule, llm)).collect();
-        let found = rows.iter().find(|row| row.schedule == REFERENCE);
-        let costs = |row: &Row| row.outcome.as_ref().ok().map(|one| (one.simulation.time(), one.rank_time()));
-        let reference = match (found, llms.first()) {
-            (Some(found), _) => costs(found),
-            (None, Some(llm)) => costs(&row(registry::schedule(REFERENCE)?, llm)),
-            (None, None) => None,
-        };
-        let saved = llms.first().map(|llm| self.shape.options(llm).limits.microbatch_bytes);
-        Ok(Comparison { rows, reference, saved: saved.unwrap_or_default() })
-    }
+fn compare<'a>(
+    args: &CompareArgs,
+    schedules: &[&'static Schedule],
+    llms: &[&'static LlmSchedule],
+    workload: &'a Workload,
+) -> anyhow::Result<Comparison<'a>> {
+    let row = |schedule: &'static Schedule, llm: &'static LlmSchedule| Row {
+        schedule: schedule.name(),
+        llm: llm.name(),
+        outcome: Outcome::of(schedule, workload, &args.shape.options(llm)),
+    };
+    let pairs = schedules.iter().flat_map(|schedule| llms.iter().map(|llm| (*schedule, *llm)));
+    let rows: Vec<Row> = pairs.map(|(schedule, llm)| row(schedule, llm)).collect();
+    let found = rows.iter().find(|row| row.schedule == REFERENCE);
+    let costs = |row: &Row| row.outcome.as_ref().ok().map(|one| (one.simulation.time(), one.rank_time()));
+    let reference = match (found, llms.first()) {
+        (Some(found), _) => costs(found),
+        (None, Some(llm)) => costs(&row(registry::schedule(REFERENCE)?, *llm)),
+        (None, None) => None,
+    };
+    let saved = args.shape.limits().microbatch_bytes;
+    Ok(Comparison { workload, rows, reference, saved, several: llms.len() > 1 })
 }
 
 impl Outcome {
@@ -85,84 +74,97 @@ impl Outcome {
     }
 }
 
-impl Comparison {
-    fn report(&self, workload: &Workload, several: bool) -> String {
-        let wide = self.rows.iter().map(|row| self.title(row, several).chars().count()).max().unwrap_or(0);
+impl Comparison<'_> {
+    fn timelines(&self) -> Vec<Timeline> {
+        let title = |row: &Row| match self.several {
+            true => format!("{} on {}", row.schedule, row.llm),
+            false => row.schedule.to_owned(),
+        };
+        let timeline = |row: &Row| row.outcome.as_ref().ok().map(|one| one.timeline(&title(row)));
+        self.rows.iter().filter_map(timeline).collect()
+    }
+
+    fn report(&self) -> String {
+        let wide = self.rows.iter().map(|row| self.title(row).chars().count()).max().unwrap_or(0);
+        let widths = [-(wide as isize), 10, 10, 9, 9, 7, 11, 10, 8, 7, 12, 12, 12];
         let unit = if self.saved == PerModule::default() { "microbatches" } else { "bytes where known" };
         let mut text = format!(
             "{} ranks, {} microbatches; activation peaks of the fullest rank in {unit}\n\n",
-            workload.ranks(),
-            workload.len(),
+            self.workload.ranks(),
+            self.workload.len(),
         );
-        // Writing to a String cannot fail, so the results of writeln! carry nothing.
-        let _ = writeln!(
-            text,
-            "{:<wide$}{:>10}{:>10}{:>9}{:>9}{:>7}{:>11}{:>10}{:>8}{:>7}{:>12}{:>12}{:>12}",
-            "schedule",
-            "time",
-            "x nested",
-            "x ideal",
-            "x bound",
-            "ranks",
-            "rank-time",
-            "x nested",
-            "bubble",
-            "busy",
-            "encoder",
-            "llm",
-            "generator"
+        text += &heads(
+            widths,
+            [
+                "schedule",
+                "time",
+                "x nested",
+                "x ideal",
+                "x bound",
+                "ranks",
+                "rank-time",
+                "x nested",
+                "bubble",
+                "busy",
+                "encoder",
+                "llm",
+                "generator",
+            ],
         );
         for row in &self.rows {
-            let title = self.title(row, several);
-            let _ = match &row.outcome {
-                Ok(one) => writeln!(text, "{title:<wide$}{}", self.columns(one)),
-                Err(reason) => writeln!(text, "{title:<wide$}  none: {}", paragraph(reason)),
+            text += &match &row.outcome {
+                Ok(one) => line(widths, self.cells(self.title(row), one)),
+                Err(reason) => format!("{:<wide$}  none: {}\n", self.title(row), paragraph(reason)),
             };
         }
         text
     }
 
-    fn title(&self, row: &Row, several: bool) -> String {
-        if several { format!("{} ({})", row.schedule, row.llm) } else { row.schedule.to_owned() }
+    fn title(&self, row: &Row) -> String {
+        if self.several { format!("{} ({})", row.schedule, row.llm) } else { row.schedule.to_owned() }
     }
 
-    fn columns(&self, one: &Outcome) -> String {
+    fn cells(&self, title: String, one: &Outcome) -> [String; 13] {
         let time = one.simulation.time();
-        let over = |value: f64, other: Option<f64>| match other {
-            Some(other) if other > 0.0 => format!("{:.3}", value / other),
-            _ => "-".to_owned(),
+        let over = |value: f64, other: Option<f64>| {
+            ratio(value, other).map_or("-".to_owned(), |ratio| format!("{ratio:.3}"))
         };
         let (nested, nested_ranks) = self.reference.unzip();
-        let peak = |kind| match self.saved[kind] {
-            Some(bytes) => BinaryBytes((one.peak(kind) * bytes as f64).round() as u64).to_string(),
+        let [encoder, llm, generator] = ModuleKind::ALL.map(|kind| match self.bytes(one, kind) {
+            Some(bytes) => BinaryBytes(bytes).to_string(),
             None => short(one.peak(kind)),
-        };
-        format!(
-            "{:>10}{:>10}{:>9}{:>9}{:>7}{:>11}{:>10}{:>7.1}%{:>6.1}%{:>12}{:>12}{:>12}",
+        });
+        [
+            title,
             short(time),
             over(time, nested),
             over(time, Some(one.ideal)),
             over(time, Some(one.bound)),
-            one.workload.ranks(),
+            one.workload.ranks().to_string(),
             short(one.rank_time()),
             over(one.rank_time(), nested_ranks),
-            100.0 * one.simulation.bubble_rate(),
-            100.0 * one.simulation.utilization(),
-            peak(ModuleKind::Encoder),
-            peak(ModuleKind::Llm),
-            peak(ModuleKind::Generator),
-        )
+            percent(one.simulation.bubble_rate()),
+            percent(one.simulation.utilization()),
+            encoder,
+            llm,
+            generator,
+        ]
     }
 
-    fn json(&self, workload: &Workload) -> String {
-        let rows: Vec<Value> = self.rows.iter().map(|row| self.row_json(row)).collect();
+    /// Bytes of a module's peak, where those of a microbatch are known.
+    fn bytes(&self, one: &Outcome, kind: ModuleKind) -> Option<u64> {
+        self.saved[kind].map(|bytes| (one.peak(kind) * bytes as f64).round() as u64)
+    }
+
+    fn json(&self) -> String {
+        let loads = self.workload.loads();
         let value = json!({
-            "ranks": workload.ranks(),
-            "microbatches": workload.len(),
-            "encoder_items": workload.loads().iter().map(|load| load.encoder.len()).collect::<Vec<_>>(),
-            "generator_items": workload.loads().iter().map(|load| load.generator.len()).collect::<Vec<_>>(),
+            "ranks": self.workload.ranks(),
+            "microbatches": self.workload.len(),
+            "encoder_items": loads.iter().map(|load| load.encoder.len()).collect::<Vec<_>>(),
+            "generator_items": loads.iter().map(|load| load.generator.len()).collect::<Vec<_>>(),
             "reference": REFERENCE,
-            "schedules": rows,
+            "schedules": self.rows.iter().map(|row| self.row_json(row)).collect::<Vec<_>>(),
         });
         format!("{value:#}\n")
     }
@@ -174,24 +176,21 @@ impl Comparison {
                 return json!({ "schedule": row.schedule, "llm": row.llm, "error": paragraph(reason) });
             }
         };
-        let mut value = one.json();
-        let ratio =
-            |value: f64, other: Option<f64>| other.filter(|other| *other > 0.0).map(|other| value / other);
         let (nested, nested_ranks) = self.reference.unzip();
-        let bytes = |kind| self.saved[kind].map(|bytes: u64| (one.peak(kind) * bytes as f64).round() as u64);
         let peaks = |of: &dyn Fn(ModuleKind) -> Value| {
             Value::Object(ModuleKind::ALL.iter().map(|kind| (kind.name().to_owned(), of(*kind))).collect())
         };
-        for (key, extra) in [
-            ("ratio", json!(ratio(one.simulation.time(), nested))),
-            ("rank_time", json!(one.rank_time())),
-            ("rank_time_ratio", json!(ratio(one.rank_time(), nested_ranks))),
-            ("utilization", json!(one.simulation.utilization())),
-            ("peak", peaks(&|kind| json!(one.peak(kind)))),
-            ("peak_bytes", peaks(&|kind| json!(bytes(kind)))),
-        ] {
-            value[key] = extra;
-        }
+        let mut value = one.json();
+        value["ratio"] = json!(ratio(one.simulation.time(), nested));
+        value["rank_time"] = json!(one.rank_time());
+        value["rank_time_ratio"] = json!(ratio(one.rank_time(), nested_ranks));
+        value["utilization"] = json!(one.simulation.utilization());
+        value["peak"] = peaks(&|kind| json!(one.peak(kind)));
+        value["peak_bytes"] = peaks(&|kind| json!(self.bytes(one, kind)));
         value
     }
+}
+
+fn ratio(value: f64, other: Option<f64>) -> Option<f64> {
+    other.filter(|other| *other > 0.0).map(|other| value / other)
 }

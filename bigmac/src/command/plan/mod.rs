@@ -2,17 +2,16 @@
 
 mod paper;
 mod report;
+mod settings;
 
-use std::path::PathBuf;
-
+use super::print;
 use anyhow::ensure;
-use bigmac::plan::{Counts, Cut, Description, Device, Model, Request, Setting, search};
+use bigmac::plan::{Counts, Cut, Description, Device, Model, PlanError, Request, Setting, search};
 use bigmac::profile::Profile;
 use bigmac_schedule::module_budgets;
 use bigmac_schedule::{LlmSchedule, Options, Schedule, ScheduleError, registry};
 use clap::Args;
-
-use super::print;
+use std::path::PathBuf;
 
 const EXAMPLE: &str = "Example: 64 devices for a 30B LLM with a 1.3B encoder; then a model of one's own
   bigmac plan --model qwen3-30b-a3b-vit --device h100 --devices 64 --batch 512
@@ -29,7 +28,7 @@ mfu, memory: [{weights, gradients, optimizer, activations, messages, working}], 
 /// prints the best few with time, memory by kind and MFU, and the configuration that runs the best.
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLE)]
-pub(super) struct Plan {
+pub(super) struct PlanArgs {
     #[arg(long, value_name = "NAME|FILE", help = help::<Model>("Model", "my-model.toml [default: the first]"))]
     model: Option<String>,
 
@@ -103,54 +102,55 @@ pub(super) struct Plan {
     json: bool,
 }
 
-impl Plan {
-    pub(super) fn run(&self) -> anyhow::Result<()> {
-        let device = Device::load(&self.device)?;
-        if self.paper {
-            return self.paper(&device);
-        }
-        let name = self.model.as_deref().unwrap_or(Model::SHIPPED[0].0);
-        let model = self.model(name)?;
-        let device = match &self.profile {
-            Some(path) => device.measured(&Profile::read(path)?, &model)?,
-            None => device,
-        };
-        let mut request = Request {
-            ranks: self.ranks.clone(),
-            chunks: self.chunks.clone(),
-            groups: self.group.clone(),
-            cut: if self.balance_llm { Cut::Balanced } else { Cut::Even },
-            budget: module_budgets(&self.budget)?,
-            top: self.top,
-            ..Request::new(&model, &device, self.devices)
-        };
-        request.batch = self.batch.unwrap_or(request.batch);
-        for (option, given) in [("--schedule", &self.schedule), ("--llm", &self.llm)] {
-            ensure!(
-                given.is_empty() || model.llm.is_some(),
-                "{option} {} needs an [llm] to cut into pipeline stages, which the model `{name}` has none of: leave {option} out",
-                given.join(",")
-            );
-        }
-        if !self.schedule.is_empty() {
-            request.schedules = self.schedules()?;
-        }
-        if !self.llm.is_empty() {
-            request.llms = self.llms()?;
-        }
-        let found = search(&request)?;
-        print(&if self.json {
-            format!("{:#}\n", report::json(name, &self.device, &request, &found))
-        } else {
-            report::text(name, &request, &found)
-        })
+/// Runs the command.
+pub(super) fn run(args: PlanArgs) -> anyhow::Result<()> {
+    let device = Device::load(&args.device)?;
+    if args.paper {
+        return args.paper(&device);
     }
+    let name = args.model.as_deref().unwrap_or(Model::SHIPPED[0].0);
+    let model = args.model(name)?;
+    let device = match &args.profile {
+        Some(path) => device.measured(&Profile::read(path)?, &model)?,
+        None => device,
+    };
+    let mut request = Request {
+        ranks: args.ranks.clone(),
+        chunks: args.chunks.clone(),
+        groups: args.group.clone(),
+        cut: if args.balance_llm { Cut::Balanced } else { Cut::Even },
+        budget: module_budgets(&args.budget)?,
+        top: args.top,
+        ..Request::new(&model, &device, args.devices)
+    };
+    request.batch = args.batch.unwrap_or(request.batch);
+    for (option, given) in [("--schedule", &args.schedule), ("--llm", &args.llm)] {
+        ensure!(
+            given.is_empty() || model.llm.is_some(),
+            "{option} {} needs an [llm] to cut into pipeline stages, which the model '{name}' does not have: leave {option} out",
+            given.join(",")
+        );
+    }
+    if !args.schedule.is_empty() {
+        request.schedules = args.schedules()?;
+    }
+    if !args.llm.is_empty() {
+        request.llms = args.llms()?;
+    }
+    let found = search(&request)?;
+    print(&if args.json {
+        format!("{:#}\n", report::json(name, &args.device, &request, &found))
+    } else {
+        report::text(name, &request, &found)
+    })
+}
 
+impl PlanArgs {
     fn paper(&self, device: &Device) -> anyhow::Result<()> {
         let ranks = self.ranks.first().copied().unwrap_or(8);
         ensure!(
             ranks > 0 && self.devices >= ranks && self.devices.is_multiple_of(ranks),
-            "{ranks} ranks don't divide {} devices: change --ranks or --devices",
+            "{ranks} ranks do not divide {} devices: change --ranks or --devices",
             self.devices
         );
         let llm = self.llms()?.first().copied().unwrap_or(Options::default().llm);
@@ -176,7 +176,7 @@ impl Plan {
         model.sequence = self.sequence.unwrap_or(model.sequence);
         model.images = self.images.map_or(model.images, Counts::Each);
         model.drawings = self.drawings.map_or(model.drawings, Counts::Each);
-        model.check(name)?;
+        model.check().map_err(PlanError::at(name))?;
         Ok(model)
     }
 
@@ -189,7 +189,7 @@ impl Plan {
             let schedule = registry::schedule(name)?;
             ensure!(
                 schedule.is_whole(),
-                "the schedule `{name}` leaves encoder and generator out: plan with one that runs the whole step"
+                "the schedule '{name}' leaves encoder and generator out: plan with one that runs the whole step"
             );
             Ok(schedule)
         });

@@ -1,7 +1,6 @@
 //! `bigmac plan --paper`: the table of BigMac's evaluation, by simulation.
 
-use std::fmt::Write;
-
+use crate::command::table::{heads, line, percent};
 use bigmac::plan::{Compared, Setting, compare};
 use serde_json::{Value, json};
 
@@ -27,7 +26,7 @@ pub(super) fn tables(name: &str, setting: &Setting<'_>, batch: Option<usize>) ->
         Some(batch) => {
             anyhow::ensure!(
                 batch > 0 && batch.is_multiple_of(setting.replicas),
-                "a batch of {batch} doesn't divide over {} replicas: give a multiple",
+                "a batch of {batch} does not divide over {} replicas: give a multiple",
                 setting.replicas
             );
             vec![batch / setting.replicas]
@@ -45,6 +44,26 @@ pub(super) fn tables(name: &str, setting: &Setting<'_>, batch: Option<usize>) ->
 impl Table {
     fn cost(&self, schedule: &str) -> Option<f64> {
         self.lines.iter().find(|line| line.step.schedule() == Some(schedule)).map(Compared::cost)
+    }
+
+    fn cells(&self, compared: &Compared) -> [String; 9] {
+        let step = &compared.step;
+        let over = |ours: &str| {
+            let ratio = self.cost(ours).map(|cost| compared.cost() / cost);
+            ratio.map_or("-".to_owned(), |ratio| format!("{ratio:.2}x"))
+        };
+        let gib = |bytes: u64| format!("{:.1}", bytes as f64 / GIB);
+        [
+            step.schedule().unwrap_or("-").to_owned(),
+            step.devices.to_string(),
+            format!("{:.3}s", step.seconds.pipeline),
+            percent(step.bubble),
+            over(OURS[0]),
+            over(OURS[1]),
+            gib(step.memory.iter().map(|rank| rank.activations).max().unwrap_or_default()),
+            gib(step.fullest().total()),
+            if compared.fits { "yes" } else { "no" }.to_owned(),
+        ]
     }
 
     /// The speedups of one of ours over every other schedule, with whether both fit.
@@ -81,7 +100,19 @@ pub(super) fn json(tables: &[Table]) -> Value {
     Value::Array(tables.iter().map(table).collect())
 }
 
-// Writing to a String cannot fail, so the results of writeln! carry nothing.
+const HEADS: [&str; 9] = [
+    "schedule",
+    "devices",
+    "pipeline",
+    "bubble",
+    "nested is",
+    "nested-fill",
+    "activations",
+    "memory",
+    "fits",
+];
+const WIDTHS: [isize; 9] = [-20, 8, 10, 8, 10, 13, 13, 9, 6];
+
 pub(super) fn text(setting: &Setting<'_>, tables: &[Table]) -> String {
     let mut text = format!(
         "{} ranks x {} replicas of {}, LLM order {}, its last stage with fewer layers; LLM layers are computed again.\n\
@@ -92,53 +123,17 @@ pub(super) fn text(setting: &Setting<'_>, tables: &[Table]) -> String {
         setting.llm.name()
     );
     for table in tables {
-        let _ = writeln!(
-            text,
-            "\n{}, {} microbatches in each pipeline (batch {})\n{:<20}{:>8}{:>10}{:>8}{:>10}{:>13}{:>13}{:>9}{:>6}",
-            table.model,
-            table.microbatches,
-            table.batch,
-            "schedule",
-            "devices",
-            "pipeline",
-            "bubble",
-            "nested is",
-            "nested-fill",
-            "activations",
-            "memory",
-            "fits"
-        );
-        for line in &table.lines {
-            let over = |ours: &str| {
-                let ratio = table.cost(ours).map(|cost| line.cost() / cost);
-                ratio.map_or("-".to_owned(), |ratio| format!("{ratio:.2}x"))
-            };
-            let activations = line.step.memory.iter().map(|rank| rank.activations).max().unwrap_or_default();
-            let _ = writeln!(
-                text,
-                "{:<20}{:>8}{:>9.3}s{:>7.1}%{:>10}{:>13}{:>13.1}{:>9.1}{:>6}",
-                line.step.schedule().unwrap_or("-"),
-                line.step.devices,
-                line.step.seconds.pipeline,
-                100.0 * line.step.bubble,
-                over(OURS[0]),
-                over(OURS[1]),
-                activations as f64 / GIB,
-                line.step.fullest().total() as f64 / GIB,
-                if line.fits { "yes" } else { "no" }
-            );
-        }
+        let Table { model, microbatches, batch, lines } = table;
+        text += &format!("\n{model}, {microbatches} microbatches in each pipeline (batch {batch})\n");
+        text += &heads(WIDTHS, HEADS);
+        lines.iter().for_each(|compared| text += &line(WIDTHS, table.cells(compared)));
     }
-    let _ = writeln!(text);
+    text += "\n";
     for ours in OURS {
         let all: Vec<(f64, bool)> = tables.iter().flat_map(|table| table.speedups(ours)).collect();
-        let fitting = all.iter().filter(|(_, fit)| *fit).map(|(ratio, _)| *ratio);
-        let _ = writeln!(
-            text,
-            "{ours} over the others: {} where both fit, {} over all",
-            range(fitting),
-            range(all.iter().map(|(ratio, _)| *ratio))
-        );
+        let fitting = range(all.iter().filter(|(_, fit)| *fit).map(|(ratio, _)| *ratio));
+        let over = range(all.iter().map(|(ratio, _)| *ratio));
+        text += &format!("{ours} over the others: {fitting} where both fit, {over} over all\n");
     }
     text + "The paper's, measured on its hardware, data and systems: 1.08x to 1.9x.\n"
 }

@@ -1,8 +1,8 @@
 //! What `bigmac plan` prints.
 
-use std::fmt::Write;
-
-use bigmac::plan::{Counts, Found, Model, Request, Step, budget_text, settings};
+use super::settings::settings;
+use crate::command::table::{heads, line, percent};
+use bigmac::plan::{Counts, Found, Model, Request, Step, budget_text};
 use bigmac_schedule::{ModuleKind, PerModule};
 use serde_json::{Value, json};
 
@@ -71,86 +71,71 @@ fn letters(modules: &PerModule<bool>) -> String {
     if letters.is_empty() { "-".to_owned() } else { letters.to_uppercase() }
 }
 
+const WIDTHS: [isize; 13] = [-20, -12, 6, 7, 9, 6, 7, 7, 10, 8, 7, 8, 9];
+
 /// What a person reads.
-// Writing to a String cannot fail, so the results of writeln! carry nothing.
 pub(super) fn text(model: &str, request: &Request<'_>, found: &Found) -> String {
-    let mut text = String::new();
     let parameters = ModuleKind::ALL.into_iter().map(|kind| (kind, request.model.parameters(kind)));
     let parameters = parameters.filter(|(_, count)| *count > 0);
     let parameters: Vec<String> =
         parameters.map(|(kind, count)| format!("{kind} {}", billions(count))).collect();
-    let _ = writeln!(
-        text,
-        "{model} ({}) on {} x {}, {:.1} GiB each for the model; batch {} of {}",
+    let mut text = format!(
+        "{model} ({}) on {} x {}, {:.1} GiB each for the model; batch {} of {}\n\
+         {} steps simulated; {} layouts cannot be among the best, {} do not fit\n\n",
         parameters.join(", "),
         request.devices,
         request.device.summary,
         request.device.usable() / GIB,
         request.batch,
-        microbatch(request.model)
-    );
-    let _ = writeln!(
-        text,
-        "{} steps simulated; {} layouts can't be among the best, {} don't fit\n",
-        found.simulated, found.bounded, found.too_large
+        microbatch(request.model),
+        found.simulated,
+        found.bounded,
+        found.too_large
     );
     if request.model.llm.is_none() {
         text += "Without an LLM there is no pipeline to schedule: each device is a replica that runs its items one after the other.\n\n";
     }
-    let _ = writeln!(
-        text,
-        "{:<20}{:<12}{:>6}{:>7}{:>9}{:>6}{:>7}{:>7}{:>10}{:>8}{:>7}{:>8}{:>9}",
-        "schedule",
-        "llm",
-        "ranks",
-        "chunks",
-        "replicas",
-        "group",
-        "again",
-        "split",
-        "time",
-        if request.model.llm.is_some() { "seq/s" } else { "batch/s" },
-        "MFU",
-        "bubble",
-        "GiB"
+    let rate = if request.model.llm.is_some() { "seq/s" } else { "batch/s" };
+    text += &heads(
+        WIDTHS,
+        [
+            "schedule", "llm", "ranks", "chunks", "replicas", "group", "again", "split", "time", rate, "MFU",
+            "bubble", "GiB",
+        ],
     );
-    for step in &found.steps {
-        let group = step.order.and_then(|order| order.group);
-        let group = group.map_or("-".to_owned(), |group| group.to_string());
-        let _ = writeln!(
-            text,
-            "{:<20}{:<12}{:>6}{:>7}{:>9}{:>6}{:>7}{:>7}{:>9.3}s{:>8.2}{:>6.1}%{:>7.1}%{:>9.1}",
-            step.schedule().unwrap_or("-"),
-            step.order.map_or("-", |order| order.llm.name()),
-            step.memory.len(),
-            step.layout.chunks,
-            step.layout.replicas,
-            group,
-            letters(&step.layout.recompute),
-            letters(&step.layout.sharded),
-            step.seconds.total(),
-            step.rate(),
-            100.0 * step.mfu(),
-            100.0 * step.bubble,
-            step.fullest().total() as f64 / GIB,
-        );
-    }
-    let _ = writeln!(
-        text,
-        "\nagain: modules whose layers are computed again in the backward; split: weights and gradients over the devices of \
-         a node\n(E encoder, L LLM, G generator). GiB: the fullest rank. group: microbatches that share a slot."
-    );
+    found.steps.iter().for_each(|step| text += &line(WIDTHS, cells(step)));
+    text += "\nagain: modules whose layers are computed again in the backward; split: weights and gradients over the devices of \
+             a node\n(E encoder, L LLM, G generator). GiB: the fullest rank. group: microbatches that share a slot.\n";
     if let Some(best) = found.steps.first() {
-        details(&mut text, best);
-        let _ = match settings(request.model, best) {
-            Some(settings) => write!(text, "\n{settings}"),
-            None => writeln!(
-                text,
-                "\n`bigmac train` does not train models without an LLM, so no configuration is printed."
-            ),
+        text += &details(best);
+        text += &match settings(request.model, best) {
+            Some(settings) => format!("\n{settings}"),
+            None => {
+                "\n`bigmac train` does not train models without an LLM, so no configuration is printed.\n"
+                    .into()
+            }
         };
     }
     text
+}
+
+fn cells(step: &Step) -> [String; 13] {
+    let group = step.order.and_then(|order| order.group);
+    [
+        step.schedule().unwrap_or("-").to_owned(),
+        step.order.map_or("-", |order| order.llm.name()).to_owned(),
+        step.memory.len().to_string(),
+        step.layout.chunks.to_string(),
+        step.layout.replicas.to_string(),
+        group.map_or("-".to_owned(), |group| group.to_string()),
+        letters(&step.layout.recompute),
+        letters(&step.layout.sharded),
+        format!("{:.3}s", step.seconds.total()),
+        format!("{:.2}", step.rate()),
+        percent(step.mfu()),
+        percent(step.bubble),
+        format!("{:.1}", step.fullest().total() as f64 / GIB),
+    ]
 }
 
 /// What a microbatch is, for people.
@@ -167,25 +152,22 @@ fn microbatch(model: &Model) -> String {
     items.into_iter().flatten().collect::<Vec<_>>().join(" and ")
 }
 
-fn details(text: &mut String, best: &Step) {
+fn details(best: &Step) -> String {
     let seconds = &best.seconds;
-    let _ = writeln!(
-        text,
-        "\nThe best: pipeline {:.3}s, gradients {:.3}s, update {:.3}s. GiB by rank:",
+    let kinds = best.fullest().kinds().map(|(kind, _)| kind);
+    let widths = [-6, 13, 13, 13, 13, 13, 13, 13];
+    let mut text = format!(
+        "\nThe best: pipeline {:.3}s, gradients {:.3}s, update {:.3}s. GiB by rank:\n",
         seconds.pipeline, seconds.reduction, seconds.update
     );
-    let _ = write!(text, "{:<6}", "rank");
-    for (kind, _) in best.fullest().kinds() {
-        let _ = write!(text, "{kind:>13}");
-    }
-    let _ = writeln!(text, "{:>13}", "total");
+    let [a, b, c, d, e, f] = kinds;
+    text += &heads(widths, ["rank", a, b, c, d, e, f, "total"]);
     for (rank, memory) in best.memory.iter().enumerate() {
-        let _ = write!(text, "{rank:<6}");
-        for (_, bytes) in memory.kinds() {
-            let _ = write!(text, "{:>13.2}", bytes as f64 / GIB);
-        }
-        let _ = writeln!(text, "{:>13.2}", memory.total() as f64 / GIB);
+        let gib = |bytes: u64| format!("{:.2}", bytes as f64 / GIB);
+        let [a, b, c, d, e, f] = memory.kinds().map(|(_, bytes)| gib(bytes));
+        text += &line(widths, [rank.to_string(), a, b, c, d, e, f, gib(memory.total())]);
     }
+    text
 }
 
 fn billions(count: u64) -> String {

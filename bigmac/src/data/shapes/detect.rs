@@ -98,8 +98,7 @@ impl Detector {
     /// When `pixels` does not hold 3 * side^2 values.
     pub fn detect(&self, pixels: &[f32]) -> Result<Detection, DataError> {
         if pixels.len() != 3 * self.side * self.side {
-            let (given, width, height) = (pixels.len(), self.side, self.side);
-            return Err(DataError::PixelCount { given, width, height });
+            return Err(DataError::pixel_count(pixels.len(), self.side, self.side));
         }
         let mut places = [Reading::Empty; 4];
         for (reading, &place) in places.iter_mut().zip(Place::ALL) {

@@ -104,8 +104,9 @@ pub struct Scene {
     objects: Vec<Object>,
 }
 
-/// Why a text or a list of objects is no scene.
+/// Why a text or a list of objects is not a scene.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
+#[allow(missing_docs)]
 pub enum SceneError {
     /// Not one or two objects.
     #[error("{0} objects, where a scene has 1 or 2")]
@@ -118,20 +119,10 @@ pub enum SceneError {
     Order,
     /// Not five words.
     #[error("{phrase:?} is not five words such as `small red circle top left`")]
-    Words {
-        /// What was given for an object.
-        phrase: String,
-    },
-    /// A word that is no value of its attribute.
-    #[error("{word:?} is no {kind}; known are {known}")]
-    UnknownWord {
-        /// The attribute.
-        kind: &'static str,
-        /// The word.
-        word: String,
-        /// Its values.
-        known: String,
-    },
+    Words { phrase: String },
+    /// A word that is not a value of its attribute.
+    #[error("{word:?} is not a valid {kind}; known are {known}")]
+    UnknownWord { kind: &'static str, word: String, known: String },
 }
 
 impl Object {
@@ -288,7 +279,7 @@ mod tests {
         let error = |text: &str| text.parse::<Scene>().unwrap_err().to_string();
         assert_eq!(
             error("small pink circle top left"),
-            "\"pink\" is no colour; known are red, green, blue, yellow, purple, black"
+            "\"pink\" is not a valid colour; known are red, green, blue, yellow, purple, black"
         );
         assert!(error("red circle top left").contains("five words"));
         assert!(error("").contains("five words"));

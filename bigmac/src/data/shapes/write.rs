@@ -119,11 +119,11 @@ pub fn write_shapes(
     progress: &(dyn Fn(usize) + Sync),
 ) -> Result<Outcome, DataError> {
     if spec.samples == 0 {
-        return Err(DataError::Batch("a shapes set of 0 samples; give at least 1 with --samples".into()));
+        return Err(DataError::Value("a shapes set of 0 samples; give at least 1 with --samples".into()));
     }
     if spec.samples.max(spec.heldout) > MOST {
         let most = spec.samples.max(spec.heldout);
-        return Err(DataError::Batch(format!("a shapes set of {most} samples; give at most {MOST}")));
+        return Err(DataError::Value(format!("a shapes set of {most} samples; give at most {MOST}")));
     }
     if is_complete(folder, spec, overwrite)? {
         return Ok(Outcome::Reused);
@@ -167,9 +167,9 @@ fn is_complete(folder: &Path, spec: &ShapesSpec, overwrite: bool) -> Result<bool
         Some(Description { version, samples, heldout, seed, .. }) => format!(
             "a shapes set of other settings (version {version}, --samples {samples}, --heldout {heldout}, --seed {seed})"
         ),
-        None => format!("a {DESCRIPTION} that describes no shapes set"),
+        None => format!("a {DESCRIPTION} that does not describe a shapes set"),
     };
-    Err(DataError::Occupied { folder: folder.to_path_buf(), holds })
+    Err(occupied(folder, &holds))
 }
 
 /// A folder without a mark or description of ours must be empty: what is in it is someone else's.
@@ -180,8 +180,13 @@ fn refuse_foreign(folder: &Path) -> Result<(), DataError> {
         return Ok(());
     }
     let name = entry.map_err(DataError::read(folder))?.file_name();
-    let holds = format!("files that are no shapes set ({}, ...)", name.to_string_lossy());
-    Err(DataError::Occupied { folder: folder.to_path_buf(), holds })
+    let holds = format!("files that are not a shapes set ({}, ...)", name.to_string_lossy());
+    Err(occupied(folder, &holds))
+}
+
+fn occupied(folder: &Path, holds: &str) -> DataError {
+    let advice = "choose another --out; --overwrite replaces a shapes set, and nothing else";
+    DataError::contents(folder, format!("holds {holds}; {advice}"))
 }
 
 fn write_parts(folder: &Path, spec: &ShapesSpec, progress: &(dyn Fn(usize) + Sync)) -> Result<(), DataError> {
@@ -399,7 +404,7 @@ mod tests {
         fs::remove_file(folder.path().join("images/000005.png")).unwrap();
         fs::write(folder.path().join("images/000006.png"), "half").unwrap();
         let error = crate::data::find_dataset_file(folder.path(), "train").unwrap_err();
-        assert!(matches!(error, DataError::Unfinished { .. }), "{error}");
+        assert!(error.to_string().contains("was interrupted or still goes on"), "{error}");
         assert_eq!(write(folder.path(), &SPEC).unwrap(), Outcome::Restarted);
         assert_eq!(contents(folder.path()), whole);
     }

@@ -4,7 +4,7 @@ use super::SEED;
 use super::net::{Net, Run, one};
 use super::sizes::Sizes;
 use anyhow::Context as _;
-use bigmac::plan::Generator;
+use bigmac::sizes::Generator;
 use bigmac_autograd::{Mode, Parameters};
 use bigmac_kernels::cast::cast;
 use bigmac_models::init;

@@ -1,7 +1,7 @@
 //! The fewest bytes that a step could move with kernels that fuse what can be fused.
 
 use super::sizes::{Module, Sizes};
-use bigmac::plan::{Frame, Generator, Llm};
+use bigmac::sizes::{Frame, Generator, Llm};
 use bigmac_runtime::DType;
 
 /// Numbers per token that a part of a network reads and writes, forward and backward.

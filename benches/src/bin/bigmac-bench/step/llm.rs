@@ -4,7 +4,7 @@ use super::SEED;
 use super::net::{Net, Run, one};
 use super::sizes::Sizes;
 use anyhow::Context as _;
-use bigmac::plan::Llm;
+use bigmac::sizes::Llm;
 use bigmac_autograd::{Mode, Parameters};
 use bigmac_models::init;
 use bigmac_models::qwen3::{Qwen3, Qwen3Config, Stage, positions};

@@ -1,7 +1,8 @@
 //! What is trained: a described model, shrunk as the command line says, and how a microbatch is made up.
 
 use anyhow::{Context as _, bail, ensure};
-use bigmac::plan::{Counts, Description, Generator, Llm, Model};
+use bigmac::plan::{Counts, Description, Model};
+use bigmac::sizes::{Generator, Llm};
 
 /// Tokens of a microbatch and of each of its sequences, and the same of a small one.
 const REAL: [usize; 2] = [8192, 4096];

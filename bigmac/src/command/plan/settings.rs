@@ -1,20 +1,17 @@
 //! The configuration that runs a step.
 
+use bigmac::config::{Dtype, Generator, Pipeline};
+use bigmac::plan::{Cut, Model, Step, budget_text};
+use bigmac::sizes::{Encoder, Llm};
+use bigmac_schedule::{ModuleKind, PerModule};
 use toml::{Table, Value};
 
-use super::layout::Cut;
-use super::llm::Llm as ModelLlm;
-use super::model::Model;
-use super::step::Step;
-use crate::config::{Dtype, Encoder, Generator, Llm, Pipeline};
-use bigmac_schedule::{Budget, ModuleKind, PerModule};
-
-/// The TOML of a configuration that runs `step`, with what it can't say in comments; none for a model without an LLM, which
-/// `bigmac train` doesn't train.
+/// The TOML of a configuration that runs `step`, with what it cannot say in comments; none for a model without an LLM,
+/// which `bigmac train` does not train.
 ///
-/// `[pipeline]` and `[train]` are of one replica. `[model]` is there where this runtime has the model: without experts, with
-/// a token per patch.
-pub fn settings(model: &Model, step: &Step) -> Option<String> {
+/// `[pipeline]` and `[train]` are of one replica. `[model]` is there where this runtime has the model: without experts,
+/// with a token per patch.
+pub(super) fn settings(model: &Model, step: &Step) -> Option<String> {
     let (llm, order) = (model.llm.as_ref()?, step.order?);
     let defaults = Pipeline::default();
     let pipeline = Pipeline {
@@ -78,19 +75,13 @@ fn notes(step: &Step, has_model: bool) -> Vec<String> {
     notes
 }
 
-/// Budgets as a configuration has them.
-pub fn budget_text(budget: &PerModule<Option<Budget>>) -> String {
-    let given = ModuleKind::ALL.into_iter().filter_map(|kind| Some(format!("{kind}={}", budget[kind]?)));
-    given.collect::<Vec<_>>().join(",")
-}
-
 fn keys<T: serde::Serialize>(value: &T, wanted: &[&str]) -> Value {
     let all = Table::try_from(value).unwrap_or_default();
     Value::Table(all.into_iter().filter(|(key, _)| wanted.contains(&key.as_str())).collect())
 }
 
-/// `[model]` with its modules; none for a model that this runtime doesn't have.
-fn module_tables(model: &Model, l: &ModelLlm, recompute: PerModule<bool>) -> Option<Table> {
+/// `[model]` with its modules; none for a model that this runtime does not have.
+fn module_tables(model: &Model, l: &Llm, recompute: PerModule<bool>) -> Option<Table> {
     let merges = model.encoder.as_ref().is_some_and(|encoder| encoder.merge != 1);
     if l.experts.is_some() || merges {
         return None;
@@ -100,34 +91,13 @@ fn module_tables(model: &Model, l: &ModelLlm, recompute: PerModule<bool>) -> Opt
         4 => Dtype::F32,
         _ => return None,
     };
-    let llm = Llm {
-        width: l.width,
-        layers: l.layers,
-        heads: l.heads,
-        kv_heads: l.kv_heads,
-        head_dim: l.head_dim,
-        mlp: l.mlp,
-        qk_norm: l.qk_norm,
-        tied: l.tied,
-        frozen: l.frozen,
-        recompute: recompute.llm,
-        ..Llm::default()
-    };
+    let llm = Llm { vocabulary: 0, recompute: recompute.llm, ..l.clone() };
     let mut tables = Table::from_iter([
         ("dtype".to_owned(), Value::try_from(dtype).ok()?),
         ("llm".to_owned(), Value::try_from(llm).ok()?),
     ]);
     if let Some(e) = &model.encoder {
-        let encoder = Encoder {
-            width: e.width,
-            layers: e.layers,
-            heads: e.heads,
-            mlp: e.mlp,
-            image_size: e.image_size,
-            patch: e.patch,
-            frozen: e.frozen,
-            recompute: recompute.encoder,
-        };
+        let encoder = Encoder { output_width: None, recompute: recompute.encoder, ..e.clone() };
         tables.insert("encoder".into(), Value::try_from(encoder).ok()?);
     }
     if let Some(g) = &model.generator {

@@ -1,12 +1,10 @@
 //! The encoder: a ViT as SigLIP's with a projector of two layers, on one image or tile.
 
+use super::work::{Frame, Part, STATISTIC};
+use crate::value::{ValueError, counts, divisor};
 use serde::{Deserialize, Serialize};
 
-use super::error::PlanError;
-use super::read::Checker;
-use super::work::{Frame, Part, STATISTIC};
-
-/// Sizes of the encoder.
+/// Sizes of the encoder: SigLIP's vision model (`SiglipVisionModel`) and LLaVA's projector.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Encoder {
@@ -18,27 +16,54 @@ pub struct Encoder {
     pub heads: usize,
     /// Width of the MLP.
     pub mlp: usize,
-    /// Side of a patch in pixels.
-    pub patch: usize,
     /// Side of an image, or of a tile of one, in pixels.
     pub image_size: usize,
-    /// Side of the square of patches that becomes one token of the LLM.
-    #[serde(default = "one")]
-    pub merge: usize,
-    /// Width of the embeddings that it makes, where there is no LLM that says it.
-    pub output_width: Option<usize>,
+    /// Side of a patch in pixels.
+    pub patch: usize,
     /// True: its weights stay.
     #[serde(default)]
     pub frozen: bool,
+    /// True: its layers save their inputs alone, and are computed again in the backward. A plan says it itself.
+    #[serde(default)]
+    pub recompute: bool,
+    /// Side of the square of patches that becomes one token of the LLM. Plans only, as this runtime has 1.
+    #[serde(default = "one", skip_serializing_if = "is_one")]
+    pub merge: usize,
+    /// Width of the embeddings that it makes, where there is no LLM that says it. Plans only.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub output_width: Option<usize>,
 }
 
 fn one() -> usize {
     1
 }
 
+fn is_one(count: &usize) -> bool {
+    *count == 1
+}
+
+impl Default for Encoder {
+    /// That of the default run.
+    fn default() -> Self {
+        Encoder {
+            width: 96,
+            layers: 3,
+            heads: 4,
+            mlp: 384,
+            image_size: 32,
+            patch: 8,
+            frozen: false,
+            recompute: false,
+            merge: 1,
+            output_width: None,
+        }
+    }
+}
+
 impl Encoder {
-    pub(super) fn check(&self, check: &Checker<'_>) -> Result<(), PlanError> {
-        check.counts(&[
+    /// Checks that the sizes fit each other.
+    pub fn check(&self) -> Result<(), ValueError> {
+        counts(&[
             ("encoder.width", self.width),
             ("encoder.layers", self.layers),
             ("encoder.heads", self.heads),
@@ -47,12 +72,9 @@ impl Encoder {
             ("encoder.image_size", self.image_size),
             ("encoder.merge", self.merge),
         ])?;
-        let divisor = |key: &str, value: usize, of: usize, name: &str| {
-            check.require(of.is_multiple_of(value), key, value, format!("a divisor of {name} = {of}"))
-        };
-        divisor("encoder.heads", self.heads, self.width, "encoder.width")?;
-        divisor("encoder.patch", self.patch, self.image_size, "encoder.image_size")?;
-        divisor("encoder.merge", self.merge, self.image_size / self.patch, "the patches of a side")
+        divisor("encoder.heads", self.heads, "encoder.width", self.width)?;
+        divisor("encoder.patch", self.patch, "encoder.image_size", self.image_size)?;
+        divisor("encoder.merge", self.merge, "the patches of a side", self.image_size / self.patch)
     }
 
     /// Patches of an image.
@@ -80,7 +102,7 @@ impl Encoder {
     }
 
     /// Patch and position embedding, last norm, and the projector.
-    fn ends(&self, frame: Frame) -> Part {
+    pub fn ends(&self, frame: Frame) -> Part {
         let (bytes, out) = (frame.value_bytes, frame.hidden_width);
         let (rows, tokens) = (self.patches(), self.tokens());
         let pixels = 3 * self.patch.pow(2);

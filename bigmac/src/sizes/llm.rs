@@ -1,12 +1,10 @@
 //! The LLM: Qwen3's decoder, dense or with experts, on one sequence.
 
+use super::work::{Frame, Part, STATISTIC};
+use crate::value::{ValueError, counts, divisor, require};
 use serde::{Deserialize, Serialize};
 
-use super::error::PlanError;
-use super::read::Checker;
-use super::work::{Frame, Part, STATISTIC};
-
-/// Sizes of the LLM.
+/// Sizes of the LLM: Qwen3's (`Qwen3ForCausalLM`), or Llama's, which is the same without q/k norm.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Llm {
@@ -20,13 +18,12 @@ pub struct Llm {
     pub kv_heads: usize,
     /// Width of a head.
     pub head_dim: usize,
-    /// Entries of the vocabulary.
-    pub vocabulary: usize,
     /// Width of the MLP that every token passes, beside experts where there are any; 0: none.
     #[serde(default)]
     pub mlp: usize,
-    /// Experts beside it or in its place, in every layer.
-    pub experts: Option<Experts>,
+    /// Base of the rotary embedding.
+    #[serde(default = "rope_theta")]
+    pub rope_theta: f64,
     /// Queries and keys are normalised (Qwen3) or not (Llama).
     #[serde(default = "yes")]
     pub qk_norm: bool,
@@ -36,6 +33,15 @@ pub struct Llm {
     /// True: its weights stay.
     #[serde(default)]
     pub frozen: bool,
+    /// True: its layers save their inputs alone, and are computed again in the backward. A plan says it itself.
+    #[serde(default)]
+    pub recompute: bool,
+    /// Entries of the vocabulary; 0 in a configuration, where the tokenizer says it.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub vocabulary: usize,
+    /// Experts beside the MLP or in its place, in every layer. Plans only, as this runtime has none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub experts: Option<Experts>,
 }
 
 /// Experts of a layer, each a SwiGLU MLP of its own.
@@ -50,55 +56,86 @@ pub struct Experts {
     pub mlp: usize,
 }
 
+impl Experts {
+    fn check(&self) -> Result<(), ValueError> {
+        counts(&[
+            ("llm.experts.count", self.count),
+            ("llm.experts.active", self.active),
+            ("llm.experts.mlp", self.mlp),
+        ])?;
+        let most = format!("at most llm.experts.count = {}", self.count);
+        require(self.active <= self.count, "llm.experts.active", self.active, most)
+    }
+}
+
+fn rope_theta() -> f64 {
+    10_000.0
+}
+
 fn yes() -> bool {
     true
 }
 
+fn is_zero(count: &usize) -> bool {
+    *count == 0
+}
+
+impl Default for Llm {
+    /// That of the default run.
+    fn default() -> Self {
+        Llm {
+            width: 96,
+            layers: 3,
+            heads: 4,
+            kv_heads: 4,
+            head_dim: 24,
+            mlp: 256,
+            rope_theta: rope_theta(),
+            qk_norm: true,
+            tied: true,
+            frozen: false,
+            recompute: false,
+            vocabulary: 0,
+            experts: None,
+        }
+    }
+}
+
+/// Pairs of a query and a key in causal attention over a sequence of that many tokens.
+pub fn causal_pairs(tokens: usize) -> f64 {
+    tokens as f64 * (tokens as f64 + 1.0) / 2.0
+}
+
 impl Llm {
-    pub(super) fn check(&self, check: &Checker<'_>) -> Result<(), PlanError> {
-        check.counts(&[
+    /// Checks that the sizes fit each other.
+    pub fn check(&self) -> Result<(), ValueError> {
+        counts(&[
             ("llm.width", self.width),
             ("llm.layers", self.layers),
             ("llm.heads", self.heads),
             ("llm.kv_heads", self.kv_heads),
             ("llm.head_dim", self.head_dim),
-            ("llm.vocabulary", self.vocabulary),
         ])?;
-        if self.mlp > 0 {
-            check.counts(&[("llm.mlp", self.mlp)])?;
+        divisor("llm.kv_heads", self.kv_heads, "llm.heads", self.heads)?;
+        match &self.experts {
+            None => counts(&[("llm.mlp", self.mlp)]),
+            Some(experts) => experts.check(),
         }
-        check.require(
-            self.heads.is_multiple_of(self.kv_heads),
-            "llm.kv_heads",
-            self.kv_heads,
-            format!("a divisor of llm.heads = {}", self.heads),
-        )?;
-        if let Some(experts) = &self.experts {
-            check.counts(&[
-                ("llm.experts.count", experts.count),
-                ("llm.experts.active", experts.active),
-                ("llm.experts.mlp", experts.mlp),
-            ])?;
-            check.require(
-                experts.active <= experts.count,
-                "llm.experts.active",
-                experts.active,
-                format!("at most llm.experts.count = {}", experts.count),
-            )?;
-        }
-        let some = self.mlp > 0 || self.experts.is_some();
-        check.require(some, "llm.mlp", self.mlp, "at least 1, or [llm.experts]")
     }
 
-    /// One layer on a sequence of that many tokens, with causal attention over all of it.
+    /// One layer on one sequence of that many tokens, with causal attention over all of it.
+    pub fn layer(&self, tokens: usize, bytes: usize) -> Part {
+        self.packed_layer(tokens, causal_pairs(tokens), bytes)
+    }
+
+    /// One layer on sequences of that many tokens together, with attention over `pairs` of a query and a key.
     ///
     /// It saves per token: 4 vectors of the width (input, first norm, second residual, second norm), queries, keys before
     /// and after their norm, values, attention's output, statistics; of an MLP its gate, up and their product; of experts
     /// those for each that is chosen, the rows that are sent to it and that come back, and the router's scores.
-    pub fn layer(&self, tokens: usize, bytes: usize) -> Part {
+    pub fn packed_layer(&self, tokens: usize, pairs: f64, bytes: usize) -> Part {
         let (queries, keys) = (self.heads * self.head_dim, self.kv_heads * self.head_dim);
         let linear = |inputs, outputs| Part::linear(tokens, inputs, outputs, false, bytes);
-        let pairs = tokens as f64 * (tokens as f64 + 1.0) / 2.0;
         let raw = if self.qk_norm { queries + keys } else { 0 };
         let norms = if self.qk_norm { self.heads + self.kv_heads } else { 0 };
         let kept = bytes * (4 * self.width + raw + 2 * queries + 2 * keys + 3 * self.mlp)

@@ -1,10 +1,8 @@
 //! The generator: an MMDiT as Qwen-Image's, on one image to be drawn.
 
-use serde::{Deserialize, Serialize};
-
-use super::error::PlanError;
-use super::read::Checker;
 use super::work::{Frame, Part, STATISTIC};
+use crate::value::{ValueError, counts};
+use serde::{Deserialize, Serialize};
 
 /// Sizes of the generator.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -33,8 +31,9 @@ pub struct Generator {
 const TIME_FEATURES: usize = 256;
 
 impl Generator {
-    pub(super) fn check(&self, check: &Checker<'_>) -> Result<(), PlanError> {
-        check.counts(&[
+    /// Checks that the sizes are possible.
+    pub fn check(&self) -> Result<(), ValueError> {
+        counts(&[
             ("generator.layers", self.layers),
             ("generator.heads", self.heads),
             ("generator.head_dim", self.head_dim),

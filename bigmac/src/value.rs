@@ -1,0 +1,63 @@
+//! Checks of values that a user gave, in a configuration or in a description.
+
+use std::fmt::Display;
+
+/// A value that does not fit.
+#[derive(Debug, thiserror::Error)]
+#[error("{key} = {given}, expected {wanted}")]
+#[allow(missing_docs)]
+pub struct ValueError {
+    pub key: String,
+    pub given: String,
+    pub wanted: String,
+}
+
+impl ValueError {
+    /// The same, of a key in a table.
+    pub fn within(self, table: &str) -> ValueError {
+        ValueError { key: format!("{table}.{}", self.key), ..self }
+    }
+}
+
+/// The largest count of anything: far beyond use, and small enough for products of several.
+const MOST: usize = 10_000_000;
+
+/// Checks that a value fits; `wanted` says what does.
+pub fn require(
+    fits: bool,
+    key: &str,
+    given: impl Display,
+    wanted: impl Into<String>,
+) -> Result<(), ValueError> {
+    if fits {
+        return Ok(());
+    }
+    Err(ValueError { key: key.to_owned(), given: given.to_string(), wanted: wanted.into() })
+}
+
+/// Counts that must be at least 1, and not so large that they can only be a typing error.
+pub fn counts(values: &[(&str, usize)]) -> Result<(), ValueError> {
+    values.iter().try_for_each(|(key, value)| {
+        require(*value >= 1, key, value, "at least 1")?;
+        require(*value <= MOST, key, value, format!("at most {MOST}"))
+    })
+}
+
+/// A count that must divide another value.
+pub fn divisor(key: &str, value: usize, name: &str, whole: usize) -> Result<(), ValueError> {
+    require(whole.is_multiple_of(value), key, value, format!("a divisor of {name} = {whole}"))
+}
+
+/// Numbers that must be finite and above 0.
+pub fn positive(values: &[(&str, f64)]) -> Result<(), ValueError> {
+    values.iter().try_for_each(|(key, value)| {
+        require(value.is_finite() && *value > 0.0, key, value, "a finite number above 0")
+    })
+}
+
+/// Numbers that must be finite and at least 0.
+pub fn not_negative(values: &[(&str, f64)]) -> Result<(), ValueError> {
+    values.iter().try_for_each(|(key, value)| {
+        require(value.is_finite() && *value >= 0.0, key, value, "a finite number from 0")
+    })
+}
