@@ -1,8 +1,8 @@
 //! Compiled kernels on disk, by everything that went into them.
 
-use super::driver::{DriverError, DriverResult};
-use super::source::{Program, Text};
-use super::turns::Turns;
+use crate::driver::{DriverError, DriverResult};
+use crate::launch::{Program, Text};
+use crate::turns::Turns;
 use sha2::{Digest, Sha256};
 use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
@@ -132,7 +132,7 @@ fn wrong(path: &Path, error: &std::io::Error) -> DriverError {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::source::{Knob, Source};
+    use crate::launch::{Knob, Source};
 
     static SOURCE: Source = Source::new("x.cu", "text");
 

@@ -1,8 +1,7 @@
 //! What a GPU, real or replayed, has to be able to do.
 
-pub use super::error::{DriverError, DriverResult};
-use super::source::{Compiled, Program};
-use super::tensor_map::{TensorMap, TensorMapShape};
+pub use crate::error::{DriverError, DriverResult};
+use crate::launch::{Compiled, Program, TensorMap, TensorMapShape};
 use std::ffi::c_void;
 use std::fmt::Debug;
 

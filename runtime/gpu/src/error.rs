@@ -1,6 +1,6 @@
 //! What drivers answer when they refuse, and what can go wrong with a GPU.
 
-use super::device::Device;
+use crate::device::Device;
 use std::time::Duration;
 
 /// Why a driver's call failed: what was asked, and what the driver said.

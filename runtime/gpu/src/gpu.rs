@@ -1,15 +1,12 @@
 //! A GPU in use: its driver, and the kernels loaded so far.
 
-use super::arg::Arg;
-use super::device::Device;
-use super::driver::{Driver, DriverError, DriverResult, Function, Geometry};
-use super::error::{GpuError, Result};
-use super::launch::Launch;
-use super::nvidia::Nvidia;
-use super::replay::{Order, Replay};
-use super::source::{Knob, Parameter, Program, Source};
-use super::tensor_map::{TensorMap, TensorMapShape};
-use super::turns::Turns;
+use crate::device::Device;
+use crate::driver::{Driver, DriverError, DriverResult, Function, Geometry};
+use crate::error::{GpuError, Result};
+use crate::launch::{Arg, Knob, Launch, Parameter, Program, Source, TensorMap, TensorMapShape};
+use crate::nvidia::Nvidia;
+use crate::replay::{Order, Replay};
+use crate::turns::Turns;
 use smallvec::SmallVec;
 use std::collections::HashMap;
 use std::path::PathBuf;

@@ -2,7 +2,6 @@
 //! and NVRTC to run it.
 
 mod architecture;
-mod blocks;
 mod context;
 mod cuda;
 mod deadline;
@@ -12,9 +11,7 @@ mod machine;
 mod memory;
 mod module;
 mod nvrtc;
-mod pool;
 mod resources;
-mod staging;
 #[cfg(test)]
 mod tests;
 mod types;

@@ -4,8 +4,8 @@ use super::error::{OpenError, Version};
 use super::resources::{self, Resources};
 use crate::cache::{Cache, Key};
 use crate::driver::{DriverError, DriverResult};
+use crate::launch::{Compiled, Program, Signature, Text, signatures};
 use crate::libraries::{Library, LibraryError, NVRTC, Opened, functions};
-use crate::source::{Compiled, Program, Signature, Text, signatures};
 use std::ffi::{CStr, CString, c_char, c_int, c_void};
 use std::path::{Path, PathBuf};
 

@@ -1,9 +1,9 @@
 //! A `libcuda.so.1` that is made for each test, with the faults that it asks for.
 
 use crate::cache::Cache;
+use crate::launch::Compiled;
 use crate::nvidia::cuda::Cuda;
 use crate::nvidia::{Compiler, Machine, Nvidia, OpenError};
-use crate::source::Compiled;
 use std::ffi::{CStr, c_char};
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -19,7 +19,7 @@ impl Fake {
     /// Built with those macros.
     pub fn new(macros: &[&str]) -> Fake {
         let dir = tempfile::tempdir().unwrap();
-        let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/gpu/nvidia/tests/fake_cuda.c");
+        let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/nvidia/tests/fake_cuda.c");
         let compiler = std::env::var("CC").unwrap_or_else(|_| "cc".into());
         let status = Command::new(&compiler)
             .args(["-shared", "-fPIC", "-O1", "-Wall", "-pthread", "-o"])

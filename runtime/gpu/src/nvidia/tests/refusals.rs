@@ -2,9 +2,9 @@
 
 use super::fake::Fake;
 use crate::driver::{Driver, Function, Geometry};
+use crate::launch::Compiled;
 use crate::libraries::{CUDA, LibraryError};
 use crate::nvidia::{Architecture, OpenError, Version};
-use crate::source::Compiled;
 
 pub const GEOMETRY: Geometry = Geometry { grid: [2, 1, 1], block: [64, 1, 1], cluster: [1; 3], shared: 4096 };
 

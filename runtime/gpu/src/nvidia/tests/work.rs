@@ -2,8 +2,8 @@
 
 use super::fake::Fake;
 use crate::driver::{Driver, DriverResult, Function, Geometry, Mark};
+use crate::launch::{Swizzle, TensorMap, TensorMapShape};
 use crate::nvidia::Nvidia;
-use crate::tensor_map::{Swizzle, TensorMap, TensorMapShape};
 use std::ffi::c_void;
 
 /// Launches the fake's kernel: `to = 3 from`.

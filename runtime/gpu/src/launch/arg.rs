@@ -1,8 +1,8 @@
 //! Arguments of kernels.
 
-use super::error::{GpuError, Result};
 use super::source::Parameter;
 use super::tensor_map::TensorMap;
+use crate::error::{GpuError, Result};
 use std::ffi::c_void;
 
 /// One argument of a kernel.
@@ -69,7 +69,7 @@ impl Arg {
     pub const NULL: Arg = Arg::Pointer(0);
 
     /// The parameter that this is an argument for.
-    pub(super) fn parameter(&self) -> Parameter {
+    pub(crate) fn parameter(&self) -> Parameter {
         match self {
             Arg::Pointer(_) => Parameter::Pointer,
             Arg::I32(_) => Parameter::I32,
@@ -81,7 +81,7 @@ impl Arg {
     }
 
     /// Where the value lies.
-    pub(super) fn value(&self) -> *mut c_void {
+    pub(crate) fn value(&self) -> *mut c_void {
         match self {
             Arg::Pointer(v) => std::ptr::from_ref(v).cast_mut().cast(),
             Arg::I32(v) => std::ptr::from_ref(v).cast_mut().cast(),

@@ -1,6 +1,6 @@
 //! Kernel sources: where their text comes from, and what their kernels take.
 
-use super::error::{DriverError, DriverResult};
+use crate::error::{DriverError, DriverResult};
 use std::path::{Path, PathBuf};
 
 /// Set to a directory that holds `gelu/kernel.cu` and the like, sources are read from there instead of from the program: a kernel
@@ -21,13 +21,13 @@ pub struct Source {
 
 /// The headers that every source may include.
 pub(crate) const HEADERS: [(&str, &str); 7] = [
-    ("bigmac.cuh", include_str!("include/bigmac.cuh")),
-    ("device.cuh", include_str!("include/device.cuh")),
-    ("replay.cuh", include_str!("include/replay.cuh")),
-    ("hopper.cuh", include_str!("include/hopper.cuh")),
-    ("hopper_device.cuh", include_str!("include/hopper_device.cuh")),
-    ("hopper_replay.cuh", include_str!("include/hopper_replay.cuh")),
-    ("hopper_replay_wgmma.cuh", include_str!("include/hopper_replay_wgmma.cuh")),
+    ("bigmac.cuh", include_str!("../include/bigmac.cuh")),
+    ("device.cuh", include_str!("../include/device.cuh")),
+    ("replay.cuh", include_str!("../replay/replay.cuh")),
+    ("hopper.cuh", include_str!("../include/hopper.cuh")),
+    ("hopper_device.cuh", include_str!("../include/hopper_device.cuh")),
+    ("hopper_replay.cuh", include_str!("../replay/hopper_replay.cuh")),
+    ("hopper_replay_wgmma.cuh", include_str!("../replay/hopper_replay_wgmma.cuh")),
 ];
 
 /// The value of a knob, a macro that a source is compiled with.

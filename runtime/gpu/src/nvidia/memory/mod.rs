@@ -1,11 +1,17 @@
 //! Where a device's memory comes from.
 
-use super::blocks::Blocks;
-use super::context::{Context, Stream};
-use super::pool::Pool;
-use super::types::attribute;
+mod blocks;
+mod pool;
+mod staging;
+
 use crate::driver::DriverResult;
+use crate::nvidia::context::{Context, Stream};
+use crate::nvidia::types::attribute;
+use blocks::Blocks;
+use pool::Pool;
 use std::sync::Arc;
+
+pub(super) use staging::Staging;
 
 /// Who keeps the memory of a GPU that was given back, for the next who asks.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -1,10 +1,9 @@
 //! Runs kernels on the CPU, for tests: the host compiler makes a library of each source, in which every CUDA thread is a fiber
 //! (`include/replay.cuh`). Device memory is this process's own.
 
-use super::cache::{Cache, Key};
-use super::driver::{Driver, DriverError, DriverResult, Function, Geometry, Mark, PendingDownload};
-use super::source::{Compiled, Program, Text, signatures};
-use super::tensor_map::{Swizzle, TensorMap, TensorMapShape};
+use crate::cache::{Cache, Key};
+use crate::driver::{Driver, DriverError, DriverResult, Function, Geometry, Mark, PendingDownload};
+use crate::launch::{Compiled, Program, Swizzle, TensorMap, TensorMapShape, Text, signatures};
 use libloading::Library;
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::collections::HashMap;

@@ -1,9 +1,9 @@
 //! Copies between the host's memory and the device's, through pinned blocks: only from there does a copy run behind the caller's
 //! back, and only there may the device write while the caller's memory could go away.
 
-use super::context::{Context, Event, Pinned, Stream};
-use super::types::EVENT_UNTIMED;
 use crate::driver::{DriverResult, PendingDownload};
+use crate::nvidia::context::{Context, Event, Pinned, Stream};
+use crate::nvidia::types::EVENT_UNTIMED;
 use std::collections::VecDeque;
 use std::ffi::c_void;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -80,7 +80,7 @@ impl Ring {
 
 /// The blocks of a device. Threads may copy at the same time.
 #[derive(Debug)]
-pub(super) struct Staging {
+pub(crate) struct Staging {
     small: Ring,
     up: Ring,
     down: Ring,
@@ -90,7 +90,7 @@ pub(super) struct Staging {
 
 /// A download that was queued, in the blocks that it arrives in.
 #[derive(Debug)]
-pub(super) struct Pending {
+pub(crate) struct Pending {
     ring: Arc<Ring>,
     parts: Vec<(Block, usize)>,
 }

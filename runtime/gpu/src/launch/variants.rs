@@ -1,6 +1,6 @@
 //! Every way in which a source is compiled, so that registers and spills of all of them are checked without a GPU.
 
-use super::launch::Launch;
+use super::Launch;
 use super::source::{Knob, Source};
 
 /// The knobs of a program.

@@ -1,9 +1,9 @@
 //! Memory pools of the driver.
 
-use super::context::{Context, Stream};
-use super::cuda::Failure;
-use super::types::*;
 use crate::driver::{DriverError, DriverResult};
+use crate::nvidia::context::{Context, Stream};
+use crate::nvidia::cuda::Failure;
+use crate::nvidia::types::*;
 use std::sync::Arc;
 
 /// Memory of the device, given out and taken back in the order of a stream's work. What was taken back is kept for the next who asks.

@@ -1,8 +1,8 @@
 //! Device memory without the driver's memory pools, which some virtual GPUs lack.
 
-use super::context::Context;
-use super::types::status;
 use crate::driver::{DriverError, DriverResult};
+use crate::nvidia::context::Context;
+use crate::nvidia::types::status;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
