@@ -1,8 +1,10 @@
 //! Libraries that a backend loads at run time: which they are, where they are looked for, and how they are opened.
 
+mod elf;
 mod open;
 mod search;
 
+pub(crate) use elf::required_length;
 pub(crate) use open::functions;
 pub use open::{LibraryError, Opened};
 pub use search::directories;
@@ -41,24 +43,8 @@ pub const NVRTC: Library = Library {
              in the Python environment in use",
 };
 
-/// Communication between NVIDIA GPUs.
-pub const NCCL: Library = Library {
-    names: &["libnccl.so.2"],
-    purpose: "communication between NVIDIA GPUs",
-    variable: Some("BIGMAC_LIBNCCL"),
-    advice: "install NCCL, or `pip install nvidia-nccl-cu13` in the Python environment in use",
-};
-
-/// Communication between processes.
-pub const MPI: Library = Library {
-    names: &["libmpi.so", "libmpi.so.40", "libmpi.so.12"],
-    purpose: "communication between processes; OpenMPI or MPICH",
-    variable: None,
-    advice: "install OpenMPI or MPICH",
-};
-
-/// All of them.
-pub const ALL: [Library; 4] = [CUDA, NVRTC, NCCL, MPI];
+/// Every library that a backend loads.
+pub const ALL: [Library; 2] = [CUDA, NVRTC];
 
 /// How a search ended.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -123,7 +109,7 @@ mod tests {
             );
         };
         let missing = CUDA.find_in(Some("/none.so".into()), directories);
-        says(missing, &["BIGMAC_LIBCUDA names /none.so", "no file", "unset"]);
+        says(missing, &["BIGMAC_LIBCUDA is '/none.so'", "not a file", "unset"]);
         let missing = NVRTC.find_in(None, || vec!["/first".into(), "/second".into()]);
         says(
             missing,
@@ -134,6 +120,5 @@ mod tests {
                 "looked in /first, /second",
             ],
         );
-        says(MPI.find_in(None, Vec::new), &["libmpi.so", "install OpenMPI or MPICH"]);
     }
 }

@@ -31,10 +31,8 @@ fn among(variable: impl Fn(&str) -> Option<OsString>, configuration: &Path) -> V
     for directory in [
         format!("/lib/{arch}-linux-gnu"),
         format!("/usr/lib/{arch}-linux-gnu"),
-        format!("/usr/lib/{arch}-linux-gnu/openmpi/lib"),
         "/lib64".into(),
         "/usr/lib64".into(),
-        "/usr/lib64/openmpi/lib".into(),
         "/lib".into(),
         "/usr/lib".into(),
         "/usr/local/nvidia/lib64".into(),

@@ -4,16 +4,16 @@ use super::architecture::Architecture;
 use super::context::{Context, Event, Stream};
 use super::cuda::Cuda;
 use super::deadline;
-use super::error::{OpenError, Version};
+use super::error::OpenError;
 use super::machine::DeviceInfo;
 use super::memory::{Allocator, Memory, Staging};
 use super::module::{Kernel, Module};
 use super::nvrtc::Compiler;
-use super::types::*;
 use crate::cache::Cache;
 use crate::driver::{Driver, DriverError, DriverResult, Function, Geometry, Mark, PendingDownload};
 use crate::launch::{Compiled, Program};
 use crate::launch::{Swizzle, TensorMap, TensorMapShape};
+use cudarc::driver::sys::*;
 use std::collections::HashMap;
 use std::ffi::{c_int, c_uint, c_void};
 use std::path::PathBuf;
@@ -81,7 +81,9 @@ impl Nvidia {
         }
         let target = architecture.target();
         compiler.check_target(&target)?;
-        let shared_per_block = cuda.attribute(device, attribute::SHARED_PER_BLOCK)?;
+        const SHARED_PER_BLOCK: CUdevice_attribute =
+            CUdevice_attribute::CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN;
+        let shared_per_block = cuda.attribute(device, SHARED_PER_BLOCK)?;
         let context = Context::retain(cuda, device, limit)?;
         let stream = Stream::new(&context)?;
         Ok(Nvidia {
@@ -89,7 +91,7 @@ impl Nvidia {
             staging: Staging::new(),
             loaded: RwLock::default(),
             modules: Mutex::default(),
-            memory: Memory::open(&context, &stream)?,
+            memory: Memory::open(&stream)?,
             stream,
             context,
             compiler,
@@ -98,11 +100,6 @@ impl Nvidia {
             target,
             shared_per_block,
         })
-    }
-
-    /// The versions of driver and compiler.
-    pub fn versions(&self) -> (Version, Version) {
-        (self.context.cuda().version, self.compiler.version())
     }
 
     /// Where its memory comes from.
@@ -149,29 +146,29 @@ impl Driver for Nvidia {
 
     fn upload(&self, to: u64, from: &[u8]) -> DriverResult<()> {
         // SAFETY: there is room for it, as the trait's calls trust.
-        unsafe { self.staging.upload(&self.context, &self.stream, to, from) }
+        unsafe { self.staging.upload(&self.stream, to, from) }
     }
 
     fn download(&self, from: u64, to: &mut [u8]) -> DriverResult<()> {
         // SAFETY: there are as many bytes, as the trait's calls trust.
-        unsafe { self.staging.download(&self.context, &self.stream, from, to) }
+        unsafe { self.staging.download(&self.stream, from, to) }
     }
 
     fn download_later(&self, from: u64, bytes: usize) -> DriverResult<Box<dyn PendingDownload>> {
         // SAFETY: there are as many bytes, as the trait's calls trust.
-        let pending = unsafe { self.staging.download_later(&self.context, &self.stream, from, bytes)? };
+        let pending = unsafe { self.staging.download_later(&self.stream, from, bytes)? };
         Ok(Box::new(pending))
     }
 
     fn copy(&self, to: u64, from: u64, bytes: usize) -> DriverResult<()> {
         // SAFETY: both ranges are in live allocations, as the trait's calls trust.
-        unsafe { self.context.enter()?.copy(to, from, bytes, self.stream.handle)? };
+        unsafe { self.context.enter()?.copy(to, from, bytes, self.stream.raw())? };
         Ok(())
     }
 
     fn fill(&self, to: u64, value: u8, bytes: usize) -> DriverResult<()> {
         // SAFETY: the range is in a live allocation, as the trait's calls trust.
-        unsafe { self.context.enter()?.fill(to, value, bytes, self.stream.handle)? };
+        unsafe { self.context.enter()?.fill(to, value, bytes, self.stream.raw())? };
         Ok(())
     }
 
@@ -215,18 +212,26 @@ impl Driver for Nvidia {
         if geometry.shared > LARGE_SHARED {
             kernel.prefer_shared(cuda)?;
         }
-        let cluster = LaunchAttribute::cluster(geometry.cluster);
-        let config = LaunchConfig {
-            grid: geometry.grid,
-            block: geometry.block,
-            shared: geometry.shared,
-            stream: self.stream.handle,
-            attributes: &cluster,
+        let [x, y, z] = geometry.cluster;
+        let mut value = CUlaunchAttributeValue { pad: [0; 64] };
+        value.clusterDim = CUlaunchAttributeValue_union__bindgen_ty_1 { x, y, z };
+        let id = CUlaunchAttributeID::CU_LAUNCH_ATTRIBUTE_CLUSTER_DIMENSION;
+        let mut cluster = CUlaunchAttribute { id, pad: [0; 4], value };
+        let config = CUlaunchConfig {
+            gridDimX: geometry.grid[0],
+            gridDimY: geometry.grid[1],
+            gridDimZ: geometry.grid[2],
+            blockDimX: geometry.block[0],
+            blockDimY: geometry.block[1],
+            blockDimZ: geometry.block[2],
+            sharedMemBytes: geometry.shared,
+            hStream: self.stream.raw(),
+            attrs: &mut cluster,
             // GPUs before sm_90 refuse the attribute, whatever it says.
-            attribute_count: c_uint::from(geometry.cluster != [1; 3]),
+            numAttrs: c_uint::from(geometry.cluster != [1; 3]),
         };
         // SAFETY: the caller vouches for the arguments; the configuration and its attribute outlive the call.
-        unsafe { cuda.launch(&config, kernel.handle, arguments.as_mut_ptr(), std::ptr::null_mut()) }
+        unsafe { cuda.launch(&config, kernel.handle.0, arguments.as_mut_ptr(), std::ptr::null_mut()) }
             .map_err(|failure| kernel.refused(geometry, failure))
     }
 
@@ -239,13 +244,16 @@ impl Driver for Nvidia {
             )));
         }
         shape.check(address).map_err(wrong)?;
-        let mut map = EncodedMap([0; 16]);
-        let element = if shape.element == 2 { tensor_map::BFLOAT16 } else { tensor_map::FLOAT32 };
+        let mut map = CUtensorMap { opaque: [0; 16] };
+        let element = match shape.element {
+            2 => CUtensorMapDataType::CU_TENSOR_MAP_DATA_TYPE_BFLOAT16,
+            _ => CUtensorMapDataType::CU_TENSOR_MAP_DATA_TYPE_FLOAT32,
+        };
         let swizzle = match shape.swizzle {
-            Swizzle::None => tensor_map::SWIZZLE_NONE,
-            Swizzle::Bytes32 => tensor_map::SWIZZLE_32,
-            Swizzle::Bytes64 => tensor_map::SWIZZLE_64,
-            Swizzle::Bytes128 => tensor_map::SWIZZLE_128,
+            Swizzle::None => CUtensorMapSwizzle::CU_TENSOR_MAP_SWIZZLE_NONE,
+            Swizzle::Bytes32 => CUtensorMapSwizzle::CU_TENSOR_MAP_SWIZZLE_32B,
+            Swizzle::Bytes64 => CUtensorMapSwizzle::CU_TENSOR_MAP_SWIZZLE_64B,
+            Swizzle::Bytes128 => CUtensorMapSwizzle::CU_TENSOR_MAP_SWIZZLE_128B,
         };
         let steps = [1_u32; TensorMapShape::MOST_DIMENSIONS];
         // SAFETY: the check saw to as many extents, strides and tile extents as the rank asks for; nothing is read at the address.
@@ -259,21 +267,23 @@ impl Driver for Nvidia {
                 shape.strides.as_ptr(),
                 shape.tile.as_ptr(),
                 steps.as_ptr(),
-                tensor_map::INTERLEAVE_NONE,
+                CUtensorMapInterleave::CU_TENSOR_MAP_INTERLEAVE_NONE,
                 swizzle,
-                tensor_map::L2_256,
-                tensor_map::FILL_ZERO,
+                // Tiles are whole lines of the L2 cache, and their neighbours are read soon.
+                CUtensorMapL2promotion::CU_TENSOR_MAP_L2_PROMOTION_L2_256B,
+                // Elements outside are zeros.
+                CUtensorMapFloatOOBfill::CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE,
             )
         }
-        .map_err(|failure| wrong(format!("{}; given were {shape:?} at {address:#x}", failure.message)))?;
-        Ok(TensorMap(map.0))
+        .map_err(|failure| wrong(format!("{}; given were {shape:?} at {address:#x}", failure.message())))?;
+        Ok(TensorMap(map.opaque))
     }
 
     fn mark(&self) -> DriverResult<Mark> {
         let spare = self.marks().spare.pop();
         let event = match spare {
             Some(event) => event,
-            None => Arc::new(Event::new(&self.context, EVENT_TIMED)?),
+            None => Arc::new(Event::timed(&self.context)?),
         };
         event.record(&self.stream)?;
         let mut marks = self.marks();

@@ -6,8 +6,8 @@ use super::cuda::Cuda;
 use super::deadline;
 use super::error::{OpenError, Version};
 use super::memory::{Allocator, Memory};
-use super::types::attribute;
 use crate::driver::DriverResult;
+use cudarc::driver::sys::{CUdevice, CUdevice_attribute};
 use std::ffi::{CStr, c_int};
 use std::path::{Path, PathBuf};
 
@@ -64,7 +64,7 @@ impl Machine {
         let (device, _) = cuda.device(ordinal)?;
         let context = Context::retain(cuda, device, limit)?;
         let stream = Stream::new(&context)?;
-        Ok(Memory::open(&context, &stream)?.allocator().clone())
+        Ok(Memory::open(&stream)?.allocator().clone())
     }
 }
 
@@ -81,7 +81,7 @@ impl Cuda {
     }
 
     /// The driver's handle of a GPU, and what it is.
-    pub fn device(&self, ordinal: usize) -> Result<(c_int, DeviceInfo), OpenError> {
+    pub fn device(&self, ordinal: usize) -> Result<(CUdevice, DeviceInfo), OpenError> {
         let count = self.count()?;
         let wanted = c_int::try_from(ordinal).ok().filter(|_| ordinal < count);
         let wanted = wanted.ok_or(OpenError::NoSuchDevice { ordinal, count })?;
@@ -101,17 +101,17 @@ impl Cuda {
             ordinal,
             name: name.unwrap_or_else(|_| "a GPU without a name".into()),
             architecture: Architecture {
-                major: number(attribute::CAPABILITY_MAJOR)?,
-                minor: number(attribute::CAPABILITY_MINOR)?,
+                major: number(CUdevice_attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR)?,
+                minor: number(CUdevice_attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR)?,
             },
-            processors: number(attribute::PROCESSORS)? as usize,
+            processors: number(CUdevice_attribute::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT)? as usize,
             memory,
         };
         Ok((device, info))
     }
 
     /// A GPU's attribute.
-    pub fn attribute(&self, device: c_int, attribute: c_int) -> DriverResult<c_int> {
+    pub fn attribute(&self, device: CUdevice, attribute: CUdevice_attribute) -> DriverResult<c_int> {
         let mut value = 0;
         // SAFETY: `value` is room for what the call writes.
         unsafe { self.device_attribute(&mut value, attribute, device)? };

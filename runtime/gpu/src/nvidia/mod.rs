@@ -14,7 +14,6 @@ mod nvrtc;
 mod resources;
 #[cfg(test)]
 mod tests;
-mod types;
 
 pub use architecture::Architecture;
 pub use deadline::TIMEOUT;

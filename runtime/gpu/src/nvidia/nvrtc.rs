@@ -6,37 +6,56 @@ use crate::cache::{Cache, Key};
 use crate::driver::{DriverError, DriverResult};
 use crate::launch::{Compiled, Program, Signature, Text, signatures};
 use crate::libraries::{Library, LibraryError, NVRTC, Opened, functions};
-use std::ffi::{CStr, CString, c_char, c_int, c_void};
+use cudarc::nvrtc::sys::{self, nvrtcProgram, nvrtcResult};
+use std::ffi::{CStr, CString, c_char, c_int};
 use std::path::{Path, PathBuf};
 
 /// Options of every compilation. Lines are kept for profilers, which costs nothing at run time; the log tells the resources.
 const OPTIONS: [&str; 3] = ["--std=c++17", "-lineinfo", "--ptxas-options=-v"];
 
-/// `NVRTC_SUCCESS`.
-const SUCCESS: c_int = 0;
-/// `NVRTC_ERROR_COMPILATION`: the log says what is wrong with the source.
-const ERROR_COMPILATION: c_int = 6;
-
-/// `nvrtcProgram`.
-type Handle = *mut c_void;
-
 functions! {
-    /// What this program uses of NVRTC; each returns an `nvrtcResult`.
-    Functions;
-    plain {
-        version = "nvrtcVersion" (major: *mut c_int, minor: *mut c_int);
-        architecture_count = "nvrtcGetNumSupportedArchs" (count: *mut c_int);
-        architectures = "nvrtcGetSupportedArchs" (architectures: *mut c_int);
-        create = "nvrtcCreateProgram" (
-            program: *mut Handle, source: *const c_char, name: *const c_char, headers: c_int, texts: *const *const c_char,
+    /// What this program uses of NVRTC.
+    Functions from sys, checked by Functions::check: nvrtcResult => Result<(), Failure> {
+        version = nvrtcVersion (major: *mut c_int, minor: *mut c_int);
+        architecture_count = nvrtcGetNumSupportedArchs (count: *mut c_int);
+        architectures = nvrtcGetSupportedArchs (architectures: *mut c_int);
+        create = nvrtcCreateProgram (
+            program: *mut nvrtcProgram, source: *const c_char, name: *const c_char, headers: c_int, texts: *const *const c_char,
             names: *const *const c_char
         );
-        destroy = "nvrtcDestroyProgram" (program: *mut Handle);
-        compile = "nvrtcCompileProgram" (program: Handle, count: c_int, options: *const *const c_char);
-        log_size = "nvrtcGetProgramLogSize" (program: Handle, bytes: *mut usize);
-        log = "nvrtcGetProgramLog" (program: Handle, log: *mut c_char);
-        image_size = "nvrtcGetCUBINSize" (program: Handle, bytes: *mut usize);
-        image = "nvrtcGetCUBIN" (program: Handle, image: *mut c_char);
+        destroy = nvrtcDestroyProgram (program: *mut nvrtcProgram);
+        compile = nvrtcCompileProgram (program: nvrtcProgram, count: c_int, options: *const *const c_char);
+        log_size = nvrtcGetProgramLogSize (program: nvrtcProgram, bytes: *mut usize);
+        log = nvrtcGetProgramLog (program: nvrtcProgram, log: *mut c_char);
+        image_size = nvrtcGetCUBINSize (program: nvrtcProgram, bytes: *mut usize);
+        image = nvrtcGetCUBIN (program: nvrtcProgram, image: *mut c_char);
+    }
+    unchecked {
+        name = nvrtcGetErrorString (status: u32) -> *const c_char;
+    }
+}
+
+/// A call that failed, and what it returned.
+#[derive(Debug)]
+pub(super) struct Failure {
+    call: &'static str,
+    status: u32,
+}
+
+impl Functions {
+    fn check(&self, call: &'static str, status: u32) -> Result<(), Failure> {
+        if status == nvrtcResult::NVRTC_SUCCESS as u32 { Ok(()) } else { Err(Failure { call, status }) }
+    }
+
+    /// The compute capabilities that it compiles for, such as 90.
+    fn known(&self) -> Result<Vec<c_int>, Failure> {
+        let mut count = 0;
+        // SAFETY: `count` is room for what the call writes.
+        unsafe { self.architecture_count(&mut count)? };
+        let mut known = vec![0; usize::try_from(count).unwrap_or(0)];
+        // SAFETY: there is room for as many numbers as the call before said.
+        unsafe { self.architectures(known.as_mut_ptr())? };
+        Ok(known)
     }
 }
 
@@ -54,25 +73,15 @@ pub struct Image {
 }
 
 /// NVRTC, open. Several threads may compile at once.
+#[derive(Debug)]
 pub struct Compiler {
     functions: Functions,
-    /// What each result is called.
-    name: unsafe extern "C" fn(c_int) -> *const c_char,
     file: PathBuf,
     version: Version,
     /// Compute capabilities that it knows, such as 90.
     known: Vec<c_int>,
     /// What NVRTC opens by its name alone when it first compiles; opened here, it is found wherever it lies.
     _builtins: Option<Opened>,
-}
-
-impl std::fmt::Debug for Compiler {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Compiler")
-            .field("file", &self.file)
-            .field("version", &self.version)
-            .finish_non_exhaustive()
-    }
 }
 
 impl Compiler {
@@ -96,25 +105,18 @@ impl Compiler {
     }
 
     pub(super) fn load(library: Opened) -> Result<Compiler, LibraryError> {
-        const UNKNOWN: &str = "NVRTC of unknown version";
-        let functions = Functions::load(&library, UNKNOWN)?;
-        // SAFETY: the type is that of nvrtc.h.
-        let name = unsafe { library.function("nvrtcGetErrorString", UNKNOWN)? };
-        let (mut major, mut minor, mut count) = (0, 0, 0);
-        let mut known = Vec::new();
-        // SAFETY: each pointer is to room for what its call writes, the last to as many numbers as the call before said.
-        unsafe {
-            functions.version(&mut major, &mut minor);
-            functions.architecture_count(&mut count);
-            known.resize(usize::try_from(count).unwrap_or(0), 0);
-            functions.architectures(known.as_mut_ptr());
-        }
+        let functions = Functions::load(&library, "NVRTC of unknown version")?;
+        let wrong = |failure: Failure| library.refused(failure.call, failure.status);
+        let (mut major, mut minor) = (0, 0);
+        // SAFETY: both are room for what the call writes.
+        unsafe { functions.version(&mut major, &mut minor) }.map_err(wrong)?;
+        let known = functions.known().map_err(wrong)?;
         let part = |number: c_int| u32::try_from(number).unwrap_or(0);
         let version = Version { major: part(major), minor: part(minor) };
         let file = library.file().to_owned();
         let builtins = beside(&file, &format!("libnvrtc-builtins.so.{version}"));
         let builtins = builtins.map(|file| NVRTC.open_file(&file)).transpose()?;
-        Ok(Compiler { functions, name, file, version, known, _builtins: builtins })
+        Ok(Compiler { functions, file, version, known, _builtins: builtins })
     }
 
     /// Its library.
@@ -221,32 +223,29 @@ impl Compiler {
                 pointers(&names).as_ptr(),
             )
         };
-        self.check("nvrtcCreateProgram", created, "")?;
+        created.map_err(|failure| self.error(&failure, ""))?;
         // SAFETY: the program was just made; there are as many options as said, which end in a zero and outlive the call.
         let compiled = unsafe {
             self.functions.compile(compilation.handle, options.len() as c_int, pointers(&options).as_ptr())
         };
-        let log = compilation
-            .bytes(Functions::log_size, Functions::log)
-            .map_err(|s| self.failure("nvrtcGetProgramLog", s, ""))?;
+        let log = compilation.bytes(Functions::log_size, Functions::log).map_err(|f| self.error(&f, ""))?;
         let log = String::from_utf8_lossy(&log).trim_end_matches('\0').to_owned();
-        if compiled == ERROR_COMPILATION {
-            return Err(wrong(log));
+        match compiled {
+            Ok(()) => {}
+            Err(failure) if failure.status == nvrtcResult::NVRTC_ERROR_COMPILATION as u32 => {
+                return Err(wrong(log));
+            }
+            Err(failure) => return Err(self.error(&failure, &log)),
         }
-        self.check("nvrtcCompileProgram", compiled, &log)?;
-        let bytes = compilation
-            .bytes(Functions::image_size, Functions::image)
-            .map_err(|status| self.failure("nvrtcGetCUBIN", status, &log))?;
+        let bytes =
+            compilation.bytes(Functions::image_size, Functions::image).map_err(|f| self.error(&f, &log))?;
         Ok(Image { bytes, resources: resources::parse(&log), log, signatures })
     }
 
-    fn check(&self, call: &str, status: c_int, log: &str) -> DriverResult<()> {
-        if status == SUCCESS { Ok(()) } else { Err(self.failure(call, status, log)) }
-    }
-
-    fn failure(&self, call: &str, status: c_int, log: &str) -> DriverError {
+    /// The error for a call that failed, with what the log says.
+    fn error(&self, failure: &Failure, log: &str) -> DriverError {
         // SAFETY: it takes any number, and what it returns is never freed.
-        let name = unsafe { (self.name)(status) };
+        let name = unsafe { self.functions.name(failure.status) };
         let name = if name.is_null() {
             "unknown error".into()
         } else {
@@ -254,8 +253,8 @@ impl Compiler {
             unsafe { CStr::from_ptr(name) }.to_string_lossy()
         };
         DriverError::Call {
-            call: format!("{call} of {}", self.file.display()),
-            message: format!("{name} ({status}) {log}").trim_end().to_owned(),
+            call: format!("{} of {}", failure.call, self.file.display()),
+            message: format!("{name} ({}) {log}", failure.status).trim_end().to_owned(),
         }
     }
 }
@@ -263,36 +262,31 @@ impl Compiler {
 /// An `nvrtcProgram`, destroyed with this.
 struct Compilation<'a> {
     functions: &'a Functions,
-    handle: Handle,
+    handle: nvrtcProgram,
 }
 
 impl Compilation<'_> {
-    /// What `get` writes, as many bytes as `size` says; else the status of the one that failed.
+    /// What `get` writes, as many bytes as `size` says.
     fn bytes(
         &self,
-        size: unsafe fn(&Functions, Handle, *mut usize) -> c_int,
-        get: unsafe fn(&Functions, Handle, *mut c_char) -> c_int,
-    ) -> Result<Vec<u8>, c_int> {
+        size: unsafe fn(&Functions, nvrtcProgram, *mut usize) -> Result<(), Failure>,
+        get: unsafe fn(&Functions, nvrtcProgram, *mut c_char) -> Result<(), Failure>,
+    ) -> Result<Vec<u8>, Failure> {
         let mut length = 0;
         // SAFETY: the program lives, and `length` is room for what the call writes.
-        let status = unsafe { size(self.functions, self.handle, &mut length) };
-        if status != SUCCESS {
-            return Err(status);
-        }
+        unsafe { size(self.functions, self.handle, &mut length)? };
         let mut bytes = vec![0_u8; length];
         // SAFETY: there is room for as many bytes as the call before said.
-        match unsafe { get(self.functions, self.handle, bytes.as_mut_ptr().cast()) } {
-            SUCCESS => Ok(bytes),
-            status => Err(status),
-        }
+        unsafe { get(self.functions, self.handle, bytes.as_mut_ptr().cast())? };
+        Ok(bytes)
     }
 }
 
 impl Drop for Compilation<'_> {
     fn drop(&mut self) {
         if !self.handle.is_null() {
-            // SAFETY: nobody else has the handle.
-            unsafe { self.functions.destroy(&mut self.handle) };
+            // SAFETY: nobody else has the handle. Whether giving back fails changes nothing any more.
+            let _ = unsafe { self.functions.destroy(&mut self.handle) };
         }
     }
 }

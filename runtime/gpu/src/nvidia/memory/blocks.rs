@@ -2,7 +2,6 @@
 
 use crate::driver::{DriverError, DriverResult};
 use crate::nvidia::context::Context;
-use crate::nvidia::types::status;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -34,11 +33,8 @@ impl Blocks {
         let cuda = self.context.enter()?;
         let mut address = 0;
         // SAFETY: `address` is room for what the call writes.
-        match unsafe { cuda.allocate_now(&mut address, size) } {
-            Ok(()) => Ok(address),
-            Err(failure) if failure.status == status::OUT_OF_MEMORY => Err(DriverError::OutOfMemory(bytes)),
-            Err(failure) => Err(failure.into()),
-        }
+        unsafe { cuda.allocate_now(&mut address, size) }.map_err(|failure| failure.of_allocation(bytes))?;
+        Ok(address)
     }
 
     /// Keeps an allocation for the next who asks for as much.

@@ -5,11 +5,10 @@ mod pool;
 mod staging;
 
 use crate::driver::DriverResult;
-use crate::nvidia::context::{Context, Stream};
-use crate::nvidia::types::attribute;
+use crate::nvidia::context::Stream;
 use blocks::Blocks;
+use cudarc::driver::sys::CUdevice_attribute;
 use pool::Pool;
-use std::sync::Arc;
 
 pub(super) use staging::Staging;
 
@@ -36,7 +35,7 @@ impl std::fmt::Display for Allocator {
     }
 }
 
-/// The memory of an open device.
+/// The memory of an open device: a pool where the driver has them, else blocks.
 #[derive(Debug)]
 pub(super) struct Memory {
     kept: Kept,
@@ -50,19 +49,20 @@ enum Kept {
 }
 
 impl Memory {
-    /// A pool where the driver has them, else blocks.
-    pub fn open(context: &Arc<Context>, stream: &Stream) -> DriverResult<Memory> {
+    /// The memory for a stream's work.
+    pub fn open(stream: &Stream) -> DriverResult<Memory> {
+        let context = stream.context();
         let blocks = |reason| Memory {
             kept: Kept::Blocks(Blocks::new(context)),
             allocator: Allocator::Blocks { reason },
         };
-        if context.attribute(attribute::MEMORY_POOLS)? == 0 {
+        if context.attribute(CUdevice_attribute::CU_DEVICE_ATTRIBUTE_MEMORY_POOLS_SUPPORTED)? == 0 {
             return Ok(blocks("CU_DEVICE_ATTRIBUTE_MEMORY_POOLS_SUPPORTED is 0".into()));
         }
         // Virtual GPUs may have the attribute and refuse the calls.
-        Ok(match Pool::open(context, stream)? {
+        Ok(match Pool::open(stream)? {
             Ok(pool) => Memory { kept: Kept::Pool(pool), allocator: Allocator::Pool },
-            Err(refusal) => blocks(format!("{}: {}", refusal.call, refusal.message)),
+            Err(refusal) => blocks(refusal.to_string()),
         })
     }
 

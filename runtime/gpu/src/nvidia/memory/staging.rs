@@ -2,8 +2,7 @@
 //! back, and only there may the device write while the caller's memory could go away.
 
 use crate::driver::{DriverResult, PendingDownload};
-use crate::nvidia::context::{Context, Event, Pinned, Stream};
-use crate::nvidia::types::EVENT_UNTIMED;
+use crate::nvidia::context::{Event, Pinned, Stream};
 use std::collections::VecDeque;
 use std::ffi::c_void;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -55,7 +54,7 @@ impl Ring {
     }
 
     /// A block that no copy uses: the oldest when its copy is done, else a new one; when there are enough, the oldest is waited for.
-    fn take(&self, context: &Arc<Context>) -> DriverResult<Block> {
+    fn take(&self, stream: &Stream) -> DriverResult<Block> {
         let oldest = {
             let mut used = self.used.lock().unwrap_or_else(PoisonError::into_inner);
             let full = used.len() >= self.most;
@@ -67,8 +66,8 @@ impl Ring {
         match oldest {
             Some(block) => block.done.wait().map(|()| block),
             None => Ok(Block {
-                pinned: Pinned::new(context, self.bytes)?,
-                done: Event::new(context, EVENT_UNTIMED)?,
+                pinned: Pinned::new(stream.context(), self.bytes)?,
+                done: Event::untimed(stream.context())?,
             }),
         }
     }
@@ -127,20 +126,14 @@ impl Staging {
     ///
     /// # Safety
     /// There is room for `from` at `to` on the device.
-    pub unsafe fn upload(
-        &self,
-        context: &Arc<Context>,
-        stream: &Stream,
-        to: u64,
-        from: &[u8],
-    ) -> DriverResult<()> {
+    pub unsafe fn upload(&self, stream: &Stream, to: u64, from: &[u8]) -> DriverResult<()> {
         let ring = if from.len() <= SMALL { &self.small } else { &self.up };
         let mut to = to;
         for part in from.chunks(ring.bytes) {
-            let mut block = ring.take(context)?;
+            let mut block = ring.take(stream)?;
             block.pinned.as_mut_slice()[..part.len()].copy_from_slice(part);
             // SAFETY: the caller vouches for the device's memory; the block holds the part until the copy is done.
-            unsafe { context.enter()?.upload(to, block.pinned.address(), part.len(), stream.handle)? };
+            unsafe { stream.enter()?.upload(to, block.pinned.address(), part.len(), stream.raw())? };
             block.mark(stream)?;
             ring.put(block);
             to += part.len() as u64;
@@ -152,13 +145,7 @@ impl Staging {
     ///
     /// # Safety
     /// There are as many bytes as `to` takes at `from` on the device.
-    pub unsafe fn download(
-        &self,
-        context: &Arc<Context>,
-        stream: &Stream,
-        from: u64,
-        to: &mut [u8],
-    ) -> DriverResult<()> {
+    pub unsafe fn download(&self, stream: &Stream, from: u64, to: &mut [u8]) -> DriverResult<()> {
         let ring = &self.down;
         let receive = |(block, part): (Block, &mut [u8])| {
             block.done.wait()?;
@@ -169,10 +156,10 @@ impl Staging {
         let mut from = from;
         let mut under_way: Option<(Block, &mut [u8])> = None;
         for part in to.chunks_mut(ring.bytes) {
-            let block = ring.take(context)?;
+            let block = ring.take(stream)?;
             let address: *mut c_void = block.pinned.address();
             // SAFETY: the caller vouches for the device's memory; the block lives until the copy is done.
-            unsafe { context.enter()?.download(address, from, part.len(), stream.handle)? };
+            unsafe { stream.enter()?.download(address, from, part.len(), stream.raw())? };
             block.mark(stream)?;
             from += part.len() as u64;
             // The part before is taken out while this one is on its way.
@@ -186,20 +173,14 @@ impl Staging {
     ///
     /// # Safety
     /// There are `bytes` bytes at `from` on the device.
-    pub unsafe fn download_later(
-        &self,
-        context: &Arc<Context>,
-        stream: &Stream,
-        from: u64,
-        bytes: usize,
-    ) -> DriverResult<Pending> {
+    pub unsafe fn download_later(&self, stream: &Stream, from: u64, bytes: usize) -> DriverResult<Pending> {
         let mut pending = Pending { ring: self.later.clone(), parts: Vec::new() };
         for start in (0..bytes).step_by(self.later.bytes) {
             let len = self.later.bytes.min(bytes - start);
-            let block = self.later.take(context)?;
+            let block = self.later.take(stream)?;
             // SAFETY: the caller vouches for the device's memory; the block lives until the copy is done.
             unsafe {
-                context.enter()?.download(block.pinned.address(), from + start as u64, len, stream.handle)?
+                stream.enter()?.download(block.pinned.address(), from + start as u64, len, stream.raw())?
             };
             block.mark(stream)?;
             pending.parts.push((block, len));

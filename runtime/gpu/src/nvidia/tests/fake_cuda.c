@@ -1,6 +1,8 @@
 // A driver without a GPU, for tests: memory is the host's, work is queued and done as late as the driver may do it (when something
 // waits for it), and one kernel is known. What it is made with (-D) decides what goes wrong:
 //   VERSION       what cuDriverGetVersion says
+//   VERSION_STATUS  what it returns
+//   OLD, NEW      leaves out what drivers of CUDA 12.0 do not have yet, or what a later one may have no more
 //   INIT          what cuInit returns
 //   DEVICES       how many GPUs there are
 //   MAJOR, MINOR  their architecture
@@ -20,6 +22,9 @@
 
 #ifndef VERSION
 #define VERSION 13000
+#endif
+#ifndef VERSION_STATUS
+#define VERSION_STATUS 0
 #endif
 #ifndef INIT
 #define INIT 0
@@ -138,7 +143,7 @@ static int push(struct work w) {
 
 // ---- the driver ---------------------------------------------------------------------------------------------------------------
 
-int cuDriverGetVersion(int *v) { *v = VERSION; return 0; }
+int cuDriverGetVersion(int *v) { *v = VERSION; return VERSION_STATUS; }
 int cuInit(unsigned flags) { return flags ? 1 : INIT; }
 int cuGetErrorName(int e, const char **s) {
     *s = e == 700 ? "CUDA_ERROR_ILLEGAL_ADDRESS" : e == 701 ? "CUDA_ERROR_LAUNCH_OUT_OF_RESOURCES" : e == 500 ? "CUDA_ERROR_NOT_FOUND" : 0;
@@ -181,12 +186,18 @@ int cuEventQuery(struct event *e) {
     return status ? status : lost ? lost : e->recorded && e->at > done ? 600 : 0;
 }
 int cuEventSynchronize(struct event *e) { return run_until(e->recorded ? e->at : 0); }
-int cuEventElapsedTime(float *ms, struct event *a, struct event *b) {
+static int elapsed(float *ms, struct event *a, struct event *b) {
     if (!a->recorded || !b->recorded) return 400;
     if (a->at > done || b->at > done) return 600;
     *ms = 2.0f * (float)(b->at - a->at); // 2 ms for each piece of work
     return 0;
 }
+#ifndef NEW
+int cuEventElapsedTime(float *ms, struct event *a, struct event *b) { RECORD("elapsed\n"); return elapsed(ms, a, b); }
+#endif
+#ifndef OLD
+int cuEventElapsedTime_v2(float *ms, struct event *a, struct event *b) { RECORD("elapsed v2\n"); return elapsed(ms, a, b); }
+#endif
 int cuEventDestroy_v2(struct event *e) { free(e); return 0; }
 
 /// Bytes that are in use, those that the driver keeps for the pool, those that were allocated without a pool.

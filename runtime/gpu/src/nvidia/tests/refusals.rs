@@ -3,44 +3,13 @@
 use super::fake::Fake;
 use crate::driver::{Driver, Function, Geometry};
 use crate::launch::Compiled;
-use crate::libraries::{CUDA, LibraryError};
-use crate::nvidia::{Architecture, OpenError, Version};
+use crate::nvidia::{Architecture, OpenError};
 
 pub const GEOMETRY: Geometry = Geometry { grid: [2, 1, 1], block: [64, 1, 1], cluster: [1; 3], shared: 4096 };
 
 pub fn says(error: impl std::fmt::Display, wanted: &[&str]) {
     let text = error.to_string();
     assert!(wanted.iter().all(|wanted| text.contains(wanted)), "{text}\nwanted {wanted:?}");
-}
-
-#[test]
-fn a_driver_that_is_too_old_is_named_with_its_version() {
-    let fake = Fake::new(&["VERSION=11080", "WITHOUT_POOLS"]);
-    let error = fake.open(0).unwrap_err();
-    let OpenError::DriverTooOld { given, wanted, .. } = &error else { panic!("{error}") };
-    assert_eq!((*given, *wanted), (Version { major: 11, minor: 8 }, Version { major: 12, minor: 0 }));
-    says(error, &["too old", "11.8", "12.0", "libcuda.so.1"]);
-    Fake::new(&["VERSION=12000"]).open(0).unwrap();
-}
-
-#[test]
-fn a_missing_function_is_named_with_file_and_version() {
-    let fake = Fake::new(&["WITHOUT_POOLS", "VERSION=12040"]);
-    let error = fake.open(0).unwrap_err();
-    assert!(matches!(
-        &error,
-        OpenError::Library(LibraryError::Symbol { symbol: "cuMemAllocFromPoolAsync", .. })
-    ));
-    says(error, &["cuMemAllocFromPoolAsync", &fake.file().display().to_string(), "12.4", "BIGMAC_LIBCUDA"]);
-}
-
-#[test]
-fn what_is_no_library_is_told_by_its_file() {
-    let dir = tempfile::tempdir().unwrap();
-    let file = dir.path().join("libcuda.so.1");
-    std::fs::write(&file, "text").unwrap();
-    says(CUDA.open_file(&file).unwrap_err(), &["libcuda.so.1", "can't be opened"]);
-    says(CUDA.open_file(&dir.path().join("none")).unwrap_err(), &["none", "can't be opened"]);
 }
 
 #[test]
