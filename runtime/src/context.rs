@@ -4,8 +4,7 @@ use crate::error::{Error, Result};
 use crate::memory::{Memory, MemoryScope, scopes};
 use crate::stream::Stream;
 use crate::threads::Threads;
-use bigmac_gpu::Device;
-use bigmac_gpu::{Arg, Gpu, Launch};
+use bigmac_gpu::{Arg, Device, Gpu, Launch};
 
 /// Rank, device, stream, thread pool and memory scope of a call. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -23,7 +22,7 @@ impl Context {
     /// # Errors
     /// When the threads can't be had.
     pub fn cpu(rank: usize, threads: usize) -> Result<Self> {
-        Context::with_stream(rank, threads, Stream::cpu())
+        Context::on(rank, threads, None)
     }
 
     /// A context on a GPU for `rank`; what it does on the CPU uses `threads` threads. Ranks that share a GPU share its handle.
@@ -31,7 +30,7 @@ impl Context {
     /// # Errors
     /// As [`Context::cpu`].
     pub fn on_gpu(rank: usize, threads: usize, gpu: &Gpu) -> Result<Self> {
-        Context::with_stream(rank, threads, Stream::gpu(gpu))
+        Context::on(rank, threads, Some(gpu))
     }
 
     /// A context on a GPU where there is one, else on the CPU.
@@ -39,23 +38,19 @@ impl Context {
     /// # Errors
     /// As [`Context::cpu`].
     pub fn on(rank: usize, threads: usize, gpu: Option<&Gpu>) -> Result<Self> {
-        Context::with_stream(rank, threads, gpu.map_or_else(Stream::cpu, Stream::gpu))
+        let memory = Memory::new(rank);
+        let scope = memory.scope(scopes::WORKSPACE);
+        Ok(Context { rank, stream: Stream::of(gpu), threads: Threads::new(threads)?, memory, scope })
     }
 
     /// This context where it is on the CPU; else the same rank, threads and memory on the CPU, with allocations counted as copies of what
     /// lies on the device.
     pub fn host(&self) -> Context {
         if self.is_gpu() {
-            Context { stream: Stream::cpu(), ..self.in_scope(scopes::HOST) }
+            Context { stream: Stream::of(None), ..self.in_scope(scopes::HOST) }
         } else {
             self.clone()
         }
-    }
-
-    fn with_stream(rank: usize, threads: usize, stream: Stream) -> Result<Self> {
-        let memory = Memory::new(rank);
-        let scope = memory.scope(scopes::WORKSPACE);
-        Ok(Context { rank, stream, threads: Threads::new(threads)?, memory, scope })
     }
 
     /// The same context, with allocations counted under `scope`.
@@ -75,7 +70,7 @@ impl Context {
 
     /// The GPU that operators run on; `None` on the CPU.
     pub fn gpu(&self) -> Option<&Gpu> {
-        self.stream.on_gpu()
+        self.stream.gpu()
     }
 
     /// True when operators run kernels of a GPU, real or replayed.

@@ -23,6 +23,10 @@ pub enum DType {
 }
 
 impl DType {
+    /// Every dtype.
+    pub const ALL: [DType; 7] =
+        [DType::F64, DType::F32, DType::BF16, DType::F16, DType::I32, DType::U32, DType::U8];
+
     /// Bytes of one element.
     pub const fn size(self) -> usize {
         match self {

@@ -207,16 +207,7 @@ pub fn write(path: &Path, tensors: &[NamedBytes<'_>], metadata: &BTreeMap<String
 }
 
 fn from_file(dtype: Dtype) -> Option<DType> {
-    Some(match dtype {
-        Dtype::F64 => DType::F64,
-        Dtype::F32 => DType::F32,
-        Dtype::BF16 => DType::BF16,
-        Dtype::F16 => DType::F16,
-        Dtype::I32 => DType::I32,
-        Dtype::U32 => DType::U32,
-        Dtype::U8 => DType::U8,
-        _ => return None,
-    })
+    DType::ALL.into_iter().find(|&known| to_file(known) == dtype)
 }
 
 fn to_file(dtype: DType) -> Dtype {

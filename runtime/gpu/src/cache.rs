@@ -122,11 +122,9 @@ impl Cache {
     }
 }
 
-fn wrong(path: &Path, error: &std::io::Error) -> DriverError {
-    DriverError::Call {
-        call: format!("kernel cache {}", path.display()),
-        message: format!("{error}; set {CACHE_DIR} to a folder that can be written to"),
-    }
+pub(crate) fn wrong(path: &Path, error: &std::io::Error) -> DriverError {
+    let message = format!("{error}; set {CACHE_DIR} to a folder that can be written to");
+    DriverError::call(format!("kernel cache {}", path.display()), message)
 }
 
 #[cfg(test)]

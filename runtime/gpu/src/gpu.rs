@@ -39,12 +39,8 @@ struct ProgramKey {
     knobs: SmallVec<[(&'static str, Knob); 8]>,
 }
 
-/// What tells loaded kernels apart.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-struct Key {
-    program: ProgramKey,
-    kernel: &'static str,
-}
+/// What tells loaded kernels apart: the program, and the kernel's name.
+type Key = (ProgramKey, &'static str);
 
 #[derive(Debug)]
 struct Loaded {
@@ -91,9 +87,9 @@ impl Gpu {
     pub fn open(device: Device) -> Result<Gpu> {
         let wrong = |message: String| GpuError::Device { device, message };
         let driver: Box<dyn Driver> = match device {
-            Device::Cpu => return Err(wrong("the CPU is no GPU; use a context without one".into())),
+            Device::Cpu => return Err(wrong("the CPU is not a GPU; use a context without one".into())),
             Device::Cuda(ordinal) => Box::new(Nvidia::open(ordinal).map_err(|e| wrong(e.to_string()))?),
-            Device::Replay => Box::new(Replay::new(Order::Forward).map_err(|e| wrong(e.to_string()))?),
+            Device::Replay => return Gpu::replay(Order::Forward),
         };
         Ok(Gpu::over(device, driver))
     }
@@ -162,7 +158,7 @@ impl Gpu {
         let given = args.iter().map(Arg::parameter);
         if !given.clone().eq(loaded.parameters.iter().copied()) {
             let given: Vec<Parameter> = given.collect();
-            return Err(wrong(format!("got arguments {given:?}, wanted {:?}", loaded.parameters)));
+            return Err(wrong(format!("expected arguments {:?}, got {given:?}", loaded.parameters)));
         }
         let mut pointers: SmallVec<[*mut std::ffi::c_void; 24]> = args.iter().map(Arg::value).collect();
         // SAFETY: there is one pointer per parameter, to a value of its kind, as was just checked. Addresses come from tensors
@@ -174,12 +170,11 @@ impl Gpu {
     }
 
     fn loaded(&self, launch: &Launch) -> DriverResult<Arc<Loaded>> {
-        let program = ProgramKey { file: launch.source.file, knobs: launch.knobs.clone() };
-        let key = Key { program, kernel: launch.kernel };
+        let key = (ProgramKey { file: launch.source.file, knobs: launch.knobs.clone() }, launch.kernel);
         if let Some(loaded) = self.find(&key) {
             return Ok(loaded);
         }
-        self.0.compiling.alone(&key.program, || match self.find(&key) {
+        self.0.compiling.alone(&key.0, || match self.find(&key) {
             // Another rank did it meanwhile.
             Some(loaded) => Ok(loaded),
             None => self.compile(launch, &key),
@@ -202,10 +197,8 @@ impl Gpu {
         let compiled = self.0.driver.compile(&Program { source: launch.source, knobs: &launch.knobs })?;
         let Some(signature) = compiled.signatures.iter().find(|s| s.name == launch.kernel) else {
             let names: Vec<&str> = compiled.signatures.iter().map(|s| s.name.as_str()).collect();
-            return Err(DriverError::Call {
-                call: format!("kernel {} of {}", launch.kernel, launch.source.file),
-                message: format!("there is none of that name; there are {names:?}"),
-            });
+            let call = format!("kernel {} of {}", launch.kernel, launch.source.file);
+            return Err(DriverError::call(call, format!("not found among {names:?}")));
         };
         let parameters = signature.parameters.clone();
         let function = self.0.driver.load(&compiled, launch.kernel)?;
@@ -263,14 +256,14 @@ fn geometry(launch: &Launch) -> Result<Geometry, String> {
     const GRID: [usize; 3] = [i32::MAX as usize, 65_535, 65_535];
     let (grid, block) = (launch.grid, launch.block);
     if grid.iter().zip(GRID).any(|(&given, most)| given > most) {
-        return Err(format!("got a grid of {grid:?} blocks, allowed are {GRID:?}"));
+        return Err(format!("expected a grid of up to {GRID:?} blocks, got {grid:?}"));
     }
     let threads = block.iter().try_fold(1usize, |n, &b| n.checked_mul(b)).unwrap_or(usize::MAX);
     if threads == 0 || threads > 1024 || !threads.is_multiple_of(32) {
-        return Err(format!("got blocks of {block:?} threads, wanted a multiple of 32 up to 1024"));
+        return Err(format!("expected blocks of a multiple of 32 threads up to 1024, got {block:?}"));
     }
-    let shared =
-        u32::try_from(launch.shared).map_err(|_| format!("got {} bytes of shared memory", launch.shared))?;
+    let shared = u32::try_from(launch.shared)
+        .map_err(|_| format!("expected fewer bytes of shared memory than {}", launch.shared))?;
     let narrow = |extents: [usize; 3]| extents.map(|n| n as u32);
     Ok(Geometry { grid: narrow(grid), block: narrow(block), cluster: narrow(launch.cluster), shared })
 }

@@ -112,9 +112,9 @@ impl Source {
     /// [`DriverError::Call`] when [`KERNEL_DIR`] is no directory, or a file in it can't be read.
     pub fn read(&self) -> DriverResult<Text> {
         let dir = std::env::var_os(KERNEL_DIR).filter(|d| !d.is_empty()).map(PathBuf::from);
-        let wrong = |path: &Path, message: String| DriverError::Call {
-            call: format!("{KERNEL_DIR}: {}", path.display()),
-            message: format!("{message}; correct the directory, or unset {KERNEL_DIR}"),
+        let wrong = |path: &Path, message: String| {
+            let message = format!("{message}; correct the directory, or unset {KERNEL_DIR}");
+            DriverError::call(format!("{KERNEL_DIR}: {}", path.display()), message)
         };
         if let Some(dir) = dir.as_ref().filter(|dir| !dir.is_dir()) {
             return Err(wrong(dir, "there is no such directory".into()));

@@ -20,7 +20,7 @@ pub struct Library {
     /// What it is for, and where it comes from.
     pub purpose: &'static str,
     /// The environment variable that names the file, so that nothing is searched.
-    pub variable: Option<&'static str>,
+    pub variable: &'static str,
     /// What to do when there is none.
     #[serde(skip)]
     pub advice: &'static str,
@@ -30,7 +30,7 @@ pub struct Library {
 pub const CUDA: Library = Library {
     names: &["libcuda.so.1"],
     purpose: "the NVIDIA driver; installed with it",
-    variable: Some("BIGMAC_LIBCUDA"),
+    variable: "BIGMAC_LIBCUDA",
     advice: "install the NVIDIA driver, or use the device 'cpu'",
 };
 
@@ -38,7 +38,7 @@ pub const CUDA: Library = Library {
 pub const NVRTC: Library = Library {
     names: &["libnvrtc.so.13", "libnvrtc.so.12"],
     purpose: "compiles kernels; part of the CUDA toolkit",
-    variable: Some("BIGMAC_LIBNVRTC"),
+    variable: "BIGMAC_LIBNVRTC",
     advice: "install the CUDA toolkit, or `pip install nvidia-cuda-nvrtc` (nvidia-cuda-nvrtc-cu12 for a driver of CUDA 12) \
              in the Python environment in use",
 };
@@ -64,7 +64,7 @@ impl Library {
     /// Looks for the library: the file that its variable names, else the first of its names in [`directories`]. A name goes before
     /// a directory. Nothing is opened.
     pub fn find(self) -> Lookup {
-        let given = self.variable.and_then(std::env::var_os).filter(|value| !value.is_empty());
+        let given = std::env::var_os(self.variable).filter(|value| !value.is_empty());
         self.find_in(given.map(PathBuf::from), directories)
     }
 

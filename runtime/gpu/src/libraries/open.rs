@@ -11,21 +11,24 @@ use std::path::{Path, PathBuf};
 #[allow(missing_docs)]
 pub enum LibraryError {
     /// There is no such file.
-    #[error("{}", not_found(.0))]
+    #[error("{}{}", missing(.0), places(.0))]
     NotFound(Box<Lookup>),
     /// The file is there and cannot be opened.
-    #[error("{} cannot be opened: {message}; install it again{}", file.display(), or_name(*variable))]
-    Open { file: PathBuf, message: String, variable: Option<&'static str> },
+    #[error("{} cannot be opened: {message}; install it again, or name another file in {variable}", file.display())]
+    Open { file: PathBuf, message: String, variable: &'static str },
     /// The library has no function of that name.
     #[error(
-        "{} ({version}) has no function '{symbol}': it is too old, or another library than its name says; install a newer one{}",
-        file.display(),
-        or_name(*variable)
+        "{} ({version}) has no function '{symbol}': it is too old, or another library than its name says; install a newer one, or name \
+         another file in {variable}",
+        file.display()
     )]
-    Symbol { symbol: &'static str, file: PathBuf, version: String, variable: Option<&'static str> },
+    Symbol { symbol: &'static str, file: PathBuf, version: String, variable: &'static str },
     /// The library does not answer what every program must ask first.
-    #[error("{}: '{call}' failed with status {status}; install it again{}", file.display(), or_name(*variable))]
-    Status { call: &'static str, status: u32, file: PathBuf, variable: Option<&'static str> },
+    #[error(
+        "{}: '{call}' failed with status {status}; install it again, or name another file in {variable}",
+        file.display()
+    )]
+    Status { call: &'static str, status: u32, file: PathBuf, variable: &'static str },
 }
 
 impl LibraryError {
@@ -38,30 +41,21 @@ impl LibraryError {
     }
 }
 
-fn or_name(variable: Option<&str>) -> String {
-    variable.map(|variable| format!(", or name another file in {variable}")).unwrap_or_default()
-}
-
-fn not_found(lookup: &Lookup) -> String {
-    let looked: Vec<String> =
-        lookup.looked_in.iter().map(|directory| directory.display().to_string()).collect();
-    let places =
-        if looked.is_empty() { String::new() } else { "; looked in ".to_owned() + &looked.join(", ") };
-    missing(lookup) + &places
-}
-
 fn missing(lookup: &Lookup) -> String {
-    let library = &lookup.library;
-    let title = library.names.join(" or ");
-    match (library.variable, &lookup.given) {
-        (Some(variable), Some(given)) => format!(
+    let Library { names, purpose, variable, advice } = lookup.library;
+    let title = names.join(" or ");
+    match &lookup.given {
+        Some(given) => format!(
             "{variable} is '{}', which is not a file; correct it, or unset it to search for {title}",
             given.display()
         ),
-        (variable, _) => {
-            format!("{title} ({}) was not found; {}{}", library.purpose, library.advice, or_name(variable))
-        }
+        None => format!("{title} ({purpose}) was not found; {advice}, or name the file in {variable}"),
     }
+}
+
+fn places(lookup: &Lookup) -> String {
+    let looked: Vec<_> = lookup.looked_in.iter().map(|directory| directory.display().to_string()).collect();
+    if looked.is_empty() { String::new() } else { format!("; looked in {}", looked.join(", ")) }
 }
 
 /// An open library. It stays open until the process ends: drivers start threads and handlers that run after the last call.
@@ -69,7 +63,7 @@ fn missing(lookup: &Lookup) -> String {
 pub struct Opened {
     library: ManuallyDrop<libloading::Library>,
     file: PathBuf,
-    variable: Option<&'static str>,
+    variable: &'static str,
 }
 
 impl Library {

@@ -88,7 +88,7 @@ impl<T> Owned<T> {
     ///
     /// # Safety
     /// `give_back` may be called once with what `make` writes, when nothing uses it any more.
-    pub unsafe fn new<'a>(
+    pub unsafe fn make<'a>(
         context: &'a Arc<Context>,
         give_back: GiveBack<T>,
         make: impl FnOnce(&mut *mut T) -> Result<(), Failure<'a>>,
@@ -107,19 +107,23 @@ impl<T> Owned<T> {
     pub fn context(&self) -> &Arc<Context> {
         &self.context
     }
+
+    /// The driver's functions, with its context current.
+    pub fn enter(&self) -> DriverResult<&Functions> {
+        self.context.enter()
+    }
 }
 
 impl<T> Drop for Owned<T> {
     fn drop(&mut self) {
         // A context that is lost or hangs keeps what it has.
-        // SAFETY: `new` was promised that it may be given back, and nobody else has the handle.
-        let _ = self.context.enter().map(|cuda| unsafe { (self.give_back)(cuda, self.handle.0) });
+        // SAFETY: `make` was promised that it may be given back, and nobody else has the handle.
+        let _ = self.enter().map(|cuda| unsafe { (self.give_back)(cuda, self.raw()) });
     }
 }
 
 /// The queue of a device's work. Dropping it leaves what is queued to run.
-#[derive(Debug)]
-pub(super) struct Stream(Owned<CUstream_st>);
+pub(super) type Stream = Owned<CUstream_st>;
 
 impl Stream {
     pub fn new(context: &Arc<Context>) -> DriverResult<Stream> {
@@ -128,28 +132,15 @@ impl Stream {
         let cuda = context.enter()?;
         // SAFETY: `stream` is room for what the call writes, and streams are destroyed by that function.
         let stream = unsafe {
-            Owned::new(context, Functions::stream_destroy, |stream| cuda.stream_create(stream, FLAGS))
+            Owned::make(context, Functions::stream_destroy, |stream| cuda.stream_create(stream, FLAGS))
         };
-        Ok(Stream(stream?))
-    }
-
-    pub fn raw(&self) -> CUstream {
-        self.0.raw()
-    }
-
-    pub fn context(&self) -> &Arc<Context> {
-        self.0.context()
-    }
-
-    /// The driver's functions, for work on this stream.
-    pub fn enter(&self) -> DriverResult<&Functions> {
-        self.context().enter()
+        Ok(stream?)
     }
 
     pub fn synchronize(&self) -> DriverResult<()> {
-        if self.context().limit.is_some() {
+        if self.context.limit.is_some() {
             // An event, as the stream itself is never done while other threads go on giving it work.
-            let end = Event::untimed(self.context())?;
+            let end = Event::new(self.context(), CUevent_flags::CU_EVENT_DISABLE_TIMING)?;
             end.record(self)?;
             return end.wait();
         }
@@ -160,39 +151,29 @@ impl Stream {
 }
 
 /// A moment in a stream's work.
-#[derive(Debug)]
-pub(super) struct Event(Owned<CUevent_st>);
+pub(super) type Event = Owned<CUevent_st>;
 
 impl Event {
-    /// An event with a time. Until it is recorded it counts as passed.
-    pub fn timed(context: &Arc<Context>) -> DriverResult<Event> {
-        Event::new(context, CUevent_flags::CU_EVENT_DEFAULT)
-    }
-
-    /// As [`Event::timed`], without a time.
-    pub fn untimed(context: &Arc<Context>) -> DriverResult<Event> {
-        Event::new(context, CUevent_flags::CU_EVENT_DISABLE_TIMING)
-    }
-
-    fn new(context: &Arc<Context>, flags: CUevent_flags) -> DriverResult<Event> {
+    /// An event with or without a time. Until it is recorded it counts as passed.
+    pub fn new(context: &Arc<Context>, flags: CUevent_flags) -> DriverResult<Event> {
         let cuda = context.enter()?;
         // SAFETY: `event` is room for what the call writes, and events are destroyed by that function.
         let event = unsafe {
-            Owned::new(context, Functions::event_destroy, |event| cuda.event_create(event, flags as u32))
+            Owned::make(context, Functions::event_destroy, |event| cuda.event_create(event, flags as u32))
         };
-        Ok(Event(event?))
+        Ok(event?)
     }
 
     pub fn record(&self, stream: &Stream) -> DriverResult<()> {
         // SAFETY: event and stream live.
-        unsafe { stream.enter()?.event_record(self.0.raw(), stream.raw())? };
+        unsafe { self.enter()?.event_record(self.raw(), stream.raw())? };
         Ok(())
     }
 
     /// True when the stream has come past it.
     pub fn passed(&self) -> DriverResult<bool> {
         // SAFETY: the event lives.
-        match unsafe { self.0.context().enter()?.event_query(self.0.raw()) } {
+        match unsafe { self.enter()?.event_query(self.raw()) } {
             Ok(()) => Ok(true),
             Err(failure) if failure.is(&[CUresult::CUDA_ERROR_NOT_READY]) => Ok(false),
             Err(failure) => Err(failure.into()),
@@ -201,24 +182,22 @@ impl Event {
 
     /// Waits until the stream has come past it, at most as long as the context allows.
     pub fn wait(&self) -> DriverResult<()> {
-        let context = self.0.context();
-        if let Some(limit) = context.limit {
+        if let Some(limit) = self.context.limit {
             if deadline::poll(limit, || self.passed())? {
                 return Ok(());
             }
-            return Err(context.hung.get_or_init(|| DriverError::Timeout(limit)).clone());
+            return Err(self.context.hung.get_or_init(|| DriverError::Timeout(limit)).clone());
         }
         // SAFETY: the event lives.
-        unsafe { context.enter()?.event_synchronize(self.0.raw())? };
+        unsafe { self.enter()?.event_synchronize(self.raw())? };
         Ok(())
     }
 
     /// Milliseconds from `self` to `later`, both timed and passed.
     pub fn milliseconds_to(&self, later: &Event) -> DriverResult<f32> {
         let mut milliseconds = 0.0;
-        let cuda = self.0.context().enter()?;
         // SAFETY: both events live, and `milliseconds` is room for what the call writes.
-        unsafe { cuda.event_elapsed(&mut milliseconds, self.0.raw(), later.0.raw())? };
+        unsafe { self.enter()?.event_elapsed(&mut milliseconds, self.raw(), later.raw())? };
         Ok(milliseconds)
     }
 }
@@ -235,13 +214,13 @@ impl Pinned {
         let cuda = context.enter()?;
         // SAFETY: `address` is room for what the call writes; copies are waited for before it is freed (`Block`).
         let memory = unsafe {
-            Owned::new(context, Functions::host_free, |address| {
+            Owned::make(context, Functions::host_free, |address| {
                 cuda.host_allocate(address, bytes, CU_MEMHOSTALLOC_PORTABLE)
             })
         }?;
         if memory.raw().is_null() {
             let message = format!("gave no memory for {bytes} bytes, and no error");
-            return Err(DriverError::Call { call: "cuMemHostAlloc".into(), message });
+            return Err(DriverError::call("cuMemHostAlloc", message));
         }
         // SAFETY: the memory is new and has that many bytes; zeros are valid bytes, which memory that was never written isn't.
         unsafe { memory.raw().cast::<u8>().write_bytes(0, bytes) };

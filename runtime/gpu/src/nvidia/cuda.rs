@@ -102,7 +102,7 @@ impl Failure<'_> {
 
     /// The error with more than the function's name about what was tried.
     pub fn of(&self, what: impl std::fmt::Display) -> DriverError {
-        DriverError::Call { call: format!("{} of {what}", self.call), message: self.message() }
+        DriverError::call(format!("{} of {what}", self.call), self.message())
     }
 
     /// What the status means, and what to do about it.
@@ -149,7 +149,7 @@ impl Failure<'_> {
 
 impl From<Failure<'_>> for DriverError {
     fn from(failure: Failure<'_>) -> DriverError {
-        DriverError::Call { call: failure.call.into(), message: failure.message() }
+        DriverError::call(failure.call, failure.message())
     }
 }
 

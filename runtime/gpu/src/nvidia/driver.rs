@@ -205,9 +205,9 @@ impl Driver for Nvidia {
         let cuda = self.context.enter()?;
         let loaded = self.loaded.read().unwrap_or_else(PoisonError::into_inner);
         let kernel = usize::try_from(function.0).ok().and_then(|at| loaded.get(at));
-        let kernel = kernel.ok_or_else(|| DriverError::Call {
-            call: format!("launching kernel {}", function.0),
-            message: format!("{} kernels are loaded on this GPU, and this isn't one of them", loaded.len()),
+        let kernel = kernel.ok_or_else(|| {
+            let message = format!("not found among the {} kernels loaded on this GPU", loaded.len());
+            DriverError::call(format!("launching kernel {}", function.0), message)
         })?;
         if geometry.shared > LARGE_SHARED {
             kernel.prefer_shared(cuda)?;
@@ -236,7 +236,7 @@ impl Driver for Nvidia {
     }
 
     fn tensor_map(&self, address: u64, shape: &TensorMapShape) -> DriverResult<TensorMap> {
-        let wrong = |message: String| DriverError::Call { call: "cuTensorMapEncodeTiled".into(), message };
+        let wrong = |message: String| DriverError::call("cuTensorMapEncodeTiled", message);
         if self.info.architecture.major < 9 {
             return Err(wrong(format!(
                 "{} is {}, and only sm_90 and later have a tensor memory accelerator",
@@ -275,7 +275,7 @@ impl Driver for Nvidia {
                 CUtensorMapFloatOOBfill::CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE,
             )
         }
-        .map_err(|failure| wrong(format!("{}; given were {shape:?} at {address:#x}", failure.message())))?;
+        .map_err(|failure| wrong(format!("{}; got {shape:?} at {address:#x}", failure.message())))?;
         Ok(TensorMap(map.opaque))
     }
 
@@ -283,7 +283,7 @@ impl Driver for Nvidia {
         let spare = self.marks().spare.pop();
         let event = match spare {
             Some(event) => event,
-            None => Arc::new(Event::timed(&self.context)?),
+            None => Arc::new(Event::new(&self.context, CUevent_flags::CU_EVENT_DEFAULT)?),
         };
         event.record(&self.stream)?;
         let mut marks = self.marks();
@@ -295,9 +295,9 @@ impl Driver for Nvidia {
 
     fn seconds_between(&self, from: Mark, to: Mark) -> DriverResult<f64> {
         let event = |mark: Mark| {
-            self.marks().live.get(&mark.0).cloned().ok_or_else(|| DriverError::Call {
-                call: format!("time of mark {}", mark.0),
-                message: "there is no such mark on this GPU, or it was given back".into(),
+            let found = self.marks().live.get(&mark.0).cloned();
+            found.ok_or_else(|| {
+                DriverError::call(format!("time of mark {}", mark.0), "not found: it was given back")
             })
         };
         let (from, to) = (event(from)?, event(to)?);

@@ -36,7 +36,7 @@ pub(super) struct Kernel {
 impl Module {
     /// Loads a compiled file. That it fits the device is what the driver checks.
     pub fn load(context: &Arc<Context>, file: &Path) -> DriverResult<Module> {
-        let wrong = |message| DriverError::Call { call: format!("loading {}", file.display()), message };
+        let wrong = |message: String| DriverError::call(format!("loading {}", file.display()), message);
         let image = std::fs::read(file).map_err(|e| {
             wrong(format!("{e}; compiled kernels must stay where they are while a program runs"))
         })?;
@@ -50,7 +50,7 @@ impl Module {
         // SAFETY: the image is whole as far as its header tells, and `module` is room for what the call writes. Its kernels are
         // launched by the driver alone, which goes away with it.
         let module = unsafe {
-            Owned::new(context, Functions::module_unload, |module| {
+            Owned::make(context, Functions::module_unload, |module| {
                 cuda.module_load(module, image.as_ptr().cast())
             })
         };
@@ -60,10 +60,9 @@ impl Module {
     /// The kernel of that name, allowed all the shared memory that a block of the device can have.
     pub fn kernel(&self, name: &str, shared_per_block: c_int, clusters: bool) -> DriverResult<Kernel> {
         use CUfunction_attribute::*;
-        let cuda = self.module.context().enter()?;
-        let symbol = CString::new(name).map_err(|_| DriverError::Call {
-            call: format!("loading {}", self.file.display()),
-            message: format!("{name:?} cannot be the name of a kernel"),
+        let cuda = self.module.enter()?;
+        let symbol = CString::new(name).map_err(|_| {
+            DriverError::call("cuModuleGetFunction", format!("{name:?} cannot be the name of a kernel"))
         })?;
         let mut handle = std::ptr::null_mut();
         // SAFETY: the module lives, the name ends in a zero, and `handle` is room for what the call writes.
@@ -111,17 +110,13 @@ impl Kernel {
     /// The error for a launch that was refused: with the extents, and with the limits that they may have passed.
     pub fn refused(&self, geometry: &Geometry, failure: Failure<'_>) -> DriverError {
         let Geometry { grid, block, cluster, shared } = geometry;
-        DriverError::Call {
-            call: format!("launching {}", self.name),
-            message: format!(
-                "{}; given were a grid of {grid:?} blocks of {block:?} threads in clusters of {cluster:?} with {shared} bytes of \
-                 dynamic shared memory, and a block can have {} threads of {} registers and {} bytes",
-                failure.message(),
-                self.threads,
-                self.registers,
-                self.shared
-            ),
-        }
+        let (message, threads, registers, most) =
+            (failure.message(), self.threads, self.registers, self.shared);
+        let message = format!(
+            "{message}; got a grid of {grid:?} blocks of {block:?} threads in clusters of {cluster:?} with {shared} bytes of dynamic \
+             shared memory, and a block can have {threads} threads of {registers} registers and {most} bytes"
+        );
+        DriverError::call(format!("launching {}", self.name), message)
     }
 }
 

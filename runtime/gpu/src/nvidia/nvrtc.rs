@@ -2,7 +2,7 @@
 
 use super::error::{OpenError, Version};
 use super::resources::{self, Resources};
-use crate::cache::{Cache, Key};
+use crate::cache::{self, Cache, Key};
 use crate::driver::{DriverError, DriverResult};
 use crate::launch::{Compiled, Program, Signature, Text, signatures};
 use crate::libraries::{Library, LibraryError, NVRTC, Opened, functions};
@@ -174,23 +174,15 @@ impl Compiler {
         let key = Key::new(&text, program, target, &format!("NVRTC {} {}", self.version, OPTIONS.join(" ")));
         let image = cache.get_or_make(key, "cubin", |path| {
             let image = self.compile_text(target, program, &text)?;
-            std::fs::write(path, &image.bytes).map_err(|error| DriverError::Call {
-                call: format!("kernel cache {}", path.display()),
-                message: format!(
-                    "{error}; set {} to a folder that can be written to",
-                    crate::cache::CACHE_DIR
-                ),
-            })
+            std::fs::write(path, &image.bytes).map_err(|error| cache::wrong(path, &error))
         })?;
         Ok(Compiled { signatures, image })
     }
 
     fn compile_text(&self, target: &str, program: &Program<'_>, text: &Text) -> DriverResult<Image> {
         let signatures = signatures(text)?;
-        self.check_target(target).map_err(|error| DriverError::Call {
-            call: format!("compiling {}", text.file),
-            message: error.to_string(),
-        })?;
+        self.check_target(target)
+            .map_err(|error| DriverError::call(format!("compiling {}", text.file), error.to_string()))?;
         let wrong =
             |log: String| DriverError::Compile { file: text.file.clone(), target: target.to_owned(), log };
         let c_string = |text: &str| {
@@ -252,10 +244,8 @@ impl Compiler {
             // SAFETY: it is a text that ends in a zero, as nvrtc.h says.
             unsafe { CStr::from_ptr(name) }.to_string_lossy()
         };
-        DriverError::Call {
-            call: format!("{} of {}", failure.call, self.file.display()),
-            message: format!("{name} ({}) {log}", failure.status).trim_end().to_owned(),
-        }
+        let message = format!("{name} ({}) {log}", failure.status);
+        DriverError::call(format!("{} of {}", failure.call, self.file.display()), message.trim_end())
     }
 }
 

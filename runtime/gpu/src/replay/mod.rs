@@ -3,7 +3,7 @@
 
 use crate::cache::{Cache, Key};
 use crate::driver::{Driver, DriverError, DriverResult, Function, Geometry, Mark, PendingDownload};
-use crate::launch::{Compiled, Program, Swizzle, TensorMap, TensorMapShape, Text, signatures};
+use crate::launch::{Compiled, Program, TensorMap, TensorMapShape, Text, signatures};
 use libloading::Library;
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::collections::HashMap;
@@ -76,10 +76,6 @@ const CLUSTER_MOST: u32 = 8;
 /// Where memory starts that the CUDA driver gives out, at least.
 const ALIGNMENT: usize = 256;
 
-fn call(what: impl Into<String>, message: impl Into<String>) -> DriverError {
-    DriverError::Call { call: what.into(), message: message.into() }
-}
-
 /// The C++ compiler: [`COMPILER`], else `CXX`, else the first of the usual names that is there; with its version.
 ///
 /// # Errors
@@ -110,9 +106,9 @@ impl Replay {
     /// [`DriverError::Call`] on a processor that fibers aren't written for, and without a C++ compiler.
     pub fn new(order: Order) -> DriverResult<Self> {
         if !cfg!(all(target_arch = "x86_64", unix)) {
-            return Err(call("replay", "kernels can be replayed on x86-64 Linux only"));
+            return Err(DriverError::call("replay", "kernels can be replayed on x86-64 Linux only"));
         }
-        let (compiler, version) = find_compiler().map_err(|e| call("replay", e))?;
+        let (compiler, version) = find_compiler().map_err(|e| DriverError::call("replay", e))?;
         let mut options: Vec<String> = [
             "-std=c++17",
             "-O1",
@@ -145,7 +141,8 @@ impl Replay {
 
     fn build(&self, text: &Text, program: &Program<'_>, names: &[&str], to: &Path) -> DriverResult<()> {
         let folder = to.with_extension("src");
-        let wrong = |e: std::io::Error| call(format!("replay, {}", folder.display()), e.to_string());
+        let wrong =
+            |e: std::io::Error| DriverError::call(format!("replay, {}", folder.display()), e.to_string());
         std::fs::create_dir_all(&folder).map_err(wrong)?;
         for (name, text) in &text.includes {
             let path = folder.join(name);
@@ -203,7 +200,7 @@ impl Driver for Replay {
     }
 
     fn memory(&self) -> DriverResult<(usize, usize)> {
-        Err(call("memory", "a replay has what the CPU has"))
+        Err(DriverError::call("memory", "a replay has what the CPU has"))
     }
 
     fn allocate(&self, bytes: usize) -> DriverResult<u64> {
@@ -275,7 +272,9 @@ impl Driver for Replay {
 
     fn load(&self, compiled: &Compiled, kernel: &str) -> DriverResult<Function> {
         let mut libraries = self.libraries.lock().unwrap_or_else(PoisonError::into_inner);
-        let wrong = |e: libloading::Error| call(format!("load {}", compiled.image.display()), e.to_string());
+        let wrong = |e: libloading::Error| {
+            DriverError::call(format!("load {}", compiled.image.display()), e.to_string())
+        };
         if !libraries.contains_key(&compiled.image) {
             // SAFETY: the library is what `build` made, whose start-up code only sets up its own variables.
             let library = unsafe { Library::new(&compiled.image) }.map_err(wrong)?;
@@ -303,7 +302,7 @@ impl Driver for Replay {
             let message = format!(
                 "got clusters of {given:?} in a grid of {grid:?} blocks, wanted up to {CLUSTER_MOST} along x, of which the grid is a multiple"
             );
-            return Err(call("launch", message));
+            return Err(DriverError::call("launch", message));
         }
         let mut message: [c_char; 512] = [0; 512];
         let (order, seed) = match self.order {
@@ -331,22 +330,16 @@ impl Driver for Replay {
             return Ok(());
         }
         let text: Vec<u8> = message.iter().map(|&c| c as u8).take_while(|&c| c != 0).collect();
-        Err(call("replay", String::from_utf8_lossy(&text)))
+        Err(DriverError::call("replay", String::from_utf8_lossy(&text)))
     }
 
     /// As `include/hopper_replay.cuh` reads it: address; rank, element size and swizzle; extents; strides; tile.
     fn tensor_map(&self, address: u64, shape: &TensorMapShape) -> DriverResult<TensorMap> {
         let rank = shape.extents.len();
-        shape.check(address).map_err(|message| call("tensor_map", message))?;
-        let swizzle = match shape.swizzle {
-            Swizzle::None => 0,
-            Swizzle::Bytes32 => 1,
-            Swizzle::Bytes64 => 2,
-            Swizzle::Bytes128 => 3,
-        };
+        shape.check(address).map_err(|message| DriverError::call("tensor_map", message))?;
         let mut words = [0; 16];
         words[0] = address;
-        words[1] = rank as u64 | u64::from(shape.element) << 8 | swizzle << 16;
+        words[1] = rank as u64 | u64::from(shape.element) << 8 | (shape.swizzle as u64) << 16;
         words[2..2 + rank].copy_from_slice(&shape.extents);
         words[7..6 + rank].copy_from_slice(&shape.strides);
         for (word, &tile) in words[11..].iter_mut().zip(&shape.tile) {
@@ -369,7 +362,7 @@ impl Driver for Replay {
         let marks = self.marks.lock().unwrap_or_else(PoisonError::into_inner);
         let at = |mark: Mark| {
             let time = usize::try_from(mark.0).ok().and_then(|i| marks.get(i).copied().flatten());
-            time.ok_or_else(|| call("seconds_between", "got a mark that was given back"))
+            time.ok_or_else(|| DriverError::call("seconds_between", "got a mark that was given back"))
         };
         Ok(at(to)?.saturating_duration_since(at(from)?).as_secs_f64())
     }

@@ -6,8 +6,7 @@ use crate::nvidia::cuda::{Failure, Functions};
 use cudarc::driver::sys::*;
 
 /// Memory of the device, given out and taken back in the order of a stream's work. What was taken back is kept for the next who asks.
-#[derive(Debug)]
-pub(super) struct Pool(Owned<CUmemPoolHandle_st>);
+pub(super) type Pool = Owned<CUmemPoolHandle_st>;
 
 impl Pool {
     /// A pool that has given memory once; the driver's refusal where it makes no pools, or gives nothing from them.
@@ -42,14 +41,14 @@ impl Pool {
         };
         // SAFETY: the properties are whole, and `pool` is room for what the call writes. The driver keeps what is still in use of a
         // pool that is destroyed until it is given back.
-        let pool = Pool(unsafe {
-            Owned::new(context, Functions::pool_destroy, |pool| cuda.pool_create(pool, &properties))
-        }?);
+        let pool = unsafe {
+            Owned::make(context, Functions::pool_destroy, |pool| cuda.pool_create(pool, &properties))
+        }?;
         // Otherwise all that is free goes back to the system at every synchronisation, and is asked for again after it.
         let mut threshold = u64::MAX;
         let attribute = CUmemPool_attribute::CU_MEMPOOL_ATTR_RELEASE_THRESHOLD;
         // SAFETY: the attribute's value is a u64.
-        unsafe { cuda.pool_set(pool.0.raw(), attribute, (&raw mut threshold).cast())? };
+        unsafe { cuda.pool_set(pool.raw(), attribute, (&raw mut threshold).cast())? };
         match pool.take(cuda, 256, stream) {
             // SAFETY: the memory is the pool's, and nobody else has its address.
             Ok(address) => unsafe { cuda.free(address, stream.raw())? },
@@ -63,7 +62,7 @@ impl Pool {
     fn take<'a>(&self, cuda: &'a Functions, bytes: usize, stream: &Stream) -> Result<u64, Failure<'a>> {
         let mut address = 0;
         // SAFETY: pool and stream live, and `address` is room for what the call writes.
-        unsafe { cuda.allocate(&mut address, bytes, self.0.raw(), stream.raw())? };
+        unsafe { cuda.allocate(&mut address, bytes, self.raw(), stream.raw())? };
         Ok(address)
     }
 
@@ -81,17 +80,17 @@ impl Pool {
     /// Gives everything that is free back to the system.
     pub fn trim(&self) -> DriverResult<()> {
         // SAFETY: the pool lives.
-        unsafe { self.0.context().enter()?.pool_trim(self.0.raw(), 0)? };
+        unsafe { self.enter()?.pool_trim(self.raw(), 0)? };
         Ok(())
     }
 
     /// Bytes that the pool holds and that are free.
     pub fn unused(&self) -> DriverResult<usize> {
-        let cuda = self.0.context().enter()?;
+        let cuda = self.enter()?;
         let get = |attribute| {
             let mut value = 0_u64;
             // SAFETY: both attributes' values are u64.
-            unsafe { cuda.pool_get(self.0.raw(), attribute, (&raw mut value).cast())? };
+            unsafe { cuda.pool_get(self.raw(), attribute, (&raw mut value).cast())? };
             DriverResult::Ok(value)
         };
         let reserved = get(CUmemPool_attribute::CU_MEMPOOL_ATTR_RESERVED_MEM_CURRENT)?;

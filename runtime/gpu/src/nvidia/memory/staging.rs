@@ -3,6 +3,8 @@
 
 use crate::driver::{DriverResult, PendingDownload};
 use crate::nvidia::context::{Event, Pinned, Stream};
+use crate::nvidia::cuda::{Failure, Functions};
+use cudarc::driver::sys::CUevent_flags;
 use std::collections::VecDeque;
 use std::ffi::c_void;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -24,10 +26,15 @@ struct Block {
 }
 
 impl Block {
-    /// Puts a mark behind the copy that was just queued.
-    fn mark(&self, stream: &Stream) -> DriverResult<()> {
+    /// Queues a copy from or to the block, and a mark after it.
+    fn copy(
+        &self,
+        stream: &Stream,
+        copy: impl for<'a> FnOnce(&'a Functions, *mut c_void) -> Result<(), Failure<'a>>,
+    ) -> DriverResult<()> {
+        copy(stream.enter()?, self.pinned.address())?;
         self.done.record(stream).inspect_err(|_| {
-            // Without a mark nobody else waits for the copy. The error to report is that of the mark.
+            // Without a mark nothing else waits for the copy. The error to report is that of the mark.
             let _ = stream.synchronize();
         })
     }
@@ -67,7 +74,7 @@ impl Ring {
             Some(block) => block.done.wait().map(|()| block),
             None => Ok(Block {
                 pinned: Pinned::new(stream.context(), self.bytes)?,
-                done: Event::untimed(stream.context())?,
+                done: Event::new(stream.context(), CUevent_flags::CU_EVENT_DISABLE_TIMING)?,
             }),
         }
     }
@@ -133,8 +140,7 @@ impl Staging {
             let mut block = ring.take(stream)?;
             block.pinned.as_mut_slice()[..part.len()].copy_from_slice(part);
             // SAFETY: the caller vouches for the device's memory; the block holds the part until the copy is done.
-            unsafe { stream.enter()?.upload(to, block.pinned.address(), part.len(), stream.raw())? };
-            block.mark(stream)?;
+            block.copy(stream, |cuda, host| unsafe { cuda.upload(to, host, part.len(), stream.raw()) })?;
             ring.put(block);
             to += part.len() as u64;
         }
@@ -157,10 +163,9 @@ impl Staging {
         let mut under_way: Option<(Block, &mut [u8])> = None;
         for part in to.chunks_mut(ring.bytes) {
             let block = ring.take(stream)?;
-            let address: *mut c_void = block.pinned.address();
             // SAFETY: the caller vouches for the device's memory; the block lives until the copy is done.
-            unsafe { stream.enter()?.download(address, from, part.len(), stream.raw())? };
-            block.mark(stream)?;
+            block
+                .copy(stream, |cuda, host| unsafe { cuda.download(host, from, part.len(), stream.raw()) })?;
             from += part.len() as u64;
             // The part before is taken out while this one is on its way.
             if let Some(before) = under_way.replace((block, part)) {
@@ -169,6 +174,7 @@ impl Staging {
         }
         under_way.map_or(Ok(()), receive)
     }
+
     /// Queues a copy from the device after the stream's work, and returns at once.
     ///
     /// # Safety
@@ -178,11 +184,9 @@ impl Staging {
         for start in (0..bytes).step_by(self.later.bytes) {
             let len = self.later.bytes.min(bytes - start);
             let block = self.later.take(stream)?;
+            let from = from + start as u64;
             // SAFETY: the caller vouches for the device's memory; the block lives until the copy is done.
-            unsafe {
-                stream.enter()?.download(block.pinned.address(), from + start as u64, len, stream.raw())?
-            };
-            block.mark(stream)?;
+            block.copy(stream, |cuda, host| unsafe { cuda.download(host, from, len, stream.raw()) })?;
             pending.parts.push((block, len));
         }
         Ok(pending)

@@ -89,7 +89,7 @@ fn what_is_not_the_library_is_told_apart_from_what_is_cut_off() {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join(name);
         let path = file.display().to_string();
-        let variable = library.variable.unwrap();
+        let variable = library.variable;
         says(open(&file), &[&path, "cannot be opened", "No such file", "install it again", variable]);
         for (bytes, wanted) in [
             (&b""[..], "not a shared library"),

@@ -22,7 +22,7 @@ fn no_gpu_and_too_few_gpus_are_told_apart() {
         }
     }
     let fake = Fake::new(&["DEVICES=2"]);
-    says(fake.open(2).unwrap_err(), &["no GPU 2", "sees 2"]);
+    says(fake.open(2).unwrap_err(), &["GPU 2 was not found", "sees 2"]);
     assert_eq!(fake.open(1).unwrap().name(), "Fake 41");
     let machine = fake.machine().unwrap();
     assert_eq!(machine.devices.iter().map(|device| device.ordinal).collect::<Vec<_>>(), [0, 1]);
