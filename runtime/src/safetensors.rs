@@ -33,7 +33,6 @@ pub struct SafetensorsFile {
     path: PathBuf,
     map: Mmap,
     entries: BTreeMap<String, Entry>,
-    metadata: BTreeMap<String, String>,
 }
 
 impl SafetensorsFile {
@@ -60,18 +59,12 @@ impl SafetensorsFile {
                 (name, Entry { dtype: info.dtype, shape: Dims::from_slice(&info.shape), bytes })
             })
             .collect();
-        let metadata = parsed.metadata().iter().flatten().map(|(k, v)| (k.clone(), v.clone())).collect();
-        Ok(SafetensorsFile { path: path.to_owned(), map, entries, metadata })
+        Ok(SafetensorsFile { path: path.to_owned(), map, entries })
     }
 
     /// The file.
     pub fn path(&self) -> &Path {
         &self.path
-    }
-
-    /// The free text entries of the header.
-    pub fn metadata(&self) -> &BTreeMap<String, String> {
-        &self.metadata
     }
 
     /// Every tensor's name, sorted.
@@ -262,7 +255,8 @@ mod tests {
         let ctx = Context::cpu(0, 1).unwrap();
         let file = SafetensorsFile::open(&path).unwrap();
         assert_eq!(file.names().collect::<Vec<_>>(), ["a", "b", "c", "d"]);
-        assert_eq!(file.metadata()["format"], "pt");
+        let (_, header) = SafeTensors::read_metadata(&std::fs::read(&path).unwrap()).unwrap();
+        assert_eq!(header.metadata().as_ref().unwrap()["format"], "pt");
         let a = file.load(&ctx, "a").unwrap();
         assert_eq!(
             (a.shape(), a.as_slice::<f32>().unwrap()),

@@ -2,7 +2,7 @@
 
 use crate::driver::{DriverError, DriverResult};
 use crate::launch::{Program, Text};
-use crate::turns::Turns;
+use crate::shared::{Turns, variable};
 use sha2::{Digest, Sha256};
 use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
@@ -57,7 +57,7 @@ impl Cache {
     /// # Errors
     /// [`DriverError::Call`] when the folder can't be made.
     pub fn open() -> DriverResult<Cache> {
-        let var = |name| std::env::var_os(name).filter(|v| !v.is_empty()).map(PathBuf::from);
+        let var = |name| variable(name).map(PathBuf::from);
         let directory = var(CACHE_DIR)
             .or_else(|| var("XDG_CACHE_HOME").map(|dir| dir.join("bigmac/kernels")))
             .or_else(|| var("HOME").map(|dir| dir.join(".cache/bigmac/kernels")))

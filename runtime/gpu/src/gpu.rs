@@ -6,7 +6,7 @@ use crate::error::{GpuError, Result};
 use crate::launch::{Arg, Knob, Launch, Parameter, Program, Source, TensorMap, TensorMapShape};
 use crate::nvidia::Nvidia;
 use crate::replay::{Order, Replay};
-use crate::turns::Turns;
+use crate::shared::{Turns, lock};
 use smallvec::SmallVec;
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -185,7 +185,7 @@ impl Gpu {
     fn find(&self, key: &Key) -> Option<Arc<Loaded>> {
         let current = |loaded: &Arc<Loaded>| match &loaded.watched {
             None => true,
-            Some(watched) => !watched.lock().unwrap_or_else(PoisonError::into_inner).changed(),
+            Some(watched) => !lock(watched).changed(),
         };
         let loaded = self.0.loaded.read().unwrap_or_else(PoisonError::into_inner);
         loaded.get(key).filter(|l| current(l)).cloned()

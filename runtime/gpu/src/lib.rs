@@ -14,7 +14,7 @@ mod launch;
 pub mod libraries;
 pub mod nvidia;
 pub mod replay;
-mod turns;
+mod shared;
 
 pub use device::Device;
 pub use driver::{Driver, DriverError, DriverResult, Mark, PendingDownload};

@@ -1,7 +1,7 @@
 //! GPUs, and what it takes to use them.
 
 use bigmac_gpu::libraries::{self, Lookup};
-use bigmac_gpu::nvidia::{Allocator, Architecture, Compiler, DeviceInfo, Machine, OpenError};
+use bigmac_gpu::nvidia::{Architecture, Compiler, DeviceInfo, Machine, OpenError};
 use serde::Serialize;
 use std::path::PathBuf;
 
@@ -52,7 +52,7 @@ impl Gpu {
             architecture: device.architecture.to_string(),
             processors: device.processors,
             memory: device.memory,
-            allocator: tried.as_ref().ok().map(Allocator::to_string),
+            allocator: tried.as_ref().ok().cloned(),
             refuses: tried.err(),
         }
     }

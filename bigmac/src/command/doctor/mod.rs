@@ -148,7 +148,6 @@ impl Report {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use bigmac_gpu::nvidia::Allocator;
 
     #[test]
     fn text_and_json_say_the_same() {
@@ -161,7 +160,7 @@ mod tests {
                 architecture: "sm_90".into(),
                 processors: 132,
                 memory: 80 << 30,
-                allocator: missing.is_none().then(|| Allocator::Pool.to_string()),
+                allocator: missing.is_none().then(|| "a memory pool of the driver".into()),
                 refuses: missing.map(str::to_owned),
             };
             let gpus = gpus::Gpus {

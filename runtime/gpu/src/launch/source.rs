@@ -1,6 +1,7 @@
 //! Kernel sources: where their text comes from, and what their kernels take.
 
 use crate::error::{DriverError, DriverResult};
+use crate::shared::variable;
 use std::path::{Path, PathBuf};
 
 /// Set to a directory that holds `gelu/kernel.cu` and the like, sources are read from there instead of from the program: a kernel
@@ -100,7 +101,7 @@ impl Source {
 
     /// The files in [`KERNEL_DIR`] that stand for this source, when it is set.
     pub fn overriding_files(&self) -> Option<Vec<PathBuf>> {
-        let dir = PathBuf::from(std::env::var_os(KERNEL_DIR).filter(|d| !d.is_empty())?);
+        let dir = PathBuf::from(variable(KERNEL_DIR)?);
         let names = std::iter::once(self.file).chain(self.includes.iter().map(|(name, _)| *name));
         let names = names.chain(HEADERS.iter().map(|(name, _)| *name));
         Some(names.map(|name| dir.join(name)).filter(|path| path.is_file()).collect())
@@ -111,7 +112,7 @@ impl Source {
     /// # Errors
     /// [`DriverError::Call`] when [`KERNEL_DIR`] is no directory, or a file in it can't be read.
     pub fn read(&self) -> DriverResult<Text> {
-        let dir = std::env::var_os(KERNEL_DIR).filter(|d| !d.is_empty()).map(PathBuf::from);
+        let dir = variable(KERNEL_DIR).map(PathBuf::from);
         let wrong = |path: &Path, message: String| {
             let message = format!("{message}; correct the directory, or unset {KERNEL_DIR}");
             DriverError::call(format!("{KERNEL_DIR}: {}", path.display()), message)

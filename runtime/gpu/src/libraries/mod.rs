@@ -9,6 +9,7 @@ pub(crate) use open::functions;
 pub use open::{LibraryError, Opened};
 pub use search::directories;
 
+use crate::shared::variable;
 use serde::Serialize;
 use std::path::PathBuf;
 
@@ -64,7 +65,7 @@ impl Library {
     /// Looks for the library: the file that its variable names, else the first of its names in [`directories`]. A name goes before
     /// a directory. Nothing is opened.
     pub fn find(self) -> Lookup {
-        let given = std::env::var_os(self.variable).filter(|value| !value.is_empty());
+        let given = variable(self.variable);
         self.find_in(given.map(PathBuf::from), directories)
     }
 

@@ -16,7 +16,7 @@ pub(super) fn find(names: &[&str], directories: &[PathBuf]) -> Option<PathBuf> {
 /// The directories that libraries are looked for in, each once: `LD_LIBRARY_PATH`, the CUDA toolkit's, those of `/etc/ld.so.conf`, the
 /// loader's own, those where containers mount the driver, and those of NVIDIA's packages in the Python environment in use.
 pub fn directories() -> Vec<PathBuf> {
-    among(|name| std::env::var_os(name).filter(|value| !value.is_empty()), Path::new("/etc/ld.so.conf"))
+    among(crate::shared::variable, Path::new("/etc/ld.so.conf"))
 }
 
 fn among(variable: impl Fn(&str) -> Option<OsString>, configuration: &Path) -> Vec<PathBuf> {
@@ -28,7 +28,7 @@ fn among(variable: impl Fn(&str) -> Option<OsString>, configuration: &Path) -> V
     all.extend(toolkits.chain([PathBuf::from("/usr/local/cuda")]).map(|toolkit| toolkit.join("lib64")));
     all.extend(configured(configuration));
     let arch = std::env::consts::ARCH;
-    for directory in [
+    let usual = [
         format!("/lib/{arch}-linux-gnu"),
         format!("/usr/lib/{arch}-linux-gnu"),
         "/lib64".into(),
@@ -38,9 +38,8 @@ fn among(variable: impl Fn(&str) -> Option<OsString>, configuration: &Path) -> V
         "/usr/local/nvidia/lib64".into(),
         "/usr/lib/wsl/lib".into(),
         "/run/opengl-driver/lib".into(),
-    ] {
-        all.push(directory.into());
-    }
+    ];
+    all.extend(usual.map(PathBuf::from));
     all.extend(packaged(&variable, &listed("PATH")));
     let mut seen = BTreeSet::new();
     // Many of these are links to each other.
@@ -62,23 +61,16 @@ fn packaged(variable: impl Fn(&str) -> Option<OsString>, path: &[PathBuf]) -> Ve
     let python = path.iter().find(|directory| directory.join("python3").is_file());
     prefixes.extend(python.and_then(|directory| directory.parent()).map(Path::to_owned));
     prefixes.extend(variable("HOME").map(|home| Path::new(&home).join(".local")));
-    for prefix in prefixes {
-        for lib in ["lib", "lib64"] {
-            for version in within(&prefix.join(lib), "python3") {
-                for site in ["site-packages", "dist-packages"] {
-                    let site = version.join(site);
-                    if !site.is_dir() {
-                        continue;
-                    }
-                    let nvidia = site.join("nvidia");
-                    let packages: Vec<PathBuf> =
-                        within(&nvidia, "").into_iter().map(|package| package.join("lib")).collect();
-                    let packages: Vec<PathBuf> = packages.into_iter().filter(|lib| lib.is_dir()).collect();
-                    let none = packages.is_empty().then(|| nvidia.join("*/lib"));
-                    directories.extend(packages.into_iter().chain(none));
-                }
-            }
-        }
+    let libs = prefixes.iter().flat_map(|prefix| ["lib", "lib64"].map(|lib| prefix.join(lib)));
+    let versions = libs.flat_map(|lib| within(&lib, "python3"));
+    let sites =
+        versions.flat_map(|version| ["site-packages", "dist-packages"].map(|site| version.join(site)));
+    for site in sites.filter(|site| site.is_dir()) {
+        let nvidia = site.join("nvidia");
+        let packages = within(&nvidia, "").into_iter().map(|package| package.join("lib"));
+        let packages: Vec<PathBuf> = packages.filter(|lib| lib.is_dir()).collect();
+        let none = packages.is_empty().then(|| nvidia.join("*/lib"));
+        directories.extend(packages.into_iter().chain(none));
     }
     directories
 }

@@ -1,6 +1,7 @@
 //! Waiting for a device no longer than the user allows, for kernels that hang.
 
 use super::error::OpenError;
+use crate::shared::variable;
 use std::ffi::OsStr;
 use std::time::{Duration, Instant};
 
@@ -18,7 +19,7 @@ const LAST_PAUSE: Duration = Duration::from_millis(1);
 /// # Errors
 /// [`OpenError::Timeout`] when it isn't a number of seconds above 0.
 pub(super) fn from_environment() -> Result<Option<Duration>, OpenError> {
-    std::env::var_os(TIMEOUT).filter(|value| !value.is_empty()).map(|value| parse(&value)).transpose()
+    variable(TIMEOUT).map(|value| parse(&value)).transpose()
 }
 
 fn parse(value: &OsStr) -> Result<Duration, OpenError> {

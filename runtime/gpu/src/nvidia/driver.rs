@@ -6,18 +6,19 @@ use super::cuda::Cuda;
 use super::deadline;
 use super::error::OpenError;
 use super::machine::DeviceInfo;
-use super::memory::{Allocator, Memory, Staging};
+use super::memory::{Memory, Staging};
 use super::module::{Kernel, Module};
 use super::nvrtc::Compiler;
 use crate::cache::Cache;
 use crate::driver::{Driver, DriverError, DriverResult, Function, Geometry, Mark, PendingDownload};
 use crate::launch::{Compiled, Program};
 use crate::launch::{Swizzle, TensorMap, TensorMapShape};
+use crate::shared::lock;
 use cudarc::driver::sys::*;
 use std::collections::HashMap;
 use std::ffi::{c_int, c_uint, c_void};
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
 /// Bytes of dynamic shared memory above which a kernel wants all that a multiprocessor can have: those kernels stage what they
@@ -103,12 +104,8 @@ impl Nvidia {
     }
 
     /// Where its memory comes from.
-    pub fn allocator(&self) -> &Allocator {
+    pub fn allocator(&self) -> String {
         self.memory.allocator()
-    }
-
-    fn marks(&self) -> MutexGuard<'_, Marks> {
-        self.marks.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -181,16 +178,12 @@ impl Driver for Nvidia {
     }
 
     fn load(&self, compiled: &Compiled, kernel: &str) -> DriverResult<Function> {
-        let mut modules = self.modules.lock().unwrap_or_else(PoisonError::into_inner);
-        let module = match modules.get(&compiled.image) {
-            Some(module) => module,
-            None => {
-                let module = Module::load(&self.context, &compiled.image)?;
-                modules.entry(compiled.image.clone()).or_insert(module)
-            }
-        };
+        let mut modules = lock(&self.modules);
+        if !modules.contains_key(&compiled.image) {
+            modules.insert(compiled.image.clone(), Module::load(&self.context, &compiled.image)?);
+        }
         let clusters = self.info.architecture.major >= 9;
-        let kernel = module.kernel(kernel, self.shared_per_block, clusters)?;
+        let kernel = modules[&compiled.image].kernel(kernel, self.shared_per_block, clusters)?;
         let mut loaded = self.loaded.write().unwrap_or_else(PoisonError::into_inner);
         loaded.push(kernel);
         Ok(Function(loaded.len() as u64 - 1))
@@ -280,13 +273,13 @@ impl Driver for Nvidia {
     }
 
     fn mark(&self) -> DriverResult<Mark> {
-        let spare = self.marks().spare.pop();
+        let spare = lock(&self.marks).spare.pop();
         let event = match spare {
             Some(event) => event,
             None => Arc::new(Event::new(&self.context, CUevent_flags::CU_EVENT_DEFAULT)?),
         };
         event.record(&self.stream)?;
-        let mut marks = self.marks();
+        let mut marks = lock(&self.marks);
         let number = marks.next;
         marks.next += 1;
         marks.live.insert(number, event);
@@ -295,7 +288,7 @@ impl Driver for Nvidia {
 
     fn seconds_between(&self, from: Mark, to: Mark) -> DriverResult<f64> {
         let event = |mark: Mark| {
-            let found = self.marks().live.get(&mark.0).cloned();
+            let found = lock(&self.marks).live.get(&mark.0).cloned();
             found.ok_or_else(|| {
                 DriverError::call(format!("time of mark {}", mark.0), "not found: it was given back")
             })
@@ -307,7 +300,7 @@ impl Driver for Nvidia {
     }
 
     fn forget(&self, mark: Mark) {
-        let mut marks = self.marks();
+        let mut marks = lock(&self.marks);
         if let Some(event) = marks.live.remove(&mark.0) {
             marks.spare.push(event);
         }

@@ -5,7 +5,7 @@ use super::context::{Context, Stream};
 use super::cuda::Cuda;
 use super::deadline;
 use super::error::{OpenError, Version};
-use super::memory::{Allocator, Memory};
+use super::memory::Memory;
 use crate::driver::DriverResult;
 use cudarc::driver::sys::{CUdevice, CUdevice_attribute};
 use std::ffi::{CStr, c_int};
@@ -58,13 +58,13 @@ impl Machine {
     ///
     /// # Errors
     /// [`OpenError`]: there is no such GPU, or it can't be used now.
-    pub fn allocator(&self, ordinal: usize) -> Result<Allocator, OpenError> {
+    pub fn allocator(&self, ordinal: usize) -> Result<String, OpenError> {
         let limit = deadline::from_environment()?;
         let cuda = Cuda::open(Some(&self.file))?;
         let (device, _) = cuda.device(ordinal)?;
         let context = Context::retain(cuda, device, limit)?;
         let stream = Stream::new(&context)?;
-        Ok(Memory::open(&stream)?.allocator().clone())
+        Ok(Memory::open(&stream)?.allocator())
     }
 }
 

@@ -20,6 +20,5 @@ pub use deadline::TIMEOUT;
 pub use driver::Nvidia;
 pub use error::{OpenError, Version};
 pub use machine::{DeviceInfo, Machine};
-pub use memory::Allocator;
 pub use nvrtc::{Compiler, Image};
 pub use resources::Resources;

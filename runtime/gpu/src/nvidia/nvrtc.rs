@@ -134,13 +134,11 @@ impl Compiler {
     /// # Errors
     /// [`OpenError::UnknownTarget`].
     pub fn check_target(&self, target: &str) -> Result<(), OpenError> {
-        let known = |number: &c_int| {
-            target.strip_prefix("sm_").is_some_and(|t| t.trim_end_matches(['a', 'f']) == number.to_string())
-        };
-        if self.known.iter().any(known) {
+        let names: Vec<String> = self.known.iter().map(|number| format!("sm_{number}")).collect();
+        // Suffixes stand for instructions of one architecture, or of a family.
+        if names.iter().any(|name| name == target.trim_end_matches(['a', 'f'])) {
             return Ok(());
         }
-        let names: Vec<String> = self.known.iter().map(|number| format!("sm_{number}")).collect();
         Err(OpenError::UnknownTarget {
             file: self.file.clone(),
             version: self.version,

@@ -4,14 +4,15 @@
 use crate::cache::{Cache, Key};
 use crate::driver::{Driver, DriverError, DriverResult, Function, Geometry, Mark, PendingDownload};
 use crate::launch::{Compiled, Program, TensorMap, TensorMapShape, Text, signatures};
+use crate::shared::{lock, variable};
 use libloading::Library;
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::collections::HashMap;
 use std::ffi::{c_char, c_int, c_void};
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
 /// The variable that names the C++ compiler.
@@ -19,6 +20,9 @@ pub const COMPILER: &str = "BIGMAC_CXX";
 /// Set to anything but 0, kernels are compiled with the address sanitizer, whose library the process must have loaded first
 /// (`LD_PRELOAD=$(g++ -print-file-name=libasan.so)`).
 pub const SANITIZE: &str = "BIGMAC_REPLAY_SANITIZE";
+
+/// What the C++ compiler is called with.
+const OPTIONS: &str = "-std=c++17 -O1 -g1 -shared -fPIC -fvisibility=hidden -fno-strict-aliasing -x c++";
 
 /// In which order blocks, and the threads of a block, take turns.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -81,7 +85,7 @@ const ALIGNMENT: usize = 256;
 /// # Errors
 /// A sentence that says what was looked for.
 pub fn find_compiler() -> Result<(PathBuf, String), String> {
-    let named = [COMPILER, "CXX"].into_iter().find_map(|v| std::env::var_os(v).filter(|v| !v.is_empty()));
+    let named = [COMPILER, "CXX"].into_iter().find_map(variable);
     let names: Vec<PathBuf> = match named {
         Some(name) => vec![name.into()],
         None => ["g++", "c++", "clang++"].map(PathBuf::from).into(),
@@ -109,20 +113,8 @@ impl Replay {
             return Err(DriverError::call("replay", "kernels can be replayed on x86-64 Linux only"));
         }
         let (compiler, version) = find_compiler().map_err(|e| DriverError::call("replay", e))?;
-        let mut options: Vec<String> = [
-            "-std=c++17",
-            "-O1",
-            "-g1",
-            "-shared",
-            "-fPIC",
-            "-fvisibility=hidden",
-            "-fno-strict-aliasing",
-            "-x",
-            "c++",
-        ]
-        .map(str::to_owned)
-        .into();
-        if std::env::var_os(SANITIZE).is_some_and(|v| !v.is_empty() && v != "0") {
+        let mut options: Vec<String> = OPTIONS.split(' ').map(str::to_owned).collect();
+        if variable(SANITIZE).is_some_and(|value| value != "0") {
             // Fibers have stacks of their own, which the sanitizer's stack checks know nothing of.
             options.extend(["-fsanitize=address", "--param", "asan-stack=0"].map(str::to_owned));
         }
@@ -146,9 +138,7 @@ impl Replay {
         std::fs::create_dir_all(&folder).map_err(wrong)?;
         for (name, text) in &text.includes {
             let path = folder.join(name);
-            if let Some(parent) = path.parent() {
-                std::fs::create_dir_all(parent).map_err(wrong)?;
-            }
+            std::fs::create_dir_all(path.parent().unwrap_or(&folder)).map_err(wrong)?;
             std::fs::write(path, text).map_err(wrong)?;
         }
         // A kernel is entered through a function that takes its arguments as the CUDA driver does.
@@ -169,11 +159,8 @@ impl Replay {
         let out = command.arg(&main).arg("-o").arg(to).output().map_err(wrong)?;
         let log = String::from_utf8_lossy(&out.stderr).into_owned();
         if !out.status.success() {
-            return Err(DriverError::Compile {
-                file: text.file.clone(),
-                target: "replay on the CPU".into(),
-                log,
-            });
+            let file = text.file.clone();
+            return Err(DriverError::Compile { file, target: "replay on the CPU".into(), log });
         }
         // What is left of the sources does no harm.
         let _ = std::fs::remove_dir_all(&folder);
@@ -271,7 +258,7 @@ impl Driver for Replay {
     }
 
     fn load(&self, compiled: &Compiled, kernel: &str) -> DriverResult<Function> {
-        let mut libraries = self.libraries.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut libraries = lock(&self.libraries);
         let wrong = |e: libloading::Error| {
             DriverError::call(format!("load {}", compiled.image.display()), e.to_string())
         };
@@ -349,7 +336,7 @@ impl Driver for Replay {
     }
 
     fn mark(&self) -> DriverResult<Mark> {
-        let mut marks = self.marks.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut marks = lock(&self.marks);
         let free = marks.iter().position(Option::is_none).unwrap_or(marks.len());
         if free == marks.len() {
             marks.push(None);
@@ -359,7 +346,7 @@ impl Driver for Replay {
     }
 
     fn seconds_between(&self, from: Mark, to: Mark) -> DriverResult<f64> {
-        let marks = self.marks.lock().unwrap_or_else(PoisonError::into_inner);
+        let marks = lock(&self.marks);
         let at = |mark: Mark| {
             let time = usize::try_from(mark.0).ok().and_then(|i| marks.get(i).copied().flatten());
             time.ok_or_else(|| DriverError::call("seconds_between", "got a mark that was given back"))
@@ -368,7 +355,7 @@ impl Driver for Replay {
     }
 
     fn forget(&self, mark: Mark) {
-        let mut marks = self.marks.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut marks = lock(&self.marks);
         if let Some(slot) = usize::try_from(mark.0).ok().and_then(|i| marks.get_mut(i)) {
             *slot = None;
         }

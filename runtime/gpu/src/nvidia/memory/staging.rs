@@ -4,10 +4,11 @@
 use crate::driver::{DriverResult, PendingDownload};
 use crate::nvidia::context::{Event, Pinned, Stream};
 use crate::nvidia::cuda::{Failure, Functions};
+use crate::shared::lock;
 use cudarc::driver::sys::CUevent_flags;
 use std::collections::VecDeque;
 use std::ffi::c_void;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 /// Uploads up to this size, and downloads that are not waited for at once, go through blocks of this size.
 const SMALL: usize = 64 << 10;
@@ -63,7 +64,7 @@ impl Ring {
     /// A block that no copy uses: the oldest when its copy is done, else a new one; when there are enough, the oldest is waited for.
     fn take(&self, stream: &Stream) -> DriverResult<Block> {
         let oldest = {
-            let mut used = self.used.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut used = lock(&self.used);
             let full = used.len() >= self.most;
             match used.front() {
                 Some(block) if full || block.done.passed()? => used.pop_front(),
@@ -80,7 +81,7 @@ impl Ring {
     }
 
     fn put(&self, block: Block) {
-        self.used.lock().unwrap_or_else(PoisonError::into_inner).push_back(block);
+        lock(&self.used).push_back(block);
     }
 }
 
