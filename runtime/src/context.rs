@@ -1,4 +1,4 @@
-//! What an operator runs in: rank, device, stream, threads and memory, passed explicitly everywhere.
+//! The context of an operator: rank, device, stream, threads and memory, passed explicitly everywhere.
 
 use crate::error::{Error, Result};
 use crate::memory::{Memory, MemoryScope, scopes};
@@ -20,23 +20,17 @@ impl Context {
     /// A context on the CPU for `rank`, with its own memory and `threads` threads. It starts in the workspace scope.
     ///
     /// # Errors
-    /// When the threads can't be had.
+    /// When the threads cannot be started.
     pub fn cpu(rank: usize, threads: usize) -> Result<Self> {
         Context::on(rank, threads, None)
     }
 
     /// A context on a GPU for `rank`; what it does on the CPU uses `threads` threads. Ranks that share a GPU share its handle.
-    ///
-    /// # Errors
-    /// As [`Context::cpu`].
     pub fn on_gpu(rank: usize, threads: usize, gpu: &Gpu) -> Result<Self> {
         Context::on(rank, threads, Some(gpu))
     }
 
     /// A context on a GPU where there is one, else on the CPU.
-    ///
-    /// # Errors
-    /// As [`Context::cpu`].
     pub fn on(rank: usize, threads: usize, gpu: Option<&Gpu>) -> Result<Self> {
         let memory = Memory::new(rank);
         let scope = memory.scope(scopes::WORKSPACE);
@@ -78,13 +72,14 @@ impl Context {
         self.gpu().is_some()
     }
 
-    /// Puts a kernel behind the work so far.
+    /// Queues a kernel after the work so far.
     ///
     /// # Errors
     /// As [`Gpu::launch`]; [`Error::Argument`] on the CPU.
     pub fn launch(&self, launch: &Launch, args: &[Arg]) -> Result<()> {
         let Some(gpu) = self.gpu() else {
-            let message = format!("kernel {} was launched in a context on the CPU", launch.kernel());
+            let message =
+                format!("expected a context on a GPU for kernel {}, got one on the CPU", launch.kernel());
             return Err(Error::argument("launch", message));
         };
         Ok(gpu.launch(launch, args)?)

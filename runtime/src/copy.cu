@@ -1,4 +1,4 @@
-// Copies of strided views; what the elements mean doesn't matter, so UNIT is their size in bytes, or that of several together.
+// Copies of strided views; elements are only bytes here, and UNIT is the size of one or of several together.
 #include "bigmac.cuh"
 
 template <int BYTES>

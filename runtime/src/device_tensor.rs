@@ -1,4 +1,4 @@
-//! Tensors on a GPU: their addresses, and the way to and from the CPU.
+//! Tensors on a GPU: addresses, and copies to and from the CPU.
 
 use crate::context::Context;
 use crate::dtype::Element;

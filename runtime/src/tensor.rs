@@ -428,7 +428,7 @@ impl Tensor {
     /// The slice `start..start + len` of dimension `dim`.
     ///
     /// # Errors
-    /// [`Error::Shape`] when there is no such dimension or range.
+    /// [`Error::Shape`] when the dimension or the range is not in the shape.
     pub fn narrow(&self, dim: usize, start: usize, len: usize) -> Result<Tensor> {
         let extent = self.shape().get(dim).copied().unwrap_or(0);
         if dim >= self.shape().len() || start.checked_add(len).is_none_or(|end| end > extent) {
@@ -444,7 +444,7 @@ impl Tensor {
     /// The view with dimensions `a` and `b` exchanged.
     ///
     /// # Errors
-    /// [`Error::Shape`] when one of them doesn't exist.
+    /// [`Error::Shape`] when one of them does not exist.
     pub fn transpose(&self, a: usize, b: usize) -> Result<Tensor> {
         if a.max(b) >= self.shape().len() {
             return Err(Error::shape("transpose", self.shape(), format!("dimensions {a} and {b}")));

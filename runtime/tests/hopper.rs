@@ -142,16 +142,16 @@ fn tiles_come_swizzled_with_zeros_outside_and_go_back_clipped() {
 #[test]
 fn mistakes_with_barriers_tiles_and_products_show() {
     let says = [
-        (1, "no initialised mbarrier"),
+        (1, "expected an initialised mbarrier"),
         (2, "more than expected"),
         (3, "deadlock"),
-        (4, "isn't aligned to 1024"),
+        (4, "is not aligned to 1024"),
         (5, "more than 1 threads arrive"),
-        (7, "a store of the TMA that nobody waited for"),
+        (7, "a store of the TMA that was not waited for"),
         (8, "no wgmma_fence"),
         (9, "disagree"),
         (11, "accumulator 3 was written"),
-        (12, "a wgmma that nobody waited for"),
+        (12, "a wgmma that was not waited for"),
     ];
     for order in ORDERS {
         let ctx = context(order);

@@ -53,9 +53,6 @@ impl Key {
 
 impl Cache {
     /// The cache in [`CACHE_DIR`], else in the user's cache directory, else in that for temporary files.
-    ///
-    /// # Errors
-    /// [`DriverError::Call`] when the folder can't be made.
     pub fn open() -> DriverResult<Cache> {
         let var = |name| variable(name).map(PathBuf::from);
         let directory = var(CACHE_DIR)
@@ -66,9 +63,6 @@ impl Cache {
     }
 
     /// The cache in that folder.
-    ///
-    /// # Errors
-    /// As [`Cache::open`].
     pub fn at(directory: PathBuf) -> DriverResult<Cache> {
         std::fs::create_dir_all(&directory).map_err(|e| wrong(&directory, &e))?;
         Ok(Cache { directory })
@@ -79,12 +73,9 @@ impl Cache {
         &self.directory
     }
 
-    /// The file of that key and extension. When it isn't there, `make` is given a path beside it to write to, which is then
+    /// The file of that key and extension. When it is missing, `make` is given a path beside it to write to, which is then
     /// renamed: a file in the cache is always whole. Threads of this process that want the same file wait for the first of them;
     /// several devices need one compilation only.
-    ///
-    /// # Errors
-    /// Those of `make`; [`DriverError::Call`] when the file can't be renamed.
     pub fn get_or_make(
         &self,
         key: Key,

@@ -46,7 +46,7 @@ type Key = (ProgramKey, &'static str);
 struct Loaded {
     function: Function,
     parameters: Vec<Parameter>,
-    /// Files that the source was read from, as they were, when it isn't the program's own.
+    /// The files that the source was read from, where it is not the program's own.
     watched: Option<Mutex<Watched>>,
 }
 
@@ -82,8 +82,8 @@ impl Gpu {
     /// Opens a device: an NVIDIA GPU through its driver, or the replay.
     ///
     /// # Errors
-    /// [`GpuError::Device`] when there is no such device or a library or compiler that it needs is missing, with where it was looked
-    /// for; also for [`Device::Cpu`], which is no GPU.
+    /// [`GpuError::Device`] when the device, or a library or compiler that it needs, was not found, with where it was looked for; also for
+    /// [`Device::Cpu`], which is not a GPU.
     pub fn open(device: Device) -> Result<Gpu> {
         let wrong = |message: String| GpuError::Device { device, message };
         let driver: Box<dyn Driver> = match device {
@@ -95,9 +95,6 @@ impl Gpu {
     }
 
     /// The replay with blocks and threads in that order.
-    ///
-    /// # Errors
-    /// As [`Gpu::open`].
     pub fn replay(order: Order) -> Result<Gpu> {
         let wrong = |e: DriverError| GpuError::Device { device: Device::Replay, message: e.to_string() };
         Ok(Gpu::over(Device::Replay, Box::new(Replay::new(order).map_err(wrong)?)))
@@ -109,7 +106,7 @@ impl Gpu {
         Gpu(Arc::new(Inner { device, driver, launches, loaded, compiling }))
     }
 
-    /// Which device it is.
+    /// The device.
     pub fn device(&self) -> Device {
         self.0.device
     }
@@ -119,7 +116,7 @@ impl Gpu {
         &*self.0.driver
     }
 
-    /// Kernels that were put behind the work so far since it was opened.
+    /// Kernels that were queued since it was opened.
     pub fn launches(&self) -> u64 {
         self.0.launches.load(Ordering::Relaxed)
     }
@@ -142,10 +139,10 @@ impl Gpu {
         self.0.driver.tensor_map(address, shape).map_err(|e| self.error("tensor_map", e))
     }
 
-    /// Puts a kernel behind the work so far.
+    /// Queues a kernel after the work so far.
     ///
     /// # Errors
-    /// [`GpuError::Driver`] when the kernel can't be compiled or started; [`GpuError::Launch`] when the arguments aren't those that the
+    /// [`GpuError::Driver`] when the kernel cannot be compiled or started; [`GpuError::Launch`] when the arguments are not those that the
     /// kernel's declaration names, or the extents are larger than a launch may have.
     pub fn launch(&self, launch: &Launch, args: &[Arg]) -> Result<()> {
         if launch.grid.contains(&0) {
@@ -162,7 +159,7 @@ impl Gpu {
         }
         let mut pointers: SmallVec<[*mut std::ffi::c_void; 24]> = args.iter().map(Arg::value).collect();
         // SAFETY: there is one pointer per parameter, to a value of its kind, as was just checked. Addresses come from tensors
-        // that outlive the work (frees are ordered behind it); that a kernel stays inside them is for its author to see to.
+        // that outlive the work (frees are queued after it); that a kernel stays inside them is for its author to see to.
         unsafe { self.0.driver.launch(loaded.function, &geometry, &mut pointers) }
             .map_err(|e| self.error("launch", e))?;
         self.0.launches.fetch_add(1, Ordering::Relaxed);
@@ -175,7 +172,7 @@ impl Gpu {
             return Ok(loaded);
         }
         self.0.compiling.alone(&key.0, || match self.find(&key) {
-            // Another rank did it meanwhile.
+            // Another rank compiled it while this one waited.
             Some(loaded) => Ok(loaded),
             None => self.compile(launch, &key),
         })
@@ -225,7 +222,7 @@ impl Gpu {
     }
 }
 
-/// Memory on a device; given back when it is dropped, behind all work so far.
+/// Memory on a device; given back when it is dropped, after all work so far.
 #[derive(Debug)]
 pub struct Allocation {
     gpu: Gpu,
@@ -234,7 +231,7 @@ pub struct Allocation {
 }
 
 impl Allocation {
-    /// Whose memory it is.
+    /// The GPU that it is on.
     pub fn gpu(&self) -> &Gpu {
         &self.gpu
     }
@@ -283,7 +280,7 @@ mod tests {
         assert!(!watched.changed());
         std::fs::write(&path, "two").unwrap();
         std::thread::sleep(LOOK_AGAIN);
-        // Whoever compiles looks once more when nobody else is compiling.
+        // Whoever compiles looks once more when no other thread is compiling.
         assert!(watched.changed() && watched.changed());
     }
 }

@@ -140,7 +140,7 @@ KERNEL void mistaken(const __grid_constant__ TensorMap map, float* y, u32 mistak
     if (threadIdx.x % WARP == 0) mbarrier_arrive(barrier + 1);
 }
 
-/// One block of 128 threads: half of them hand numbers to the others through a barrier at which they don't wait.
+/// One block of 128 threads: half of them hand numbers to the others through a barrier at which they do not wait.
 KERNEL void handed(float* y) {
     SHARED_DYNAMIC(float, shared);
     for (u32 i = 0; i < 3; i++) {

@@ -32,9 +32,9 @@ pub(super) struct Gpu {
     pub processors: usize,
     /// Bytes.
     pub memory: usize,
-    /// Where its memory comes from; `None` when it can't be used.
+    /// Where its memory comes from; `None` when it cannot be used.
     pub allocator: Option<String>,
-    /// Why it can't be used now.
+    /// Why it cannot be used now.
     pub refuses: Option<String>,
 }
 

@@ -39,7 +39,7 @@ struct Backend {
     note: &'static str,
 }
 
-/// What this program can run on here. A library that is found is of no use to a backend that isn't built in.
+/// What this program can run on here. A library that is found is of no use to a backend that is not built in.
 fn backends(gpus: &gpus::Gpus) -> Vec<Backend> {
     let backend = |name, usable, note| Backend { name, usable, note };
     vec![

@@ -5,12 +5,12 @@
 // - kernels are `KERNEL void name(...)` with plain parameters: pointers, float, i32, u32, i64, TensorMap. The name is
 //   written out (no macro) and the text between its parentheses holds no other parentheses: launchers check calls against it;
 // - a kernel's element type is `T`, which is `float` or `bf16` as -DELEMENT says; tile sizes and other knobs are macros as well;
-// - kernels have names that CUDA's own functions (norm, exp, ..) don't have;
+// - kernels have names that CUDA's own functions (norm, exp, ..) do not have;
 // - warp functions (`shuffle_*`, `warp_*`, `ballot`, `mma_*`, `ldmatrix_*`) are called by all 32 lanes of a warp, block functions by
 //   every thread of the block, and no thread returns before a later one of those: the replay calls that a deadlock;
 // - nothing relies on the threads of a warp running in step: `__syncwarp()` stands between a write to shared memory and
 //   another lane's read of it;
-// - shared memory is declared with SHARED or SHARED_DYNAMIC; PTX stands in device.cuh alone, behind a function that
+// - shared memory is declared with SHARED or SHARED_DYNAMIC; PTX is in device.cuh alone, in a function that
 //   replay.cuh has as well;
 // - indices into tensors are i64 wherever a product of extents can pass 2^31.
 #pragma once
@@ -27,7 +27,7 @@ struct alignas(2) bf16 {
     u16 bits;
 };
 
-/// A descriptor of a tensor in global memory for the tensor memory accelerator; what it holds is the driver's affair.
+/// A descriptor of a tensor in global memory for the tensor memory accelerator; only the driver knows its contents.
 struct alignas(64) TensorMap {
     u64 opaque[16];
 };

@@ -1,4 +1,4 @@
-// The GPU's side of bigmac.cuh: qualifiers, and every piece of PTX behind a named function. Functions in the same order as in replay.cuh.
+// The GPU's side of bigmac.cuh: qualifiers, and every piece of PTX in a named function. Functions in the same order as in replay.cuh.
 #pragma once
 
 #define KERNEL extern "C" __global__
@@ -16,7 +16,7 @@
 #define NAN_VALUE __int_as_float(0x7fffffff)
 #define INFINITY_VALUE __int_as_float(0x7f800000)
 
-/// An address that `bytes` bytes are read from or written to in one instruction. The GPU faults when it isn't aligned to them, and the
+/// An address that `bytes` bytes are read from or written to in one instruction. The GPU faults when it is not aligned to them, and the
 /// replay fails.
 DEV void expect_aligned(const void*, u32) {}
 
@@ -90,7 +90,7 @@ DEV void ldmatrix_x4_trans(u32 (&r)[4], const void* row) {
                  : "r"(shared_address(row)) : "memory");
 }
 
-// ---- copies that run behind the thread's back --------------------------------------------------------------------------------
+// ---- asynchronous copies -----------------------------------------------------------------------------------------------------
 
 /// Starts a copy of 16 bytes to shared memory, both aligned to 16: the first `valid` (0 to 16) from global memory, zeros for the rest. With
 /// `valid` 0 nothing is read.

@@ -107,7 +107,7 @@ DEV void wgmma_fence(D& d) {
 /// Ends a group of the products since the last one.
 DEV void wgmma_commit() { asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory"); }
 /// Waits until all but the youngest `N` groups are done. Says nothing to the compiler about accumulators: those that become free are
-/// passed to the form below, or several to pin_registers behind it; never wait for one, pin it, and wait again for another that is done
+/// passed to the form below, or several to pin_registers after it; never wait for one, pin it, and wait again for another that is done
 /// by then: the compiler takes that for an access in between, and serialises the products.
 template <int N>
 DEV void wgmma_wait() { asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(N) : "memory"); }
@@ -140,7 +140,7 @@ DEV void wgmma_wait(D& d) {
 #define WGMMA_OUT_96(d) WGMMA_OUT_64(d), WGMMA_OUT(d, 64), WGMMA_OUT(d, 80)
 #define WGMMA_OUT_128(d) WGMMA_OUT_96(d), WGMMA_OUT(d, 96), WGMMA_OUT(d, 112)
 
-// One product of n columns and R = n / 2 accumulators; the operands behind them are numbered from R.
+// One product of n columns and R = n / 2 accumulators; the operands after them are numbered from R.
 #define WGMMA_SHARED(n, R, A, B, P, TA, TB)                                                                                        \
     asm volatile("{.reg .pred p; setp.ne.b32 p, " P ", 0; wgmma.mma_async.sync.aligned.m64n" #n "k16.f32.bf16.bf16 {" WGMMA_LIST_##R \
                  "}, " A ", " B ", p, 1, 1, " TA ", " TB ";}"                                                                      \

@@ -30,7 +30,7 @@ impl Arg {
     /// An `i32` argument.
     ///
     /// # Errors
-    /// [`GpuError::Argument`] when the value doesn't fit; so are those of the other integers.
+    /// [`GpuError::Argument`] when the value does not fit; so are those of the other integers.
     pub fn i32<N: Copy + std::fmt::Display>(value: N) -> Result<Arg>
     where
         i32: TryFrom<N>,
@@ -65,7 +65,7 @@ impl Arg {
         Arg::F32(value as f32)
     }
 
-    /// A pointer that points to nothing: what a kernel takes for "not there".
+    /// A null pointer, by which a kernel knows that an optional tensor is absent.
     pub const NULL: Arg = Arg::Pointer(0);
 
     /// The parameter that this is an argument for.

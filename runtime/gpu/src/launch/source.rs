@@ -82,7 +82,7 @@ pub struct Program<'a> {
     pub knobs: &'a [(&'static str, Knob)],
 }
 
-/// All text that a program is compiled from, read anew from [`KERNEL_DIR`] where that is set.
+/// All text that a program is compiled from, as it is in [`KERNEL_DIR`] now where that is set.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Text {
     /// The source's name in messages: its path in [`KERNEL_DIR`], or the one below the folder of kernels.
@@ -107,10 +107,10 @@ impl Source {
         Some(names.map(|name| dir.join(name)).filter(|path| path.is_file()).collect())
     }
 
-    /// The text as it is now. A file that [`KERNEL_DIR`] doesn't hold is the program's own.
+    /// The text as it is now. A file that [`KERNEL_DIR`] does not hold is the program's own.
     ///
     /// # Errors
-    /// [`DriverError::Call`] when [`KERNEL_DIR`] is no directory, or a file in it can't be read.
+    /// [`DriverError::Call`] when [`KERNEL_DIR`] is not a directory, or a file in it cannot be read.
     pub fn read(&self) -> DriverResult<Text> {
         let dir = variable(KERNEL_DIR).map(PathBuf::from);
         let wrong = |path: &Path, message: String| {
@@ -118,14 +118,14 @@ impl Source {
             DriverError::call(format!("{KERNEL_DIR}: {}", path.display()), message)
         };
         if let Some(dir) = dir.as_ref().filter(|dir| !dir.is_dir()) {
-            return Err(wrong(dir, "there is no such directory".into()));
+            return Err(wrong(dir, "not found".into()));
         }
         let read = |name: &str, text: &str| -> DriverResult<(String, String)> {
             let Some(path) = dir.as_ref().map(|dir| dir.join(name)).filter(|path| path.is_file()) else {
                 return Ok((name.to_owned(), text.to_owned()));
             };
             let text =
-                std::fs::read_to_string(&path).map_err(|e| wrong(&path, format!("can't be read: {e}")))?;
+                std::fs::read_to_string(&path).map_err(|e| wrong(&path, format!("cannot be read: {e}")))?;
             Ok((path.display().to_string(), text))
         };
         let (file, main) = read(self.file, self.text)?;
@@ -173,7 +173,7 @@ pub struct Compiled {
 /// The kernels of a source: every `KERNEL [qualifiers] void name(parameters)`.
 ///
 /// # Errors
-/// [`DriverError::Compile`] for a parameter of a type that launches can't pass, and for a source without a kernel.
+/// [`DriverError::Compile`] for a parameter of a type that launches cannot pass, and for a source without a kernel.
 pub fn signatures(text: &Text) -> DriverResult<Vec<Signature>> {
     let wrong = |message: String| DriverError::Compile {
         file: text.file.clone(),
@@ -189,19 +189,19 @@ pub fn signatures(text: &Text) -> DriverResult<Vec<Signature>> {
         let Some((name, rest)) = rest.split_once('(') else { continue };
         let name = name.trim();
         let Some((list, _)) = rest.split_once(')') else {
-            return Err(wrong(format!("the parameters of kernel '{name}' don't end")));
+            return Err(wrong(format!("the parameters of kernel '{name}' have no end")));
         };
         let parameters = list.split(',').map(str::trim).filter(|p| !p.is_empty()).map(|p| {
             parameter(p).ok_or_else(|| {
                 wrong(format!(
-                    "kernel '{name}' has the parameter '{p}'; wanted a pointer, i32, u32, i64, float or TensorMap"
+                    "kernel '{name}': expected a parameter of type pointer, i32, u32, i64, float or TensorMap, got '{p}'"
                 ))
             })
         });
         found.push(Signature { name: name.to_owned(), parameters: parameters.collect::<DriverResult<_>>()? });
     }
     if found.is_empty() {
-        return Err(wrong("there is no kernel in it: declare one as `KERNEL void name(...)`".into()));
+        return Err(wrong("no kernel was found: declare one as `KERNEL void name(...)`".into()));
     }
     Ok(found)
 }
@@ -267,7 +267,7 @@ mod tests {
     fn what_cannot_be_launched_is_refused_by_name() {
         for (source, wanted) in [
             ("KERNEL void f(double x) {}", "double x"),
-            ("KERNEL void f(i32 x", "don't end"),
+            ("KERNEL void f(i32 x", "no end"),
             ("__global__ void f() {}", "no kernel"),
         ] {
             let error = signatures(&text(source)).unwrap_err().to_string();

@@ -40,7 +40,7 @@ impl TensorMapShape {
     /// Whether the hardware can copy tiles of such a tensor at `address`.
     ///
     /// # Errors
-    /// Says which rule is broken, what was given and what is wanted. The rules are those of `cuTensorMapEncodeTiled`.
+    /// Says which rule is broken, what it expects and what it got. The rules are those of `cuTensorMapEncodeTiled`.
     pub fn check(&self, address: u64) -> Result<(), String> {
         const EXTENTS: std::ops::RangeInclusive<u64> = 1..=1 << 32;
         let rank = self.extents.len();

@@ -22,7 +22,7 @@ impl Variants {
         Variants { source, elements: &["float", "bf16"], sets: Vec::new(), targets: &["sm_80", "sm_90a"] }
     }
 
-    /// Compiled with those as `ELEMENT` alone; with none when the source doesn't use it.
+    /// Compiled with those as `ELEMENT` alone; with none when the source does not use it.
     pub fn elements(self, elements: &'static [&'static str]) -> Self {
         Variants { elements, ..self }
     }

@@ -18,11 +18,11 @@ use std::path::PathBuf;
 pub struct Library {
     /// The file names that would do, the preferred one first.
     pub names: &'static [&'static str],
-    /// What it is for, and where it comes from.
+    /// Its purpose, and where it comes from.
     pub purpose: &'static str,
     /// The environment variable that names the file, so that nothing is searched.
     pub variable: &'static str,
-    /// What to do when there is none.
+    /// What to do when it is not found.
     #[serde(skip)]
     pub advice: &'static str,
 }
@@ -47,10 +47,10 @@ pub const NVRTC: Library = Library {
 /// Every library that a backend loads.
 pub const ALL: [Library; 2] = [CUDA, NVRTC];
 
-/// How a search ended.
+/// The result of a search.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Lookup {
-    /// What was looked for.
+    /// The library.
     #[serde(flatten)]
     pub library: Library,
     /// The file that the library's variable names, when it is set.

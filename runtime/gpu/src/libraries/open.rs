@@ -10,13 +10,13 @@ use std::path::{Path, PathBuf};
 #[derive(Clone, Debug, thiserror::Error)]
 #[allow(missing_docs)]
 pub enum LibraryError {
-    /// There is no such file.
+    /// The library was not found.
     #[error("{}{}", missing(.0), places(.0))]
     NotFound(Box<Lookup>),
     /// The file is there and cannot be opened.
     #[error("{} cannot be opened: {message}; install it again, or name another file in {variable}", file.display())]
     Open { file: PathBuf, message: String, variable: &'static str },
-    /// The library has no function of that name.
+    /// A function is missing.
     #[error(
         "{} ({version}) has no function '{symbol}': it is too old, or another library than its name says; install a newer one, or name \
          another file in {variable}",

@@ -49,7 +49,7 @@ fn among(variable: impl Fn(&str) -> Option<OsString>, configuration: &Path) -> V
 }
 
 /// `nvidia/*/lib` of the Python environments that `VIRTUAL_ENV` and `CONDA_PREFIX` name, of the first `python3` on the path, and
-/// of the user; Conda's own `lib` as well. Python isn't run for that. Where an environment has no such package, the pattern itself
+/// of the user; Conda's own `lib` as well. Python is not run. Where an environment has no such package, the pattern itself
 /// stands for it, so that messages say that it was looked at.
 fn packaged(variable: impl Fn(&str) -> Option<OsString>, path: &[PathBuf]) -> Vec<PathBuf> {
     let mut directories = Vec::new();
@@ -75,7 +75,7 @@ fn packaged(variable: impl Fn(&str) -> Option<OsString>, path: &[PathBuf]) -> Ve
     directories
 }
 
-/// What lies in a directory under names with that beginning, in order. A directory that isn't there has nothing.
+/// What lies in a directory under names with that beginning, in order. None where the directory is missing.
 fn within(directory: &Path, beginning: &str) -> Vec<PathBuf> {
     let entries = std::fs::read_dir(directory).into_iter().flatten().flatten();
     let named = entries.filter(|entry| entry.file_name().to_string_lossy().starts_with(beginning));
@@ -120,7 +120,7 @@ fn configured(file: &Path) -> Vec<PathBuf> {
     directories
 }
 
-/// The lines that say something. A file that isn't there has none.
+/// The lines that are neither empty nor comments. None where the file is missing.
 fn lines(file: &Path) -> Vec<String> {
     let text = std::fs::read_to_string(file).unwrap_or_default();
     let without_comment = |line: &str| line.split('#').next().unwrap_or_default().trim().to_owned();

@@ -117,7 +117,7 @@ impl<T> Owned<T> {
 impl<T> Drop for Owned<T> {
     fn drop(&mut self) {
         // A context that is lost or hangs keeps what it has.
-        // SAFETY: `make` was promised that it may be given back, and nobody else has the handle.
+        // SAFETY: `make` was promised that it may be given back, and nothing else has the handle.
         let _ = self.enter().map(|cuda| unsafe { (self.give_back)(cuda, self.raw()) });
     }
 }
@@ -222,7 +222,7 @@ impl Pinned {
             let message = format!("gave no memory for {bytes} bytes, and no error");
             return Err(DriverError::call("cuMemHostAlloc", message));
         }
-        // SAFETY: the memory is new and has that many bytes; zeros are valid bytes, which memory that was never written isn't.
+        // SAFETY: the memory is new and has that many bytes; zeros are valid bytes, which memory that was never written is not.
         unsafe { memory.raw().cast::<u8>().write_bytes(0, bytes) };
         Ok(Pinned { memory, bytes })
     }

@@ -14,10 +14,7 @@ const WITHOUT_PAUSE: Duration = Duration::from_micros(100);
 const FIRST_PAUSE: Duration = Duration::from_micros(20);
 const LAST_PAUSE: Duration = Duration::from_millis(1);
 
-/// What [`TIMEOUT`] says; `None` when it isn't set or empty.
-///
-/// # Errors
-/// [`OpenError::Timeout`] when it isn't a number of seconds above 0.
+/// The time in [`TIMEOUT`]; `None` when it is not set or empty.
 pub(super) fn from_environment() -> Result<Option<Duration>, OpenError> {
     variable(TIMEOUT).map(|value| parse(&value)).transpose()
 }

@@ -22,7 +22,7 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
 /// Bytes of dynamic shared memory above which a kernel wants all that a multiprocessor can have: those kernels stage what they
-/// read there themselves, and several blocks fit only if the L1 cache doesn't take the room.
+/// read there themselves, and several blocks fit only if the L1 cache does not take the room.
 const LARGE_SHARED: u32 = 48 << 10;
 
 /// An NVIDIA GPU, through its driver. All ranks on it share this one; calls may come from any thread.
@@ -57,8 +57,7 @@ impl Nvidia {
     /// results of.
     ///
     /// # Errors
-    /// [`OpenError`]: a library is missing, the driver is too old, there is no such GPU, it is older than sm_80, or
-    /// [`TIMEOUT`](super::TIMEOUT) can't be read.
+    /// Also when the GPU is older than sm_80, or [`TIMEOUT`](super::TIMEOUT) is not a time.
     pub fn open(ordinal: usize) -> Result<Nvidia, OpenError> {
         let limit = deadline::from_environment()?;
         let cuda = Cuda::open(None)?;
@@ -309,7 +308,7 @@ impl Driver for Nvidia {
 
 impl Drop for Nvidia {
     fn drop(&mut self) {
-        // Kernels in flight use modules and memory that go away next. What they end with is nobody's to hear any more.
+        // Kernels in flight use modules and memory that go away next. Nothing is left to report their errors to.
         let _ = self.stream.synchronize();
     }
 }

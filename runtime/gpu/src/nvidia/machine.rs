@@ -1,4 +1,4 @@
-//! Which GPUs there are.
+//! The GPUs of this machine.
 
 use super::architecture::Architecture;
 use super::context::{Context, Stream};
@@ -41,7 +41,7 @@ impl Machine {
     /// Asks the driver. No context is made on any GPU.
     ///
     /// # Errors
-    /// [`OpenError`]: no driver, one that is too old, no GPU.
+    /// Among others when there is no GPU.
     pub fn inspect() -> Result<Machine, OpenError> {
         Machine::inspect_with(None)
     }
@@ -55,9 +55,6 @@ impl Machine {
 
     /// Where the memory of one of its GPUs comes from. Unlike [`Machine::inspect`] this makes a context on it for a moment, which shows
     /// as well that it can be used.
-    ///
-    /// # Errors
-    /// [`OpenError`]: there is no such GPU, or it can't be used now.
     pub fn allocator(&self, ordinal: usize) -> Result<String, OpenError> {
         let limit = deadline::from_environment()?;
         let cuda = Cuda::open(Some(&self.file))?;
@@ -80,7 +77,7 @@ impl Cuda {
         }
     }
 
-    /// The driver's handle of a GPU, and what it is.
+    /// The driver's handle of a GPU, and its properties.
     pub fn device(&self, ordinal: usize) -> Result<(CUdevice, DeviceInfo), OpenError> {
         let count = self.count()?;
         let wanted = c_int::try_from(ordinal).ok().filter(|_| ordinal < count);

@@ -86,18 +86,12 @@ pub struct Compiler {
 
 impl Compiler {
     /// The newest NVRTC that is found.
-    ///
-    /// # Errors
-    /// [`LibraryError`] when there is none.
     pub fn open() -> Result<Compiler, LibraryError> {
         Compiler::load(NVRTC.open()?)
     }
 
     /// The NVRTC for a driver that knows CUDA up to `driver`: a driver of CUDA 12 need not load what NVRTC 13 compiles, so that the
     /// older one goes first there.
-    ///
-    /// # Errors
-    /// As [`Compiler::open`].
     pub fn open_for(driver: Version) -> Result<Compiler, LibraryError> {
         const OLDER_FIRST: Library = Library { names: &["libnvrtc.so.12", "libnvrtc.so.13"], ..NVRTC };
         let library = if driver.major < 13 { OLDER_FIRST } else { NVRTC };
@@ -119,7 +113,7 @@ impl Compiler {
         Ok(Compiler { functions, file, version, known, _builtins: builtins })
     }
 
-    /// Its library.
+    /// The file of the library.
     pub fn file(&self) -> &Path {
         &self.file
     }
@@ -130,9 +124,6 @@ impl Compiler {
     }
 
     /// Whether it can compile for a target such as `sm_90a`.
-    ///
-    /// # Errors
-    /// [`OpenError::UnknownTarget`].
     pub fn check_target(&self, target: &str) -> Result<(), OpenError> {
         let names: Vec<String> = self.known.iter().map(|number| format!("sm_{number}")).collect();
         // Suffixes stand for instructions of one architecture, or of a family.
@@ -151,16 +142,13 @@ impl Compiler {
     /// by its path on disk where it was read from there, headers too.
     ///
     /// # Errors
-    /// [`DriverError::Compile`] with the compiler's log when the source is wrong; [`DriverError::Call`] when it can't be read, or the
-    /// compiler can't work.
+    /// [`DriverError::Compile`] with the compiler's log when the source is wrong; [`DriverError::Call`] when it cannot be read, or the
+    /// compiler cannot work.
     pub fn compile(&self, target: &str, program: &Program<'_>) -> DriverResult<Image> {
         self.compile_text(target, program, &program.source.read()?)
     }
 
     /// Compiles a program unless the cache has it compiled.
-    ///
-    /// # Errors
-    /// As [`Compiler::compile`], and those of the cache.
     pub fn compile_cached(
         &self,
         target: &str,
@@ -185,7 +173,7 @@ impl Compiler {
             |log: String| DriverError::Compile { file: text.file.clone(), target: target.to_owned(), log };
         let c_string = |text: &str| {
             CString::new(text)
-                .map_err(|_| wrong("there is a zero byte in the source, its name or its knobs".into()))
+                .map_err(|_| wrong("the source, its name or its knobs contain a zero byte".into()))
         };
         let c_strings =
             |texts: Vec<&str>| texts.into_iter().map(c_string).collect::<DriverResult<Vec<CString>>>();
@@ -273,7 +261,7 @@ impl Compilation<'_> {
 impl Drop for Compilation<'_> {
     fn drop(&mut self) {
         if !self.handle.is_null() {
-            // SAFETY: nobody else has the handle. Whether giving back fails changes nothing any more.
+            // SAFETY: nothing else has the handle. Whether giving back fails changes nothing any more.
             let _ = unsafe { self.functions.destroy(&mut self.handle) };
         }
     }

@@ -36,7 +36,7 @@ inline void with_barrier(const char* function, u64* at, F&& f) {
     static_assert(sizeof(Barrier) == sizeof(u64), "as the hardware has it");
     Barrier barrier;
     memcpy(&barrier, at, sizeof barrier);
-    if (reinterpret_cast<uintptr_t>(at) % 8 != 0 || barrier.mark != 1) return fail("%s: there is no initialised mbarrier", function);
+    if (reinterpret_cast<uintptr_t>(at) % 8 != 0 || barrier.mark != 1) return fail("%s: expected an initialised mbarrier", function);
     f(barrier);
     memcpy(at, &barrier, sizeof barrier);
 }
@@ -139,8 +139,8 @@ struct Map {
         const char* p = static_cast<const char*>(at);
         const char* shared = shared_of(block.current->rank);
         const uintptr_t unit = swizzle == 3 ? 1024 : 128;
-        if ((p - shared) % unit != 0) fail_here("%s: the tile isn't aligned to %zu bytes", function, size_t(unit));
-        if (p < shared || p + bytes > shared + block.shared_bytes) fail_here("%s: the tile isn't in dynamic shared memory", function);
+        if ((p - shared) % unit != 0) fail_here("%s: the tile is not aligned to %zu bytes", function, size_t(unit));
+        if (p < shared || p + bytes > shared + block.shared_bytes) fail_here("%s: the tile is not in dynamic shared memory", function);
     }
 };
 
@@ -182,7 +182,7 @@ inline void load(const char* function, const TensorMap* map, void* tile, u64* ba
 inline void store(const char* function, bool add, const TensorMap* map, const void* tile, u32 rank, i64 x, i64 y, i64 z) {
     const Map m(function, map, rank);
     m.check(function, tile);
-    if (add && m.element != 4) fail_here("%s: elements of %u bytes, wanted fp32", function, m.element);
+    if (add && m.element != 4) fail_here("%s: expected elements of 4 bytes (fp32), got %u", function, m.element);
     auto transfer = std::make_shared<Transfer>();
     hopper().stores.back().push_back(transfer);
     block.engine.push_back([=] {
@@ -218,7 +218,7 @@ inline void wait_stores(size_t youngest, bool Transfer::*state) {
 
 DEV u32 shared_address(const void* p) {
     const i64 at = static_cast<const char*>(p) - replay::shared_of(replay::block.current->rank);
-    if (at < 0 || at >= replay::block.shared_bytes) replay::fail_here("shared_address: %p isn't in dynamic shared memory", p);
+    if (at < 0 || at >= replay::block.shared_bytes) replay::fail_here("shared_address: %p is not in dynamic shared memory", p);
     return u32(at);
 }
 

@@ -24,14 +24,14 @@ pub const SANITIZE: &str = "BIGMAC_REPLAY_SANITIZE";
 /// What the C++ compiler is called with.
 const OPTIONS: &str = "-std=c++17 -O1 -g1 -shared -fPIC -fvisibility=hidden -fno-strict-aliasing -x c++";
 
-/// In which order blocks, and the threads of a block, take turns.
+/// The order in which blocks, and the threads of a block, take turns.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Order {
     /// First to last.
     Forward,
     /// Last to first.
     Reverse,
-    /// Anew at every turn, from that seed.
+    /// At random at every turn, from that seed.
     Random(u32),
 }
 
@@ -64,7 +64,7 @@ type Entry = unsafe extern "C" fn(*const LaunchRequest, *mut *mut c_void) -> c_i
 #[derive(Debug)]
 pub struct Replay {
     compiler: PathBuf,
-    /// What the compiler says of itself, and the options it is called with.
+    /// The version of the compiler and its options, for the cache.
     compiler_key: String,
     options: Vec<String>,
     cache: Cache,
@@ -77,13 +77,10 @@ pub struct Replay {
 /// Blocks of a cluster at most, on every GPU that has them.
 const CLUSTER_MOST: u32 = 8;
 
-/// Where memory starts that the CUDA driver gives out, at least.
+/// The alignment that the CUDA driver gives at least.
 const ALIGNMENT: usize = 256;
 
-/// The C++ compiler: [`COMPILER`], else `CXX`, else the first of the usual names that is there; with its version.
-///
-/// # Errors
-/// A sentence that says what was looked for.
+/// The C++ compiler and its version: [`COMPILER`], else `CXX`, else the first of the usual names that runs.
 pub fn find_compiler() -> Result<(PathBuf, String), String> {
     let named = [COMPILER, "CXX"].into_iter().find_map(variable);
     let names: Vec<PathBuf> = match named {
@@ -99,15 +96,12 @@ pub fn find_compiler() -> Result<(PathBuf, String), String> {
         }
     }
     Err(format!(
-        "replaying kernels on the CPU needs a C++ compiler, and none of {names:?} runs; install g++, or name one in {COMPILER}"
+        "replaying kernels on the CPU needs a C++ compiler, and none of {names:?} runs; install g++, or name a compiler in {COMPILER}"
     ))
 }
 
 impl Replay {
-    /// A replay with that order.
-    ///
-    /// # Errors
-    /// [`DriverError::Call`] on a processor that fibers aren't written for, and without a C++ compiler.
+    /// A replay with that order. It needs x86-64, for which fibers are written, and a C++ compiler.
     pub fn new(order: Order) -> DriverResult<Self> {
         if !cfg!(all(target_arch = "x86_64", unix)) {
             return Err(DriverError::call("replay", "kernels can be replayed on x86-64 Linux only"));
@@ -115,7 +109,7 @@ impl Replay {
         let (compiler, version) = find_compiler().map_err(|e| DriverError::call("replay", e))?;
         let mut options: Vec<String> = OPTIONS.split(' ').map(str::to_owned).collect();
         if variable(SANITIZE).is_some_and(|value| value != "0") {
-            // Fibers have stacks of their own, which the sanitizer's stack checks know nothing of.
+            // Fibers have stacks of their own, which the stack checks of the sanitizer do not know.
             options.extend(["-fsanitize=address", "--param", "asan-stack=0"].map(str::to_owned));
         }
         let compiler_key = format!("{} {version} {}", compiler.display(), options.join(" "));
@@ -162,7 +156,7 @@ impl Replay {
             let file = text.file.clone();
             return Err(DriverError::Compile { file, target: "replay on the CPU".into(), log });
         }
-        // What is left of the sources does no harm.
+        // Sources that remain do no harm.
         let _ = std::fs::remove_dir_all(&folder);
         Ok(())
     }
@@ -187,7 +181,7 @@ impl Driver for Replay {
     }
 
     fn memory(&self) -> DriverResult<(usize, usize)> {
-        Err(DriverError::call("memory", "a replay has what the CPU has"))
+        Err(DriverError::call("memory", "a replay has no memory of its own"))
     }
 
     fn allocate(&self, bytes: usize) -> DriverResult<u64> {
@@ -197,7 +191,7 @@ impl Driver for Replay {
         if address.is_null() {
             return Err(DriverError::OutOfMemory(bytes));
         }
-        // NaN in every float type: what is read before it was written shows.
+        // NaN in every float type, so that reads before a write show.
         // SAFETY: the allocation is `bytes` long.
         unsafe { address.write_bytes(0xff, bytes) };
         Ok(address as u64)
@@ -287,7 +281,7 @@ impl Driver for Replay {
         {
             let (grid, given) = (geometry.grid, geometry.cluster);
             let message = format!(
-                "got clusters of {given:?} in a grid of {grid:?} blocks, wanted up to {CLUSTER_MOST} along x, of which the grid is a multiple"
+                "expected clusters of up to {CLUSTER_MOST} blocks along x that divide the grid, got {given:?} in a grid of {grid:?}"
             );
             return Err(DriverError::call("launch", message));
         }
@@ -349,7 +343,7 @@ impl Driver for Replay {
         let marks = lock(&self.marks);
         let at = |mark: Mark| {
             let time = usize::try_from(mark.0).ok().and_then(|i| marks.get(i).copied().flatten());
-            time.ok_or_else(|| DriverError::call("seconds_between", "got a mark that was given back"))
+            time.ok_or_else(|| DriverError::call("seconds_between", "the mark was given back"))
         };
         Ok(at(to)?.saturating_duration_since(at(from)?).as_secs_f64())
     }

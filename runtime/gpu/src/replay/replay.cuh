@@ -67,7 +67,7 @@ struct Copy {
 
 constexpr int WORDS = 8;
 
-/// What a thread carries along for a part of the GPU that this file doesn't know.
+/// What a thread carries along for a part of the GPU that this file does not know.
 struct Extension {
     virtual ~Extension() = default;
     /// What the thread should have waited for before it ended; null for nothing.
@@ -85,7 +85,7 @@ struct Fiber {
     /// Name of the warp function waited in, and how many were entered: all lanes must agree.
     const char* function;
     u32 calls;
-    /// What the lane shows to the others, alternating so that nobody overwrites what is still to be read.
+    /// What the lane shows to the others, alternating so that nothing is overwritten before it is read.
     u64 words[2][WORDS];
     u32 barrier, expected;
     /// Asynchronous copies by group, the open group last.
@@ -110,7 +110,7 @@ struct Block {
     std::mt19937 random;
     u32 order;
     /// Threads that have arrived at a barrier without waiting, by barrier, and how many it expects. Barriers of all blocks are counted through,
-    /// that of the cluster behind them.
+    /// that of the cluster after them.
     u32 arrived[CLUSTER_BARRIER + 1], arrived_of[CLUSTER_BARRIER + 1];
     /// Work that an engine of the GPU does on its own time: run at some later moment between two threads.
     std::vector<std::function<void()>> engine;
@@ -147,7 +147,7 @@ inline void fail(const char* format, ...) {
     block.failure = text;
 }
 
-/// Ends the launch with that reason; the fiber doesn't come back.
+/// Ends the launch with that reason; the fiber does not come back.
 template <class... A>
 inline void fail_here(const char* format, A... a) {
     fail(format, a...);
@@ -159,11 +159,11 @@ inline void entry() {
     Fiber* self = block.current;
     for (const auto& group : self->copies)
         if (!group.empty()) {
-            fail("thread %u ended with an asynchronous copy that nobody waited for", self->thread.x);
+            fail("thread %u ended with an asynchronous copy that was not waited for", self->thread.x);
             break;
         }
     const char* unfinished = self->extension ? self->extension->unfinished() : nullptr;
-    if (unfinished) fail("thread %u ended with %s that nobody waited for", self->thread.x, unfinished);
+    if (unfinished) fail("thread %u ended with %s that was not waited for", self->thread.x, unfinished);
     for (;;) yield(Wait::End);
 }
 
@@ -181,7 +181,7 @@ inline const u64* words_of(u32 lane, u32 turn) {
 }
 
 constexpr size_t STACK = 128 << 10;
-/// Passes over all threads in which nobody did anything but poll, before that is called a deadlock.
+/// Passes over all threads in which none did anything but poll, before that is called a deadlock.
 constexpr int PATIENCE = 2000;
 
 inline void start(Fiber& fiber, char* stack) {
@@ -348,7 +348,7 @@ inline int launch(const Launch& ask, void (*kernel)(A...), void** arguments) {
         f.warp = u32(n / 32);
     }
     block.shared_bytes = ask.shared;
-    // A gap behind each block's: what overruns it doesn't land in the next one's.
+    // A gap after each block's memory, so that what overruns it is not in the next one's.
     block.shared_stride = (ask.shared + 2047) / 1024 * 1024;
     char* shared = static_cast<char*>(malloc(size_t(block.shared_stride) * ask.cluster + 1024));
     block.shared = reinterpret_cast<char*>((reinterpret_cast<uintptr_t>(shared) + 1023) & ~uintptr_t(1023));
@@ -380,7 +380,7 @@ inline int launch(const Launch& ask, void (*kernel)(A...), void** arguments) {
 #define gridDim (replay::block.grid)
 
 DEV void expect_aligned(const void* p, u32 bytes) {
-    if (reinterpret_cast<uintptr_t>(p) % bytes != 0) replay::fail_here("%u bytes are moved at once at %p, which isn't aligned to them", bytes, p);
+    if (reinterpret_cast<uintptr_t>(p) % bytes != 0) replay::fail_here("%u bytes are moved at once at %p, which is not aligned to them", bytes, p);
 }
 
 DEV float bits_to_float(u32 bits) {
@@ -480,17 +480,18 @@ DEV void replay_ldmatrix(const char* name, u32 (&r)[4], const void* row) {
         const u32 i = lane / 4, j = lane % 4 * 2;
         r[m] = TRANSPOSED ? element(j, i) | u32(element(j + 1, i)) << 16 : element(i, j) | u32(element(i, j + 1)) << 16;
     }
-    // Nobody overwrites the rows before every lane has read them.
+    // No lane overwrites the rows before every lane has read them.
     replay::meet(name, nullptr, 0);
 }
 DEV void ldmatrix_x4(u32 (&r)[4], const void* row) { replay_ldmatrix<false>("ldmatrix_x4", r, row); }
 DEV void ldmatrix_x4_trans(u32 (&r)[4], const void* row) { replay_ldmatrix<true>("ldmatrix_x4_trans", r, row); }
 
-// ---- copies that run behind the thread's back --------------------------------------------------------------------------------
+// ---- asynchronous copies -----------------------------------------------------------------------------------------------------
 
 DEV void replay_copy_async(void* shared, const void* global, u32 valid, u32 bytes) {
     if (valid > bytes || reinterpret_cast<uintptr_t>(shared) % bytes != 0 || (valid && reinterpret_cast<uintptr_t>(global) % bytes != 0))
-        replay::fail_here("copy_async_%u: %u bytes from %p to %p, wanted at most %u and both aligned to it", bytes, valid, global, shared, bytes);
+        replay::fail_here("copy_async_%u: expected at most %u bytes and addresses aligned to it, got %u from %p to %p", bytes, bytes, valid, global,
+                           shared);
     replay::block.current->copies.back().push_back({shared, global, valid, bytes});
 }
 DEV void copy_async_16(void* shared, const void* global, u32 valid) { replay_copy_async(shared, global, valid, 16); }

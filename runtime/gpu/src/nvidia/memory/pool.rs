@@ -50,7 +50,7 @@ impl Pool {
         // SAFETY: the attribute's value is a u64.
         unsafe { cuda.pool_set(pool.raw(), attribute, (&raw mut threshold).cast())? };
         match pool.take(cuda, 256, stream) {
-            // SAFETY: the memory is the pool's, and nobody else has its address.
+            // SAFETY: the memory is the pool's, and nothing else has its address.
             Ok(address) => unsafe { cuda.free(address, stream.raw())? },
             // Another process has it all now, and may give it back.
             Err(failure) if failure.is(&[CUresult::CUDA_ERROR_OUT_OF_MEMORY]) => {}

@@ -1,5 +1,5 @@
-//! Copies between the host's memory and the device's, through pinned blocks: only from there does a copy run behind the caller's
-//! back, and only there may the device write while the caller's memory could go away.
+//! Copies between the host's memory and the device's, through pinned blocks: only from there does a copy run while the caller
+//! goes on, and only there may the device write while the caller's memory could go away.
 
 use crate::driver::{DriverResult, PendingDownload};
 use crate::nvidia::context::{Event, Pinned, Stream};
@@ -130,7 +130,7 @@ impl Staging {
         }
     }
 
-    /// Copies to the device, behind the stream's work. `from` has been read when the call returns.
+    /// Copies to the device, after the stream's work. `from` has been read when the call returns.
     ///
     /// # Safety
     /// There is room for `from` at `to` on the device.
@@ -148,7 +148,7 @@ impl Staging {
         Ok(())
     }
 
-    /// Copies from the device, behind the stream's work, and waits for it.
+    /// Copies from the device, after the stream's work, and waits for it.
     ///
     /// # Safety
     /// There are as many bytes as `to` takes at `from` on the device.

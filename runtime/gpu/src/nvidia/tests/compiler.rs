@@ -61,7 +61,7 @@ fn what_does_not_compile_is_told_by_file_and_line() {
     let DriverError::Compile { log, .. } = error(&header) else { panic!() };
     assert!(log.contains("mine.cuh(3): error"), "{log}");
     let without = Source { includes: &[], ..SOURCE };
-    assert!(error(&without).to_string().contains("mine.cuh"), "a header that isn't there");
+    assert!(error(&without).to_string().contains("mine.cuh"), "a header that is not there");
     let zero = Source::new("op/zero.cu", "KERNEL void f(i32 n) {}\0");
     assert!(error(&zero).to_string().contains("zero byte"));
 }
