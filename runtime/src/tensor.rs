@@ -95,13 +95,7 @@ impl Tensor {
         let layout = Layout::contiguous(shape);
         let bytes = layout.len() * dtype.size();
         ctx.scope().charge(bytes)?;
-        let data = match Data::allocate(ctx, bytes) {
-            Ok(data) => data,
-            Err(error) => {
-                ctx.scope().release(bytes);
-                return Err(error);
-            }
-        };
+        let data = Data::allocate(ctx, bytes).inspect_err(|_| ctx.scope().release(bytes))?;
         let scope = Some(Mutex::new(ctx.scope().clone()));
         Ok(Tensor { storage: Arc::new(Storage { data, bytes, scope }), layout, dtype })
     }
@@ -390,10 +384,8 @@ impl Tensor {
     fn copy_elements<W: bytemuck::Pod>(&self, out: &mut Tensor) -> Result<()> {
         let from: &[W] = bytemuck::cast_slice(self.storage_on_host("copy")?);
         let to: &mut [W] = bytemuck::cast_slice_mut(out.bytes_mut("copy")?);
-        let (row, stride) = match (self.shape().last(), self.strides().last()) {
-            (Some(&row), Some(&stride)) => (row, stride),
-            _ => (1, 1),
-        };
+        let last = |dims: &[usize]| dims.last().copied().unwrap_or(1);
+        let (row, stride) = (last(self.shape()), last(self.strides()));
         let mut written = 0;
         self.layout.for_each_row(|at| {
             let to = &mut to[written..written + row];

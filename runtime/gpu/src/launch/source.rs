@@ -49,27 +49,9 @@ impl std::fmt::Display for Knob {
     }
 }
 
-impl From<i32> for Knob {
-    fn from(n: i32) -> Knob {
+impl<N: Into<i64>> From<N> for Knob {
+    fn from(n: N) -> Knob {
         Knob::Int(n.into())
-    }
-}
-
-impl From<i64> for Knob {
-    fn from(n: i64) -> Knob {
-        Knob::Int(n)
-    }
-}
-
-impl From<bool> for Knob {
-    fn from(yes: bool) -> Knob {
-        Knob::Int(yes.into())
-    }
-}
-
-impl From<&'static str> for Knob {
-    fn from(word: &'static str) -> Knob {
-        Knob::Word(word)
     }
 }
 

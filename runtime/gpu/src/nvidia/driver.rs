@@ -28,14 +28,13 @@ const LARGE_SHARED: u32 = 48 << 10;
 /// An NVIDIA GPU, through its driver. All ranks on it share this one; calls may come from any thread.
 #[derive(Debug)]
 pub struct Nvidia {
-    // In the order in which they are given back: the context last.
+    // In the order in which they are given back. Each holds the context, which goes last.
     marks: Mutex<Marks>,
     staging: Staging,
     loaded: RwLock<Vec<Kernel>>,
     modules: Mutex<HashMap<PathBuf, Module>>,
-    memory: Memory,
+    pub(super) memory: Memory,
     stream: Stream,
-    context: Arc<Context>,
     compiler: Compiler,
     cache: Cache,
     info: DeviceInfo,
@@ -81,11 +80,9 @@ impl Nvidia {
         }
         let target = architecture.target();
         compiler.check_target(&target)?;
-        const SHARED_PER_BLOCK: CUdevice_attribute =
-            CUdevice_attribute::CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN;
-        let shared_per_block = cuda.attribute(device, SHARED_PER_BLOCK)?;
-        let context = Context::retain(cuda, device, limit)?;
-        let stream = Stream::new(&context)?;
+        let most_shared = CUdevice_attribute::CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN;
+        let shared_per_block = cuda.attribute(device, most_shared)?;
+        let stream = Stream::new(&Context::retain(cuda, device, limit)?)?;
         Ok(Nvidia {
             marks: Mutex::default(),
             staging: Staging::new(),
@@ -93,18 +90,12 @@ impl Nvidia {
             modules: Mutex::default(),
             memory: Memory::open(&stream)?,
             stream,
-            context,
             compiler,
             cache,
             info,
             target,
             shared_per_block,
         })
-    }
-
-    /// Where its memory comes from.
-    pub fn allocator(&self) -> String {
-        self.memory.allocator()
     }
 }
 
@@ -124,7 +115,7 @@ impl Driver for Nvidia {
     fn memory(&self) -> DriverResult<(usize, usize)> {
         let (mut free, mut all) = (0, 0);
         // SAFETY: both are room for what the call writes.
-        unsafe { self.context.enter()?.memory_info(&mut free, &mut all)? };
+        unsafe { self.stream.enter()?.memory_info(&mut free, &mut all)? };
         Ok((free + self.memory.unused()?, all))
     }
 
@@ -158,13 +149,13 @@ impl Driver for Nvidia {
 
     fn copy(&self, to: u64, from: u64, bytes: usize) -> DriverResult<()> {
         // SAFETY: both ranges are in live allocations, as the trait's calls trust.
-        unsafe { self.context.enter()?.copy(to, from, bytes, self.stream.raw())? };
+        unsafe { self.stream.enter()?.copy(to, from, bytes, self.stream.raw())? };
         Ok(())
     }
 
     fn fill(&self, to: u64, value: u8, bytes: usize) -> DriverResult<()> {
         // SAFETY: the range is in a live allocation, as the trait's calls trust.
-        unsafe { self.context.enter()?.fill(to, value, bytes, self.stream.raw())? };
+        unsafe { self.stream.enter()?.fill(to, value, bytes, self.stream.raw())? };
         Ok(())
     }
 
@@ -179,7 +170,7 @@ impl Driver for Nvidia {
     fn load(&self, compiled: &Compiled, kernel: &str) -> DriverResult<Function> {
         let mut modules = lock(&self.modules);
         if !modules.contains_key(&compiled.image) {
-            modules.insert(compiled.image.clone(), Module::load(&self.context, &compiled.image)?);
+            modules.insert(compiled.image.clone(), Module::load(self.stream.context(), &compiled.image)?);
         }
         let clusters = self.info.architecture.major >= 9;
         let kernel = modules[&compiled.image].kernel(kernel, self.shared_per_block, clusters)?;
@@ -194,7 +185,7 @@ impl Driver for Nvidia {
         geometry: &Geometry,
         arguments: &mut [*mut c_void],
     ) -> DriverResult<()> {
-        let cuda = self.context.enter()?;
+        let cuda = self.stream.enter()?;
         let loaded = self.loaded.read().unwrap_or_else(PoisonError::into_inner);
         let kernel = usize::try_from(function.0).ok().and_then(|at| loaded.get(at));
         let kernel = kernel.ok_or_else(|| {
@@ -250,7 +241,7 @@ impl Driver for Nvidia {
         let steps = [1_u32; TensorMapShape::MOST_DIMENSIONS];
         // SAFETY: the check saw to as many extents, strides and tile extents as the rank asks for; nothing is read at the address.
         unsafe {
-            self.context.enter()?.encode_tiled(
+            self.stream.enter()?.encode_tiled(
                 &mut map,
                 element,
                 shape.extents.len() as c_uint,
@@ -275,7 +266,7 @@ impl Driver for Nvidia {
         let spare = lock(&self.marks).spare.pop();
         let event = match spare {
             Some(event) => event,
-            None => Arc::new(Event::new(&self.context, CUevent_flags::CU_EVENT_DEFAULT)?),
+            None => Arc::new(Event::new(self.stream.context(), CUevent_flags::CU_EVENT_DEFAULT)?),
         };
         event.record(&self.stream)?;
         let mut marks = lock(&self.marks);

@@ -59,8 +59,7 @@ impl Machine {
         let limit = deadline::from_environment()?;
         let cuda = Cuda::open(Some(&self.file))?;
         let (device, _) = cuda.device(ordinal)?;
-        let context = Context::retain(cuda, device, limit)?;
-        let stream = Stream::new(&context)?;
+        let stream = Stream::new(&Context::retain(cuda, device, limit)?)?;
         Ok(Memory::open(&stream)?.allocator())
     }
 }
@@ -83,16 +82,15 @@ impl Cuda {
         let wanted = c_int::try_from(ordinal).ok().filter(|_| ordinal < count);
         let wanted = wanted.ok_or(OpenError::NoSuchDevice { ordinal, count })?;
         let mut device = 0;
-        let mut name = [0; 256];
+        let mut name = [0_u8; 256];
         let mut memory = 0;
         // SAFETY: each pointer is to room for what its call writes, `name` for as many bytes as said.
         unsafe {
             self.device_get(&mut device, wanted)?;
-            self.device_name(name.as_mut_ptr(), name.len() as c_int, device)?;
+            self.device_name(name.as_mut_ptr().cast(), name.len() as c_int, device)?;
             self.device_memory(&mut memory, device)?;
         }
-        let bytes = name.map(|byte| byte as u8);
-        let name = CStr::from_bytes_until_nul(&bytes).map(|name| name.to_string_lossy().into_owned());
+        let name = CStr::from_bytes_until_nul(&name).map(|name| name.to_string_lossy().into_owned());
         let number = |attribute| self.attribute(device, attribute).map(|n| u32::try_from(n).unwrap_or(0));
         let info = DeviceInfo {
             ordinal,

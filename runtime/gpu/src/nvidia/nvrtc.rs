@@ -171,23 +171,23 @@ impl Compiler {
             .map_err(|error| DriverError::call(format!("compiling {}", text.file), error.to_string()))?;
         let wrong =
             |log: String| DriverError::Compile { file: text.file.clone(), target: target.to_owned(), log };
-        let c_string = |text: &str| {
+        let c_string = |text: String| {
             CString::new(text)
                 .map_err(|_| wrong("the source, its name or its knobs contain a zero byte".into()))
         };
         let c_strings =
-            |texts: Vec<&str>| texts.into_iter().map(c_string).collect::<DriverResult<Vec<CString>>>();
+            |texts: Vec<String>| texts.into_iter().map(c_string).collect::<DriverResult<Vec<_>>>();
 
         let on_disk = program.source.overriding_files().unwrap_or_default();
-        let named: Vec<String> =
-            text.includes.iter().map(|(name, text)| with_path(name, text, &on_disk)).collect();
-        let headers = c_strings(named.iter().map(String::as_str).collect())?;
-        let names = c_strings(text.includes.iter().map(|(name, _)| name.as_str()).collect())?;
+        let includes = text.includes.iter();
+        let headers = includes.clone().map(|(name, text)| with_path(name, text, &on_disk));
+        let headers = c_strings(headers.collect())?;
+        let names = c_strings(includes.map(|(name, _)| name.clone()).collect())?;
         let mut options: Vec<String> = OPTIONS.map(str::to_owned).into();
         options.push(format!("--gpu-architecture={target}"));
         options.extend(program.knobs.iter().map(|(name, value)| format!("-D{name}={value}")));
-        let options = c_strings(options.iter().map(String::as_str).collect())?;
-        let (main, file) = (c_string(&text.main)?, c_string(&text.file)?);
+        let options = c_strings(options)?;
+        let (main, file) = (c_string(text.main.clone())?, c_string(text.file.clone())?);
 
         let mut compilation = Compilation { functions: &self.functions, handle: std::ptr::null_mut() };
         // SAFETY: there are as many headers as names; all strings end in a zero and outlive the call, which copies them.

@@ -401,16 +401,13 @@ DEV bf16 float_to_bf16(float x) {
 
 // ---- warps -------------------------------------------------------------------------------------------------------------------
 
-DEV u32 shuffle_xor(u32 v, int mask) {
+DEV u32 replay_shuffle(const char* name, u32 v, u32 lane) {
     const u64 word = v;
-    const u32 turn = replay::meet("shuffle_xor", &word, 1);
-    return u32(replay::words_of(replay::block.current->lane ^ mask, turn)[0]);
+    const u32 turn = replay::meet(name, &word, 1);
+    return u32(replay::words_of(lane, turn)[0]);
 }
-DEV u32 shuffle(u32 v, int lane) {
-    const u64 word = v;
-    const u32 turn = replay::meet("shuffle", &word, 1);
-    return u32(replay::words_of(lane & 31, turn)[0]);
-}
+DEV u32 shuffle_xor(u32 v, int mask) { return replay_shuffle("shuffle_xor", v, replay::block.current->lane ^ u32(mask)); }
+DEV u32 shuffle(u32 v, int lane) { return replay_shuffle("shuffle", v, u32(lane & 31)); }
 DEV float shuffle_xor(float v, int mask) { return bits_to_float(shuffle_xor(float_to_bits(v), mask)); }
 DEV i32 shuffle_xor(i32 v, int mask) { return i32(shuffle_xor(u32(v), mask)); }
 DEV float shuffle(float v, int lane) { return bits_to_float(shuffle(float_to_bits(v), lane)); }
