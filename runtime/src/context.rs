@@ -25,7 +25,8 @@ impl Context {
         Context::on(rank, threads, None)
     }
 
-    /// A context on a GPU for `rank`; what it does on the CPU uses `threads` threads. Ranks that share a GPU share its handle.
+    /// A context on a GPU for `rank`; what it does on the CPU uses `threads` threads. Ranks that share a GPU share its
+    /// handle.
     pub fn on_gpu(rank: usize, threads: usize, gpu: &Gpu) -> Result<Self> {
         Context::on(rank, threads, Some(gpu))
     }
@@ -37,8 +38,8 @@ impl Context {
         Ok(Context { rank, stream: Stream::of(gpu), threads: Threads::new(threads)?, memory, scope })
     }
 
-    /// This context where it is on the CPU; else the same rank, threads and memory on the CPU, with allocations counted as copies of what
-    /// lies on the device.
+    /// This context where it is on the CPU; else the same rank, threads and memory on the CPU, with allocations counted
+    /// as copies of what lies on the device.
     pub fn host(&self) -> Context {
         if self.is_gpu() {
             Context { stream: Stream::of(None), ..self.in_scope(scopes::HOST) }

@@ -28,8 +28,8 @@ DEV i64 place(I rest, u32 e1, u32 e2, u32 e3, u32 e4, i64 s0, i64 s1, i64 s2, i6
     return at + (rest - next * e1) * s1 + next * s0;
 }
 
-/// to[i] for i in 0..count, in row-major order over the extents e0 (slowest) to e4, from strides s0 to s4, all in units. A thread per unit:
-/// neighbours write side by side, and read side by side where the innermost stride is 1.
+/// to[i] for i in 0..count, in row-major order over the extents e0 (slowest) to e4, from strides s0 to s4, all in
+/// units. A thread per unit: neighbours write side by side, and read side by side where the innermost stride is 1.
 KERNEL void copy_strided(const E* __restrict__ from, E* __restrict__ to, i64 count, u32 e1, u32 e2, u32 e3, u32 e4, i64 s0, i64 s1,
                          i64 s2, i64 s3, i64 s4) {
     const i64 i = i64(blockIdx.x) * blockDim.x + threadIdx.x;

@@ -154,8 +154,8 @@ impl Tensor {
         Ok(())
     }
 
-    /// Overwrites the elements from `offset` on of this contiguous, unshared tensor with those of `from`, of the same dtype and where this
-    /// one lies.
+    /// Overwrites the elements from `offset` on of this contiguous, unshared tensor with those of `from`, of the same
+    /// dtype and where this one lies.
     ///
     /// # Errors
     /// [`Error::Shape`] when there is no room, [`Error::DType`], [`Error::NotOnDevice`]; those of copying.

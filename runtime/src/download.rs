@@ -17,11 +17,12 @@ pub struct Download {
 }
 
 impl Tensor {
-    /// Queues a copy of a view's values to the CPU after the device's work so far, and returns at once. The tensor may be written to
-    /// or dropped right after: the values are those of this moment in the device's work.
+    /// Queues a copy of a view's values to the CPU after the device's work so far, and returns at once. The tensor may
+    /// be written to or dropped right after: the values are those of this moment in the device's work.
     ///
     /// # Errors
-    /// [`Error::Argument`] for a tensor on the CPU, whose values are there already; [`Error::NoValues`]; those of copying and of the driver.
+    /// [`Error::Argument`] for a tensor on the CPU, whose values are there already; [`Error::NoValues`]; those of
+    /// copying and of the driver.
     pub fn download(&self, ctx: &Context) -> Result<Download> {
         let whole = self.contiguous(ctx)?;
         let address = whole.address(0, OP)?;

@@ -54,7 +54,8 @@ impl DType {
         matches!(self, DType::F64 | DType::F32 | DType::BF16 | DType::F16)
     }
 
-    /// The type in which sums over elements of this type, parameter gradients and statistics are kept: F64 for F64, else F32.
+    /// The type in which sums over elements of this type, parameter gradients and statistics are kept: F64 for F64,
+    /// else F32.
     pub const fn accumulator(self) -> DType {
         match self {
             DType::F64 => DType::F64,

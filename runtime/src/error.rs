@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 /// Result with the runtime's [`Error`].
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// Everything that can go wrong below the level of schedules. `op` is the operator or method, `given` what it got and `wanted` what
-/// it takes.
+/// Everything that can go wrong below the level of schedules. `op` is the operator or method, `given` what it got and
+/// `wanted` what it takes.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 #[allow(missing_docs)]

@@ -46,7 +46,8 @@ impl SafetensorsFile {
             return Err(Error::format(path, "the file is empty; write or download it again"));
         }
         // SAFETY: the map is read-only, and files are replaced by renaming, never written in place, so that the bytes
-        // under a map do not change. A foreign program that truncates the file at the same time ends this one by a signal.
+        // under a map do not change. A foreign program that truncates the file at the same time ends this one by a
+        // signal.
         let map = unsafe { Mmap::map(&file) }.map_err(|e| Error::io(path, e))?;
         let (header, parsed) =
             SafeTensors::read_metadata(&map).map_err(|e| Error::format(path, explain(&e)))?;
@@ -160,8 +161,8 @@ impl<'a> NamedBytes<'a> {
 
 /// Writes a safetensors file in place of `path`, which then holds either the old content or all of the new one.
 ///
-/// The order of the tensors in the file is by falling element size and then by name, whatever the order of `tensors`: every tensor is
-/// aligned, and the same values make the same file.
+/// The order of the tensors in the file is by falling element size and then by name, whatever the order of `tensors`:
+/// every tensor is aligned, and the same values make the same file.
 ///
 /// # Errors
 /// [`Error::Format`] for two tensors of one name or a tensor whose bytes do not fit its spec; [`Error::Io`].

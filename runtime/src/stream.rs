@@ -3,8 +3,8 @@
 use crate::error::Result;
 use bigmac_gpu::{Device, Gpu};
 
-/// An ordered queue of work on a device. On the CPU an operator has ended when its call returns, so a stream is nothing;
-/// a GPU has one, that of its handle.
+/// An ordered queue of work on a device. On the CPU an operator has ended when its call returns, so a stream is
+/// nothing; a GPU has one, that of its handle.
 #[derive(Clone, Debug)]
 pub struct Stream {
     gpu: Option<Gpu>,

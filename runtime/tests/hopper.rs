@@ -1,4 +1,5 @@
-//! What replay makes of Hopper's own functions: layouts against those that NVIDIA publishes, and mistakes that have to show.
+//! What replay makes of Hopper's own functions: layouts against those that NVIDIA publishes, and mistakes that have to
+//! show.
 
 use bigmac_gpu::{Arg, Gpu, Launch, Order, Source, Swizzle, TensorMap, TensorMapShape};
 use bigmac_runtime::{Context, DType, Result, Tensor};
@@ -27,7 +28,8 @@ fn layouts_are_those_that_are_published() {
     let [swizzled, rows, columns, descriptors] =
         [swizzled, rows, columns, descriptors].map(|t| t.to_vec::<u32>(&ctx).unwrap());
 
-    // CUDA driver API, CU_TENSOR_MAP_SWIZZLE_128B: in a block of 8 rows of 8 pieces of 16 bytes, piece c of row r is at place c ^ r.
+    // CUDA driver API, CU_TENSOR_MAP_SWIZZLE_128B: in a block of 8 rows of 8 pieces of 16 bytes, piece c of row r is at
+    // place c ^ r.
     for (offset, &at) in swizzled.iter().enumerate() {
         let (block, row, piece, byte) = (offset / 1024, offset / 128 % 8, offset / 16 % 8, offset % 16);
         assert_eq!(at as usize, block * 1024 + row * 128 + (piece ^ row) * 16 + byte);

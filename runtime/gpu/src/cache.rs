@@ -73,9 +73,9 @@ impl Cache {
         &self.directory
     }
 
-    /// The file of that key and extension. When it is missing, `make` is given a path beside it to write to, which is then
-    /// renamed: a file in the cache is always whole. Threads of this process that want the same file wait for the first of them;
-    /// several devices need one compilation only.
+    /// The file of that key and extension. When it is missing, `make` is given a path beside it to write to, which is
+    /// then renamed: a file in the cache is always whole. Threads of this process that want the same file wait for the
+    /// first of them; several devices need one compilation only.
     pub fn get_or_make(
         &self,
         key: Key,

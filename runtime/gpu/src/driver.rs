@@ -22,11 +22,11 @@ pub struct Geometry {
     pub shared: u32,
 }
 
-/// A GPU, real or replayed. Work is done in the order of the calls, from whichever thread they come: a device has one stream,
-/// which all ranks on it share, so that what one hands to another needs no further waiting.
+/// A GPU, real or replayed. Work is done in the order of the calls, from whichever thread they come: a device has one
+/// stream, which all ranks on it share, so that what one hands to another needs no further waiting.
 ///
-/// Addresses are those of device memory. Every call that takes one trusts that it is in a live allocation of this driver, with room
-/// for what is read or written: [`Gpu`](super::Gpu) and the tensors over it see to that.
+/// Addresses are those of device memory. Every call that takes one trusts that it is in a live allocation of this
+/// driver, with room for what is read or written: [`Gpu`](super::Gpu) and the tensors over it see to that.
 pub trait Driver: Send + Sync + Debug {
     /// The device's name, for messages.
     fn name(&self) -> String;
@@ -49,14 +49,15 @@ pub trait Driver: Send + Sync + Debug {
     /// Gives unused memory back to the system, and waits until that is done.
     fn trim(&self) -> DriverResult<()>;
 
-    /// Copies to the device. `from` may be reused as soon as the call returns; the copy itself happens after the work so far.
+    /// Copies to the device. `from` may be reused as soon as the call returns; the copy itself happens after the work
+    /// so far.
     fn upload(&self, to: u64, from: &[u8]) -> DriverResult<()>;
 
     /// Copies from the device, after the work so far, and waits for it.
     fn download(&self, from: u64, to: &mut [u8]) -> DriverResult<()>;
 
-    /// Queues a copy of `bytes` bytes from the device, after the work so far, and returns at once. What was there at that point
-    /// arrives, whatever is written over it or freed later.
+    /// Queues a copy of `bytes` bytes from the device, after the work so far, and returns at once. What was there at
+    /// that point arrives, whatever is written over it or freed later.
     fn download_later(&self, from: u64, bytes: usize) -> DriverResult<Box<dyn PendingDownload>>;
 
     /// Copies within the device, after the work so far.
@@ -77,8 +78,8 @@ pub trait Driver: Send + Sync + Debug {
     /// Queues a kernel after the work so far.
     ///
     /// # Safety
-    /// `arguments` holds one pointer per parameter of the kernel, to a value of its type; pointers among the values are good
-    /// for what the kernel does with them.
+    /// `arguments` holds one pointer per parameter of the kernel, to a value of its type; pointers among the values are
+    /// good for what the kernel does with them.
     unsafe fn launch(
         &self,
         function: Function,

@@ -17,8 +17,8 @@ use std::time::{Duration, Instant, SystemTime};
 /// How long a source in [`KERNEL_DIR`](super::KERNEL_DIR) is used before it is looked at again.
 const LOOK_AGAIN: Duration = Duration::from_millis(200);
 
-/// A GPU, real or replayed, that is open. Cloning gives another handle; ranks that share a device share its handle, since
-/// work is ordered among all that goes through one.
+/// A GPU, real or replayed, that is open. Cloning gives another handle; ranks that share a device share its handle,
+/// since work is ordered among all that goes through one.
 #[derive(Clone, Debug)]
 pub struct Gpu(Arc<Inner>);
 
@@ -82,8 +82,8 @@ impl Gpu {
     /// Opens a device: an NVIDIA GPU through its driver, or the replay.
     ///
     /// # Errors
-    /// [`GpuError::Device`] when the device, or a library or compiler that it needs, was not found, with where it was looked for; also for
-    /// [`Device::Cpu`], which is not a GPU.
+    /// [`GpuError::Device`] when the device, or a library or compiler that it needs, was not found, with where it was
+    /// looked for; also for [`Device::Cpu`], which is not a GPU.
     pub fn open(device: Device) -> Result<Gpu> {
         let wrong = |message: String| GpuError::Device { device, message };
         let driver: Box<dyn Driver> = match device {
@@ -142,8 +142,8 @@ impl Gpu {
     /// Queues a kernel after the work so far.
     ///
     /// # Errors
-    /// [`GpuError::Driver`] when the kernel cannot be compiled or started; [`GpuError::Launch`] when the arguments are not those that the
-    /// kernel's declaration names, or the extents are larger than a launch may have.
+    /// [`GpuError::Driver`] when the kernel cannot be compiled or started; [`GpuError::Launch`] when the arguments are
+    /// not those that the kernel's declaration names, or the extents are larger than a launch may have.
     pub fn launch(&self, launch: &Launch, args: &[Arg]) -> Result<()> {
         if launch.grid.contains(&0) {
             return Ok(());
@@ -158,8 +158,9 @@ impl Gpu {
             return Err(wrong(format!("expected arguments {:?}, got {given:?}", loaded.parameters)));
         }
         let mut pointers: SmallVec<[*mut std::ffi::c_void; 24]> = args.iter().map(Arg::value).collect();
-        // SAFETY: there is one pointer per parameter, to a value of its kind, as was just checked. Addresses come from tensors
-        // that outlive the work (frees are queued after it); that a kernel stays inside them is for its author to see to.
+        // SAFETY: there is one pointer per parameter, to a value of its kind, as was just checked. Addresses come from
+        // tensors that outlive the work (frees are queued after it); that a kernel stays inside them is for its author
+        // to see to.
         unsafe { self.0.driver.launch(loaded.function, &geometry, &mut pointers) }
             .map_err(|e| self.error("launch", e))?;
         self.0.launches.fetch_add(1, Ordering::Relaxed);

@@ -15,8 +15,8 @@ pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Work that is done once for each of many names, and for different names at the same time: a lock for each name that something is
-/// being done for.
+/// Work that is done once for each of many names, and for different names at the same time: a lock for each name that
+/// something is being done for.
 #[derive(Debug)]
 pub(crate) struct Turns<K>(Mutex<HashMap<K, Arc<Mutex<()>>>>);
 
@@ -27,8 +27,8 @@ impl<K> Default for Turns<K> {
 }
 
 impl<K: Clone + Eq + Hash> Turns<K> {
-    /// Does `work` while no other thread works for `key`. Whoever waited looks first whether it is done: an error or a panic of the one
-    /// before leaves it undone.
+    /// Does `work` while no other thread works for `key`. Whoever waited looks first whether it is done: an error or a
+    /// panic of the one before leaves it undone.
     pub fn alone<T>(&self, key: &K, work: impl FnOnce() -> T) -> T {
         let turn = lock(&self.0).entry(key.clone()).or_default().clone();
         let held = lock(&turn);

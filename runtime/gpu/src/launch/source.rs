@@ -4,8 +4,8 @@ use crate::error::{DriverError, DriverResult};
 use crate::shared::variable;
 use std::path::{Path, PathBuf};
 
-/// Set to a directory that holds `gelu/kernel.cu` and the like, sources are read from there instead of from the program: a kernel
-/// can be changed and tried without building anything.
+/// Set to a directory that holds `gelu/kernel.cu` and the like, sources are read from there instead of from the
+/// program: a kernel can be changed and tried without building anything.
 pub const KERNEL_DIR: &str = "BIGMAC_KERNEL_DIR";
 
 /// A kernel source that is part of the program.
@@ -15,8 +15,8 @@ pub struct Source {
     pub file: &'static str,
     /// Its text.
     pub text: &'static str,
-    /// Files that it includes beside `bigmac.cuh`: the name in the `#include`, which is also the path below the folder of kernels,
-    /// and the text.
+    /// Files that it includes beside `bigmac.cuh`: the name in the `#include`, which is also the path below the folder
+    /// of kernels, and the text.
     pub includes: &'static [(&'static str, &'static str)],
 }
 

@@ -18,7 +18,8 @@ pub enum Swizzle {
     Bytes128 = 3,
 }
 
-/// A tensor of bf16 or f32 elements, and the tiles it is copied in. Dimension 0 is the one whose elements are neighbours.
+/// A tensor of bf16 or f32 elements, and the tiles it is copied in. Dimension 0 is the one whose elements are
+/// neighbours.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TensorMapShape {
     /// Bytes of an element: 2 (bf16) or 4 (f32).

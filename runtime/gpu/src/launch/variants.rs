@@ -16,8 +16,8 @@ pub struct Variants {
 }
 
 impl Variants {
-    /// A source that is compiled with `T` as `float` and as `bf16`, for every architecture, with the sets of knobs that are added;
-    /// without any when none is.
+    /// A source that is compiled with `T` as `float` and as `bf16`, for every architecture, with the sets of knobs that
+    /// are added; without any when none is.
     pub fn new(source: &'static Source) -> Self {
         Variants { source, elements: &["float", "bf16"], sets: Vec::new(), targets: &["sm_80", "sm_90a"] }
     }

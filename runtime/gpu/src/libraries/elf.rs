@@ -3,8 +3,8 @@
 
 use std::io::{Read, Result, Seek, SeekFrom};
 
-/// The length that a 64-bit little-endian ELF file must have by its own header: the end of its segments and of both tables.
-/// `None` for any other file.
+/// The length that a 64-bit little-endian ELF file must have by its own header: the end of its segments and of both
+/// tables. `None` for any other file.
 pub(crate) fn required_length(file: &mut (impl Read + Seek)) -> Result<Option<u64>> {
     const HEADER: u64 = 64;
     let header = read(file, 0, HEADER)?;

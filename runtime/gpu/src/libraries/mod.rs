@@ -62,8 +62,8 @@ pub struct Lookup {
 }
 
 impl Library {
-    /// Looks for the library: the file that its variable names, else the first of its names in [`directories`]. A name goes before
-    /// a directory. Nothing is opened.
+    /// Looks for the library: the file that its variable names, else the first of its names in [`directories`]. A name
+    /// goes before a directory. Nothing is opened.
     pub fn find(self) -> Lookup {
         let given = variable(self.variable);
         self.find_in(given.map(PathBuf::from), directories)

@@ -58,7 +58,8 @@ fn places(lookup: &Lookup) -> String {
     if looked.is_empty() { String::new() } else { format!("; looked in {}", looked.join(", ")) }
 }
 
-/// An open library. It stays open until the process ends: drivers start threads and handlers that run after the last call.
+/// An open library. It stays open until the process ends: drivers start threads and handlers that run after the last
+/// call.
 #[derive(Debug)]
 pub struct Opened {
     library: ManuallyDrop<libloading::Library>,
@@ -81,7 +82,8 @@ impl Library {
         let variable = self.variable;
         let wrong = |message| LibraryError::Open { file: file.to_owned(), message, variable };
         check_length(file).map_err(wrong)?;
-        // SAFETY: what runs when one of these libraries is opened is its own initialisation, which asks nothing of the process.
+        // SAFETY: what runs when one of these libraries is opened is its own initialisation, which asks nothing of the
+        // process.
         let library = unsafe { libloading::Library::new(file) }.map_err(|error| wrong(error.to_string()))?;
         Ok(Opened { library: ManuallyDrop::new(library), file: file.to_owned(), variable })
     }
@@ -106,11 +108,12 @@ impl Opened {
         &self.file
     }
 
-    /// The function of that name, or of the first of the `older` names that the library has. `version` is what is known of the
-    /// library's version, for the error.
+    /// The function of that name, or of the first of the `older` names that the library has. `version` is what is known
+    /// of the library's version, for the error.
     ///
     /// # Safety
-    /// `F` is a function pointer, `unsafe extern "C"`, with the parameters and result that the library's function has, under each name.
+    /// `F` is a function pointer, `unsafe extern "C"`, with the parameters and result that the library's function has,
+    /// under each name.
     pub unsafe fn function<F: Copy>(
         &self,
         symbol: &'static str,
@@ -133,13 +136,15 @@ impl Opened {
     }
 }
 
-/// Declares a table of a library's functions, which an [`Opened`] library fills. It is used in place of cudarc's own functions,
-/// which panic when the library or a symbol is missing, search by name alone, and return statuses as Rust enums, where a number
-/// that a newer library adds is undefined behaviour. Types are cudarc's, and each signature is checked against cudarc's.
+/// Declares a table of a library's functions, which an [`Opened`] library fills. It is used in place of cudarc's own
+/// functions, which panic when the library or a symbol is missing, search by name alone, and return statuses as Rust
+/// enums, where a number that a newer library adds is undefined behaviour. Types are cudarc's, and each signature is
+/// checked against cudarc's.
 ///
-/// For `name = symbol (argument: type, ..);` the table has an unsafe method `name` that calls the function and returns what
-/// `CHECK(&table, symbol, status)` makes of its status. `symbol | older` takes the older function from libraries without the newer.
-/// Under `unchecked` are functions that are declared differently from cudarc's, as they take a status; what they return is passed on.
+/// For `name = symbol (argument: type, ..);` the table has an unsafe method `name` that calls the function and returns
+/// what `CHECK(&table, symbol, status)` makes of its status. `symbol | older` takes the older function from libraries
+/// without the newer. Under `unchecked` are functions that are declared differently from cudarc's, as they take a
+/// status; what they return is passed on.
 macro_rules! functions {
     (
         $(#[$doc:meta])* $table:ident from $sys:ident, checked by $check:path: $status:ident => $result:ty {

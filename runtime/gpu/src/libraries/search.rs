@@ -13,8 +13,9 @@ pub(super) fn find(names: &[&str], directories: &[PathBuf]) -> Option<PathBuf> {
         .find(|path| path.is_file() && for_this_machine(path))
 }
 
-/// The directories that libraries are looked for in, each once: `LD_LIBRARY_PATH`, the CUDA toolkit's, those of `/etc/ld.so.conf`, the
-/// loader's own, those where containers mount the driver, and those of NVIDIA's packages in the Python environment in use.
+/// The directories that libraries are looked for in, each once: `LD_LIBRARY_PATH`, the CUDA toolkit's, those of
+/// `/etc/ld.so.conf`, the loader's own, those where containers mount the driver, and those of NVIDIA's packages in the
+/// Python environment in use.
 pub fn directories() -> Vec<PathBuf> {
     among(crate::shared::variable, Path::new("/etc/ld.so.conf"))
 }
@@ -48,16 +49,17 @@ fn among(variable: impl Fn(&str) -> Option<OsString>, configuration: &Path) -> V
     all
 }
 
-/// `nvidia/*/lib` of the Python environments that `VIRTUAL_ENV` and `CONDA_PREFIX` name, of the first `python3` on the path, and
-/// of the user; Conda's own `lib` as well. Python is not run. Where an environment has no such package, the pattern itself
-/// stands for it, so that messages say that it was looked at.
+/// `nvidia/*/lib` of the Python environments that `VIRTUAL_ENV` and `CONDA_PREFIX` name, of the first `python3` on the
+/// path, and of the user; Conda's own `lib` as well. Python is not run. Where an environment has no such package, the
+/// pattern itself stands for it, so that messages say that it was looked at.
 fn packaged(variable: impl Fn(&str) -> Option<OsString>, path: &[PathBuf]) -> Vec<PathBuf> {
     let mut directories = Vec::new();
     let conda = variable("CONDA_PREFIX").map(PathBuf::from);
     directories.extend(conda.iter().map(|prefix| prefix.join("lib")));
     let mut prefixes: Vec<PathBuf> =
         variable("VIRTUAL_ENV").map(PathBuf::from).into_iter().chain(conda).collect();
-    // An environment's python3 is a link to the one it was made with, whose packages it may not see: the folder counts, not the file.
+    // An environment's python3 is a link to the one it was made with, whose packages it may not see: the folder counts,
+    // not the file.
     let python = path.iter().find(|directory| directory.join("python3").is_file());
     prefixes.extend(python.and_then(|directory| directory.parent()).map(Path::to_owned));
     prefixes.extend(variable("HOME").map(|home| Path::new(&home).join(".local")));
@@ -84,8 +86,8 @@ fn within(directory: &Path, beginning: &str) -> Vec<PathBuf> {
     paths
 }
 
-/// False for an ELF file of another processor, such as the 32-bit libraries that a loader's configuration names as well. Any
-/// other file is taken: opening it tells what is wrong with it.
+/// False for an ELF file of another processor, such as the 32-bit libraries that a loader's configuration names as
+/// well. Any other file is taken: opening it tells what is wrong with it.
 fn for_this_machine(path: &Path) -> bool {
     const BITS_64: u8 = 2;
     let machine: u16 = match std::env::consts::ARCH {
@@ -101,8 +103,8 @@ fn for_this_machine(path: &Path) -> bool {
     head[4] == BITS_64 && u16::from_le_bytes([head[18], head[19]]) == machine
 }
 
-/// The directories that a file like `/etc/ld.so.conf` names, with those of the files it includes (`include DIR/*.conf`).
-/// Included files are not followed further.
+/// The directories that a file like `/etc/ld.so.conf` names, with those of the files it includes (`include
+/// DIR/*.conf`). Included files are not followed further.
 fn configured(file: &Path) -> Vec<PathBuf> {
     let mut directories = Vec::new();
     for line in lines(file) {

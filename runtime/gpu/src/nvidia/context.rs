@@ -39,10 +39,11 @@ impl Context {
         Ok(Arc::new(Context { cuda, device, handle: Handle(handle), limit, hung: OnceLock::new() }))
     }
 
-    /// The driver's functions, with this context current on the calling thread. It is set at each call: a thread may work on
-    /// several devices, and other libraries set it as well.
+    /// The driver's functions, with this context current on the calling thread. It is set at each call: a thread may
+    /// work on several devices, and other libraries set it as well.
     ///
-    /// After a wait that took too long it is an error: most calls would wait for the same work, those that give things back too.
+    /// After a wait that took too long it is an error: most calls would wait for the same work, those that give things
+    /// back too.
     pub fn enter(&self) -> DriverResult<&Functions> {
         if let Some(hung) = self.hung.get() {
             return Err(hung.clone());
@@ -222,14 +223,15 @@ impl Pinned {
             let message = format!("gave no memory for {bytes} bytes, and no error");
             return Err(DriverError::call("cuMemHostAlloc", message));
         }
-        // SAFETY: the memory is new and has that many bytes; zeros are valid bytes, which memory that was never written is not.
+        // SAFETY: the memory is new and has that many bytes; zeros are valid bytes, which memory that was never written
+        // is not.
         unsafe { memory.raw().cast::<u8>().write_bytes(0, bytes) };
         Ok(Pinned { memory, bytes })
     }
 
     pub fn as_slice(&self) -> &[u8] {
-        // SAFETY: it has that many bytes, which were written when it was made; the device's copies into it are waited for
-        // before it is looked at (`Block`).
+        // SAFETY: it has that many bytes, which were written when it was made; the device's copies into it are waited
+        // for before it is looked at (`Block`).
         unsafe { std::slice::from_raw_parts(self.memory.raw().cast(), self.bytes) }
     }
 

@@ -21,8 +21,8 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
-/// Bytes of dynamic shared memory above which a kernel wants all that a multiprocessor can have: those kernels stage what they
-/// read there themselves, and several blocks fit only if the L1 cache does not take the room.
+/// Bytes of dynamic shared memory above which a kernel wants all that a multiprocessor can have: those kernels stage
+/// what they read there themselves, and several blocks fit only if the L1 cache does not take the room.
 const LARGE_SHARED: u32 = 48 << 10;
 
 /// An NVIDIA GPU, through its driver. All ranks on it share this one; calls may come from any thread.
@@ -52,8 +52,8 @@ struct Marks {
 }
 
 impl Nvidia {
-    /// Opens a GPU, and the compiler for it: of NVRTC 12 and 13, where both are found, the one that the driver is certain to load the
-    /// results of.
+    /// Opens a GPU, and the compiler for it: of NVRTC 12 and 13, where both are found, the one that the driver is
+    /// certain to load the results of.
     ///
     /// # Errors
     /// Also when the GPU is older than sm_80, or [`TIMEOUT`](super::TIMEOUT) is not a time.
@@ -239,7 +239,8 @@ impl Driver for Nvidia {
             Swizzle::Bytes128 => CUtensorMapSwizzle::CU_TENSOR_MAP_SWIZZLE_128B,
         };
         let steps = [1_u32; TensorMapShape::MOST_DIMENSIONS];
-        // SAFETY: the check saw to as many extents, strides and tile extents as the rank asks for; nothing is read at the address.
+        // SAFETY: the check saw to as many extents, strides and tile extents as the rank asks for; nothing is read at
+        // the address.
         unsafe {
             self.stream.enter()?.encode_tiled(
                 &mut map,

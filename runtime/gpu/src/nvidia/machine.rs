@@ -53,8 +53,8 @@ impl Machine {
         Ok(Machine { devices, file: cuda.file, version: cuda.version })
     }
 
-    /// Where the memory of one of its GPUs comes from. Unlike [`Machine::inspect`] this makes a context on it for a moment, which shows
-    /// as well that it can be used.
+    /// Where the memory of one of its GPUs comes from. Unlike [`Machine::inspect`] this makes a context on it for a
+    /// moment, which shows as well that it can be used.
     pub fn allocator(&self, ordinal: usize) -> Result<String, OpenError> {
         let limit = deadline::from_environment()?;
         let cuda = Cuda::open(Some(&self.file))?;

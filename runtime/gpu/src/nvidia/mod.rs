@@ -1,5 +1,5 @@
-//! NVIDIA GPUs: the driver and NVRTC, loaded at run time. Nothing of CUDA is needed to build this, and nothing but the driver
-//! and NVRTC to run it.
+//! NVIDIA GPUs: the driver and NVRTC, loaded at run time. Nothing of CUDA is needed to build this, and nothing but the
+//! driver and NVRTC to run it.
 
 mod architecture;
 mod context;

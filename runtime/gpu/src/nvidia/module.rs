@@ -47,8 +47,8 @@ impl Module {
             return Err(wrong(message.into()));
         }
         let cuda = context.enter()?;
-        // SAFETY: the image is whole as far as its header tells, and `module` is room for what the call writes. Its kernels are
-        // launched by the driver alone, which goes away with it.
+        // SAFETY: the image is whole as far as its header tells, and `module` is room for what the call writes. Its
+        // kernels are launched by the driver alone, which goes away with it.
         let module = unsafe {
             Owned::make(context, Functions::module_unload, |module| {
                 cuda.module_load(module, image.as_ptr().cast())
@@ -94,8 +94,8 @@ impl Module {
 }
 
 impl Kernel {
-    /// Asks that a multiprocessor which runs this kernel has as much shared memory and as little L1 cache as it can have. Otherwise
-    /// the driver chooses, and may leave room for fewer blocks than fit. Results do not change.
+    /// Asks that a multiprocessor which runs this kernel has as much shared memory and as little L1 cache as it can
+    /// have. Otherwise the driver chooses, and may leave room for fewer blocks than fit. Results do not change.
     pub fn prefer_shared(&self, cuda: &Functions) -> DriverResult<()> {
         const ALL: c_int = CUshared_carveout::CU_SHAREDMEM_CARVEOUT_MAX_SHARED as c_int;
         const CARVEOUT: CUfunction_attribute =

@@ -10,7 +10,8 @@ use cudarc::nvrtc::sys::{self, nvrtcProgram, nvrtcResult};
 use std::ffi::{CStr, CString, c_char, c_int};
 use std::path::{Path, PathBuf};
 
-/// Options of every compilation. Lines are kept for profilers, which costs nothing at run time; the log tells the resources.
+/// Options of every compilation. Lines are kept for profilers, which costs nothing at run time; the log tells the
+/// resources.
 const OPTIONS: [&str; 3] = ["--std=c++17", "-lineinfo", "--ptxas-options=-v"];
 
 functions! {
@@ -90,8 +91,8 @@ impl Compiler {
         Compiler::load(NVRTC.open()?)
     }
 
-    /// The NVRTC for a driver that knows CUDA up to `driver`: a driver of CUDA 12 need not load what NVRTC 13 compiles, so that the
-    /// older one goes first there.
+    /// The NVRTC for a driver that knows CUDA up to `driver`: a driver of CUDA 12 need not load what NVRTC 13 compiles,
+    /// so that the older one goes first there.
     pub fn open_for(driver: Version) -> Result<Compiler, LibraryError> {
         const OLDER_FIRST: Library = Library { names: &["libnvrtc.so.12", "libnvrtc.so.13"], ..NVRTC };
         let library = if driver.major < 13 { OLDER_FIRST } else { NVRTC };
@@ -138,12 +139,12 @@ impl Compiler {
         })
     }
 
-    /// Compiles a program for a target such as `sm_90a`. Messages name the source as [`Source::read`](crate::Source::read) does:
-    /// by its path on disk where it was read from there, headers too.
+    /// Compiles a program for a target such as `sm_90a`. Messages name the source as
+    /// [`Source::read`](crate::Source::read) does: by its path on disk where it was read from there, headers too.
     ///
     /// # Errors
-    /// [`DriverError::Compile`] with the compiler's log when the source is wrong; [`DriverError::Call`] when it cannot be read, or the
-    /// compiler cannot work.
+    /// [`DriverError::Compile`] with the compiler's log when the source is wrong; [`DriverError::Call`] when it cannot
+    /// be read, or the compiler cannot work.
     pub fn compile(&self, target: &str, program: &Program<'_>) -> DriverResult<Image> {
         self.compile_text(target, program, &program.source.read()?)
     }
@@ -190,7 +191,8 @@ impl Compiler {
         let (main, file) = (c_string(text.main.clone())?, c_string(text.file.clone())?);
 
         let mut compilation = Compilation { functions: &self.functions, handle: std::ptr::null_mut() };
-        // SAFETY: there are as many headers as names; all strings end in a zero and outlive the call, which copies them.
+        // SAFETY: there are as many headers as names; all strings end in a zero and outlive the call, which copies
+        // them.
         let created = unsafe {
             self.functions.create(
                 &mut compilation.handle,
@@ -202,7 +204,8 @@ impl Compiler {
             )
         };
         created.map_err(|failure| self.error(&failure, ""))?;
-        // SAFETY: the program was just made; there are as many options as said, which end in a zero and outlive the call.
+        // SAFETY: the program was just made; there are as many options as said, which end in a zero and outlive the
+        // call.
         let compiled = unsafe {
             self.functions.compile(compilation.handle, options.len() as c_int, pointers(&options).as_ptr())
         };
@@ -271,7 +274,8 @@ fn pointers(strings: &[CString]) -> Vec<*const c_char> {
     strings.iter().map(|string| string.as_ptr()).collect()
 }
 
-/// A header's text, which says first where it was read from, when it was on disk: NVRTC knows headers by their names alone.
+/// A header's text, which says first where it was read from, when it was on disk: NVRTC knows headers by their names
+/// alone.
 fn with_path(name: &str, text: &str, on_disk: &[PathBuf]) -> String {
     match on_disk.iter().find(|path| path.ends_with(name)) {
         Some(path) => format!("#line 1 {:?}\n{text}", path.display().to_string()),

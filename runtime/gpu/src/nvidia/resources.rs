@@ -1,6 +1,7 @@
 //! The resources that a kernel takes, read from the log of the compiler.
 
-/// What a kernel takes of a multiprocessor, which decides how many of its blocks run there at once, and what did not fit in registers.
+/// What a kernel takes of a multiprocessor, which decides how many of its blocks run there at once, and what did not
+/// fit in registers.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Resources {
     /// The kernel.
@@ -15,8 +16,8 @@ pub struct Resources {
     pub spill_loads: u32,
 }
 
-/// The resources of every kernel in the log of a compilation with `--ptxas-options=-v`, by name. What functions that were not
-/// inlined spill is counted under the kernel before them.
+/// The resources of every kernel in the log of a compilation with `--ptxas-options=-v`, by name. What functions that
+/// were not inlined spill is counted under the kernel before them.
 pub(super) fn parse(log: &str) -> Vec<Resources> {
     let mut found: Vec<Resources> = Vec::new();
     for line in log.lines() {

@@ -1,12 +1,13 @@
-// The host's side of hopper.cuh. Everything that runs on its own time does so as late as it may, or, in random order, sometimes at
-// once: the TMA through the block's engine, a wgmma when it is waited for. Accumulators that are under way hold NaN.
+// The host's side of hopper.cuh. Everything that runs on its own time does so as late as it may, or, in random order,
+// sometimes at once: the TMA through the block's engine, a wgmma when it is waited for. Accumulators that are under way
+// hold NaN.
 #pragma once
 
 #include <array>
 
 namespace replay {
 
-// ---- barriers ----------------------------------------------------------------------------------------------------------------
+// ---- barriers -------------------------------------------------------------------------------------------------------
 
 /// An mbarrier, in the 64 bits that the kernel sees: phase, arrivals of a phase, arrivals to come, and bytes to come.
 struct Barrier {
@@ -41,7 +42,7 @@ inline void with_barrier(const char* function, u64* at, F&& f) {
     memcpy(at, &barrier, sizeof barrier);
 }
 
-// ---- what a thread has under way ---------------------------------------------------------------------------------------------
+// ---- what a thread has under way ------------------------------------------------------------------------------------
 
 /// A store of the TMA: its tile is read first and written later.
 struct Transfer {
@@ -88,10 +89,11 @@ inline HopperThread& hopper(Fiber& fiber = *block.current) {
     return static_cast<HopperThread&>(*fiber.extension);
 }
 
-// ---- tensor maps -------------------------------------------------------------------------------------------------------------
+// ---- tensor maps ----------------------------------------------------------------------------------------------------
 
-/// A tensor map as the replayed driver writes it: word 0 the address; 1 the rank, bytes of an element (from bit 8) and swizzle (from bit 16: none,
-/// 32, 64, 128 bytes); 2 to 6 extents; 7 to 10 strides in bytes of all dimensions but the first; 11 to 15 extents of a tile.
+/// A tensor map as the replayed driver writes it: word 0 the address; 1 the rank, bytes of an element (from bit 8) and
+/// swizzle (from bit 16: none, 32, 64, 128 bytes); 2 to 6 extents; 7 to 10 strides in bytes of all dimensions but the
+/// first; 11 to 15 extents of a tile.
 struct Map {
     char* base;
     u32 rank, element, swizzle;
@@ -222,7 +224,7 @@ DEV u32 shared_address(const void* p) {
     return u32(at);
 }
 
-// ---- barriers in shared memory -----------------------------------------------------------------------------------------------
+// ---- barriers in shared memory --------------------------------------------------------------------------------------
 
 DEV void mbarrier_init(u64* barrier, u32 arrivals) {
     if (arrivals == 0 || arrivals > replay::Barrier::LIMIT) replay::fail_here("mbarrier_init: %u arrivals", arrivals);
@@ -261,7 +263,7 @@ DEV void mbarrier_wait(u64* barrier, u32 parity) {
 }
 DEV void fence_async() {}
 
-// ---- the tensor memory accelerator -------------------------------------------------------------------------------------------
+// ---- the tensor memory accelerator ----------------------------------------------------------------------------------
 
 DEV void tma_prefetch(const TensorMap*) {}
 DEV void tma_load(void* tile, const TensorMap* map, u64* barrier, i32 x, i32 y) {
@@ -290,7 +292,7 @@ DEV void stmatrix_x4(void* row, const u32 (&r)[4]) {
     for (u32 m = 0; m < 4; m++) memcpy(reinterpret_cast<char*>(replay::words_of(m * 8 + lane / 4, turn)[0]) + lane % 4 * 4, &r[m], 4);
 }
 
-// ---- warpgroups and clusters -------------------------------------------------------------------------------------------------
+// ---- warpgroups and clusters ----------------------------------------------------------------------------------------
 
 template <int N>
 DEV void registers_grow() {

@@ -1,5 +1,5 @@
-//! Runs kernels on the CPU, for tests: the host compiler makes a library of each source, in which every CUDA thread is a fiber
-//! (`include/replay.cuh`). Device memory is this process's own.
+//! Runs kernels on the CPU, for tests: the host compiler makes a library of each source, in which every CUDA thread is
+//! a fiber (`include/replay.cuh`). Device memory is this process's own.
 
 use crate::cache::{Cache, Key};
 use crate::driver::{Driver, DriverError, DriverResult, Function, Geometry, Mark, PendingDownload};
@@ -17,8 +17,8 @@ use std::time::Instant;
 
 /// The variable that names the C++ compiler.
 pub const COMPILER: &str = "BIGMAC_CXX";
-/// Set to anything but 0, kernels are compiled with the address sanitizer, whose library the process must have loaded first
-/// (`LD_PRELOAD=$(g++ -print-file-name=libasan.so)`).
+/// Set to anything but 0, kernels are compiled with the address sanitizer, whose library the process must have loaded
+/// first (`LD_PRELOAD=$(g++ -print-file-name=libasan.so)`).
 pub const SANITIZE: &str = "BIGMAC_REPLAY_SANITIZE";
 
 /// What the C++ compiler is called with.
@@ -186,7 +186,8 @@ impl Driver for Replay {
 
     fn allocate(&self, bytes: usize) -> DriverResult<u64> {
         let layout = Self::layout(bytes).ok_or(DriverError::OutOfMemory(bytes))?;
-        // SAFETY: the layout has a size above 0. The system's allocator, not the program's: a sanitizer watches that one.
+        // SAFETY: the layout has a size above 0. The system's allocator, not the program's: a sanitizer watches that
+        // one.
         let address = unsafe { System.alloc(layout) };
         if address.is_null() {
             return Err(DriverError::OutOfMemory(bytes));
@@ -199,7 +200,8 @@ impl Driver for Replay {
 
     fn free(&self, address: u64, bytes: usize) {
         if let Some(layout) = Self::layout(bytes) {
-            // SAFETY: the address came from `allocate` with the same number of bytes, and is freed once, by its owner's drop.
+            // SAFETY: the address came from `allocate` with the same number of bytes, and is freed once, by its owner's
+            // drop.
             unsafe { System.dealloc(address as *mut u8, layout) };
         }
     }
@@ -301,8 +303,8 @@ impl Driver for Replay {
             message: message.as_mut_ptr(),
             message_bytes: message.len() as u32,
         };
-        // SAFETY: `load` made the number from an entry of this type, in a library that is still loaded; the arguments are as the
-        // caller promises.
+        // SAFETY: `load` made the number from an entry of this type, in a library that is still loaded; the arguments
+        // are as the caller promises.
         let failed = unsafe {
             let entry: Entry = std::mem::transmute(function.0 as usize);
             entry(&request, arguments.as_mut_ptr())

@@ -1,6 +1,6 @@
-// The host's side of bigmac.cuh: runs a kernel on the CPU, for tests. Every CUDA thread is a fiber; blocks run one after another, and
-// threads in forward, reverse or random order, so that a missing barrier shows as a wrong result in one of them. Says nothing
-// about time, nor about races within an order that none of the three meets.
+// The host's side of bigmac.cuh: runs a kernel on the CPU, for tests. Every CUDA thread is a fiber; blocks run one
+// after another, and threads in forward, reverse or random order, so that a missing barrier shows as a wrong result in
+// one of them. Says nothing about time, nor about races within an order that none of the three meets.
 #pragma once
 
 #include <algorithm>
@@ -96,7 +96,8 @@ struct Fiber {
 /// Blocks of a cluster, and named barriers of a block, at most.
 constexpr u32 CLUSTER_MOST = 8, BARRIERS_EACH = 16, CLUSTER_BARRIER = CLUSTER_MOST * BARRIERS_EACH;
 
-/// What runs at a time: a block, or the blocks of a cluster, which share the variables that a kernel declares as SHARED.
+/// What runs at a time: a block, or the blocks of a cluster, which share the variables that a kernel declares as
+/// SHARED.
 struct Block {
     std::vector<Fiber> fibers;
     void* scheduler;
@@ -109,8 +110,8 @@ struct Block {
     std::function<void()> body;
     std::mt19937 random;
     u32 order;
-    /// Threads that have arrived at a barrier without waiting, by barrier, and how many it expects. Barriers of all blocks are counted through,
-    /// that of the cluster after them.
+    /// Threads that have arrived at a barrier without waiting, by barrier, and how many it expects. Barriers of all
+    /// blocks are counted through, that of the cluster after them.
     u32 arrived[CLUSTER_BARRIER + 1], arrived_of[CLUSTER_BARRIER + 1];
     /// Work that an engine of the GPU does on its own time: run at some later moment between two threads.
     std::vector<std::function<void()>> engine;
@@ -260,8 +261,8 @@ inline void run_engine(bool all) {
     }
 }
 
-/// What lags behind in random order: a warp, and where several blocks run together, one of them or none; another ones after a while. Without,
-/// all threads would come along nearly in step.
+/// What lags behind in random order: a warp, and where several blocks run together, one of them or none; another ones
+/// after a while. Without, all threads would come along nearly in step.
 struct Laggards {
     u32 warp = 0, rank = 0, left = 0;
 
@@ -399,7 +400,7 @@ DEV bf16 float_to_bf16(float x) {
     return bf16{u16((bits + 0x7fff + ((bits >> 16) & 1)) >> 16)};
 }
 
-// ---- warps -------------------------------------------------------------------------------------------------------------------
+// ---- warps ----------------------------------------------------------------------------------------------------------
 
 DEV u32 replay_shuffle(const char* name, u32 v, u32 lane) {
     const u64 word = v;
@@ -436,7 +437,7 @@ DEV void barrier_arrive(u32 id, u32 threads) {
 }
 DEV void __syncthreads() { barrier_sync(0, blockDim.x * blockDim.y * blockDim.z); }
 
-// ---- arithmetic that the hardware approximates -------------------------------------------------------------------------------
+// ---- arithmetic that the hardware approximates ----------------------------------------------------------------------
 
 DEV float multiply(float a, float b) { return a * b; }
 DEV float exp2_fast(float x) { return x < -126.0f ? 0.0f : exp2f(x); }
@@ -447,7 +448,7 @@ DEV float reciprocal_fast(float x) {
 }
 DEV float rsqrtf(float x) { return 1.0f / sqrtf(x); }
 
-// ---- matrix products of a warp -----------------------------------------------------------------------------------------------
+// ---- matrix products of a warp --------------------------------------------------------------------------------------
 
 DEV void mma_bf16(float (&d)[4], const u32 (&a)[4], const u32 (&b)[2]) {
     const u64 words[6] = {a[0], a[1], a[2], a[3], b[0], b[1]};
@@ -483,7 +484,7 @@ DEV void replay_ldmatrix(const char* name, u32 (&r)[4], const void* row) {
 DEV void ldmatrix_x4(u32 (&r)[4], const void* row) { replay_ldmatrix<false>("ldmatrix_x4", r, row); }
 DEV void ldmatrix_x4_trans(u32 (&r)[4], const void* row) { replay_ldmatrix<true>("ldmatrix_x4_trans", r, row); }
 
-// ---- asynchronous copies -----------------------------------------------------------------------------------------------------
+// ---- asynchronous copies --------------------------------------------------------------------------------------------
 
 DEV void replay_copy_async(void* shared, const void* global, u32 valid, u32 bytes) {
     if (valid > bytes || reinterpret_cast<uintptr_t>(shared) % bytes != 0 || (valid && reinterpret_cast<uintptr_t>(global) % bytes != 0))

@@ -11,8 +11,8 @@ const UNIT: usize = 512;
 
 /// Blocks of device memory that are kept when they are given back, by size.
 ///
-/// A block is given out again at once: all work of a device is on one stream, so what the next owner queues runs after what the
-/// last one did.
+/// A block is given out again at once: all work of a device is on one stream, so what the next owner queues runs after
+/// what the last one did.
 #[derive(Debug)]
 pub(crate) struct Blocks {
     context: Arc<Context>,
@@ -71,8 +71,8 @@ impl Drop for Blocks {
     }
 }
 
-/// The size of the block for so many bytes: eight sizes from each power of two to the next, so that at most an eighth is left over
-/// and allocations of nearly the same size share blocks. `None` when there is no such number.
+/// The size of the block for so many bytes: eight sizes from each power of two to the next, so that at most an eighth
+/// is left over and allocations of nearly the same size share blocks. `None` when there is no such number.
 fn block_size(bytes: usize) -> Option<usize> {
     let step = (1 << bytes.max(1).ilog2()) / 8;
     bytes.max(1).checked_next_multiple_of(step.max(UNIT))

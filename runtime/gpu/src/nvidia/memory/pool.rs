@@ -5,7 +5,8 @@ use crate::nvidia::context::{Owned, Stream};
 use crate::nvidia::cuda::{Failure, Functions};
 use cudarc::driver::sys::*;
 
-/// Memory of the device, given out and taken back in the order of a stream's work. What was taken back is kept for the next who asks.
+/// Memory of the device, given out and taken back in the order of a stream's work. What was taken back is kept for the
+/// next who asks.
 pub(super) type Pool = Owned<CUmemPoolHandle_st>;
 
 impl Pool {
@@ -39,8 +40,8 @@ impl Pool {
             usage: 0,
             reserved: [0; 54],
         };
-        // SAFETY: the properties are whole, and `pool` is room for what the call writes. The driver keeps what is still in use of a
-        // pool that is destroyed until it is given back.
+        // SAFETY: the properties are whole, and `pool` is room for what the call writes. The driver keeps what is still
+        // in use of a pool that is destroyed until it is given back.
         let pool = unsafe {
             Owned::make(context, Functions::pool_destroy, |pool| cuda.pool_create(pool, &properties))
         }?;

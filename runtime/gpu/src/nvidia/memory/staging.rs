@@ -1,5 +1,5 @@
-//! Copies between the host's memory and the device's, through pinned blocks: only from there does a copy run while the caller
-//! goes on, and only there may the device write while the caller's memory could go away.
+//! Copies between the host's memory and the device's, through pinned blocks: only from there does a copy run while the
+//! caller goes on, and only there may the device write while the caller's memory could go away.
 
 use crate::driver::{DriverResult, PendingDownload};
 use crate::nvidia::context::{Event, Pinned, Stream};
@@ -14,7 +14,8 @@ use std::sync::{Arc, Mutex};
 const SMALL: usize = 64 << 10;
 /// How many small uploads can be under way: more than ranks queue ahead in practice, so that none of them waits.
 const SMALL_BLOCKS: usize = 512;
-/// Anything larger is cut in blocks of this size: large enough for the bus, small enough to be filled while the one before is sent.
+/// Anything larger is cut in blocks of this size: large enough for the bus, small enough to be filled while the one
+/// before is sent.
 const LARGE: usize = 4 << 20;
 /// How many of those can be under way, in each direction.
 const LARGE_BLOCKS: usize = 4;
@@ -61,7 +62,8 @@ impl Ring {
         Ring { bytes, most, used: Mutex::default() }
     }
 
-    /// A block that no copy uses: the oldest when its copy is done, else a new one; when there are enough, the oldest is waited for.
+    /// A block that no copy uses: the oldest when its copy is done, else a new one; when there are enough, the oldest
+    /// is waited for.
     fn take(&self, stream: &Stream) -> DriverResult<Block> {
         let oldest = {
             let mut used = lock(&self.used);

@@ -1,4 +1,5 @@
-//! Libraries that are not what they should be: each is one sentence that names the file and says what to do, never a panic or a signal.
+//! Libraries that are not what they should be: each is one sentence that names the file and says what to do, never a
+//! panic or a signal.
 
 use super::fake::{Fake, build};
 use super::refusals::{GEOMETRY, says};

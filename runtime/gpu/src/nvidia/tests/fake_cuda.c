@@ -1,19 +1,12 @@
-// A driver without a GPU, for tests: memory is the host's, work is queued and done as late as the driver may do it (when something
-// waits for it), and one kernel is known. What it is made with (-D) decides what goes wrong:
-//   VERSION       what cuDriverGetVersion says
-//   VERSION_STATUS  what it returns
-//   OLD, NEW      leaves out what drivers of CUDA 12.0 do not have yet, or what a later one may have no more
-//   INIT          what cuInit returns
-//   DEVICES       how many GPUs there are
-//   MAJOR, MINOR  their architecture
-//   ROOM          bytes of device memory
-//   FAILING       what the work queued by a launch ends with
-//   REFUSED       what cuLaunchKernelEx returns
-//   WITHOUT_POOLS leaves out cuMemAllocFromPoolAsync
-//   POOLS         whether the device says that it has memory pools
-//   POOL_CREATE, POOL_ALLOCATE  what making a pool, and taking memory from it, returns
-//   RUNNING       asking whether an event has passed does one piece of work
-//   HANGING       no event ever passes
+// A driver without a GPU, for tests: memory is the host's, work is queued and done as late as the driver may do it
+// (when something waits for it), and one kernel is known. What it is made with (-D) decides what goes wrong: VERSION
+// what cuDriverGetVersion says VERSION_STATUS  what it returns OLD, NEW      leaves out what drivers of CUDA 12.0 do
+// not have yet, or what a later one may have no more INIT          what cuInit returns DEVICES       how many GPUs
+// there are MAJOR, MINOR  their architecture ROOM          bytes of device memory FAILING       what the work queued by
+// a launch ends with REFUSED       what cuLaunchKernelEx returns WITHOUT_POOLS leaves out cuMemAllocFromPoolAsync POOLS
+// whether the device says that it has memory pools POOL_CREATE, POOL_ALLOCATE  what making a pool, and taking memory
+// from it, returns RUNNING       asking whether an event has passed does one piece of work HANGING       no event ever
+// passes
 #include <pthread.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -67,7 +60,7 @@
 #define HANGS 0
 #endif
 
-// ---- what was called, for the test to read ------------------------------------------------------------------------------------
+// ---- what was called, for the test to read --------------------------------------------------------------------------
 
 static char record[1 << 20];
 static size_t recorded;
@@ -84,7 +77,7 @@ const char *fake_record(void) { return record; }
 enum { HEADER = 256 };
 static size_t *size_of(uint64_t address) { return (size_t *)(address - HEADER); }
 
-// ---- queued work --------------------------------------------------------------------------------------------------------------
+// ---- queued work ----------------------------------------------------------------------------------------------------
 
 enum { UPLOAD, DOWNLOAD, COPY, FILL, SCALE, EVENT, FREE };
 struct work {
@@ -141,7 +134,7 @@ static int push(struct work w) {
     return push_at(w, &at);
 }
 
-// ---- the driver ---------------------------------------------------------------------------------------------------------------
+// ---- the driver -----------------------------------------------------------------------------------------------------
 
 int cuDriverGetVersion(int *v) { *v = VERSION; return VERSION_STATUS; }
 int cuInit(unsigned flags) { return flags ? 1 : INIT; }

@@ -1,6 +1,6 @@
 // A compiler that has a version and compiles nothing, for tests. What it is made with (-D) decides what goes wrong:
-//   VERSION_STATUS, TARGETS_STATUS, CREATE_STATUS  what nvrtcVersion, nvrtcGetSupportedArchs and nvrtcCreateProgram return
-//   WITHOUT_CUBIN  leaves out nvrtcGetCUBIN, as before CUDA 11.1
+// VERSION_STATUS, TARGETS_STATUS, CREATE_STATUS  what nvrtcVersion, nvrtcGetSupportedArchs and nvrtcCreateProgram
+// return WITHOUT_CUBIN  leaves out nvrtcGetCUBIN, as before CUDA 11.1
 #ifndef VERSION_STATUS
 #define VERSION_STATUS 0
 #endif

@@ -1,4 +1,5 @@
-//! What can be wrong with a driver, a GPU or a launch: each is an error that says what was given, what is wanted, what to do.
+//! What can be wrong with a driver, a GPU or a launch: each is an error that says what was given, what is wanted, what
+//! to do.
 
 use super::fake::Fake;
 use crate::driver::{Driver, Function, Geometry};
