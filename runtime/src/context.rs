@@ -1,11 +1,10 @@
-//! What an operator runs in: rank, device, stream, threads and memory, passed explicitly everywhere.
+//! The context of an operator: rank, device, stream, threads and memory, passed explicitly everywhere.
 
 use crate::error::{Error, Result};
 use crate::memory::{Memory, MemoryScope, scopes};
 use crate::stream::Stream;
 use crate::threads::Threads;
-use bigmac_gpu::Device;
-use bigmac_gpu::{Arg, Gpu, Launch};
+use bigmac_gpu::{Arg, Device, Gpu, Launch};
 
 /// Rank, device, stream, thread pool and memory scope of a call. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -21,41 +20,32 @@ impl Context {
     /// A context on the CPU for `rank`, with its own memory and `threads` threads. It starts in the workspace scope.
     ///
     /// # Errors
-    /// When the threads can't be had.
+    /// When the threads cannot be started.
     pub fn cpu(rank: usize, threads: usize) -> Result<Self> {
-        Context::with_stream(rank, threads, Stream::cpu())
+        Context::on(rank, threads, None)
     }
 
-    /// A context on a GPU for `rank`; what it does on the CPU uses `threads` threads. Ranks that share a GPU share its handle.
-    ///
-    /// # Errors
-    /// As [`Context::cpu`].
+    /// A context on a GPU for `rank`; what it does on the CPU uses `threads` threads. Ranks that share a GPU share its
+    /// handle.
     pub fn on_gpu(rank: usize, threads: usize, gpu: &Gpu) -> Result<Self> {
-        Context::with_stream(rank, threads, Stream::gpu(gpu))
+        Context::on(rank, threads, Some(gpu))
     }
 
     /// A context on a GPU where there is one, else on the CPU.
-    ///
-    /// # Errors
-    /// As [`Context::cpu`].
     pub fn on(rank: usize, threads: usize, gpu: Option<&Gpu>) -> Result<Self> {
-        Context::with_stream(rank, threads, gpu.map_or_else(Stream::cpu, Stream::gpu))
+        let memory = Memory::new(rank);
+        let scope = memory.scope(scopes::WORKSPACE);
+        Ok(Context { rank, stream: Stream::of(gpu), threads: Threads::new(threads)?, memory, scope })
     }
 
-    /// This context where it is on the CPU; else the same rank, threads and memory on the CPU, with allocations counted as copies of what
-    /// lies on the device.
+    /// This context where it is on the CPU; else the same rank, threads and memory on the CPU, with allocations counted
+    /// as copies of what lies on the device.
     pub fn host(&self) -> Context {
         if self.is_gpu() {
-            Context { stream: Stream::cpu(), ..self.in_scope(scopes::HOST) }
+            Context { stream: Stream::of(None), ..self.in_scope(scopes::HOST) }
         } else {
             self.clone()
         }
-    }
-
-    fn with_stream(rank: usize, threads: usize, stream: Stream) -> Result<Self> {
-        let memory = Memory::new(rank);
-        let scope = memory.scope(scopes::WORKSPACE);
-        Ok(Context { rank, stream, threads: Threads::new(threads)?, memory, scope })
     }
 
     /// The same context, with allocations counted under `scope`.
@@ -75,7 +65,7 @@ impl Context {
 
     /// The GPU that operators run on; `None` on the CPU.
     pub fn gpu(&self) -> Option<&Gpu> {
-        self.stream.on_gpu()
+        self.stream.gpu()
     }
 
     /// True when operators run kernels of a GPU, real or replayed.
@@ -83,13 +73,14 @@ impl Context {
         self.gpu().is_some()
     }
 
-    /// Puts a kernel behind the work so far.
+    /// Queues a kernel after the work so far.
     ///
     /// # Errors
     /// As [`Gpu::launch`]; [`Error::Argument`] on the CPU.
     pub fn launch(&self, launch: &Launch, args: &[Arg]) -> Result<()> {
         let Some(gpu) = self.gpu() else {
-            let message = format!("kernel {} was launched in a context on the CPU", launch.kernel());
+            let message =
+                format!("expected a context on a GPU for kernel {}, got one on the CPU", launch.kernel());
             return Err(Error::argument("launch", message));
         };
         Ok(gpu.launch(launch, args)?)

@@ -17,8 +17,8 @@ pub fn variants() -> Variants {
 const RANK: usize = 5;
 const THREADS: usize = 256;
 
-/// Copies the elements of `size` bytes that `layout` describes, counted from the storage's beginning at address `from`, to a
-/// contiguous tensor at address `to`.
+/// Copies the elements of `size` bytes that `layout` describes, counted from the storage's beginning at address `from`,
+/// to a contiguous tensor at address `to`.
 pub(crate) fn copy_strided(gpu: &Gpu, layout: &Layout, size: usize, from: u64, to: u64) -> Result<()> {
     if layout.is_empty() {
         return Ok(());
@@ -32,7 +32,7 @@ pub(crate) fn copy_strided(gpu: &Gpu, layout: &Layout, size: usize, from: u64, t
     let unit = widen(&mut dims, size, from);
     if dims.len() > RANK {
         let message =
-            format!("got a strided view of {} separate dimensions, at most {RANK} can be copied", dims.len());
+            format!("expected a strided view of at most {RANK} separate dimensions, got {}", dims.len());
         return Err(Error::argument("copy", message));
     }
     let count = bytes / unit;

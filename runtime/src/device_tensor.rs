@@ -1,11 +1,10 @@
-//! Tensors on a GPU: their addresses, and the way to and from the CPU.
+//! Tensors on a GPU: addresses, and copies to and from the CPU.
 
 use crate::context::Context;
 use crate::dtype::Element;
 use crate::error::{Error, Result};
 use crate::tensor::Tensor;
-use bigmac_gpu::Device;
-use bigmac_gpu::{Arg, Gpu, TensorMap, TensorMapShape};
+use bigmac_gpu::{Arg, Device, Gpu, TensorMap, TensorMapShape};
 use std::ops::Range;
 
 impl Tensor {
@@ -35,15 +34,19 @@ impl Tensor {
     /// # Errors
     /// As [`Tensor::arg`].
     pub fn arg_at(&self, offset: usize) -> Result<Arg> {
+        self.address(offset, "launch").map(Arg::Pointer)
+    }
+
+    /// Where the element lies on its device that comes `offset` elements after the view's first one.
+    pub(crate) fn address(&self, offset: usize, op: &'static str) -> Result<u64> {
         match self.allocation() {
             Some((_, address)) => {
-                let first = self.layout().offset() + offset;
-                Ok(Arg::Pointer(address + (first * self.dtype().size()) as u64))
+                Ok(address + ((self.layout().offset() + offset) * self.dtype().size()) as u64)
             }
-            None if self.is_shape_only() => Err(Error::NoValues { op: "launch" }),
+            None if self.is_shape_only() => Err(Error::NoValues { op }),
             None => Err(Error::argument(
-                "launch",
-                "got a tensor on the CPU as a kernel's argument; move it with to_device() first",
+                op,
+                "expected a tensor on a GPU, got one on the CPU; move it with to_device() first",
             )),
         }
     }
@@ -53,10 +56,9 @@ impl Tensor {
     /// # Errors
     /// Those of [`Tensor::arg`]; [`Error::Gpu`] when the description breaks the hardware's rules.
     pub fn tensor_map(&self, ctx: &Context, offset: usize, shape: &TensorMapShape) -> Result<TensorMap> {
-        match (self.arg_at(offset)?, ctx.gpu()) {
-            (Arg::Pointer(address), Some(gpu)) => Ok(gpu.tensor_map(address, shape)?),
-            _ => Err(Error::argument("tensor_map", "got a context on the CPU, expected one on a GPU")),
-        }
+        const OP: &str = "tensor_map";
+        let expected = || Error::argument(OP, "expected a context on a GPU, got one on the CPU");
+        Ok(ctx.gpu().ok_or_else(expected)?.tensor_map(self.address(offset, OP)?, shape)?)
     }
 
     /// The first element as a kernel's argument, to be written to.
@@ -107,9 +109,8 @@ impl Tensor {
         let Some((gpu, _)) = self.allocation() else { return self.contiguous(&ctx.host()) };
         let whole = self.contiguous(ctx)?;
         let mut out = Tensor::empty(&ctx.host(), self.shape(), self.dtype())?;
-        if let Arg::Pointer(address) = whole.arg()? {
-            gpu.driver().download(address, out.as_mut_bytes()?).map_err(|e| gpu.error("to_cpu", e))?;
-        }
+        let address = whole.address(0, "to_cpu")?;
+        gpu.driver().download(address, out.as_mut_bytes()?).map_err(|e| gpu.error("to_cpu", e))?;
         Ok(out)
     }
 
@@ -145,16 +146,16 @@ impl Tensor {
             self.as_mut_bytes()?[range.start * size..][..bytes].fill(0);
             return Ok(());
         };
-        match self.arg_mut_at(range.start)? {
-            Arg::Pointer(address) if bytes > 0 => {
-                gpu.driver().fill(address, 0, bytes).map_err(|e| gpu.error("clear", e).into())
-            }
-            _ => Ok(()),
+        self.check_writable("clear")?;
+        let address = self.address(range.start, "clear")?;
+        if bytes > 0 {
+            gpu.driver().fill(address, 0, bytes).map_err(|e| gpu.error("clear", e))?;
         }
+        Ok(())
     }
 
-    /// Overwrites the elements from `offset` on of this contiguous, unshared tensor with those of `from`, of the same dtype and where this
-    /// one lies.
+    /// Overwrites the elements from `offset` on of this contiguous, unshared tensor with those of `from`, of the same
+    /// dtype and where this one lies.
     ///
     /// # Errors
     /// [`Error::Shape`] when there is no room, [`Error::DType`], [`Error::NotOnDevice`]; those of copying.
@@ -176,13 +177,14 @@ impl Tensor {
                 self.as_mut_bytes()?[start..start + bytes].copy_from_slice(from.as_bytes()?);
                 Ok(())
             }
-            (Some(gpu), Some((other, _))) if gpu.same(other) => match (self.arg_mut_at(offset)?, from.arg()?)
-            {
-                (Arg::Pointer(to), Arg::Pointer(from)) if bytes > 0 => {
-                    gpu.driver().copy(to, from, bytes).map_err(|e| gpu.error(OP, e).into())
+            (Some(gpu), Some((other, _))) if gpu.same(other) => {
+                self.check_writable(OP)?;
+                let (to, from) = (self.address(offset, OP)?, from.address(0, OP)?);
+                if bytes > 0 {
+                    gpu.driver().copy(to, from, bytes).map_err(|e| gpu.error(OP, e))?;
                 }
-                _ => Ok(()),
-            },
+                Ok(())
+            }
             _ => Err(from.not_on_device(OP, self.device())),
         }
     }

@@ -4,7 +4,7 @@ use crate::context::Context;
 use crate::dtype::Element;
 use crate::error::{Error, Result};
 use crate::tensor::{Spec, Tensor};
-use bigmac_gpu::{Arg, Gpu, PendingDownload};
+use bigmac_gpu::{Gpu, PendingDownload};
 
 const OP: &str = "download";
 
@@ -17,22 +17,16 @@ pub struct Download {
 }
 
 impl Tensor {
-    /// Queues a copy of a view's values to the CPU after the device's work so far, and returns at once. The tensor may be written to
-    /// or dropped right after: the values are those of this moment in the device's work.
+    /// Queues a copy of a view's values to the CPU after the device's work so far, and returns at once. The tensor may
+    /// be written to or dropped right after: the values are those of this moment in the device's work.
     ///
     /// # Errors
-    /// [`Error::Argument`] for a tensor on the CPU, whose values are there already; [`Error::NoValues`]; those of copying and of the driver.
+    /// [`Error::Argument`] for a tensor on the CPU, whose values are there already; [`Error::NoValues`]; those of
+    /// copying and of the driver.
     pub fn download(&self, ctx: &Context) -> Result<Download> {
         let whole = self.contiguous(ctx)?;
-        let Some((gpu, _)) = whole.allocation() else {
-            let message = "got a tensor on the CPU, wanted one on a GPU; read it with as_slice()";
-            return Err(if self.is_shape_only() {
-                Error::NoValues { op: OP }
-            } else {
-                Error::argument(OP, message)
-            });
-        };
-        let Arg::Pointer(address) = whole.arg()? else { return Err(Error::NoValues { op: OP }) };
+        let address = whole.address(0, OP)?;
+        let Some((gpu, _)) = whole.allocation() else { return Err(Error::NoValues { op: OP }) };
         let spec = self.spec();
         let pending = gpu.driver().download_later(address, spec.bytes()).map_err(|e| gpu.error(OP, e))?;
         Ok(Download { gpu: gpu.clone(), spec, pending })

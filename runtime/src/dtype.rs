@@ -23,6 +23,10 @@ pub enum DType {
 }
 
 impl DType {
+    /// Every dtype.
+    pub const ALL: [DType; 7] =
+        [DType::F64, DType::F32, DType::BF16, DType::F16, DType::I32, DType::U32, DType::U8];
+
     /// Bytes of one element.
     pub const fn size(self) -> usize {
         match self {
@@ -50,7 +54,8 @@ impl DType {
         matches!(self, DType::F64 | DType::F32 | DType::BF16 | DType::F16)
     }
 
-    /// The type in which sums over elements of this type, parameter gradients and statistics are kept: F64 for F64, else F32.
+    /// The type in which sums over elements of this type, parameter gradients and statistics are kept: F64 for F64,
+    /// else F32.
     pub const fn accumulator(self) -> DType {
         match self {
             DType::F64 => DType::F64,

@@ -1,4 +1,4 @@
-//! The error of runtime, kernels, autograd and models: what was given, what was wanted, what to do.
+//! The error of runtime, kernels, autograd and models: what was expected, what it got, what to do.
 
 use crate::dtype::DType;
 use bigmac_gpu::{Device, GpuError};
@@ -7,149 +7,68 @@ use std::path::{Path, PathBuf};
 /// Result with the runtime's [`Error`].
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// Everything that can go wrong below the level of schedules.
+/// Everything that can go wrong below the level of schedules. `op` is the operator or method, `given` what it got and
+/// `wanted` what it takes.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
+#[allow(missing_docs)]
 pub enum Error {
-    /// An operator was given tensors whose shapes don't fit it or each other.
-    #[error("{op}: got shapes {given}, wanted {wanted}")]
-    Shape {
-        /// The operator.
-        op: &'static str,
-        /// The shapes it was given.
-        given: String,
-        /// What it takes.
-        wanted: String,
-    },
-    /// An operator was given a dtype it doesn't take.
-    #[error("{op}: got dtype {given}, wanted {wanted}; cast the tensor first")]
-    DType {
-        /// The operator.
-        op: &'static str,
-        /// The dtype it was given.
-        given: DType,
-        /// What it takes.
-        wanted: String,
-    },
+    /// An operator was given tensors whose shapes do not fit it or each other.
+    #[error("{op}: expected {wanted}, got shapes {given}")]
+    Shape { op: &'static str, given: String, wanted: String },
+    /// An operator was given a dtype that it does not take.
+    #[error("{op}: expected dtype {wanted}, got {given}; cast the tensor first")]
+    DType { op: &'static str, given: DType, wanted: String },
     /// An operator that needs contiguous data was given a strided view.
     #[error(
-        "{op}: got a view of shape {shape:?} and strides {strides:?}, wanted contiguous data; call contiguous() first"
+        "{op}: expected contiguous data, got a view of shape {shape:?} and strides {strides:?}; call contiguous() first"
     )]
-    NotContiguous {
-        /// The operator.
-        op: &'static str,
-        /// Shape of the view.
-        shape: Vec<usize>,
-        /// Strides of the view, in elements.
-        strides: Vec<usize>,
-    },
-    /// Any other argument an operator doesn't take.
+    NotContiguous { op: &'static str, shape: Vec<usize>, strides: Vec<usize> },
+    /// Any other argument that an operator does not take. The message says what it got and what it expected.
     #[error("{op}: {message}")]
-    Argument {
-        /// The operator.
-        op: &'static str,
-        /// What was given and what is wanted.
-        message: String,
-    },
+    Argument { op: &'static str, message: String },
     /// A write to a storage that another tensor can see.
     #[error(
-        "{op}: the tensor's storage is shared by {owners} tensors, and only an unshared one can be written to; copy it first"
+        "{op}: {owners} tensors share the storage, and only an unshared one can be written to; copy the tensor first"
     )]
-    Shared {
-        /// Who wanted to write.
-        op: &'static str,
-        /// How many tensors hold the storage.
-        owners: usize,
-    },
+    Shared { op: &'static str, owners: usize },
     /// Values were asked of a tensor that has only a shape.
+    #[error("{op}: this tensor was made for planning and has no values; run the computation on a device")]
+    NoValues { op: &'static str },
+    /// A memory scope would go over its budget. Counts are in bytes.
     #[error(
-        "{op}: this tensor has a shape and no values (it was made for planning); run the computation on a device"
-    )]
-    NoValues {
-        /// Who wanted the values.
-        op: &'static str,
-    },
-    /// A memory scope would go over its budget.
-    #[error(
-        "memory scope '{scope}' of rank {rank}: asked for {asked} bytes with {current} in use, allowed are {allowed}; \
+        "memory scope '{scope}' of rank {rank}: {asked} more bytes with {current} in use exceed the budget of {allowed}; \
          raise the budget or choose a schedule with a smaller peak"
     )]
-    Budget {
-        /// The scope's name.
-        scope: String,
-        /// The rank that asked.
-        rank: usize,
-        /// Bytes asked for.
-        asked: usize,
-        /// Bytes in use.
-        current: usize,
-        /// The budget in bytes.
-        allowed: usize,
-    },
-    /// The device has no more memory.
+    Budget { scope: String, rank: usize, asked: usize, current: usize, allowed: usize },
+    /// The device has no more memory. `in_use` is what the rank holds, scope by scope.
     #[error(
         "no memory for {bytes} more bytes in scope '{scope}' of rank {rank}, which holds {in_use}; use smaller microbatches or fewer of them in \
          flight"
     )]
-    OutOfMemory {
-        /// Bytes asked for.
-        bytes: usize,
-        /// The scope that asked.
-        scope: String,
-        /// The rank that asked.
-        rank: usize,
-        /// What the rank holds, scope by scope.
-        in_use: String,
-    },
-    /// Values on a device were asked for as if they were the CPU's.
+    OutOfMemory { bytes: usize, scope: String, rank: usize, in_use: String },
+    /// Values on a device were asked for as if they were on the CPU.
     #[error(
-        "{op}: the tensor lies on {device}, and its values were asked for on the CPU; download it with to_cpu() or to_vec() first"
+        "{op}: expected a tensor on the CPU, got one on {device}; download it with to_cpu() or to_vec() first"
     )]
-    NotOnHost {
-        /// Who wanted the values.
-        op: &'static str,
-        /// Where they are.
-        device: Device,
-    },
-    /// A tensor doesn't lie where the operation runs.
-    #[error(
-        "{op}: the tensor lies on {given}, and the operation runs on {wanted}; move it with to_device() first"
-    )]
-    NotOnDevice {
-        /// The operation.
-        op: &'static str,
-        /// Where the tensor lies.
-        given: Device,
-        /// Where it is wanted.
-        wanted: Device,
-    },
+    NotOnHost { op: &'static str, device: Device },
+    /// A tensor is not where the operation runs.
+    #[error("{op}: expected a tensor on {wanted}, got one on {given}; move it with to_device() first")]
+    NotOnDevice { op: &'static str, given: Device, wanted: Device },
     /// A GPU refused, or there is none.
     #[error(transparent)]
     Gpu(#[from] GpuError),
-    /// An operator without a backward stands where a gradient has to pass.
+    /// An operator without a backward is where a gradient has to pass.
     #[error(
-        "{op} has no backward, and a gradient is wanted through it; freeze what lies below it, or detach its inputs"
+        "{op} has no backward, and a gradient is needed through it; freeze what comes before it, or detach its inputs"
     )]
-    NoBackward {
-        /// The operator.
-        op: &'static str,
-    },
-    /// A file could not be read or written.
+    NoBackward { op: &'static str },
+    /// A file cannot be read or written.
     #[error("{}: {source}", path.display())]
-    Io {
-        /// The file.
-        path: PathBuf,
-        /// What the system said.
-        source: std::io::Error,
-    },
-    /// A file was read, and what it holds is not what was wanted.
+    Io { path: PathBuf, source: std::io::Error },
+    /// A file was read, and does not hold what it should. The message says what is wrong and what to do.
     #[error("{}: {message}", path.display())]
-    Format {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong and what to do.
-        message: String,
-    },
+    Format { path: PathBuf, message: String },
 }
 
 impl Error {

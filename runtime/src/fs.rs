@@ -1,4 +1,4 @@
-//! Writing files so that nothing is lost: written aside, synced, renamed.
+//! Atomic writes of files: written aside, synced, renamed.
 
 use crate::error::{Error, Result};
 use std::fs::File;
@@ -22,7 +22,7 @@ pub fn write_atomically(path: &Path, fill: impl FnOnce(&mut dyn Write) -> std::i
         sync_directory(path)
     })();
     written.map_err(|source| {
-        // The error to report is the first one; a file aside that can't be removed is overwritten next time.
+        // The error to report is the first one; a file aside that cannot be removed is overwritten next time.
         let _ = std::fs::remove_file(&aside);
         Error::io(path, source)
     })

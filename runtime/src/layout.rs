@@ -51,15 +51,13 @@ impl Layout {
     /// True when the elements lie in row-major order without gaps (extents of 1 may have any stride).
     pub fn is_contiguous(&self) -> bool {
         let mut expected = 1;
-        for d in (0..self.shape.len()).rev() {
-            if self.shape[d] != 1 {
-                if self.strides[d] != expected {
-                    return false;
-                }
-                expected *= self.shape[d];
-            }
-        }
-        true
+        self.shape.iter().zip(&self.strides).rev().filter(|(extent, _)| **extent != 1).all(
+            |(extent, stride)| {
+                let follows = *stride == expected;
+                expected *= extent;
+                follows
+            },
+        )
     }
 
     /// Calls `f(offset of the run's first element)` for each run along the last dimension, in row-major order.

@@ -25,5 +25,5 @@ pub use error::{Error, Result};
 pub use layout::{Dims, Layout};
 pub use memory::{Memory, MemoryScope};
 pub use stream::Stream;
-pub use tensor::{Spec, Storage, Tensor};
+pub use tensor::{Spec, Tensor};
 pub use threads::Threads;

@@ -189,12 +189,8 @@ impl Memory {
         lock(&self.scopes).values().cloned().collect()
     }
 
-    /// Gives the cached blocks back to the system.
-    pub fn trim(&self) {
-        lock(&self.cache.0).clear();
-    }
-
-    /// The error for `bytes` more bytes in `scope`, where they are counted already, with what every scope holds without them.
+    /// The error for `bytes` more bytes in `scope`, where they are counted already, with what every scope holds without
+    /// them.
     pub(crate) fn out_of_memory(&self, bytes: usize, scope: &MemoryScope) -> Error {
         let held = |s: &MemoryScope| s.current().saturating_sub(if s.same(scope) { bytes } else { 0 });
         let mut scopes = self.all_scopes();

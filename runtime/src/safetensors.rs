@@ -1,7 +1,7 @@
 //! Safetensors files: names, shapes, dtypes and values, read through a memory map and written atomically.
 //!
 //! The format is that of <https://github.com/huggingface/safetensors>: eight bytes of header length, a JSON header, and
-//! the values, little-endian, one tensor behind the other.
+//! the values, little-endian, one tensor after the other.
 
 use crate::context::Context;
 use crate::dtype::DType;
@@ -33,7 +33,6 @@ pub struct SafetensorsFile {
     path: PathBuf,
     map: Mmap,
     entries: BTreeMap<String, Entry>,
-    metadata: BTreeMap<String, String>,
 }
 
 impl SafetensorsFile {
@@ -47,7 +46,8 @@ impl SafetensorsFile {
             return Err(Error::format(path, "the file is empty; write or download it again"));
         }
         // SAFETY: the map is read-only, and files are replaced by renaming, never written in place, so that the bytes
-        // under a map don't change. A foreign program that truncates the file meanwhile ends this one by a signal.
+        // under a map do not change. A foreign program that truncates the file at the same time ends this one by a
+        // signal.
         let map = unsafe { Mmap::map(&file) }.map_err(|e| Error::io(path, e))?;
         let (header, parsed) =
             SafeTensors::read_metadata(&map).map_err(|e| Error::format(path, explain(&e)))?;
@@ -60,8 +60,7 @@ impl SafetensorsFile {
                 (name, Entry { dtype: info.dtype, shape: Dims::from_slice(&info.shape), bytes })
             })
             .collect();
-        let metadata = parsed.metadata().iter().flatten().map(|(k, v)| (k.clone(), v.clone())).collect();
-        Ok(SafetensorsFile { path: path.to_owned(), map, entries, metadata })
+        Ok(SafetensorsFile { path: path.to_owned(), map, entries })
     }
 
     /// The file.
@@ -69,24 +68,20 @@ impl SafetensorsFile {
         &self.path
     }
 
-    /// The free text entries of the header.
-    pub fn metadata(&self) -> &BTreeMap<String, String> {
-        &self.metadata
-    }
-
     /// Every tensor's name, sorted.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.entries.keys().map(String::as_str)
     }
 
-    /// True when there is a tensor of that name.
+    /// True when the file has that tensor.
     pub fn contains(&self, name: &str) -> bool {
         self.entries.contains_key(name)
     }
 
     fn entry(&self, name: &str) -> Result<&Entry> {
         self.entries.get(name).ok_or_else(|| {
-            let message = format!("there is no tensor '{name}' among the {} of the file", self.entries.len());
+            let message =
+                format!("tensor '{name}' was not found among the {} of the file", self.entries.len());
             Error::format(&self.path, message)
         })
     }
@@ -94,7 +89,7 @@ impl SafetensorsFile {
     /// Shape and dtype of a tensor.
     ///
     /// # Errors
-    /// [`Error::Format`] when there is none of that name, or its dtype is one that tensors don't have here.
+    /// [`Error::Format`] when it is not found, or has a dtype that tensors cannot have.
     pub fn spec(&self, name: &str) -> Result<Spec> {
         let entry = self.entry(name)?;
         let dtype = from_file(entry.dtype).ok_or_else(|| {
@@ -110,11 +105,11 @@ impl SafetensorsFile {
     /// A tensor's bytes as they lie in the file.
     ///
     /// # Errors
-    /// [`Error::Format`] when there is none of that name.
+    /// [`Error::Format`] when it is not found.
     pub fn bytes(&self, name: &str) -> Result<&[u8]> {
         let range = self.entry(name)?.bytes.clone();
         self.map.get(range).ok_or_else(|| {
-            Error::format(&self.path, format!("the values of tensor '{name}' lie beyond the file's end"))
+            Error::format(&self.path, format!("the values of tensor '{name}' are after the end of the file"))
         })
     }
 
@@ -129,13 +124,13 @@ impl SafetensorsFile {
     /// As [`SafetensorsFile::load`], for a caller who knows what the tensor must be.
     ///
     /// # Errors
-    /// [`Error::Format`] that says what the file holds and what was wanted, when they differ.
+    /// [`Error::Format`] when the file holds another shape or dtype.
     pub fn load_exact(&self, ctx: &Context, name: &str, wanted: &Spec) -> Result<Tensor> {
         let spec = self.spec(name)?;
         if spec != *wanted {
             let message = format!(
-                "tensor '{name}' is {} {:?}, wanted {} {:?}; is this the file of another configuration?",
-                spec.dtype, spec.shape, wanted.dtype, wanted.shape
+                "tensor '{name}': expected {} {:?}, got {} {:?}; is this the file of another configuration?",
+                wanted.dtype, wanted.shape, spec.dtype, spec.shape
             );
             return Err(Error::format(&self.path, message));
         }
@@ -166,11 +161,11 @@ impl<'a> NamedBytes<'a> {
 
 /// Writes a safetensors file in place of `path`, which then holds either the old content or all of the new one.
 ///
-/// The order of the tensors in the file is by falling element size and then by name, whatever the order of `tensors`: every tensor is
-/// aligned, and the same values make the same file.
+/// The order of the tensors in the file is by falling element size and then by name, whatever the order of `tensors`:
+/// every tensor is aligned, and the same values make the same file.
 ///
 /// # Errors
-/// [`Error::Format`] for two tensors of one name or a tensor whose bytes don't fit its spec; [`Error::Io`].
+/// [`Error::Format`] for two tensors of one name or a tensor whose bytes do not fit its spec; [`Error::Io`].
 pub fn write(path: &Path, tensors: &[NamedBytes<'_>], metadata: &BTreeMap<String, String>) -> Result<()> {
     let mut order: Vec<&NamedBytes<'_>> = tensors.iter().collect();
     order.sort_by(|a, b| b.spec.dtype.size().cmp(&a.spec.dtype.size()).then_with(|| a.name.cmp(b.name)));
@@ -182,7 +177,7 @@ pub fn write(path: &Path, tensors: &[NamedBytes<'_>], metadata: &BTreeMap<String
     for tensor in &order {
         if tensor.bytes.len() != tensor.spec.bytes() {
             let (name, given, wanted) = (tensor.name, tensor.bytes.len(), tensor.spec.bytes());
-            let message = format!("tensor '{name}' was given {given} bytes, and its shape takes {wanted}");
+            let message = format!("tensor '{name}': expected {wanted} bytes for its shape, got {given}");
             return Err(Error::format(path, message));
         }
         let info = TensorInfo {
@@ -207,16 +202,7 @@ pub fn write(path: &Path, tensors: &[NamedBytes<'_>], metadata: &BTreeMap<String
 }
 
 fn from_file(dtype: Dtype) -> Option<DType> {
-    Some(match dtype {
-        Dtype::F64 => DType::F64,
-        Dtype::F32 => DType::F32,
-        Dtype::BF16 => DType::BF16,
-        Dtype::F16 => DType::F16,
-        Dtype::I32 => DType::I32,
-        Dtype::U32 => DType::U32,
-        Dtype::U8 => DType::U8,
-        _ => return None,
-    })
+    DType::ALL.into_iter().find(|&known| to_file(known) == dtype)
 }
 
 fn to_file(dtype: DType) -> Dtype {
@@ -231,7 +217,7 @@ fn to_file(dtype: DType) -> Dtype {
     }
 }
 
-/// What a parser's error means to the one who has the file.
+/// What a parser's error means for the user.
 fn explain(error: &SafeTensorError) -> String {
     match error {
         SafeTensorError::MetadataIncompleteBuffer => {
@@ -242,7 +228,7 @@ fn explain(error: &SafeTensorError) -> String {
         | SafeTensorError::InvalidHeaderLength
         | SafeTensorError::InvalidHeader(_)
         | SafeTensorError::InvalidHeaderDeserialization(_) => {
-            format!("this is no safetensors file, or its beginning is damaged ({error}); give a model.safetensors file")
+            format!("this is not a safetensors file, or its beginning is damaged ({error}); give a model.safetensors file")
         }
         _ => format!("the header of the safetensors file is damaged ({error}); fetch or write the file again"),
     }
@@ -271,7 +257,8 @@ mod tests {
         let ctx = Context::cpu(0, 1).unwrap();
         let file = SafetensorsFile::open(&path).unwrap();
         assert_eq!(file.names().collect::<Vec<_>>(), ["a", "b", "c", "d"]);
-        assert_eq!(file.metadata()["format"], "pt");
+        let (_, header) = SafeTensors::read_metadata(&std::fs::read(&path).unwrap()).unwrap();
+        assert_eq!(header.metadata().as_ref().unwrap()["format"], "pt");
         let a = file.load(&ctx, "a").unwrap();
         assert_eq!(
             (a.shape(), a.as_slice::<f32>().unwrap()),
@@ -310,12 +297,12 @@ mod tests {
         longer.push(0);
         let cases: [(&[u8], &str); 7] = [
             (&[], "empty"),
-            (&whole[..5], "no safetensors file"),
-            (&whole[..60], "no safetensors file"),
+            (&whole[..5], "not a safetensors file"),
+            (&whole[..60], "not a safetensors file"),
             (&whole[..whole.len() - 1], "not as long"),
             (&longer, "not as long"),
-            (b"{\"model_type\": \"qwen3\"}", "no safetensors file"),
-            (&[0xFF; 64], "no safetensors file"),
+            (b"{\"model_type\": \"qwen3\"}", "not a safetensors file"),
+            (&[0xFF; 64], "not a safetensors file"),
         ];
         for (bytes, wanted) in cases {
             std::fs::write(&path, bytes).unwrap();

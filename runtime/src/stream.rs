@@ -1,25 +1,19 @@
 //! Streams: ordered queues of work on a device.
 
 use crate::error::Result;
-use bigmac_gpu::Device;
-use bigmac_gpu::Gpu;
+use bigmac_gpu::{Device, Gpu};
 
-/// An ordered queue of work on a device. On the CPU an operator has ended when its call returns, so a stream is nothing;
-/// a GPU has one, that of its handle.
+/// An ordered queue of work on a device. On the CPU an operator has ended when its call returns, so a stream is
+/// nothing; a GPU has one, that of its handle.
 #[derive(Clone, Debug)]
 pub struct Stream {
     gpu: Option<Gpu>,
 }
 
 impl Stream {
-    /// The CPU's.
-    pub fn cpu() -> Self {
-        Stream { gpu: None }
-    }
-
-    /// That of a GPU.
-    pub fn gpu(gpu: &Gpu) -> Self {
-        Stream { gpu: Some(gpu.clone()) }
+    /// The stream of a GPU, or of the CPU.
+    pub fn of(gpu: Option<&Gpu>) -> Self {
+        Stream { gpu: gpu.cloned() }
     }
 
     /// The device whose stream this is.
@@ -28,7 +22,7 @@ impl Stream {
     }
 
     /// The GPU whose stream this is.
-    pub fn on_gpu(&self) -> Option<&Gpu> {
+    pub fn gpu(&self) -> Option<&Gpu> {
         self.gpu.as_ref()
     }
 

@@ -50,7 +50,7 @@ enum Data {
 
 /// Memory that one or more tensors view; counted once, under one scope.
 #[derive(Debug)]
-pub struct Storage {
+struct Storage {
     data: Data,
     bytes: usize,
     /// `None` for a shape-only storage, which takes no memory.
@@ -95,13 +95,7 @@ impl Tensor {
         let layout = Layout::contiguous(shape);
         let bytes = layout.len() * dtype.size();
         ctx.scope().charge(bytes)?;
-        let data = match Data::allocate(ctx, bytes) {
-            Ok(data) => data,
-            Err(error) => {
-                ctx.scope().release(bytes);
-                return Err(error);
-            }
-        };
+        let data = Data::allocate(ctx, bytes).inspect_err(|_| ctx.scope().release(bytes))?;
         let scope = Some(Mutex::new(ctx.scope().clone()));
         Ok(Tensor { storage: Arc::new(Storage { data, bytes, scope }), layout, dtype })
     }
@@ -140,7 +134,7 @@ impl Tensor {
         Tensor { storage: Arc::new(storage), layout: Layout::contiguous(&spec.shape), dtype: spec.dtype }
     }
 
-    /// A view of this shape-only tensor's storage with another shape, as an operator foretells its output.
+    /// A view of this shape-only tensor's storage with another shape, as an operator predicts its output.
     ///
     /// # Errors
     /// [`Error::Argument`] for a tensor that has values: those are viewed through [`Tensor::reshape`] and the like.
@@ -148,7 +142,7 @@ impl Tensor {
         if !self.is_shape_only() {
             return Err(Error::argument(
                 "shape_only_view",
-                "got a tensor with values, wanted a shape-only one",
+                "expected a shape-only tensor, got one with values",
             ));
         }
         let (storage, layout) = (self.storage.clone(), Layout::contiguous(&spec.shape));
@@ -225,7 +219,7 @@ impl Tensor {
 
     /// True when no other tensor holds this storage.
     pub fn is_unshared(&self) -> bool {
-        Arc::strong_count(&self.storage) == 1
+        self.owners() == 1
     }
 
     /// True when the view covers its whole storage, so that holding it holds nothing else alive.
@@ -269,13 +263,16 @@ impl Tensor {
     /// [`Error::DType`], [`Error::NoValues`].
     pub fn as_strided_slice<T: Element>(&self) -> Result<&[T]> {
         self.check_dtype::<T>("as_strided_slice")?;
+        let all: &[T] = bytemuck::cast_slice(self.storage_on_host("as_strided_slice")?);
+        Ok(&all[self.layout.offset.min(all.len())..])
+    }
+
+    /// All bytes of a storage on the CPU.
+    fn storage_on_host(&self, op: &'static str) -> Result<&[u8]> {
         match &self.storage.data {
-            Data::Cpu(block) => {
-                let all: &[T] = bytemuck::cast_slice(&block.bytes()[..self.storage.bytes]);
-                Ok(&all[self.layout.offset.min(all.len())..])
-            }
-            Data::Gpu(_) => Err(self.not_on_host("as_strided_slice")),
-            Data::ShapeOnly => Err(Error::NoValues { op: "as_strided_slice" }),
+            Data::Cpu(block) => Ok(&block.bytes()[..self.storage.bytes]),
+            Data::Gpu(_) => Err(self.not_on_host(op)),
+            Data::ShapeOnly => Err(Error::NoValues { op }),
         }
     }
 
@@ -304,7 +301,7 @@ impl Tensor {
         if self.allocation().is_some() {
             return Err(self.not_on_host(op));
         }
-        let owners = Arc::strong_count(&self.storage);
+        let owners = self.owners();
         let storage = Arc::get_mut(&mut self.storage).ok_or(Error::Shared { op, owners })?;
         match &mut storage.data {
             Data::Cpu(block) => Ok(&mut block.bytes_mut()[start..start + len]),
@@ -318,13 +315,10 @@ impl Tensor {
     /// [`Error::NotContiguous`], [`Error::NoValues`].
     pub fn as_bytes(&self) -> Result<&[u8]> {
         self.check_contiguous("as_bytes")?;
-        let size = self.dtype.size();
-        let start = self.layout.offset * size;
-        match &self.storage.data {
-            Data::Cpu(block) => Ok(&block.bytes()[start..start + self.len() * size]),
-            Data::Gpu(_) => Err(self.not_on_host("as_bytes")),
-            Data::ShapeOnly => Err(Error::NoValues { op: "as_bytes" }),
-        }
+        let (all, size) = (self.storage_on_host("as_bytes")?, self.dtype.size());
+        // A view without elements may begin after the end.
+        let start = (self.layout.offset * size).min(all.len());
+        Ok(&all[start..start + self.len() * size])
     }
 
     /// The bytes of a contiguous view, to be written; only while no other tensor holds the storage.
@@ -388,13 +382,10 @@ impl Tensor {
 
     /// Copies elements of the size of `W`, whatever they mean.
     fn copy_elements<W: bytemuck::Pod>(&self, out: &mut Tensor) -> Result<()> {
-        let Data::Cpu(block) = &self.storage.data else { return Err(Error::NoValues { op: "copy" }) };
-        let from: &[W] = bytemuck::cast_slice(&block.bytes()[..self.storage.bytes]);
+        let from: &[W] = bytemuck::cast_slice(self.storage_on_host("copy")?);
         let to: &mut [W] = bytemuck::cast_slice_mut(out.bytes_mut("copy")?);
-        let (row, stride) = match (self.shape().last(), self.strides().last()) {
-            (Some(&row), Some(&stride)) => (row, stride),
-            _ => (1, 1),
-        };
+        let last = |dims: &[usize]| dims.last().copied().unwrap_or(1);
+        let (row, stride) = (last(self.shape()), last(self.strides()));
         let mut written = 0;
         self.layout.for_each_row(|at| {
             let to = &mut to[written..written + row];
@@ -429,7 +420,7 @@ impl Tensor {
     /// The slice `start..start + len` of dimension `dim`.
     ///
     /// # Errors
-    /// [`Error::Shape`] when there is no such dimension or range.
+    /// [`Error::Shape`] when the dimension or the range is not in the shape.
     pub fn narrow(&self, dim: usize, start: usize, len: usize) -> Result<Tensor> {
         let extent = self.shape().get(dim).copied().unwrap_or(0);
         if dim >= self.shape().len() || start.checked_add(len).is_none_or(|end| end > extent) {
@@ -445,7 +436,7 @@ impl Tensor {
     /// The view with dimensions `a` and `b` exchanged.
     ///
     /// # Errors
-    /// [`Error::Shape`] when one of them doesn't exist.
+    /// [`Error::Shape`] when one of them does not exist.
     pub fn transpose(&self, a: usize, b: usize) -> Result<Tensor> {
         if a.max(b) >= self.shape().len() {
             return Err(Error::shape("transpose", self.shape(), format!("dimensions {a} and {b}")));

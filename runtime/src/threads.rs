@@ -21,14 +21,14 @@ impl Threads {
     /// [`Error::Argument`] when `count` is 0 or the system refuses the threads.
     pub fn new(count: usize) -> Result<Self> {
         match count {
-            0 => Err(Error::argument("threads", "got 0 threads, wanted at least 1")),
+            0 => Err(Error::argument("threads", "expected at least 1 thread, got 0")),
             1 => Ok(Threads { pool: None }),
             _ => rayon::ThreadPoolBuilder::new()
                 .num_threads(count)
                 .thread_name(|i| format!("bigmac-pool-{i}"))
                 .build()
                 .map(|pool| Threads { pool: Some(Arc::new(pool)) })
-                .map_err(|e| Error::argument("threads", format!("can't start {count} threads: {e}"))),
+                .map_err(|e| Error::argument("threads", format!("cannot start {count} threads: {e}"))),
         }
     }
 
@@ -39,13 +39,7 @@ impl Threads {
 
     /// Calls `f(block index, range)` for each block of `block` consecutive indices of `0..len`.
     pub fn blocks(&self, len: usize, block: usize, f: impl Fn(usize, Range<usize>) + Sync) {
-        let block = block.max(1);
-        let count = len.div_ceil(block);
-        let run = |i: usize| f(i, i * block..((i + 1) * block).min(len));
-        match &self.pool {
-            Some(pool) if count > 1 => pool.install(|| (0..count).into_par_iter().for_each(run)),
-            _ => (0..count).for_each(run),
-        }
+        self.map_blocks(len, block, f);
     }
 
     /// As [`Threads::blocks`], and returns what `f` returned, in the order of the blocks.

@@ -78,9 +78,9 @@ fn wrong_launches_are_errors_that_name_the_kernel() {
     let y = y.arg_mut().unwrap();
     let cases: [(&str, Launch, Vec<Arg>, &str); 6] = [
         ("stuck", new("stuck").block(64), vec![y], "deadlock"),
-        ("kinds", new("stuck"), vec![Arg::I32(1)], "wanted [Pointer]"),
-        ("count", new("stuck"), vec![y, y], "wanted [Pointer]"),
-        ("no such kernel", new("none"), vec![y], "there is none of that name"),
+        ("kinds", new("stuck"), vec![Arg::I32(1)], "expected arguments [Pointer]"),
+        ("count", new("stuck"), vec![y, y], "expected arguments [Pointer]"),
+        ("no such kernel", new("none"), vec![y], "not found among"),
         ("threads", new("stuck").block(48), vec![y], "multiple of 32"),
         ("grid", new("stuck").grid([1, 70_000, 1]), vec![y], "65535"),
     ];

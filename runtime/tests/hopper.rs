@@ -1,4 +1,5 @@
-//! What replay makes of Hopper's own functions: layouts against those that NVIDIA publishes, and mistakes that have to show.
+//! What replay makes of Hopper's own functions: layouts against those that NVIDIA publishes, and mistakes that have to
+//! show.
 
 use bigmac_gpu::{Arg, Gpu, Launch, Order, Source, Swizzle, TensorMap, TensorMapShape};
 use bigmac_runtime::{Context, DType, Result, Tensor};
@@ -27,7 +28,8 @@ fn layouts_are_those_that_are_published() {
     let [swizzled, rows, columns, descriptors] =
         [swizzled, rows, columns, descriptors].map(|t| t.to_vec::<u32>(&ctx).unwrap());
 
-    // CUDA driver API, CU_TENSOR_MAP_SWIZZLE_128B: in a block of 8 rows of 8 pieces of 16 bytes, piece c of row r is at place c ^ r.
+    // CUDA driver API, CU_TENSOR_MAP_SWIZZLE_128B: in a block of 8 rows of 8 pieces of 16 bytes, piece c of row r is at
+    // place c ^ r.
     for (offset, &at) in swizzled.iter().enumerate() {
         let (block, row, piece, byte) = (offset / 1024, offset / 128 % 8, offset / 16 % 8, offset % 16);
         assert_eq!(at as usize, block * 1024 + row * 128 + (piece ^ row) * 16 + byte);
@@ -142,16 +144,16 @@ fn tiles_come_swizzled_with_zeros_outside_and_go_back_clipped() {
 #[test]
 fn mistakes_with_barriers_tiles_and_products_show() {
     let says = [
-        (1, "no initialised mbarrier"),
+        (1, "expected an initialised mbarrier"),
         (2, "more than expected"),
         (3, "deadlock"),
-        (4, "isn't aligned to 1024"),
+        (4, "is not aligned to 1024"),
         (5, "more than 1 threads arrive"),
-        (7, "a store of the TMA that nobody waited for"),
+        (7, "a store of the TMA that was not waited for"),
         (8, "no wgmma_fence"),
         (9, "disagree"),
         (11, "accumulator 3 was written"),
-        (12, "a wgmma that nobody waited for"),
+        (12, "a wgmma that was not waited for"),
     ];
     for order in ORDERS {
         let ctx = context(order);

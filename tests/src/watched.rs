@@ -1,9 +1,9 @@
 //! A replayed GPU that writes down what is launched on it and who waits for it, by thread: a rank's name is that of its
 //! thread.
 
+use bigmac_gpu::Compiled;
 use bigmac_gpu::driver::{Driver, Function, Geometry};
 use bigmac_gpu::replay::Replay;
-use bigmac_gpu::source::Compiled;
 use bigmac_gpu::{DriverResult, Gpu, Mark, Order, PendingDownload, Program, TensorMap, TensorMapShape};
 use bigmac_runtime::Device;
 use std::collections::{BTreeMap, HashMap, hash_map::DefaultHasher};

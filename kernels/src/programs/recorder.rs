@@ -3,7 +3,7 @@
 
 use bigmac_gpu::driver::{Function, Geometry};
 use bigmac_gpu::replay::Replay;
-use bigmac_gpu::source::{Compiled, signatures};
+use bigmac_gpu::{Compiled, signatures};
 use bigmac_gpu::{
     Driver, DriverError, DriverResult, Gpu, Knobs, Mark, Order, PendingDownload, Program, TensorMap,
     TensorMapShape,

@@ -1,8 +1,8 @@
 //! Compiled kernels on disk, by everything that went into them.
 
-use super::driver::{DriverError, DriverResult};
-use super::source::{Program, Text};
-use super::turns::Turns;
+use crate::driver::{DriverError, DriverResult};
+use crate::launch::{Program, Text};
+use crate::shared::{Turns, variable};
 use sha2::{Digest, Sha256};
 use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
@@ -53,11 +53,8 @@ impl Key {
 
 impl Cache {
     /// The cache in [`CACHE_DIR`], else in the user's cache directory, else in that for temporary files.
-    ///
-    /// # Errors
-    /// [`DriverError::Call`] when the folder can't be made.
     pub fn open() -> DriverResult<Cache> {
-        let var = |name| std::env::var_os(name).filter(|v| !v.is_empty()).map(PathBuf::from);
+        let var = |name| variable(name).map(PathBuf::from);
         let directory = var(CACHE_DIR)
             .or_else(|| var("XDG_CACHE_HOME").map(|dir| dir.join("bigmac/kernels")))
             .or_else(|| var("HOME").map(|dir| dir.join(".cache/bigmac/kernels")))
@@ -66,9 +63,6 @@ impl Cache {
     }
 
     /// The cache in that folder.
-    ///
-    /// # Errors
-    /// As [`Cache::open`].
     pub fn at(directory: PathBuf) -> DriverResult<Cache> {
         std::fs::create_dir_all(&directory).map_err(|e| wrong(&directory, &e))?;
         Ok(Cache { directory })
@@ -79,12 +73,9 @@ impl Cache {
         &self.directory
     }
 
-    /// The file of that key and extension. When it isn't there, `make` is given a path beside it to write to, which is then
-    /// renamed: a file in the cache is always whole. Threads of this process that want the same file wait for the first of them;
-    /// several devices need one compilation only.
-    ///
-    /// # Errors
-    /// Those of `make`; [`DriverError::Call`] when the file can't be renamed.
+    /// The file of that key and extension. When it is missing, `make` is given a path beside it to write to, which is
+    /// then renamed: a file in the cache is always whole. Threads of this process that want the same file wait for the
+    /// first of them; several devices need one compilation only.
     pub fn get_or_make(
         &self,
         key: Key,
@@ -122,17 +113,15 @@ impl Cache {
     }
 }
 
-fn wrong(path: &Path, error: &std::io::Error) -> DriverError {
-    DriverError::Call {
-        call: format!("kernel cache {}", path.display()),
-        message: format!("{error}; set {CACHE_DIR} to a folder that can be written to"),
-    }
+pub(crate) fn wrong(path: &Path, error: &std::io::Error) -> DriverError {
+    let message = format!("{error}; set {CACHE_DIR} to a folder that can be written to");
+    DriverError::call(format!("kernel cache {}", path.display()), message)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::source::{Knob, Source};
+    use crate::launch::{Knob, Source};
 
     static SOURCE: Source = Source::new("x.cu", "text");
 

@@ -25,18 +25,14 @@ impl std::str::FromStr for Device {
     type Err = String;
 
     fn from_str(s: &str) -> Result<Self, String> {
-        match s {
-            "cpu" => return Ok(Device::Cpu),
-            "replay" => return Ok(Device::Replay),
-            _ => {}
-        }
-        let ordinal = match s.strip_prefix("cuda") {
-            Some("") => Some(0),
-            Some(rest) => rest.strip_prefix(':').and_then(|n| n.parse().ok()),
-            None => None,
+        let device = match s {
+            "cpu" => Some(Device::Cpu),
+            "replay" => Some(Device::Replay),
+            "cuda" => Some(Device::Cuda(0)),
+            _ => s.strip_prefix("cuda:").and_then(|ordinal| ordinal.parse().ok()).map(Device::Cuda),
         };
-        ordinal
-            .map(Device::Cuda)
-            .ok_or_else(|| format!("unknown device '{s}'; write 'cpu', 'cuda', 'cuda:N' or 'replay'"))
+        device.ok_or_else(|| {
+            format!("'{s}' is not a valid device; expected 'cpu', 'cuda', 'cuda:N' or 'replay'")
+        })
     }
 }

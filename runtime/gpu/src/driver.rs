@@ -1,12 +1,11 @@
-//! What a GPU, real or replayed, has to be able to do.
+//! What every GPU, real or replayed, can do.
 
-pub use super::error::{DriverError, DriverResult};
-use super::source::{Compiled, Program};
-use super::tensor_map::{TensorMap, TensorMapShape};
+pub use crate::error::{DriverError, DriverResult};
+use crate::launch::{Compiled, Program, TensorMap, TensorMapShape};
 use std::ffi::c_void;
 use std::fmt::Debug;
 
-/// A kernel that is loaded and can be launched. What the number means is its driver's affair.
+/// A kernel that is loaded and can be launched. The number has a meaning for its driver alone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Function(pub u64);
 
@@ -23,47 +22,48 @@ pub struct Geometry {
     pub shared: u32,
 }
 
-/// A GPU, real or replayed. Work is done in the order of the calls, from whichever thread they come: a device has one stream,
-/// which all ranks on it share, so that what one hands to another needs no further waiting.
+/// A GPU, real or replayed. Work is done in the order of the calls, from whichever thread they come: a device has one
+/// stream, which all ranks on it share, so that what one hands to another needs no further waiting.
 ///
-/// Addresses are those of device memory. Every call that takes one trusts that it is in a live allocation of this driver, with room
-/// for what is read or written: [`Gpu`](super::Gpu) and the tensors over it see to that.
+/// Addresses are those of device memory. Every call that takes one trusts that it is in a live allocation of this
+/// driver, with room for what is read or written: [`Gpu`](super::Gpu) and the tensors over it see to that.
 pub trait Driver: Send + Sync + Debug {
-    /// The device's name, for people.
+    /// The device's name, for messages.
     fn name(&self) -> String;
 
-    /// What kernels are compiled for: `sm_90a`, or `replay`.
+    /// The target that kernels are compiled for: `sm_90a`, or `replay`.
     fn target(&self) -> &str;
 
     /// Multiprocessors.
     fn processors(&self) -> usize;
 
-    /// Bytes of memory: free and all.
+    /// Bytes of memory: free and total.
     fn memory(&self) -> DriverResult<(usize, usize)>;
 
     /// `bytes` bytes, more than 0, aligned to 256.
     fn allocate(&self, bytes: usize) -> DriverResult<u64>;
 
-    /// Gives back an allocation, behind all work so far.
+    /// Gives back an allocation, after all work so far.
     fn free(&self, address: u64, bytes: usize);
 
-    /// Gives memory that nobody uses back to the system, and waits until that is done.
+    /// Gives unused memory back to the system, and waits until that is done.
     fn trim(&self) -> DriverResult<()>;
 
-    /// Copies to the device. `from` may be reused as soon as the call returns; the copy itself happens behind the work so far.
+    /// Copies to the device. `from` may be reused as soon as the call returns; the copy itself happens after the work
+    /// so far.
     fn upload(&self, to: u64, from: &[u8]) -> DriverResult<()>;
 
-    /// Copies from the device, behind the work so far, and waits for it.
+    /// Copies from the device, after the work so far, and waits for it.
     fn download(&self, from: u64, to: &mut [u8]) -> DriverResult<()>;
 
-    /// Queues a copy of `bytes` bytes from the device, after the work so far, and returns at once. What was there at that point
-    /// arrives, whatever is written over it or freed later.
+    /// Queues a copy of `bytes` bytes from the device, after the work so far, and returns at once. What was there at
+    /// that point arrives, whatever is written over it or freed later.
     fn download_later(&self, from: u64, bytes: usize) -> DriverResult<Box<dyn PendingDownload>>;
 
-    /// Copies within the device, behind the work so far.
+    /// Copies within the device, after the work so far.
     fn copy(&self, to: u64, from: u64, bytes: usize) -> DriverResult<()>;
 
-    /// Sets every byte to `value`, behind the work so far.
+    /// Sets every byte to `value`, after the work so far.
     fn fill(&self, to: u64, value: u8, bytes: usize) -> DriverResult<()>;
 
     /// Waits until all work so far is done; errors of kernels that ran in between come up here.
@@ -75,11 +75,11 @@ pub trait Driver: Send + Sync + Debug {
     /// Loads a compiled program and returns the kernel of that name.
     fn load(&self, compiled: &Compiled, kernel: &str) -> DriverResult<Function>;
 
-    /// Puts a kernel behind the work so far.
+    /// Queues a kernel after the work so far.
     ///
     /// # Safety
-    /// `arguments` holds one pointer per parameter of the kernel, to a value of its type; pointers among the values are good
-    /// for what the kernel does with them.
+    /// `arguments` holds one pointer per parameter of the kernel, to a value of its type; pointers among the values are
+    /// good for what the kernel does with them.
     unsafe fn launch(
         &self,
         function: Function,
@@ -90,7 +90,7 @@ pub trait Driver: Send + Sync + Debug {
     /// Describes a tensor at `address` to the tensor memory accelerator.
     fn tensor_map(&self, address: u64, shape: &TensorMapShape) -> DriverResult<TensorMap>;
 
-    /// A mark behind the work so far.
+    /// A mark after the work so far.
     fn mark(&self) -> DriverResult<Mark>;
 
     /// Seconds of device time between two marks; waits for the later one.
@@ -106,6 +106,6 @@ pub trait PendingDownload: Send + Debug {
     fn wait(self: Box<Self>) -> DriverResult<Vec<u8>>;
 }
 
-/// A moment in a device's work. What the number means is its driver's affair.
+/// A moment in a device's work. The number has a meaning for its driver alone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Mark(pub u64);

@@ -1,15 +1,12 @@
 //! A GPU in use: its driver, and the kernels loaded so far.
 
-use super::arg::Arg;
-use super::device::Device;
-use super::driver::{Driver, DriverError, DriverResult, Function, Geometry};
-use super::error::{GpuError, Result};
-use super::launch::Launch;
-use super::nvidia::Nvidia;
-use super::replay::{Order, Replay};
-use super::source::{Knob, Parameter, Program, Source};
-use super::tensor_map::{TensorMap, TensorMapShape};
-use super::turns::Turns;
+use crate::device::Device;
+use crate::driver::{Driver, DriverError, DriverResult, Function, Geometry};
+use crate::error::{GpuError, Result};
+use crate::launch::{Arg, Knob, Launch, Parameter, Program, Source, TensorMap, TensorMapShape};
+use crate::nvidia::Nvidia;
+use crate::replay::{Order, Replay};
+use crate::shared::{Turns, lock};
 use smallvec::SmallVec;
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -20,8 +17,8 @@ use std::time::{Duration, Instant, SystemTime};
 /// How long a source in [`KERNEL_DIR`](super::KERNEL_DIR) is used before it is looked at again.
 const LOOK_AGAIN: Duration = Duration::from_millis(200);
 
-/// A GPU, real or replayed, that is open. Cloning gives another handle; ranks that share a device share its handle, since
-/// work is ordered among all that goes through one.
+/// A GPU, real or replayed, that is open. Cloning gives another handle; ranks that share a device share its handle,
+/// since work is ordered among all that goes through one.
 #[derive(Clone, Debug)]
 pub struct Gpu(Arc<Inner>);
 
@@ -42,18 +39,14 @@ struct ProgramKey {
     knobs: SmallVec<[(&'static str, Knob); 8]>,
 }
 
-/// What tells loaded kernels apart.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-struct Key {
-    program: ProgramKey,
-    kernel: &'static str,
-}
+/// What tells loaded kernels apart: the program, and the kernel's name.
+type Key = (ProgramKey, &'static str);
 
 #[derive(Debug)]
 struct Loaded {
     function: Function,
     parameters: Vec<Parameter>,
-    /// Files that the source was read from, as they were, when it isn't the program's own.
+    /// The files that the source was read from, where it is not the program's own.
     watched: Option<Mutex<Watched>>,
 }
 
@@ -89,22 +82,19 @@ impl Gpu {
     /// Opens a device: an NVIDIA GPU through its driver, or the replay.
     ///
     /// # Errors
-    /// [`GpuError::Device`] when there is no such device or a library or compiler that it needs is missing, with where it was looked
-    /// for; also for [`Device::Cpu`], which is no GPU.
+    /// [`GpuError::Device`] when the device, or a library or compiler that it needs, was not found, with where it was
+    /// looked for; also for [`Device::Cpu`], which is not a GPU.
     pub fn open(device: Device) -> Result<Gpu> {
         let wrong = |message: String| GpuError::Device { device, message };
         let driver: Box<dyn Driver> = match device {
-            Device::Cpu => return Err(wrong("the CPU is no GPU; use a context without one".into())),
+            Device::Cpu => return Err(wrong("the CPU is not a GPU; use a context without one".into())),
             Device::Cuda(ordinal) => Box::new(Nvidia::open(ordinal).map_err(|e| wrong(e.to_string()))?),
-            Device::Replay => Box::new(Replay::new(Order::Forward).map_err(|e| wrong(e.to_string()))?),
+            Device::Replay => return Gpu::replay(Order::Forward),
         };
         Ok(Gpu::over(device, driver))
     }
 
     /// The replay with blocks and threads in that order.
-    ///
-    /// # Errors
-    /// As [`Gpu::open`].
     pub fn replay(order: Order) -> Result<Gpu> {
         let wrong = |e: DriverError| GpuError::Device { device: Device::Replay, message: e.to_string() };
         Ok(Gpu::over(Device::Replay, Box::new(Replay::new(order).map_err(wrong)?)))
@@ -116,7 +106,7 @@ impl Gpu {
         Gpu(Arc::new(Inner { device, driver, launches, loaded, compiling }))
     }
 
-    /// Which device it is.
+    /// The device.
     pub fn device(&self) -> Device {
         self.0.device
     }
@@ -126,7 +116,7 @@ impl Gpu {
         &*self.0.driver
     }
 
-    /// Kernels that were put behind the work so far since it was opened.
+    /// Kernels that were queued since it was opened.
     pub fn launches(&self) -> u64 {
         self.0.launches.load(Ordering::Relaxed)
     }
@@ -149,11 +139,11 @@ impl Gpu {
         self.0.driver.tensor_map(address, shape).map_err(|e| self.error("tensor_map", e))
     }
 
-    /// Puts a kernel behind the work so far.
+    /// Queues a kernel after the work so far.
     ///
     /// # Errors
-    /// [`GpuError::Driver`] when the kernel can't be compiled or started; [`GpuError::Launch`] when the arguments aren't those that the
-    /// kernel's declaration names, or the extents are larger than a launch may have.
+    /// [`GpuError::Driver`] when the kernel cannot be compiled or started; [`GpuError::Launch`] when the arguments are
+    /// not those that the kernel's declaration names, or the extents are larger than a launch may have.
     pub fn launch(&self, launch: &Launch, args: &[Arg]) -> Result<()> {
         if launch.grid.contains(&0) {
             return Ok(());
@@ -165,11 +155,12 @@ impl Gpu {
         let given = args.iter().map(Arg::parameter);
         if !given.clone().eq(loaded.parameters.iter().copied()) {
             let given: Vec<Parameter> = given.collect();
-            return Err(wrong(format!("got arguments {given:?}, wanted {:?}", loaded.parameters)));
+            return Err(wrong(format!("expected arguments {:?}, got {given:?}", loaded.parameters)));
         }
         let mut pointers: SmallVec<[*mut std::ffi::c_void; 24]> = args.iter().map(Arg::value).collect();
-        // SAFETY: there is one pointer per parameter, to a value of its kind, as was just checked. Addresses come from tensors
-        // that outlive the work (frees are ordered behind it); that a kernel stays inside them is for its author to see to.
+        // SAFETY: there is one pointer per parameter, to a value of its kind, as was just checked. Addresses come from
+        // tensors that outlive the work (frees are queued after it); that a kernel stays inside them is for its author
+        // to see to.
         unsafe { self.0.driver.launch(loaded.function, &geometry, &mut pointers) }
             .map_err(|e| self.error("launch", e))?;
         self.0.launches.fetch_add(1, Ordering::Relaxed);
@@ -177,13 +168,12 @@ impl Gpu {
     }
 
     fn loaded(&self, launch: &Launch) -> DriverResult<Arc<Loaded>> {
-        let program = ProgramKey { file: launch.source.file, knobs: launch.knobs.clone() };
-        let key = Key { program, kernel: launch.kernel };
+        let key = (ProgramKey { file: launch.source.file, knobs: launch.knobs.clone() }, launch.kernel);
         if let Some(loaded) = self.find(&key) {
             return Ok(loaded);
         }
-        self.0.compiling.alone(&key.program, || match self.find(&key) {
-            // Another rank did it meanwhile.
+        self.0.compiling.alone(&key.0, || match self.find(&key) {
+            // Another rank compiled it while this one waited.
             Some(loaded) => Ok(loaded),
             None => self.compile(launch, &key),
         })
@@ -193,7 +183,7 @@ impl Gpu {
     fn find(&self, key: &Key) -> Option<Arc<Loaded>> {
         let current = |loaded: &Arc<Loaded>| match &loaded.watched {
             None => true,
-            Some(watched) => !watched.lock().unwrap_or_else(PoisonError::into_inner).changed(),
+            Some(watched) => !lock(watched).changed(),
         };
         let loaded = self.0.loaded.read().unwrap_or_else(PoisonError::into_inner);
         loaded.get(key).filter(|l| current(l)).cloned()
@@ -205,10 +195,8 @@ impl Gpu {
         let compiled = self.0.driver.compile(&Program { source: launch.source, knobs: &launch.knobs })?;
         let Some(signature) = compiled.signatures.iter().find(|s| s.name == launch.kernel) else {
             let names: Vec<&str> = compiled.signatures.iter().map(|s| s.name.as_str()).collect();
-            return Err(DriverError::Call {
-                call: format!("kernel {} of {}", launch.kernel, launch.source.file),
-                message: format!("there is none of that name; there are {names:?}"),
-            });
+            let call = format!("kernel {} of {}", launch.kernel, launch.source.file);
+            return Err(DriverError::call(call, format!("not found among {names:?}")));
         };
         let parameters = signature.parameters.clone();
         let function = self.0.driver.load(&compiled, launch.kernel)?;
@@ -235,7 +223,7 @@ impl Gpu {
     }
 }
 
-/// Memory on a device; given back when it is dropped, behind all work so far.
+/// Memory on a device; given back when it is dropped, after all work so far.
 #[derive(Debug)]
 pub struct Allocation {
     gpu: Gpu,
@@ -244,7 +232,7 @@ pub struct Allocation {
 }
 
 impl Allocation {
-    /// Whose memory it is.
+    /// The GPU that it is on.
     pub fn gpu(&self) -> &Gpu {
         &self.gpu
     }
@@ -266,14 +254,14 @@ fn geometry(launch: &Launch) -> Result<Geometry, String> {
     const GRID: [usize; 3] = [i32::MAX as usize, 65_535, 65_535];
     let (grid, block) = (launch.grid, launch.block);
     if grid.iter().zip(GRID).any(|(&given, most)| given > most) {
-        return Err(format!("got a grid of {grid:?} blocks, allowed are {GRID:?}"));
+        return Err(format!("expected a grid of up to {GRID:?} blocks, got {grid:?}"));
     }
     let threads = block.iter().try_fold(1usize, |n, &b| n.checked_mul(b)).unwrap_or(usize::MAX);
     if threads == 0 || threads > 1024 || !threads.is_multiple_of(32) {
-        return Err(format!("got blocks of {block:?} threads, wanted a multiple of 32 up to 1024"));
+        return Err(format!("expected blocks of a multiple of 32 threads up to 1024, got {block:?}"));
     }
-    let shared =
-        u32::try_from(launch.shared).map_err(|_| format!("got {} bytes of shared memory", launch.shared))?;
+    let shared = u32::try_from(launch.shared)
+        .map_err(|_| format!("expected fewer bytes of shared memory than {}", launch.shared))?;
     let narrow = |extents: [usize; 3]| extents.map(|n| n as u32);
     Ok(Geometry { grid: narrow(grid), block: narrow(block), cluster: narrow(launch.cluster), shared })
 }
@@ -293,7 +281,7 @@ mod tests {
         assert!(!watched.changed());
         std::fs::write(&path, "two").unwrap();
         std::thread::sleep(LOOK_AGAIN);
-        // Whoever compiles looks once more when nobody else is compiling.
+        // Whoever compiles looks once more when no other thread is compiling.
         assert!(watched.changed() && watched.changed());
     }
 }

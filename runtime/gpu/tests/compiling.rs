@@ -1,8 +1,8 @@
 //! Several threads that need kernels at the same time, over a driver whose compiler waits until it is told to go on.
 
 use bigmac_gpu::driver::{Driver, DriverError, DriverResult, Function, Geometry, Mark};
-use bigmac_gpu::source::{Compiled, Parameter, Program, Signature};
 use bigmac_gpu::{Arg, Gpu, Launch, PendingDownload, Source, TensorMap, TensorMapShape};
+use bigmac_gpu::{Compiled, Parameter, Program, Signature};
 use bigmac_gpu::{Device, Result};
 use std::ffi::c_void;
 use std::sync::{Arc, Condvar, Mutex};

@@ -16,7 +16,8 @@ KERNEL void layouts(u32* swizzled, u32* rows, u32* columns, i64* descriptors) {
     }
 }
 
-/// Where element (line, k) of an operand of 64 elements of k lies: rows of 64 elements, their pieces of eight permuted by the row.
+/// Where element (line, k) of an operand of 64 elements of k lies: rows of 64 elements, their pieces of eight permuted
+/// by the row.
 DEV u32 place(bool by_line, u32 line, u32 k) {
     return by_line ? line / 64 * 8192 + k * 128 + (line % 64 / 8 ^ k % 8) * 16 + line % 8 * 2 : line * 128 + (k / 8 ^ line % 8) * 16 + k % 8 * 2;
 }
@@ -59,7 +60,8 @@ DEV void multiply_as(char* shared, const bf16* a, const bf16* b, float* c, u32 f
     if (form == 5) multiply<N, false, true, true>(shared, a, b, c);
 }
 
-/// One block of 128 threads, 40 KiB: c (64 x n) = a (64 x 64) b, b given as n x 64; `form` says how they lie in shared memory.
+/// One block of 128 threads, 40 KiB: c (64 x n) = a (64 x 64) b, b given as n x 64; `form` says how they lie in shared
+/// memory.
 KERNEL void one_product(const bf16* a, const bf16* b, float* c, u32 n, u32 form) {
     SHARED_DYNAMIC(char, shared);
     if (n == 64) multiply_as<64>(shared, a, b, c, form);
@@ -69,8 +71,8 @@ KERNEL void one_product(const bf16* a, const bf16* b, float* c, u32 n, u32 form)
     if (n == 256) multiply_as<256>(shared, a, b, c, form);
 }
 
-/// One block of 128 threads: loads the tile of 64 x 4 x 2 elements at (x, y, z), shows shared memory in `seen`, adds 1 to each element, and stores
-/// the tile at (x, y, z) of `to`.
+/// One block of 128 threads: loads the tile of 64 x 4 x 2 elements at (x, y, z), shows shared memory in `seen`, adds 1
+/// to each element, and stores the tile at (x, y, z) of `to`.
 KERNEL void through(const __grid_constant__ TensorMap from, const __grid_constant__ TensorMap to, float* seen, i32 x, i32 y, i32 z) {
     SHARED_DYNAMIC(char, shared);
     constexpr u32 BYTES = 64 * 4 * 2 * sizeof(bf16);
@@ -140,7 +142,7 @@ KERNEL void mistaken(const __grid_constant__ TensorMap map, float* y, u32 mistak
     if (threadIdx.x % WARP == 0) mbarrier_arrive(barrier + 1);
 }
 
-/// One block of 128 threads: half of them hand numbers to the others through a barrier at which they don't wait.
+/// One block of 128 threads: half of them hand numbers to the others through a barrier at which they do not wait.
 KERNEL void handed(float* y) {
     SHARED_DYNAMIC(float, shared);
     for (u32 i = 0; i < 3; i++) {
@@ -156,8 +158,8 @@ KERNEL void handed(float* y) {
     }
 }
 
-/// Clusters of two blocks of 32 threads: block r loads rows 8 r to 8 r + 7 of matrix `cluster` for both, and each shows all 16 in y. With `leave`
-/// block 1 ends before block 0 has sent it anything.
+/// Clusters of two blocks of 32 threads: block r loads rows 8 r to 8 r + 7 of matrix `cluster` for both, and each shows
+/// all 16 in y. With `leave` block 1 ends before block 0 has sent it anything.
 KERNEL void in_pairs(const __grid_constant__ TensorMap from, float* y, u32 leave) {
     SHARED_DYNAMIC(char, shared);
     u64* full = reinterpret_cast<u64*>(shared + 2048);

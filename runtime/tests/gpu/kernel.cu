@@ -21,7 +21,7 @@ KERNEL void racing(const T* x, T* y, i32 n, float factor) {
     if (at < n) y[at] = from_float<T>(to_float(tile[from]) * factor + SHIFT);
 }
 
-/// Half of the threads wait where the others don't come.
+/// Half of the threads wait where the others do not come.
 KERNEL void stuck(float* y) {
     if (threadIdx.x < 32) __syncthreads();
     y[threadIdx.x] = 1.0f;

@@ -1,7 +1,7 @@
 //! GPUs, and what it takes to use them.
 
 use bigmac_gpu::libraries::{self, Lookup};
-use bigmac_gpu::nvidia::{Allocator, Architecture, Compiler, DeviceInfo, Machine, OpenError};
+use bigmac_gpu::nvidia::{Architecture, Compiler, DeviceInfo, Machine, OpenError};
 use serde::Serialize;
 use std::path::PathBuf;
 
@@ -32,9 +32,9 @@ pub(super) struct Gpu {
     pub processors: usize,
     /// Bytes.
     pub memory: usize,
-    /// Where its memory comes from; `None` when it can't be used.
+    /// Where its memory comes from; `None` when it cannot be used.
     pub allocator: Option<String>,
-    /// Why it can't be used now.
+    /// Why it cannot be used now.
     pub refuses: Option<String>,
 }
 
@@ -52,7 +52,7 @@ impl Gpu {
             architecture: device.architecture.to_string(),
             processors: device.processors,
             memory: device.memory,
-            allocator: tried.as_ref().ok().map(Allocator::to_string),
+            allocator: tried.as_ref().ok().cloned(),
             refuses: tried.err(),
         }
     }

@@ -5,7 +5,7 @@ use bigmac::profile::processor;
 use serde::Serialize;
 use std::path::{Path, PathBuf};
 
-/// What the system says of this machine; `None` where it doesn't say.
+/// What the system says of this machine; `None` where it does not say.
 #[derive(Debug, Serialize)]
 pub(super) struct Machine {
     pub processor: Option<String>,
@@ -27,9 +27,9 @@ pub(super) struct Machine {
 
 impl Machine {
     pub(super) fn inspect() -> anyhow::Result<Machine> {
-        let directory = std::env::current_dir().context("can't tell the current directory")?;
+        let directory = std::env::current_dir().context("cannot tell the current directory")?;
         let threads =
-            std::thread::available_parallelism().context("can't tell how many processors there are")?;
+            std::thread::available_parallelism().context("cannot tell how many processors there are")?;
         let memory = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
         let (extensions, built_for) = extensions();
         Ok(Machine {

@@ -39,7 +39,7 @@ struct Backend {
     note: &'static str,
 }
 
-/// What this program can run on here. A library that is found is of no use to a backend that isn't built in.
+/// What this program can run on here. A library that is found is of no use to a backend that is not built in.
 fn backends(gpus: &gpus::Gpus) -> Vec<Backend> {
     let backend = |name, usable, note| Backend { name, usable, note };
     vec![
@@ -49,8 +49,6 @@ fn backends(gpus: &gpus::Gpus) -> Vec<Backend> {
             None => backend("cuda", true, "computes on NVIDIA GPUs"),
             Some(_) => backend("cuda", false, "computes on NVIDIA GPUs; what is missing stands under GPUs"),
         },
-        backend("nccl", false, "this build has no NCCL backend yet"),
-        backend("mpi", false, "this build has no MPI backend yet"),
     ]
 }
 
@@ -106,7 +104,7 @@ impl Report {
                 writeln!(out, "              memory from {allocator}")?;
             }
             if let Some(reason) = &gpu.refuses {
-                writeln!(out, "              can't be used: {reason}")?;
+                writeln!(out, "              cannot be used: {reason}")?;
             }
         }
         if let Some(missing) = &self.gpus.missing {
@@ -130,8 +128,8 @@ impl Report {
                 (Some(path), _) => writeln!(out, "  {title:<41}found: {}", path.display())?,
                 (None, Some(given)) => writeln!(
                     out,
-                    "  {title:<41}not found: {} names {}, which is no file",
-                    lookup.library.variable.unwrap_or_default(),
+                    "  {title:<41}not found: {} is '{}', which is not a file",
+                    lookup.library.variable,
                     given.display()
                 )?,
                 (None, None) => writeln!(out, "  {title:<41}not found ({purpose})")?,
@@ -141,8 +139,7 @@ impl Report {
         for directory in directories() {
             writeln!(out, "    {}", directory.display())?;
         }
-        let variables: Vec<&str> =
-            self.libraries.iter().filter_map(|lookup| lookup.library.variable).collect();
+        let variables: Vec<&str> = self.libraries.iter().map(|lookup| lookup.library.variable).collect();
         writeln!(out, "  a file named in one of {} is taken instead", variables.join(", "))?;
         Ok(out)
     }
@@ -151,7 +148,6 @@ impl Report {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use bigmac_gpu::nvidia::Allocator;
 
     #[test]
     fn text_and_json_say_the_same() {
@@ -164,7 +160,7 @@ mod tests {
                 architecture: "sm_90".into(),
                 processors: 132,
                 memory: 80 << 30,
-                allocator: missing.is_none().then(|| Allocator::Pool.to_string()),
+                allocator: missing.is_none().then(|| "a memory pool of the driver".into()),
                 refuses: missing.map(str::to_owned),
             };
             let gpus = gpus::Gpus {
@@ -196,14 +192,14 @@ mod tests {
             (&json["backends"][2]["usable"], &json["gpus"]["missing"]),
             (&true.into(), &serde_json::Value::Null)
         );
-        for library in ["libcuda.so.1", "libnccl.so.2", "libnvrtc.so.13", "libmpi.so"] {
+        for library in ["libcuda.so.1", "libnvrtc.so.13"] {
             assert!(text.contains(library), "{text}");
             let listed =
                 |entry: &serde_json::Value| entry["names"][0] == library && entry["looked_in"].is_array();
             assert!(json["libraries"].as_array().unwrap().iter().any(listed), "{json}");
         }
         let without = report(Some("the driver is gone"));
-        assert!(without.text().unwrap().contains("can't be used: the driver is gone"));
+        assert!(without.text().unwrap().contains("cannot be used: the driver is gone"));
         assert!(without.text().unwrap().contains("no kernel can run on a GPU: the driver is gone"));
         assert_eq!(serde_json::to_value(&without).unwrap()["backends"][2]["usable"], false);
     }

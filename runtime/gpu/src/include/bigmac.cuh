@@ -1,16 +1,19 @@
-// What every kernel includes first. One source, two worlds: NVRTC compiles it for a GPU, and a host compiler compiles it for
-// replay, where each CUDA thread is a fiber on the CPU.
+// What every kernel includes first. One source, two worlds: NVRTC compiles it for a GPU, and a host compiler compiles
+// it for replay, where each CUDA thread is a fiber on the CPU.
 //
 // What makes that possible, and has to be kept to:
 // - kernels are `KERNEL void name(...)` with plain parameters: pointers, float, i32, u32, i64, TensorMap. The name is
-//   written out (no macro) and the text between its parentheses holds no other parentheses: launchers check calls against it;
-// - a kernel's element type is `T`, which is `float` or `bf16` as -DELEMENT says; tile sizes and other knobs are macros as well;
-// - kernels have names that CUDA's own functions (norm, exp, ..) don't have;
-// - warp functions (`shuffle_*`, `warp_*`, `ballot`, `mma_*`, `ldmatrix_*`) are called by all 32 lanes of a warp, block functions by
-//   every thread of the block, and no thread returns before a later one of those: the replay calls that a deadlock;
+//   written out (no macro) and the text between its parentheses holds no other parentheses: launchers check calls
+//   against it;
+// - a kernel's element type is `T`, which is `float` or `bf16` as -DELEMENT says; tile sizes and other knobs are macros
+//   as well;
+// - kernels have names that CUDA's own functions (norm, exp, ..) do not have;
+// - warp functions (`shuffle_*`, `warp_*`, `ballot`, `mma_*`, `ldmatrix_*`) are called by all 32 lanes of a warp, block
+//   functions by every thread of the block, and no thread returns before a later one of those: the replay calls that a
+//   deadlock;
 // - nothing relies on the threads of a warp running in step: `__syncwarp()` stands between a write to shared memory and
 //   another lane's read of it;
-// - shared memory is declared with SHARED or SHARED_DYNAMIC; PTX stands in device.cuh alone, behind a function that
+// - shared memory is declared with SHARED or SHARED_DYNAMIC; PTX is in device.cuh alone, in a function that
 //   replay.cuh has as well;
 // - indices into tensors are i64 wherever a product of extents can pass 2^31.
 #pragma once
@@ -27,7 +30,7 @@ struct alignas(2) bf16 {
     u16 bits;
 };
 
-/// A descriptor of a tensor in global memory for the tensor memory accelerator; what it holds is the driver's affair.
+/// A descriptor of a tensor in global memory for the tensor memory accelerator; only the driver knows its contents.
 struct alignas(64) TensorMap {
     u64 opaque[16];
 };
@@ -50,7 +53,7 @@ typedef ELEMENT T;
 
 constexpr int WARP = 32;
 
-// ---- conversions -----------------------------------------------------------------------------------------------------------
+// ---- conversions ----------------------------------------------------------------------------------------------------
 
 DEV float to_float(float x) { return x; }
 DEV float to_float(bf16 x) { return bits_to_float(u32(x.bits) << 16); }
@@ -68,7 +71,7 @@ DEV E from_float(float x) {
 /// Two floats as a pair of bf16 in one word, `low` in the lower half.
 DEV u32 pack_bf16(float low, float high) { return u32(float_to_bf16(low).bits) | u32(float_to_bf16(high).bits) << 16; }
 
-// ---- memory ----------------------------------------------------------------------------------------------------------------
+// ---- memory ---------------------------------------------------------------------------------------------------------
 
 /// `N` elements from `p`, which is aligned to all of them.
 template <int N, class E>
@@ -85,7 +88,7 @@ DEV void store_pack(E* p, const Pack<E, N>& v) {
 /// True when `p` is aligned to `bytes`, a power of two.
 DEV bool aligned(const void* p, u32 bytes) { return (reinterpret_cast<u64>(p) & (bytes - 1)) == 0; }
 
-// ---- small arithmetic -------------------------------------------------------------------------------------------------------
+// ---- small arithmetic -----------------------------------------------------------------------------------------------
 
 template <class N>
 DEV constexpr N ceil_div(N a, N b) { return (a + b - 1) / b; }
@@ -94,7 +97,7 @@ DEV constexpr N least(N a, N b) { return a < b ? a : b; }
 template <class N>
 DEV constexpr N most(N a, N b) { return a < b ? b : a; }
 
-// ---- reductions with a fixed order, so that the same inputs give the same bits ----------------------------------------------
+// ---- reductions with a fixed order, so that the same inputs give the same bits --------------------------------------
 
 /// The sum over the warp, in every lane. The order is that of a butterfly, the same for every lane.
 DEV float warp_sum(float v) {
@@ -106,8 +109,8 @@ DEV float warp_max(float v) {
     return v;
 }
 
-/// The sum over a block of `threads` (a multiple of 32, at most 1024) threads along x, in every thread. `scratch` is shared memory of 32
-/// floats, which may be used again at once.
+/// The sum over a block of `threads` (a multiple of 32, at most 1024) threads along x, in every thread. `scratch` is
+/// shared memory of 32 floats, which may be used again at once.
 DEV float block_sum(float v, float* scratch) {
     const u32 lane = threadIdx.x % WARP, warp = threadIdx.x / WARP, warps = blockDim.x / WARP;
     v = warp_sum(v);

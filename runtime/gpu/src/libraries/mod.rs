@@ -1,12 +1,15 @@
 //! Libraries that a backend loads at run time: which they are, where they are looked for, and how they are opened.
 
+mod elf;
 mod open;
 mod search;
 
+pub(crate) use elf::required_length;
 pub(crate) use open::functions;
 pub use open::{LibraryError, Opened};
 pub use search::directories;
 
+use crate::shared::variable;
 use serde::Serialize;
 use std::path::PathBuf;
 
@@ -15,11 +18,11 @@ use std::path::PathBuf;
 pub struct Library {
     /// The file names that would do, the preferred one first.
     pub names: &'static [&'static str],
-    /// What it is for, and where it comes from.
+    /// Its purpose, and where it comes from.
     pub purpose: &'static str,
     /// The environment variable that names the file, so that nothing is searched.
-    pub variable: Option<&'static str>,
-    /// What to do when there is none.
+    pub variable: &'static str,
+    /// What to do when it is not found.
     #[serde(skip)]
     pub advice: &'static str,
 }
@@ -28,7 +31,7 @@ pub struct Library {
 pub const CUDA: Library = Library {
     names: &["libcuda.so.1"],
     purpose: "the NVIDIA driver; installed with it",
-    variable: Some("BIGMAC_LIBCUDA"),
+    variable: "BIGMAC_LIBCUDA",
     advice: "install the NVIDIA driver, or use the device 'cpu'",
 };
 
@@ -36,34 +39,18 @@ pub const CUDA: Library = Library {
 pub const NVRTC: Library = Library {
     names: &["libnvrtc.so.13", "libnvrtc.so.12"],
     purpose: "compiles kernels; part of the CUDA toolkit",
-    variable: Some("BIGMAC_LIBNVRTC"),
+    variable: "BIGMAC_LIBNVRTC",
     advice: "install the CUDA toolkit, or `pip install nvidia-cuda-nvrtc` (nvidia-cuda-nvrtc-cu12 for a driver of CUDA 12) \
              in the Python environment in use",
 };
 
-/// Communication between NVIDIA GPUs.
-pub const NCCL: Library = Library {
-    names: &["libnccl.so.2"],
-    purpose: "communication between NVIDIA GPUs",
-    variable: Some("BIGMAC_LIBNCCL"),
-    advice: "install NCCL, or `pip install nvidia-nccl-cu13` in the Python environment in use",
-};
+/// Every library that a backend loads.
+pub const ALL: [Library; 2] = [CUDA, NVRTC];
 
-/// Communication between processes.
-pub const MPI: Library = Library {
-    names: &["libmpi.so", "libmpi.so.40", "libmpi.so.12"],
-    purpose: "communication between processes; OpenMPI or MPICH",
-    variable: None,
-    advice: "install OpenMPI or MPICH",
-};
-
-/// All of them.
-pub const ALL: [Library; 4] = [CUDA, NVRTC, NCCL, MPI];
-
-/// How a search ended.
+/// The result of a search.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Lookup {
-    /// What was looked for.
+    /// The library.
     #[serde(flatten)]
     pub library: Library,
     /// The file that the library's variable names, when it is set.
@@ -75,10 +62,10 @@ pub struct Lookup {
 }
 
 impl Library {
-    /// Looks for the library: the file that its variable names, else the first of its names in [`directories`]. A name goes before
-    /// a directory. Nothing is opened.
+    /// Looks for the library: the file that its variable names, else the first of its names in [`directories`]. A name
+    /// goes before a directory. Nothing is opened.
     pub fn find(self) -> Lookup {
-        let given = self.variable.and_then(std::env::var_os).filter(|value| !value.is_empty());
+        let given = variable(self.variable);
         self.find_in(given.map(PathBuf::from), directories)
     }
 
@@ -123,7 +110,7 @@ mod tests {
             );
         };
         let missing = CUDA.find_in(Some("/none.so".into()), directories);
-        says(missing, &["BIGMAC_LIBCUDA names /none.so", "no file", "unset"]);
+        says(missing, &["BIGMAC_LIBCUDA is '/none.so'", "not a file", "unset"]);
         let missing = NVRTC.find_in(None, || vec!["/first".into(), "/second".into()]);
         says(
             missing,
@@ -134,6 +121,5 @@ mod tests {
                 "looked in /first, /second",
             ],
         );
-        says(MPI.find_in(None, Vec::new), &["libmpi.so", "install OpenMPI or MPICH"]);
     }
 }

@@ -1,39 +1,34 @@
 //! Opening libraries and taking functions from them.
 
+use super::elf::required_length;
 use super::{Library, Lookup};
+use std::fs::File;
 use std::mem::ManuallyDrop;
 use std::path::{Path, PathBuf};
 
-/// Why a library can't be used.
+/// Why a library cannot be used.
 #[derive(Clone, Debug, thiserror::Error)]
+#[allow(missing_docs)]
 pub enum LibraryError {
-    /// There is no such file.
-    #[error("{}", not_found(.0))]
+    /// The library was not found.
+    #[error("{}{}", missing(.0), places(.0))]
     NotFound(Box<Lookup>),
-    /// The file is there and can't be opened.
-    #[error("{} can't be opened: {message}", file.display())]
-    Open {
-        /// The file.
-        file: PathBuf,
-        /// What the dynamic loader said.
-        message: String,
-    },
-    /// The library has no function of that name.
+    /// The file is there and cannot be opened.
+    #[error("{} cannot be opened: {message}; install it again, or name another file in {variable}", file.display())]
+    Open { file: PathBuf, message: String, variable: &'static str },
+    /// A function is missing.
     #[error(
-        "{} ({version}) has no function '{symbol}'; it is too old, or not what its name says: install a newer one{}",
-        file.display(),
-        variable.map(|variable| format!(", or name another file in {variable}")).unwrap_or_default()
+        "{} ({version}) has no function '{symbol}': it is too old, or another library than its name says; install a newer one, or name \
+         another file in {variable}",
+        file.display()
     )]
-    Symbol {
-        /// The function.
-        symbol: &'static str,
-        /// The library's file.
-        file: PathBuf,
-        /// What is known of its version.
-        version: String,
-        /// The environment variable that names another file.
-        variable: Option<&'static str>,
-    },
+    Symbol { symbol: &'static str, file: PathBuf, version: String, variable: &'static str },
+    /// The library does not answer what every program must ask first.
+    #[error(
+        "{}: '{call}' failed with status {status}; install it again, or name another file in {variable}",
+        file.display()
+    )]
+    Status { call: &'static str, status: u32, file: PathBuf, variable: &'static str },
 }
 
 impl LibraryError {
@@ -46,59 +41,64 @@ impl LibraryError {
     }
 }
 
-fn not_found(lookup: &Lookup) -> String {
-    let looked: Vec<String> =
-        lookup.looked_in.iter().map(|directory| directory.display().to_string()).collect();
-    let places =
-        if looked.is_empty() { String::new() } else { "; looked in ".to_owned() + &looked.join(", ") };
-    missing(lookup) + &places
-}
-
 fn missing(lookup: &Lookup) -> String {
-    let library = &lookup.library;
-    let title = library.names.join(" or ");
-    match (library.variable, &lookup.given) {
-        (Some(variable), Some(given)) => format!(
-            "{variable} names {}, which is no file; correct it, or unset it to have {title} searched",
+    let Library { names, purpose, variable, advice } = lookup.library;
+    let title = names.join(" or ");
+    match &lookup.given {
+        Some(given) => format!(
+            "{variable} is '{}', which is not a file; correct it, or unset it to search for {title}",
             given.display()
         ),
-        (variable, _) => {
-            let or = variable.map(|variable| format!(", or name the file in {variable}")).unwrap_or_default();
-            format!("{title} ({}) wasn't found; {}{or}", library.purpose, library.advice)
-        }
+        None => format!("{title} ({purpose}) was not found; {advice}, or name the file in {variable}"),
     }
 }
 
-/// An open library. It stays open until the process ends: drivers start threads and handlers that run after the last call.
+fn places(lookup: &Lookup) -> String {
+    let looked: Vec<_> = lookup.looked_in.iter().map(|directory| directory.display().to_string()).collect();
+    if looked.is_empty() { String::new() } else { format!("; looked in {}", looked.join(", ")) }
+}
+
+/// An open library. It stays open until the process ends: drivers start threads and handlers that run after the last
+/// call.
 #[derive(Debug)]
 pub struct Opened {
     library: ManuallyDrop<libloading::Library>,
     file: PathBuf,
-    variable: Option<&'static str>,
+    variable: &'static str,
 }
 
 impl Library {
     /// Finds and opens the library.
-    ///
-    /// # Errors
-    /// [`LibraryError::NotFound`] and [`LibraryError::Open`].
     pub fn open(self) -> Result<Opened, LibraryError> {
         let lookup = self.find();
         match &lookup.found {
-            Some(file) => self.open_file(&file.clone()),
+            Some(file) => self.open_file(file),
             None => Err(LibraryError::NotFound(Box::new(lookup))),
         }
     }
 
     /// Opens a file as this library.
-    ///
-    /// # Errors
-    /// [`LibraryError::Open`].
     pub fn open_file(self, file: &Path) -> Result<Opened, LibraryError> {
-        // SAFETY: what runs when one of these libraries is opened is its own initialisation, which asks nothing of the process.
-        let library = unsafe { libloading::Library::new(file) }
-            .map_err(|error| LibraryError::Open { file: file.to_owned(), message: error.to_string() })?;
-        Ok(Opened { library: ManuallyDrop::new(library), file: file.to_owned(), variable: self.variable })
+        let variable = self.variable;
+        let wrong = |message| LibraryError::Open { file: file.to_owned(), message, variable };
+        check_length(file).map_err(wrong)?;
+        // SAFETY: what runs when one of these libraries is opened is its own initialisation, which asks nothing of the
+        // process.
+        let library = unsafe { libloading::Library::new(file) }.map_err(|error| wrong(error.to_string()))?;
+        Ok(Opened { library: ManuallyDrop::new(library), file: file.to_owned(), variable })
+    }
+}
+
+fn check_length(file: &Path) -> Result<(), String> {
+    let lengths = File::open(file)
+        .and_then(|mut file| Ok((file.metadata()?.len(), required_length(&mut file)?)))
+        .map_err(|error| error.to_string())?;
+    match lengths {
+        (_, None) => Err("it is not a shared library for 64-bit Linux".into()),
+        (length, Some(required)) if length < required => {
+            Err(format!("it is cut off: {length} bytes of {required}"))
+        }
+        _ => Ok(()),
     }
 }
 
@@ -108,42 +108,64 @@ impl Opened {
         &self.file
     }
 
-    /// The function of that name. `version` is what is known of the library's version, for the error.
-    ///
-    /// # Errors
-    /// [`LibraryError::Symbol`].
+    /// The function of that name, or of the first of the `older` names that the library has. `version` is what is known
+    /// of the library's version, for the error.
     ///
     /// # Safety
-    /// `F` is a function pointer, `unsafe extern "C"`, with the parameters and result that the library's function has.
-    pub unsafe fn function<F: Copy>(&self, symbol: &'static str, version: &str) -> Result<F, LibraryError> {
+    /// `F` is a function pointer, `unsafe extern "C"`, with the parameters and result that the library's function has,
+    /// under each name.
+    pub unsafe fn function<F: Copy>(
+        &self,
+        symbol: &'static str,
+        older: &[&'static str],
+        version: &str,
+    ) -> Result<F, LibraryError> {
         // SAFETY: the caller vouches for the type; the pointer stays good, since the library is never closed.
-        match unsafe { self.library.get::<F>(symbol.as_bytes()) } {
-            Ok(function) => Ok(*function),
-            Err(_) => Err(LibraryError::Symbol {
-                symbol,
-                file: self.file.clone(),
-                version: version.to_owned(),
-                variable: self.variable,
-            }),
-        }
+        let get = |name: &&str| unsafe { self.library.get::<F>(*name) }.ok().map(|function| *function);
+        [symbol].iter().chain(older).find_map(get).ok_or_else(|| LibraryError::Symbol {
+            symbol,
+            file: self.file.clone(),
+            version: version.to_owned(),
+            variable: self.variable,
+        })
+    }
+
+    /// The error for a call that failed although the library is what it should be.
+    pub(crate) fn refused(&self, call: &'static str, status: u32) -> LibraryError {
+        LibraryError::Status { call, status, file: self.file.clone(), variable: self.variable }
     }
 }
 
-/// Declares a table of a library's functions. For `name = "symbol" (argument: type, ..);` it has an unsafe method `name` that calls the
-/// function: under `plain` it returns the function's status, under `checked by CHECK -> RESULT` what `CHECK(&table, symbol, status)`
-/// makes of it.
+/// Declares a table of a library's functions, which an [`Opened`] library fills. It is used in place of cudarc's own
+/// functions, which panic when the library or a symbol is missing, search by name alone, and return statuses as Rust
+/// enums, where a number that a newer library adds is undefined behaviour. Types are cudarc's, and each signature is
+/// checked against cudarc's.
+///
+/// For `name = symbol (argument: type, ..);` the table has an unsafe method `name` that calls the function and returns
+/// what `CHECK(&table, symbol, status)` makes of its status. `symbol | older` takes the older function from libraries
+/// without the newer. Under `unchecked` are functions that are declared differently from cudarc's, as they take a
+/// status; what they return is passed on.
 macro_rules! functions {
     (
-        $(#[$doc:meta])* $table:ident;
-        plain { $($plain:ident = $plain_symbol:literal ($($plain_argument:ident: $plain_type:ty),*);)* }
-        $(checked by $check:path => $result:ty {
-            $($name:ident = $symbol:literal ($($argument:ident: $type:ty),*);)*
-        })?
+        $(#[$doc:meta])* $table:ident from $sys:ident, checked by $check:path: $status:ident => $result:ty {
+            $($name:ident = $symbol:ident $(| $older:ident)? ($($argument:ident: $type:ty),*);)*
+        }
+        unchecked {
+            $($raw:ident = $raw_symbol:ident ($($raw_argument:ident: $raw_type:ty),*) -> $raw_result:ty;)*
+        }
     ) => {
         $(#[$doc])*
         pub(super) struct $table {
-            $($plain: unsafe extern "C" fn($($plain_type),*) -> std::ffi::c_int,)*
-            $($($name: unsafe extern "C" fn($($type),*) -> std::ffi::c_int,)*)?
+            $($name: unsafe extern "C" fn($($type),*) -> u32,)*
+            $($raw: unsafe extern "C" fn($($raw_type),*) -> $raw_result,)*
+        }
+
+        $(const _: unsafe fn($($type),*) -> $sys::$status = $sys::$symbol;)*
+
+        impl std::fmt::Debug for $table {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str(stringify!($table))
+            }
         }
 
         impl $table {
@@ -154,27 +176,29 @@ macro_rules! functions {
             ) -> Result<Self, $crate::libraries::LibraryError> {
                 Ok($table {
                     // SAFETY: the types are those of the library's own header.
-                    $($plain: unsafe { library.function($plain_symbol, version)? },)*
+                    $($name: unsafe {
+                        library.function(stringify!($symbol), &[$(stringify!($older))?], version)?
+                    },)*
                     // SAFETY: as above.
-                    $($($name: unsafe { library.function($symbol, version)? },)*)?
+                    $($raw: unsafe { library.function(stringify!($raw_symbol), &[], version)? },)*
                 })
             }
 
             $(
-                #[doc = concat!("Calls `", $plain_symbol, "`.\n\n# Safety\nAs its documentation says.")]
-                pub(super) unsafe fn $plain(&self, $($plain_argument: $plain_type),*) -> std::ffi::c_int {
+                #[doc = concat!("Calls `", stringify!($symbol), "`.\n\n# Safety\nAs its documentation says.")]
+                pub(super) unsafe fn $name(&self, $($argument: $type),*) -> $result {
                     // SAFETY: the caller keeps to what the function's documentation says.
-                    unsafe { (self.$plain)($($plain_argument),*) }
+                    $check(self, stringify!($symbol), unsafe { (self.$name)($($argument),*) })
                 }
             )*
 
-            $($(
-                #[doc = concat!("Calls `", $symbol, "`.\n\n# Safety\nAs its documentation says.")]
-                pub(super) unsafe fn $name(&self, $($argument: $type),*) -> $result {
-                    // SAFETY: the caller keeps to what the function's documentation says.
-                    $check(self, $symbol, unsafe { (self.$name)($($argument),*) })
+            $(
+                #[doc = concat!("Calls `", stringify!($raw_symbol), "`.\n\n# Safety\nAs its documentation says.")]
+                pub(super) unsafe fn $raw(&self, $($raw_argument: $raw_type),*) -> $raw_result {
+                    // SAFETY: as above.
+                    unsafe { (self.$raw)($($raw_argument),*) }
                 }
-            )*)?
+            )*
         }
     };
 }

@@ -13,10 +13,11 @@ pub(super) fn find(names: &[&str], directories: &[PathBuf]) -> Option<PathBuf> {
         .find(|path| path.is_file() && for_this_machine(path))
 }
 
-/// The directories that libraries are looked for in, each once: `LD_LIBRARY_PATH`, the CUDA toolkit's, those of `/etc/ld.so.conf`, the
-/// loader's own, those where containers mount the driver, and those of NVIDIA's packages in the Python environment in use.
+/// The directories that libraries are looked for in, each once: `LD_LIBRARY_PATH`, the CUDA toolkit's, those of
+/// `/etc/ld.so.conf`, the loader's own, those where containers mount the driver, and those of NVIDIA's packages in the
+/// Python environment in use.
 pub fn directories() -> Vec<PathBuf> {
-    among(|name| std::env::var_os(name).filter(|value| !value.is_empty()), Path::new("/etc/ld.so.conf"))
+    among(crate::shared::variable, Path::new("/etc/ld.so.conf"))
 }
 
 fn among(variable: impl Fn(&str) -> Option<OsString>, configuration: &Path) -> Vec<PathBuf> {
@@ -28,21 +29,18 @@ fn among(variable: impl Fn(&str) -> Option<OsString>, configuration: &Path) -> V
     all.extend(toolkits.chain([PathBuf::from("/usr/local/cuda")]).map(|toolkit| toolkit.join("lib64")));
     all.extend(configured(configuration));
     let arch = std::env::consts::ARCH;
-    for directory in [
+    let usual = [
         format!("/lib/{arch}-linux-gnu"),
         format!("/usr/lib/{arch}-linux-gnu"),
-        format!("/usr/lib/{arch}-linux-gnu/openmpi/lib"),
         "/lib64".into(),
         "/usr/lib64".into(),
-        "/usr/lib64/openmpi/lib".into(),
         "/lib".into(),
         "/usr/lib".into(),
         "/usr/local/nvidia/lib64".into(),
         "/usr/lib/wsl/lib".into(),
         "/run/opengl-driver/lib".into(),
-    ] {
-        all.push(directory.into());
-    }
+    ];
+    all.extend(usual.map(PathBuf::from));
     all.extend(packaged(&variable, &listed("PATH")));
     let mut seen = BTreeSet::new();
     // Many of these are links to each other.
@@ -51,41 +49,35 @@ fn among(variable: impl Fn(&str) -> Option<OsString>, configuration: &Path) -> V
     all
 }
 
-/// `nvidia/*/lib` of the Python environments that `VIRTUAL_ENV` and `CONDA_PREFIX` name, of the first `python3` on the path, and
-/// of the user; Conda's own `lib` as well. Python isn't run for that. Where an environment has no such package, the pattern itself
-/// stands for it, so that messages say that it was looked at.
+/// `nvidia/*/lib` of the Python environments that `VIRTUAL_ENV` and `CONDA_PREFIX` name, of the first `python3` on the
+/// path, and of the user; Conda's own `lib` as well. Python is not run. Where an environment has no such package, the
+/// pattern itself stands for it, so that messages say that it was looked at.
 fn packaged(variable: impl Fn(&str) -> Option<OsString>, path: &[PathBuf]) -> Vec<PathBuf> {
     let mut directories = Vec::new();
     let conda = variable("CONDA_PREFIX").map(PathBuf::from);
     directories.extend(conda.iter().map(|prefix| prefix.join("lib")));
     let mut prefixes: Vec<PathBuf> =
         variable("VIRTUAL_ENV").map(PathBuf::from).into_iter().chain(conda).collect();
-    // An environment's python3 is a link to the one it was made with, whose packages it may not see: the folder counts, not the file.
+    // An environment's python3 is a link to the one it was made with, whose packages it may not see: the folder counts,
+    // not the file.
     let python = path.iter().find(|directory| directory.join("python3").is_file());
     prefixes.extend(python.and_then(|directory| directory.parent()).map(Path::to_owned));
     prefixes.extend(variable("HOME").map(|home| Path::new(&home).join(".local")));
-    for prefix in prefixes {
-        for lib in ["lib", "lib64"] {
-            for version in within(&prefix.join(lib), "python3") {
-                for site in ["site-packages", "dist-packages"] {
-                    let site = version.join(site);
-                    if !site.is_dir() {
-                        continue;
-                    }
-                    let nvidia = site.join("nvidia");
-                    let packages: Vec<PathBuf> =
-                        within(&nvidia, "").into_iter().map(|package| package.join("lib")).collect();
-                    let packages: Vec<PathBuf> = packages.into_iter().filter(|lib| lib.is_dir()).collect();
-                    let none = packages.is_empty().then(|| nvidia.join("*/lib"));
-                    directories.extend(packages.into_iter().chain(none));
-                }
-            }
-        }
+    let libs = prefixes.iter().flat_map(|prefix| ["lib", "lib64"].map(|lib| prefix.join(lib)));
+    let versions = libs.flat_map(|lib| within(&lib, "python3"));
+    let sites =
+        versions.flat_map(|version| ["site-packages", "dist-packages"].map(|site| version.join(site)));
+    for site in sites.filter(|site| site.is_dir()) {
+        let nvidia = site.join("nvidia");
+        let packages = within(&nvidia, "").into_iter().map(|package| package.join("lib"));
+        let packages: Vec<PathBuf> = packages.filter(|lib| lib.is_dir()).collect();
+        let none = packages.is_empty().then(|| nvidia.join("*/lib"));
+        directories.extend(packages.into_iter().chain(none));
     }
     directories
 }
 
-/// What lies in a directory under names with that beginning, in order. A directory that isn't there has nothing.
+/// What lies in a directory under names with that beginning, in order. None where the directory is missing.
 fn within(directory: &Path, beginning: &str) -> Vec<PathBuf> {
     let entries = std::fs::read_dir(directory).into_iter().flatten().flatten();
     let named = entries.filter(|entry| entry.file_name().to_string_lossy().starts_with(beginning));
@@ -94,8 +86,8 @@ fn within(directory: &Path, beginning: &str) -> Vec<PathBuf> {
     paths
 }
 
-/// False for an ELF file of another processor, such as the 32-bit libraries that a loader's configuration names as well. Any
-/// other file is taken: opening it tells what is wrong with it.
+/// False for an ELF file of another processor, such as the 32-bit libraries that a loader's configuration names as
+/// well. Any other file is taken: opening it tells what is wrong with it.
 fn for_this_machine(path: &Path) -> bool {
     const BITS_64: u8 = 2;
     let machine: u16 = match std::env::consts::ARCH {
@@ -111,8 +103,8 @@ fn for_this_machine(path: &Path) -> bool {
     head[4] == BITS_64 && u16::from_le_bytes([head[18], head[19]]) == machine
 }
 
-/// The directories that a file like `/etc/ld.so.conf` names, with those of the files it includes (`include DIR/*.conf`).
-/// Included files are not followed further.
+/// The directories that a file like `/etc/ld.so.conf` names, with those of the files it includes (`include
+/// DIR/*.conf`). Included files are not followed further.
 fn configured(file: &Path) -> Vec<PathBuf> {
     let mut directories = Vec::new();
     for line in lines(file) {
@@ -130,7 +122,7 @@ fn configured(file: &Path) -> Vec<PathBuf> {
     directories
 }
 
-/// The lines that say something. A file that isn't there has none.
+/// The lines that are neither empty nor comments. None where the file is missing.
 fn lines(file: &Path) -> Vec<String> {
     let text = std::fs::read_to_string(file).unwrap_or_default();
     let without_comment = |line: &str| line.split('#').next().unwrap_or_default().trim().to_owned();

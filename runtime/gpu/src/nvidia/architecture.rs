@@ -10,10 +10,11 @@ pub struct Architecture {
 }
 
 impl Architecture {
-    /// The earliest that kernels are written for: bf16 products and copies that run behind a thread's back.
+    /// The earliest that kernels are written for: bf16 products and asynchronous copies.
     pub const EARLIEST: Architecture = Architecture { major: 8, minor: 0 };
 
-    /// What kernels are compiled for: from 9.0 on with the instructions that only this architecture has, such as `sm_90a`.
+    /// The target that kernels are compiled for: from 9.0 on with the instructions that only this architecture has,
+    /// such as `sm_90a`.
     pub fn target(self) -> String {
         let own = if self.major >= 9 { "a" } else { "" };
         format!("{self}{own}")

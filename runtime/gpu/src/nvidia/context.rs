@@ -1,20 +1,29 @@
-//! A device's primary context, and what lives in it: each is given back when it is dropped.
+//! A device's primary context, and what lives in it.
 
-use super::cuda::{Cuda, Functions};
+use super::cuda::{Cuda, Failure, Functions};
 use super::deadline;
 use super::error::OpenError;
-use super::types::*;
 use crate::driver::{DriverError, DriverResult};
-use std::ffi::{c_int, c_uint, c_void};
+use cudarc::driver::sys::*;
+use std::ffi::{c_int, c_void};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
+
+/// A pointer that the driver knows something by.
+#[derive(Debug)]
+pub(super) struct Handle<T>(pub *mut T);
+
+// SAFETY: the driver takes its handles from any thread, at the same time too.
+unsafe impl<T> Send for Handle<T> {}
+// SAFETY: as above.
+unsafe impl<T> Sync for Handle<T> {}
 
 /// The primary context of a device, which every library in this process shares.
 #[derive(Debug)]
 pub(super) struct Context {
     cuda: Cuda,
-    device: c_int,
-    handle: ContextHandle,
+    device: CUdevice,
+    handle: Handle<CUctx_st>,
     /// How long a wait may take, where that is limited.
     limit: Option<Duration>,
     /// Set when a wait took longer.
@@ -23,38 +32,34 @@ pub(super) struct Context {
 
 impl Context {
     /// A device's context, in which a wait may take as long as `limit`.
-    pub fn retain(cuda: Cuda, device: c_int, limit: Option<Duration>) -> Result<Arc<Context>, OpenError> {
-        let mut handle = ContextHandle::NULL;
+    pub fn retain(cuda: Cuda, device: CUdevice, limit: Option<Duration>) -> Result<Arc<Context>, OpenError> {
+        let mut handle = std::ptr::null_mut();
         // SAFETY: `handle` is room for what the call writes; it is given back when this is dropped.
         unsafe { cuda.context_retain(&mut handle, device)? };
-        Ok(Arc::new(Context { cuda, device, handle, limit, hung: OnceLock::new() }))
+        Ok(Arc::new(Context { cuda, device, handle: Handle(handle), limit, hung: OnceLock::new() }))
     }
 
-    /// The driver's functions, with this context current on the calling thread. It is set at each call: a thread may work on
-    /// several devices, and other libraries set it as well.
+    /// The driver's functions, with this context current on the calling thread. It is set at each call: a thread may
+    /// work on several devices, and other libraries set it as well.
     ///
-    /// After a wait that took too long it is an error: most calls would wait for the same work, those that give things back too.
+    /// After a wait that took too long it is an error: most calls would wait for the same work, those that give things
+    /// back too.
     pub fn enter(&self) -> DriverResult<&Functions> {
         if let Some(hung) = self.hung.get() {
             return Err(hung.clone());
         }
         // SAFETY: the context is retained as long as this lives.
-        unsafe { self.cuda.context_set(self.handle)? };
+        unsafe { self.cuda.context_set(self.handle.0)? };
         Ok(&self.cuda)
     }
 
-    /// The driver.
-    pub fn cuda(&self) -> &Cuda {
-        &self.cuda
-    }
-
     /// The driver's handle of the device.
-    pub fn device(&self) -> c_int {
+    pub fn device(&self) -> CUdevice {
         self.device
     }
 
     /// An attribute of the device.
-    pub fn attribute(&self, attribute: c_int) -> DriverResult<c_int> {
+    pub fn attribute(&self, attribute: CUdevice_attribute) -> DriverResult<c_int> {
         self.cuda.attribute(self.device, attribute)
     }
 }
@@ -69,67 +74,111 @@ impl Drop for Context {
     }
 }
 
-/// The queue of a device's work.
+/// What the driver made in a context; it goes back to the driver when this is dropped.
 #[derive(Debug)]
-pub(super) struct Stream {
+pub(super) struct Owned<T> {
     context: Arc<Context>,
-    pub handle: StreamHandle,
+    handle: Handle<T>,
+    give_back: GiveBack<T>,
 }
+
+type GiveBack<T> = for<'a> unsafe fn(&'a Functions, *mut T) -> Result<(), Failure<'a>>;
+
+impl<T> Owned<T> {
+    /// What `make` writes, in a context that the caller has entered.
+    ///
+    /// # Safety
+    /// `give_back` may be called once with what `make` writes, when nothing uses it any more.
+    pub unsafe fn make<'a>(
+        context: &'a Arc<Context>,
+        give_back: GiveBack<T>,
+        make: impl FnOnce(&mut *mut T) -> Result<(), Failure<'a>>,
+    ) -> Result<Owned<T>, Failure<'a>> {
+        let mut handle = std::ptr::null_mut();
+        make(&mut handle)?;
+        Ok(Owned { context: context.clone(), handle: Handle(handle), give_back })
+    }
+
+    /// As the driver takes it.
+    pub fn raw(&self) -> *mut T {
+        self.handle.0
+    }
+
+    /// Where it lives.
+    pub fn context(&self) -> &Arc<Context> {
+        &self.context
+    }
+
+    /// The driver's functions, with its context current.
+    pub fn enter(&self) -> DriverResult<&Functions> {
+        self.context.enter()
+    }
+}
+
+impl<T> Drop for Owned<T> {
+    fn drop(&mut self) {
+        // A context that is lost or hangs keeps what it has.
+        // SAFETY: `make` was promised that it may be given back, and nothing else has the handle.
+        let _ = self.enter().map(|cuda| unsafe { (self.give_back)(cuda, self.raw()) });
+    }
+}
+
+/// The queue of a device's work. Dropping it leaves what is queued to run.
+pub(super) type Stream = Owned<CUstream_st>;
 
 impl Stream {
     pub fn new(context: &Arc<Context>) -> DriverResult<Stream> {
-        let mut handle = StreamHandle::NULL;
-        // SAFETY: `handle` is room for what the call writes.
-        unsafe { context.enter()?.stream_create(&mut handle, STREAM_NON_BLOCKING)? };
-        Ok(Stream { context: context.clone(), handle })
+        // Not waiting for the default stream, which other libraries may use.
+        const FLAGS: u32 = CUstream_flags::CU_STREAM_NON_BLOCKING as u32;
+        let cuda = context.enter()?;
+        // SAFETY: `stream` is room for what the call writes, and streams are destroyed by that function.
+        let stream = unsafe {
+            Owned::make(context, Functions::stream_destroy, |stream| cuda.stream_create(stream, FLAGS))
+        };
+        Ok(stream?)
     }
 
     pub fn synchronize(&self) -> DriverResult<()> {
         if self.context.limit.is_some() {
             // An event, as the stream itself is never done while other threads go on giving it work.
-            let end = Event::new(&self.context, EVENT_UNTIMED)?;
+            let end = Event::new(self.context(), CUevent_flags::CU_EVENT_DISABLE_TIMING)?;
             end.record(self)?;
             return end.wait();
         }
         // SAFETY: the stream lives.
-        unsafe { self.context.enter()?.stream_synchronize(self.handle)? };
+        unsafe { self.enter()?.stream_synchronize(self.raw())? };
         Ok(())
     }
 }
 
-impl Drop for Stream {
-    fn drop(&mut self) {
-        // SAFETY: nobody else has the handle. What is queued still runs.
-        let _ = self.context.enter().map(|cuda| unsafe { cuda.stream_destroy(self.handle) });
-    }
-}
-
 /// A moment in a stream's work.
-#[derive(Debug)]
-pub(super) struct Event {
-    context: Arc<Context>,
-    handle: EventHandle,
-}
+pub(super) type Event = Owned<CUevent_st>;
 
 impl Event {
-    /// An event that was not recorded yet, and counts as passed until it is.
-    pub fn new(context: &Arc<Context>, flags: c_uint) -> DriverResult<Event> {
-        let mut handle = EventHandle::NULL;
-        // SAFETY: `handle` is room for what the call writes.
-        unsafe { context.enter()?.event_create(&mut handle, flags)? };
-        Ok(Event { context: context.clone(), handle })
+    /// An event with or without a time. Until it is recorded it counts as passed.
+    pub fn new(context: &Arc<Context>, flags: CUevent_flags) -> DriverResult<Event> {
+        let cuda = context.enter()?;
+        // SAFETY: `event` is room for what the call writes, and events are destroyed by that function.
+        let event = unsafe {
+            Owned::make(context, Functions::event_destroy, |event| cuda.event_create(event, flags as u32))
+        };
+        Ok(event?)
     }
 
     pub fn record(&self, stream: &Stream) -> DriverResult<()> {
         // SAFETY: event and stream live.
-        unsafe { self.context.enter()?.event_record(self.handle, stream.handle)? };
+        unsafe { self.enter()?.event_record(self.raw(), stream.raw())? };
         Ok(())
     }
 
     /// True when the stream has come past it.
     pub fn passed(&self) -> DriverResult<bool> {
         // SAFETY: the event lives.
-        Ok(unsafe { self.context.enter()?.event_passed(self.handle)? })
+        match unsafe { self.enter()?.event_query(self.raw()) } {
+            Ok(()) => Ok(true),
+            Err(failure) if failure.is(&[CUresult::CUDA_ERROR_NOT_READY]) => Ok(false),
+            Err(failure) => Err(failure.into()),
+        }
     }
 
     /// Waits until the stream has come past it, at most as long as the context allows.
@@ -141,7 +190,7 @@ impl Event {
             return Err(self.context.hung.get_or_init(|| DriverError::Timeout(limit)).clone());
         }
         // SAFETY: the event lives.
-        unsafe { self.context.enter()?.event_synchronize(self.handle)? };
+        unsafe { self.enter()?.event_synchronize(self.raw())? };
         Ok(())
     }
 
@@ -149,62 +198,49 @@ impl Event {
     pub fn milliseconds_to(&self, later: &Event) -> DriverResult<f32> {
         let mut milliseconds = 0.0;
         // SAFETY: both events live, and `milliseconds` is room for what the call writes.
-        unsafe { self.context.enter()?.event_elapsed(&mut milliseconds, self.handle, later.handle)? };
+        unsafe { self.enter()?.event_elapsed(&mut milliseconds, self.raw(), later.raw())? };
         Ok(milliseconds)
-    }
-}
-
-impl Drop for Event {
-    fn drop(&mut self) {
-        // SAFETY: nobody else has the handle.
-        let _ = self.context.enter().map(|cuda| unsafe { cuda.event_destroy(self.handle) });
     }
 }
 
 /// Memory of the host that the device copies from and to by itself.
 #[derive(Debug)]
 pub(super) struct Pinned {
-    context: Arc<Context>,
-    address: *mut c_void,
+    memory: Owned<c_void>,
     bytes: usize,
 }
 
-// SAFETY: it is plain memory that nobody else has the address of.
-unsafe impl Send for Pinned {}
-
 impl Pinned {
     pub fn new(context: &Arc<Context>, bytes: usize) -> DriverResult<Pinned> {
-        let mut address = std::ptr::null_mut();
-        // SAFETY: `address` is room for what the call writes.
-        unsafe { context.enter()?.host_allocate(&mut address, bytes, HOST_PORTABLE)? };
-        if address.is_null() {
+        let cuda = context.enter()?;
+        // SAFETY: `address` is room for what the call writes; copies are waited for before it is freed (`Block`).
+        let memory = unsafe {
+            Owned::make(context, Functions::host_free, |address| {
+                cuda.host_allocate(address, bytes, CU_MEMHOSTALLOC_PORTABLE)
+            })
+        }?;
+        if memory.raw().is_null() {
             let message = format!("gave no memory for {bytes} bytes, and no error");
-            return Err(DriverError::Call { call: "cuMemHostAlloc".into(), message });
+            return Err(DriverError::call("cuMemHostAlloc", message));
         }
-        // SAFETY: the memory is new and has that many bytes; zeros are valid bytes, which memory that was never written isn't.
-        unsafe { address.cast::<u8>().write_bytes(0, bytes) };
-        Ok(Pinned { context: context.clone(), address, bytes })
+        // SAFETY: the memory is new and has that many bytes; zeros are valid bytes, which memory that was never written
+        // is not.
+        unsafe { memory.raw().cast::<u8>().write_bytes(0, bytes) };
+        Ok(Pinned { memory, bytes })
     }
 
     pub fn as_slice(&self) -> &[u8] {
-        // SAFETY: it has that many bytes, which were written when it was made; the device's copies into it are waited for
-        // before it is looked at (`Block`).
-        unsafe { std::slice::from_raw_parts(self.address.cast(), self.bytes) }
+        // SAFETY: it has that many bytes, which were written when it was made; the device's copies into it are waited
+        // for before it is looked at (`Block`).
+        unsafe { std::slice::from_raw_parts(self.memory.raw().cast(), self.bytes) }
     }
 
     pub fn as_mut_slice(&mut self) -> &mut [u8] {
         // SAFETY: as above, and `self` is borrowed alone.
-        unsafe { std::slice::from_raw_parts_mut(self.address.cast(), self.bytes) }
+        unsafe { std::slice::from_raw_parts_mut(self.memory.raw().cast(), self.bytes) }
     }
 
     pub fn address(&self) -> *mut c_void {
-        self.address
-    }
-}
-
-impl Drop for Pinned {
-    fn drop(&mut self) {
-        // SAFETY: nobody else has the address, and copies are waited for first (`Block`).
-        let _ = self.context.enter().map(|cuda| unsafe { cuda.host_free(self.address) });
+        self.memory.raw()
     }
 }

@@ -1,9 +1,9 @@
 //! The driver's functions, from `libcuda.so.1`.
 
 use super::error::{OpenError, Version};
-use super::types::*;
 use crate::driver::DriverError;
-use crate::libraries::{CUDA, Opened, functions};
+use crate::libraries::{CUDA, functions};
+use cudarc::driver::sys::{self, CUresult, *};
 use std::ffi::{CStr, c_char, c_int, c_uint, c_void};
 use std::path::{Path, PathBuf};
 
@@ -11,137 +11,156 @@ use std::path::{Path, PathBuf};
 const EARLIEST: Version = Version { major: 12, minor: 0 };
 
 functions! {
-    /// What can be asked of a driver of any age.
-    Basics;
-    plain { driver_version = "cuDriverGetVersion" (version: *mut c_int); }
-}
-
-functions! {
     /// What this program uses of the driver. Where a function's meaning changed, the name is that of the version used.
-    Functions;
-    plain {
-        error_name = "cuGetErrorName" (status: c_int, name: *mut *const c_char);
-        error_string = "cuGetErrorString" (status: c_int, text: *mut *const c_char);
-        init = "cuInit" (flags: c_uint);
-        event_query = "cuEventQuery" (event: EventHandle);
+    Functions from sys, checked by Functions::check: CUresult => Result<(), Failure<'_>> {
+        init = cuInit (flags: c_uint);
+        device_count = cuDeviceGetCount (count: *mut c_int);
+        device_get = cuDeviceGet (device: *mut CUdevice, ordinal: c_int);
+        device_name = cuDeviceGetName (name: *mut c_char, length: c_int, device: CUdevice);
+        device_attribute = cuDeviceGetAttribute (value: *mut c_int, attribute: CUdevice_attribute, device: CUdevice);
+        device_memory = cuDeviceTotalMem_v2 (bytes: *mut usize, device: CUdevice);
+        context_retain = cuDevicePrimaryCtxRetain (context: *mut CUcontext, device: CUdevice);
+        context_release = cuDevicePrimaryCtxRelease_v2 (device: CUdevice);
+        context_set = cuCtxSetCurrent (context: CUcontext);
+        stream_create = cuStreamCreate (stream: *mut CUstream, flags: c_uint);
+        stream_synchronize = cuStreamSynchronize (stream: CUstream);
+        stream_destroy = cuStreamDestroy_v2 (stream: CUstream);
+        event_create = cuEventCreate (event: *mut CUevent, flags: c_uint);
+        event_record = cuEventRecord (event: CUevent, stream: CUstream);
+        event_query = cuEventQuery (event: CUevent);
+        event_synchronize = cuEventSynchronize (event: CUevent);
+        event_elapsed = cuEventElapsedTime_v2 | cuEventElapsedTime (milliseconds: *mut f32, from: CUevent, to: CUevent);
+        event_destroy = cuEventDestroy_v2 (event: CUevent);
+        memory_info = cuMemGetInfo_v2 (free: *mut usize, all: *mut usize);
+        pool_create = cuMemPoolCreate (pool: *mut CUmemoryPool, properties: *const CUmemPoolProps);
+        pool_set = cuMemPoolSetAttribute (pool: CUmemoryPool, attribute: CUmemPool_attribute, value: *mut c_void);
+        pool_get = cuMemPoolGetAttribute (pool: CUmemoryPool, attribute: CUmemPool_attribute, value: *mut c_void);
+        pool_trim = cuMemPoolTrimTo (pool: CUmemoryPool, keep: usize);
+        pool_destroy = cuMemPoolDestroy (pool: CUmemoryPool);
+        allocate = cuMemAllocFromPoolAsync (address: *mut CUdeviceptr, bytes: usize, pool: CUmemoryPool, stream: CUstream);
+        free = cuMemFreeAsync (address: CUdeviceptr, stream: CUstream);
+        allocate_now = cuMemAlloc_v2 (address: *mut CUdeviceptr, bytes: usize);
+        free_now = cuMemFree_v2 (address: CUdeviceptr);
+        host_allocate = cuMemHostAlloc (address: *mut *mut c_void, bytes: usize, flags: c_uint);
+        host_free = cuMemFreeHost (address: *mut c_void);
+        upload = cuMemcpyHtoDAsync_v2 (to: CUdeviceptr, from: *const c_void, bytes: usize, stream: CUstream);
+        download = cuMemcpyDtoHAsync_v2 (to: *mut c_void, from: CUdeviceptr, bytes: usize, stream: CUstream);
+        copy = cuMemcpyDtoDAsync_v2 (to: CUdeviceptr, from: CUdeviceptr, bytes: usize, stream: CUstream);
+        fill = cuMemsetD8Async (to: CUdeviceptr, value: u8, bytes: usize, stream: CUstream);
+        module_load = cuModuleLoadData (module: *mut CUmodule, image: *const c_void);
+        module_function = cuModuleGetFunction (function: *mut CUfunction, module: CUmodule, name: *const c_char);
+        module_unload = cuModuleUnload (module: CUmodule);
+        function_get = cuFuncGetAttribute (value: *mut c_int, attribute: CUfunction_attribute, function: CUfunction);
+        function_set = cuFuncSetAttribute (function: CUfunction, attribute: CUfunction_attribute, value: c_int);
+        launch = cuLaunchKernelEx (
+            config: *const CUlaunchConfig, function: CUfunction, arguments: *mut *mut c_void, extra: *mut *mut c_void
+        );
+        encode_tiled = cuTensorMapEncodeTiled (
+            map: *mut CUtensorMap, element: CUtensorMapDataType, rank: c_uint, address: *mut c_void,
+            extents: *const u64, strides: *const u64, tile: *const u32, steps: *const u32,
+            interleave: CUtensorMapInterleave, swizzle: CUtensorMapSwizzle, promotion: CUtensorMapL2promotion,
+            fill: CUtensorMapFloatOOBfill
+        );
     }
-    checked by Functions::check => Result<(), Failure> {
-        device_count = "cuDeviceGetCount" (count: *mut c_int);
-        device_get = "cuDeviceGet" (device: *mut c_int, ordinal: c_int);
-        device_name = "cuDeviceGetName" (name: *mut c_char, length: c_int, device: c_int);
-        device_attribute = "cuDeviceGetAttribute" (value: *mut c_int, attribute: c_int, device: c_int);
-        device_memory = "cuDeviceTotalMem_v2" (bytes: *mut usize, device: c_int);
-        context_retain = "cuDevicePrimaryCtxRetain" (context: *mut ContextHandle, device: c_int);
-        context_release = "cuDevicePrimaryCtxRelease_v2" (device: c_int);
-        context_set = "cuCtxSetCurrent" (context: ContextHandle);
-        stream_create = "cuStreamCreate" (stream: *mut StreamHandle, flags: c_uint);
-        stream_synchronize = "cuStreamSynchronize" (stream: StreamHandle);
-        stream_destroy = "cuStreamDestroy_v2" (stream: StreamHandle);
-        event_create = "cuEventCreate" (event: *mut EventHandle, flags: c_uint);
-        event_record = "cuEventRecord" (event: EventHandle, stream: StreamHandle);
-        event_synchronize = "cuEventSynchronize" (event: EventHandle);
-        event_elapsed = "cuEventElapsedTime" (milliseconds: *mut f32, from: EventHandle, to: EventHandle);
-        event_destroy = "cuEventDestroy_v2" (event: EventHandle);
-        memory_info = "cuMemGetInfo_v2" (free: *mut usize, all: *mut usize);
-        pool_create = "cuMemPoolCreate" (pool: *mut PoolHandle, properties: *const PoolProperties);
-        pool_set = "cuMemPoolSetAttribute" (pool: PoolHandle, attribute: c_int, value: *mut c_void);
-        pool_get = "cuMemPoolGetAttribute" (pool: PoolHandle, attribute: c_int, value: *mut c_void);
-        pool_trim = "cuMemPoolTrimTo" (pool: PoolHandle, keep: usize);
-        pool_destroy = "cuMemPoolDestroy" (pool: PoolHandle);
-        allocate = "cuMemAllocFromPoolAsync" (address: *mut u64, bytes: usize, pool: PoolHandle, stream: StreamHandle);
-        free = "cuMemFreeAsync" (address: u64, stream: StreamHandle);
-        allocate_now = "cuMemAlloc_v2" (address: *mut u64, bytes: usize);
-        free_now = "cuMemFree_v2" (address: u64);
-        host_allocate = "cuMemHostAlloc" (address: *mut *mut c_void, bytes: usize, flags: c_uint);
-        host_free = "cuMemFreeHost" (address: *mut c_void);
-        upload = "cuMemcpyHtoDAsync_v2" (to: u64, from: *const c_void, bytes: usize, stream: StreamHandle);
-        download = "cuMemcpyDtoHAsync_v2" (to: *mut c_void, from: u64, bytes: usize, stream: StreamHandle);
-        copy = "cuMemcpyDtoDAsync_v2" (to: u64, from: u64, bytes: usize, stream: StreamHandle);
-        fill = "cuMemsetD8Async" (to: u64, value: u8, bytes: usize, stream: StreamHandle);
-        module_load = "cuModuleLoadData" (module: *mut ModuleHandle, image: *const c_void);
-        module_function = "cuModuleGetFunction" (function: *mut FunctionHandle, module: ModuleHandle, name: *const c_char);
-        module_unload = "cuModuleUnload" (module: ModuleHandle);
-        function_get = "cuFuncGetAttribute" (value: *mut c_int, attribute: c_int, function: FunctionHandle);
-        function_set = "cuFuncSetAttribute" (function: FunctionHandle, attribute: c_int, value: c_int);
-        launch = "cuLaunchKernelEx" (
-            config: *const LaunchConfig, function: FunctionHandle, arguments: *mut *mut c_void, extra: *mut *mut c_void
-        );
-        encode_tiled = "cuTensorMapEncodeTiled" (
-            map: *mut EncodedMap, element: c_int, rank: c_uint, address: *mut c_void, extents: *const u64, strides: *const u64,
-            tile: *const u32, steps: *const u32, interleave: c_int, swizzle: c_int, promotion: c_int, fill: c_int
-        );
+    unchecked {
+        error_name = cuGetErrorName (status: u32, name: *mut *const c_char) -> u32;
+        error_string = cuGetErrorString (status: u32, text: *mut *const c_char) -> u32;
     }
 }
 
 /// A call that failed.
 #[derive(Debug)]
-pub(super) struct Failure {
+pub(super) struct Failure<'a> {
+    cuda: &'a Functions,
     pub call: &'static str,
-    /// What it returned.
-    pub status: c_int,
-    /// What that means, and what to do about it.
-    pub message: String,
-}
-
-impl From<Failure> for DriverError {
-    fn from(failure: Failure) -> DriverError {
-        DriverError::Call { call: failure.call.into(), message: failure.message }
-    }
-}
-
-impl From<Failure> for OpenError {
-    fn from(failure: Failure) -> OpenError {
-        OpenError::Driver(failure.into())
-    }
+    /// What it returned; newer drivers return more than cudarc knows.
+    status: u32,
 }
 
 impl Functions {
-    fn check(&self, call: &'static str, status: c_int) -> Result<(), Failure> {
-        if status == status::SUCCESS {
-            return Ok(());
-        }
-        Err(Failure { call, status, message: self.message(status) })
+    fn check(&self, call: &'static str, status: u32) -> Result<(), Failure<'_>> {
+        if status == SUCCESS { Ok(()) } else { Err(Failure { cuda: self, call, status }) }
+    }
+}
+
+const SUCCESS: u32 = CUresult::CUDA_SUCCESS as u32;
+
+impl Failure<'_> {
+    /// Whether the status is one of these.
+    pub fn is(&self, statuses: &[CUresult]) -> bool {
+        statuses.iter().any(|&status| status as u32 == self.status)
     }
 
-    /// Whether a stream has come past an event.
-    ///
-    /// # Safety
-    /// The event lives.
-    pub unsafe fn event_passed(&self, event: EventHandle) -> Result<bool, Failure> {
-        // SAFETY: the caller vouches for the event.
-        match unsafe { self.event_query(event) } {
-            status::NOT_READY => Ok(false),
-            status => self.check("cuEventQuery", status).map(|()| true),
+    /// The error for an allocation of `bytes` bytes.
+    pub fn of_allocation(self, bytes: usize) -> DriverError {
+        if self.is(&[CUresult::CUDA_ERROR_OUT_OF_MEMORY]) {
+            DriverError::OutOfMemory(bytes)
+        } else {
+            self.into()
         }
     }
 
-    /// What a status means, and what to do about it.
-    fn message(&self, status: c_int) -> String {
-        let said = |ask: unsafe fn(&Functions, c_int, *mut *const c_char) -> c_int| {
+    /// The error with more than the function's name about what was tried.
+    pub fn of(&self, what: impl std::fmt::Display) -> DriverError {
+        DriverError::call(format!("{} of {what}", self.call), self.message())
+    }
+
+    /// What the status means, and what to do about it.
+    pub fn message(&self) -> String {
+        use CUresult::*;
+        /// After these nothing works in the context any more: memory was corrupted, or a kernel was stopped midway.
+        const LOST: [CUresult; 10] = [
+            CUDA_ERROR_ECC_UNCORRECTABLE,
+            CUDA_ERROR_ILLEGAL_ADDRESS,
+            CUDA_ERROR_LAUNCH_TIMEOUT,
+            CUDA_ERROR_ASSERT,
+            CUDA_ERROR_HARDWARE_STACK_ERROR,
+            CUDA_ERROR_ILLEGAL_INSTRUCTION,
+            CUDA_ERROR_MISALIGNED_ADDRESS,
+            CUDA_ERROR_INVALID_ADDRESS_SPACE,
+            CUDA_ERROR_INVALID_PC,
+            CUDA_ERROR_LAUNCH_FAILED,
+        ];
+        let said = |ask: unsafe fn(&Functions, u32, *mut *const c_char) -> u32| {
             let mut text = std::ptr::null();
             // SAFETY: `text` is room for the pointer that the call writes.
-            let known = unsafe { ask(self, status, &mut text) } == status::SUCCESS && !text.is_null();
+            let known = unsafe { ask(self.cuda, self.status, &mut text) } == SUCCESS && !text.is_null();
             // SAFETY: the driver's texts end in a zero and are never freed.
             known.then(|| unsafe { CStr::from_ptr(text) }.to_string_lossy().into_owned())
         };
         let name = said(Functions::error_name).unwrap_or_else(|| "unknown error".into());
         let text = said(Functions::error_string).unwrap_or_else(|| "the driver has no text for it".into());
-        let mut message = format!("{name} ({status}), {text}");
-        if status::loses_the_context(status) {
-            message += "; the device's context is lost: nothing more can be done on it in this process. A kernel before this \
-                        call did it: CUDA_LAUNCH_BLOCKING=1 makes its own launch fail, and compute-sanitizer finds the line";
-        } else if status == status::SYSTEM_DRIVER_MISMATCH {
-            message += "; the driver's library and the kernel's module are of different versions: restart the machine, or \
-                        correct the container";
-        } else if matches!(status, status::INVALID_IMAGE | status::NO_BINARY_FOR_GPU) {
-            message += "; the driver may be older than NVRTC: see `bigmac doctor`, and name an NVRTC of its version in \
-                        BIGMAC_LIBNVRTC. If the file was damaged, remove it";
-        }
-        message
+        let advice = if self.is(&LOST) {
+            "; the device's context is lost: nothing more can be done on it in this process. A kernel before this call did it: \
+             CUDA_LAUNCH_BLOCKING=1 makes its own launch fail, and compute-sanitizer finds the line"
+        } else if self.is(&[CUDA_ERROR_SYSTEM_DRIVER_MISMATCH]) {
+            "; the driver's library and the kernel's module are of different versions: restart the machine, or correct the container"
+        } else if self.is(&[CUDA_ERROR_INVALID_IMAGE, CUDA_ERROR_NO_BINARY_FOR_GPU]) {
+            "; the driver may be older than NVRTC: see `bigmac doctor`, and name an NVRTC of its version in BIGMAC_LIBNVRTC. If the \
+             file was damaged, remove it"
+        } else if self.call == "cuInit" {
+            "; `nvidia-smi` tells whether the driver works"
+        } else {
+            ""
+        };
+        format!("{name} ({}), {text}{advice}", self.status)
+    }
+}
+
+impl From<Failure<'_>> for DriverError {
+    fn from(failure: Failure<'_>) -> DriverError {
+        DriverError::call(failure.call, failure.message())
+    }
+}
+
+impl From<Failure<'_>> for OpenError {
+    fn from(failure: Failure<'_>) -> OpenError {
+        OpenError::Driver(failure.into())
     }
 }
 
 /// A driver that is loaded, new enough, and initialised.
+#[derive(Debug)]
 pub(super) struct Cuda {
     functions: Functions,
     pub file: PathBuf,
@@ -156,39 +175,36 @@ impl std::ops::Deref for Cuda {
     }
 }
 
-impl std::fmt::Debug for Cuda {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Cuda")
-            .field("file", &self.file)
-            .field("version", &self.version)
-            .finish_non_exhaustive()
-    }
-}
-
 impl Cuda {
     /// The driver of that file, or the one that is found.
     pub fn open(file: Option<&Path>) -> Result<Cuda, OpenError> {
-        let library: Opened = match file {
-            Some(file) => CUDA.open_file(file)?,
-            None => CUDA.open()?,
-        };
+        const VERSION: &str = "cuDriverGetVersion";
+        let library = file.map_or_else(|| CUDA.open(), |file| CUDA.open_file(file))?;
         let file = library.file().to_owned();
-        let basics = Basics::load(&library, "of unknown version")?;
+        // A driver of any age has this one, and may lack others.
+        // SAFETY: the type is that of cuda.h.
+        let ask: unsafe extern "C" fn(*mut c_int) -> u32 =
+            unsafe { library.function(VERSION, &[], "of unknown version")? };
         let mut number = 0;
         // SAFETY: `number` is room for what the call writes; it may be called before any other.
-        let status = unsafe { basics.driver_version(&mut number) };
-        let number = if status == status::SUCCESS { u32::try_from(number).unwrap_or(0) } else { 0 };
+        let status = unsafe { ask(&mut number) };
+        if status != SUCCESS {
+            return Err(library.refused(VERSION, status).into());
+        }
+        let number = u32::try_from(number).unwrap_or(0);
         let version = Version { major: number / 1000, minor: number % 1000 / 10 };
         if version < EARLIEST {
             return Err(OpenError::DriverTooOld { file, given: version, wanted: EARLIEST });
         }
         let functions = Functions::load(&library, &format!("a driver for CUDA {version}"))?;
         // SAFETY: it may be called any number of times, from any thread.
-        let status = unsafe { functions.init(0) };
-        if status == status::NO_DEVICE {
-            return Err(OpenError::NoDevice { file, version });
+        match unsafe { functions.init(0) } {
+            Ok(()) => {}
+            Err(failure) if failure.is(&[CUresult::CUDA_ERROR_NO_DEVICE]) => {
+                return Err(OpenError::NoDevice { file, version });
+            }
+            Err(failure) => return Err(failure.of(file.display()).into()),
         }
-        functions.check("cuInit", status)?;
         Ok(Cuda { functions, file, version })
     }
 }

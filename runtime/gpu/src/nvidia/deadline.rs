@@ -1,6 +1,7 @@
 //! Waiting for a device no longer than the user allows, for kernels that hang.
 
 use super::error::OpenError;
+use crate::shared::variable;
 use std::ffi::OsStr;
 use std::time::{Duration, Instant};
 
@@ -13,12 +14,9 @@ const WITHOUT_PAUSE: Duration = Duration::from_micros(100);
 const FIRST_PAUSE: Duration = Duration::from_micros(20);
 const LAST_PAUSE: Duration = Duration::from_millis(1);
 
-/// What [`TIMEOUT`] says; `None` when it isn't set or empty.
-///
-/// # Errors
-/// [`OpenError::Timeout`] when it isn't a number of seconds above 0.
+/// The time in [`TIMEOUT`]; `None` when it is not set or empty.
 pub(super) fn from_environment() -> Result<Option<Duration>, OpenError> {
-    std::env::var_os(TIMEOUT).filter(|value| !value.is_empty()).map(|value| parse(&value)).transpose()
+    variable(TIMEOUT).map(|value| parse(&value)).transpose()
 }
 
 fn parse(value: &OsStr) -> Result<Duration, OpenError> {

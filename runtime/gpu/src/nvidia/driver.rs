@@ -4,38 +4,37 @@ use super::architecture::Architecture;
 use super::context::{Context, Event, Stream};
 use super::cuda::Cuda;
 use super::deadline;
-use super::error::{OpenError, Version};
+use super::error::OpenError;
 use super::machine::DeviceInfo;
-use super::memory::{Allocator, Memory};
+use super::memory::{Memory, Staging};
 use super::module::{Kernel, Module};
 use super::nvrtc::Compiler;
-use super::staging::Staging;
-use super::types::*;
 use crate::cache::Cache;
 use crate::driver::{Driver, DriverError, DriverResult, Function, Geometry, Mark, PendingDownload};
-use crate::source::{Compiled, Program};
-use crate::tensor_map::{Swizzle, TensorMap, TensorMapShape};
+use crate::launch::{Compiled, Program};
+use crate::launch::{Swizzle, TensorMap, TensorMapShape};
+use crate::shared::lock;
+use cudarc::driver::sys::*;
 use std::collections::HashMap;
 use std::ffi::{c_int, c_uint, c_void};
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
-/// Bytes of dynamic shared memory above which a kernel wants all that a multiprocessor can have: those kernels stage what they
-/// read there themselves, and several blocks fit only if the L1 cache doesn't take the room.
+/// Bytes of dynamic shared memory above which a kernel wants all that a multiprocessor can have: those kernels stage
+/// what they read there themselves, and several blocks fit only if the L1 cache does not take the room.
 const LARGE_SHARED: u32 = 48 << 10;
 
 /// An NVIDIA GPU, through its driver. All ranks on it share this one; calls may come from any thread.
 #[derive(Debug)]
 pub struct Nvidia {
-    // In the order in which they are given back: the context last.
+    // In the order in which they are given back. Each holds the context, which goes last.
     marks: Mutex<Marks>,
     staging: Staging,
     loaded: RwLock<Vec<Kernel>>,
     modules: Mutex<HashMap<PathBuf, Module>>,
-    memory: Memory,
+    pub(super) memory: Memory,
     stream: Stream,
-    context: Arc<Context>,
     compiler: Compiler,
     cache: Cache,
     info: DeviceInfo,
@@ -53,12 +52,11 @@ struct Marks {
 }
 
 impl Nvidia {
-    /// Opens a GPU, and the compiler for it: of NVRTC 12 and 13, where both are found, the one that the driver is certain to load the
-    /// results of.
+    /// Opens a GPU, and the compiler for it: of NVRTC 12 and 13, where both are found, the one that the driver is
+    /// certain to load the results of.
     ///
     /// # Errors
-    /// [`OpenError`]: a library is missing, the driver is too old, there is no such GPU, it is older than sm_80, or
-    /// [`TIMEOUT`](super::TIMEOUT) can't be read.
+    /// Also when the GPU is older than sm_80, or [`TIMEOUT`](super::TIMEOUT) is not a time.
     pub fn open(ordinal: usize) -> Result<Nvidia, OpenError> {
         let limit = deadline::from_environment()?;
         let cuda = Cuda::open(None)?;
@@ -82,37 +80,22 @@ impl Nvidia {
         }
         let target = architecture.target();
         compiler.check_target(&target)?;
-        let shared_per_block = cuda.attribute(device, attribute::SHARED_PER_BLOCK)?;
-        let context = Context::retain(cuda, device, limit)?;
-        let stream = Stream::new(&context)?;
+        let most_shared = CUdevice_attribute::CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN;
+        let shared_per_block = cuda.attribute(device, most_shared)?;
+        let stream = Stream::new(&Context::retain(cuda, device, limit)?)?;
         Ok(Nvidia {
             marks: Mutex::default(),
             staging: Staging::new(),
             loaded: RwLock::default(),
             modules: Mutex::default(),
-            memory: Memory::open(&context, &stream)?,
+            memory: Memory::open(&stream)?,
             stream,
-            context,
             compiler,
             cache,
             info,
             target,
             shared_per_block,
         })
-    }
-
-    /// The versions of driver and compiler.
-    pub fn versions(&self) -> (Version, Version) {
-        (self.context.cuda().version, self.compiler.version())
-    }
-
-    /// Where its memory comes from.
-    pub fn allocator(&self) -> &Allocator {
-        self.memory.allocator()
-    }
-
-    fn marks(&self) -> MutexGuard<'_, Marks> {
-        self.marks.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -132,7 +115,7 @@ impl Driver for Nvidia {
     fn memory(&self) -> DriverResult<(usize, usize)> {
         let (mut free, mut all) = (0, 0);
         // SAFETY: both are room for what the call writes.
-        unsafe { self.context.enter()?.memory_info(&mut free, &mut all)? };
+        unsafe { self.stream.enter()?.memory_info(&mut free, &mut all)? };
         Ok((free + self.memory.unused()?, all))
     }
 
@@ -150,29 +133,29 @@ impl Driver for Nvidia {
 
     fn upload(&self, to: u64, from: &[u8]) -> DriverResult<()> {
         // SAFETY: there is room for it, as the trait's calls trust.
-        unsafe { self.staging.upload(&self.context, &self.stream, to, from) }
+        unsafe { self.staging.upload(&self.stream, to, from) }
     }
 
     fn download(&self, from: u64, to: &mut [u8]) -> DriverResult<()> {
         // SAFETY: there are as many bytes, as the trait's calls trust.
-        unsafe { self.staging.download(&self.context, &self.stream, from, to) }
+        unsafe { self.staging.download(&self.stream, from, to) }
     }
 
     fn download_later(&self, from: u64, bytes: usize) -> DriverResult<Box<dyn PendingDownload>> {
         // SAFETY: there are as many bytes, as the trait's calls trust.
-        let pending = unsafe { self.staging.download_later(&self.context, &self.stream, from, bytes)? };
+        let pending = unsafe { self.staging.download_later(&self.stream, from, bytes)? };
         Ok(Box::new(pending))
     }
 
     fn copy(&self, to: u64, from: u64, bytes: usize) -> DriverResult<()> {
         // SAFETY: both ranges are in live allocations, as the trait's calls trust.
-        unsafe { self.context.enter()?.copy(to, from, bytes, self.stream.handle)? };
+        unsafe { self.stream.enter()?.copy(to, from, bytes, self.stream.raw())? };
         Ok(())
     }
 
     fn fill(&self, to: u64, value: u8, bytes: usize) -> DriverResult<()> {
         // SAFETY: the range is in a live allocation, as the trait's calls trust.
-        unsafe { self.context.enter()?.fill(to, value, bytes, self.stream.handle)? };
+        unsafe { self.stream.enter()?.fill(to, value, bytes, self.stream.raw())? };
         Ok(())
     }
 
@@ -185,16 +168,12 @@ impl Driver for Nvidia {
     }
 
     fn load(&self, compiled: &Compiled, kernel: &str) -> DriverResult<Function> {
-        let mut modules = self.modules.lock().unwrap_or_else(PoisonError::into_inner);
-        let module = match modules.get(&compiled.image) {
-            Some(module) => module,
-            None => {
-                let module = Module::load(&self.context, &compiled.image)?;
-                modules.entry(compiled.image.clone()).or_insert(module)
-            }
-        };
+        let mut modules = lock(&self.modules);
+        if !modules.contains_key(&compiled.image) {
+            modules.insert(compiled.image.clone(), Module::load(self.stream.context(), &compiled.image)?);
+        }
         let clusters = self.info.architecture.major >= 9;
-        let kernel = module.kernel(kernel, self.shared_per_block, clusters)?;
+        let kernel = modules[&compiled.image].kernel(kernel, self.shared_per_block, clusters)?;
         let mut loaded = self.loaded.write().unwrap_or_else(PoisonError::into_inner);
         loaded.push(kernel);
         Ok(Function(loaded.len() as u64 - 1))
@@ -206,33 +185,41 @@ impl Driver for Nvidia {
         geometry: &Geometry,
         arguments: &mut [*mut c_void],
     ) -> DriverResult<()> {
-        let cuda = self.context.enter()?;
+        let cuda = self.stream.enter()?;
         let loaded = self.loaded.read().unwrap_or_else(PoisonError::into_inner);
         let kernel = usize::try_from(function.0).ok().and_then(|at| loaded.get(at));
-        let kernel = kernel.ok_or_else(|| DriverError::Call {
-            call: format!("launching kernel {}", function.0),
-            message: format!("{} kernels are loaded on this GPU, and this isn't one of them", loaded.len()),
+        let kernel = kernel.ok_or_else(|| {
+            let message = format!("not found among the {} kernels loaded on this GPU", loaded.len());
+            DriverError::call(format!("launching kernel {}", function.0), message)
         })?;
         if geometry.shared > LARGE_SHARED {
             kernel.prefer_shared(cuda)?;
         }
-        let cluster = LaunchAttribute::cluster(geometry.cluster);
-        let config = LaunchConfig {
-            grid: geometry.grid,
-            block: geometry.block,
-            shared: geometry.shared,
-            stream: self.stream.handle,
-            attributes: &cluster,
+        let [x, y, z] = geometry.cluster;
+        let mut value = CUlaunchAttributeValue { pad: [0; 64] };
+        value.clusterDim = CUlaunchAttributeValue_union__bindgen_ty_1 { x, y, z };
+        let id = CUlaunchAttributeID::CU_LAUNCH_ATTRIBUTE_CLUSTER_DIMENSION;
+        let mut cluster = CUlaunchAttribute { id, pad: [0; 4], value };
+        let config = CUlaunchConfig {
+            gridDimX: geometry.grid[0],
+            gridDimY: geometry.grid[1],
+            gridDimZ: geometry.grid[2],
+            blockDimX: geometry.block[0],
+            blockDimY: geometry.block[1],
+            blockDimZ: geometry.block[2],
+            sharedMemBytes: geometry.shared,
+            hStream: self.stream.raw(),
+            attrs: &mut cluster,
             // GPUs before sm_90 refuse the attribute, whatever it says.
-            attribute_count: c_uint::from(geometry.cluster != [1; 3]),
+            numAttrs: c_uint::from(geometry.cluster != [1; 3]),
         };
         // SAFETY: the caller vouches for the arguments; the configuration and its attribute outlive the call.
-        unsafe { cuda.launch(&config, kernel.handle, arguments.as_mut_ptr(), std::ptr::null_mut()) }
+        unsafe { cuda.launch(&config, kernel.handle.0, arguments.as_mut_ptr(), std::ptr::null_mut()) }
             .map_err(|failure| kernel.refused(geometry, failure))
     }
 
     fn tensor_map(&self, address: u64, shape: &TensorMapShape) -> DriverResult<TensorMap> {
-        let wrong = |message: String| DriverError::Call { call: "cuTensorMapEncodeTiled".into(), message };
+        let wrong = |message: String| DriverError::call("cuTensorMapEncodeTiled", message);
         if self.info.architecture.major < 9 {
             return Err(wrong(format!(
                 "{} is {}, and only sm_90 and later have a tensor memory accelerator",
@@ -240,18 +227,22 @@ impl Driver for Nvidia {
             )));
         }
         shape.check(address).map_err(wrong)?;
-        let mut map = EncodedMap([0; 16]);
-        let element = if shape.element == 2 { tensor_map::BFLOAT16 } else { tensor_map::FLOAT32 };
+        let mut map = CUtensorMap { opaque: [0; 16] };
+        let element = match shape.element {
+            2 => CUtensorMapDataType::CU_TENSOR_MAP_DATA_TYPE_BFLOAT16,
+            _ => CUtensorMapDataType::CU_TENSOR_MAP_DATA_TYPE_FLOAT32,
+        };
         let swizzle = match shape.swizzle {
-            Swizzle::None => tensor_map::SWIZZLE_NONE,
-            Swizzle::Bytes32 => tensor_map::SWIZZLE_32,
-            Swizzle::Bytes64 => tensor_map::SWIZZLE_64,
-            Swizzle::Bytes128 => tensor_map::SWIZZLE_128,
+            Swizzle::None => CUtensorMapSwizzle::CU_TENSOR_MAP_SWIZZLE_NONE,
+            Swizzle::Bytes32 => CUtensorMapSwizzle::CU_TENSOR_MAP_SWIZZLE_32B,
+            Swizzle::Bytes64 => CUtensorMapSwizzle::CU_TENSOR_MAP_SWIZZLE_64B,
+            Swizzle::Bytes128 => CUtensorMapSwizzle::CU_TENSOR_MAP_SWIZZLE_128B,
         };
         let steps = [1_u32; TensorMapShape::MOST_DIMENSIONS];
-        // SAFETY: the check saw to as many extents, strides and tile extents as the rank asks for; nothing is read at the address.
+        // SAFETY: the check saw to as many extents, strides and tile extents as the rank asks for; nothing is read at
+        // the address.
         unsafe {
-            self.context.enter()?.encode_tiled(
+            self.stream.enter()?.encode_tiled(
                 &mut map,
                 element,
                 shape.extents.len() as c_uint,
@@ -260,24 +251,26 @@ impl Driver for Nvidia {
                 shape.strides.as_ptr(),
                 shape.tile.as_ptr(),
                 steps.as_ptr(),
-                tensor_map::INTERLEAVE_NONE,
+                CUtensorMapInterleave::CU_TENSOR_MAP_INTERLEAVE_NONE,
                 swizzle,
-                tensor_map::L2_256,
-                tensor_map::FILL_ZERO,
+                // Tiles are whole lines of the L2 cache, and their neighbours are read soon.
+                CUtensorMapL2promotion::CU_TENSOR_MAP_L2_PROMOTION_L2_256B,
+                // Elements outside are zeros.
+                CUtensorMapFloatOOBfill::CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE,
             )
         }
-        .map_err(|failure| wrong(format!("{}; given were {shape:?} at {address:#x}", failure.message)))?;
-        Ok(TensorMap(map.0))
+        .map_err(|failure| wrong(format!("{}; got {shape:?} at {address:#x}", failure.message())))?;
+        Ok(TensorMap(map.opaque))
     }
 
     fn mark(&self) -> DriverResult<Mark> {
-        let spare = self.marks().spare.pop();
+        let spare = lock(&self.marks).spare.pop();
         let event = match spare {
             Some(event) => event,
-            None => Arc::new(Event::new(&self.context, EVENT_TIMED)?),
+            None => Arc::new(Event::new(self.stream.context(), CUevent_flags::CU_EVENT_DEFAULT)?),
         };
         event.record(&self.stream)?;
-        let mut marks = self.marks();
+        let mut marks = lock(&self.marks);
         let number = marks.next;
         marks.next += 1;
         marks.live.insert(number, event);
@@ -286,9 +279,9 @@ impl Driver for Nvidia {
 
     fn seconds_between(&self, from: Mark, to: Mark) -> DriverResult<f64> {
         let event = |mark: Mark| {
-            self.marks().live.get(&mark.0).cloned().ok_or_else(|| DriverError::Call {
-                call: format!("time of mark {}", mark.0),
-                message: "there is no such mark on this GPU, or it was given back".into(),
+            let found = lock(&self.marks).live.get(&mark.0).cloned();
+            found.ok_or_else(|| {
+                DriverError::call(format!("time of mark {}", mark.0), "not found: it was given back")
             })
         };
         let (from, to) = (event(from)?, event(to)?);
@@ -298,7 +291,7 @@ impl Driver for Nvidia {
     }
 
     fn forget(&self, mark: Mark) {
-        let mut marks = self.marks();
+        let mut marks = lock(&self.marks);
         if let Some(event) = marks.live.remove(&mark.0) {
             marks.spare.push(event);
         }
@@ -307,7 +300,7 @@ impl Driver for Nvidia {
 
 impl Drop for Nvidia {
     fn drop(&mut self) {
-        // Kernels in flight use modules and memory that go away next. What they end with is nobody's to hear any more.
+        // Kernels in flight use modules and memory that go away next. Nothing is left to report their errors to.
         let _ = self.stream.synchronize();
     }
 }

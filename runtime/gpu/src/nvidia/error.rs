@@ -1,4 +1,4 @@
-//! Why a GPU can't be opened.
+//! Why a GPU cannot be opened.
 
 use super::architecture::Architecture;
 use super::deadline::TIMEOUT;
@@ -21,25 +21,19 @@ impl std::fmt::Display for Version {
     }
 }
 
-/// Why a GPU can't be opened, or what GPUs there are can't be told.
+/// Why a GPU cannot be opened, or it is unknown what GPUs there are. `file` is that of the library.
 #[derive(Clone, Debug, thiserror::Error)]
+#[allow(missing_docs)]
 pub enum OpenError {
-    /// A library is missing, or isn't what it should be.
+    /// A library is missing, or is not what it should be.
     #[error(transparent)]
     Library(#[from] LibraryError),
     /// The driver is older than what this program needs.
     #[error(
-        "the NVIDIA driver is too old: {} is for CUDA {given}, wanted is {wanted} or later; install a newer driver",
+        "the NVIDIA driver is too old: expected CUDA {wanted} or later, {} has {given}; install a newer driver",
         file.display()
     )]
-    DriverTooOld {
-        /// The driver's library.
-        file: PathBuf,
-        /// The latest CUDA version that it knows.
-        given: Version,
-        /// The earliest that would do.
-        wanted: Version,
-    },
+    DriverTooOld { file: PathBuf, given: Version, wanted: Version },
     /// The driver sees no GPU.
     #[error(
         "the NVIDIA driver ({}, CUDA {version}) sees no GPU; `nvidia-smi` tells whether the system does, and CUDA_VISIBLE_DEVICES \
@@ -47,57 +41,24 @@ pub enum OpenError {
         file.display(),
         std::env::var("CUDA_VISIBLE_DEVICES").map_or_else(|_| "not set".into(), |value| format!("'{value}'"))
     )]
-    NoDevice {
-        /// The driver's library.
-        file: PathBuf,
-        /// The latest CUDA version that it knows.
-        version: Version,
-    },
+    NoDevice { file: PathBuf, version: Version },
     /// There are fewer GPUs than that.
-    #[error("there is no GPU {ordinal}: this process sees {count}, numbered from 0")]
-    NoSuchDevice {
-        /// Which was asked for.
-        ordinal: usize,
-        /// How many there are.
-        count: usize,
-    },
+    #[error("GPU {ordinal} was not found: this process sees {count}, numbered from 0")]
+    NoSuchDevice { ordinal: usize, count: usize },
     /// The GPU is older than the kernels need.
+    #[error("GPU {ordinal}, {name}, is {given}; the kernels need {wanted} or later")]
+    Unsupported { ordinal: usize, name: String, given: Architecture, wanted: Architecture },
+    /// The compiler does not know the GPU.
     #[error(
-        "GPU {ordinal}, {name}, is {given}; wanted is {wanted} or later, which the kernels are written for"
-    )]
-    Unsupported {
-        /// Which GPU.
-        ordinal: usize,
-        /// Its name.
-        name: String,
-        /// What it is.
-        given: Architecture,
-        /// The earliest that would do.
-        wanted: Architecture,
-    },
-    /// The compiler doesn't know the GPU.
-    #[error(
-        "{} (NVRTC {version}) can't compile for {target}, only for {known}; install a newer NVRTC, or name its file in BIGMAC_LIBNVRTC",
+        "{} (NVRTC {version}) cannot compile for {target}, only for {known}; install a newer NVRTC, or name its file in BIGMAC_LIBNVRTC",
         file.display()
     )]
-    UnknownTarget {
-        /// The compiler's library.
-        file: PathBuf,
-        /// Its version.
-        version: Version,
-        /// What it should compile for.
-        target: String,
-        /// What it can compile for.
-        known: String,
-    },
-    /// The longest time for waits can't be read.
+    UnknownTarget { file: PathBuf, version: Version, target: String, known: String },
+    /// The variable with the longest time for waits is not a time.
     #[error(
-        "{TIMEOUT} is '{given}'; expected seconds, more than 0, such as 30, or unset it to wait without a limit"
+        "{TIMEOUT}: expected seconds above 0, such as 30, got '{given}'; correct it, or unset it to wait without a limit"
     )]
-    Timeout {
-        /// What the variable says.
-        given: String,
-    },
+    Timeout { given: String },
     /// A call failed.
     #[error(transparent)]
     Driver(#[from] DriverError),

@@ -1,13 +1,13 @@
-//! Which GPUs there are.
+//! The GPUs of this machine.
 
 use super::architecture::Architecture;
 use super::context::{Context, Stream};
 use super::cuda::Cuda;
 use super::deadline;
 use super::error::{OpenError, Version};
-use super::memory::{Allocator, Memory};
-use super::types::attribute;
+use super::memory::Memory;
 use crate::driver::DriverResult;
+use cudarc::driver::sys::{CUdevice, CUdevice_attribute};
 use std::ffi::{CStr, c_int};
 use std::path::{Path, PathBuf};
 
@@ -41,7 +41,7 @@ impl Machine {
     /// Asks the driver. No context is made on any GPU.
     ///
     /// # Errors
-    /// [`OpenError`]: no driver, one that is too old, no GPU.
+    /// Among others when there is no GPU.
     pub fn inspect() -> Result<Machine, OpenError> {
         Machine::inspect_with(None)
     }
@@ -53,18 +53,14 @@ impl Machine {
         Ok(Machine { devices, file: cuda.file, version: cuda.version })
     }
 
-    /// Where the memory of one of its GPUs comes from. Unlike [`Machine::inspect`] this makes a context on it for a moment, which shows
-    /// as well that it can be used.
-    ///
-    /// # Errors
-    /// [`OpenError`]: there is no such GPU, or it can't be used now.
-    pub fn allocator(&self, ordinal: usize) -> Result<Allocator, OpenError> {
+    /// Where the memory of one of its GPUs comes from. Unlike [`Machine::inspect`] this makes a context on it for a
+    /// moment, which shows as well that it can be used.
+    pub fn allocator(&self, ordinal: usize) -> Result<String, OpenError> {
         let limit = deadline::from_environment()?;
         let cuda = Cuda::open(Some(&self.file))?;
         let (device, _) = cuda.device(ordinal)?;
-        let context = Context::retain(cuda, device, limit)?;
-        let stream = Stream::new(&context)?;
-        Ok(Memory::open(&context, &stream)?.allocator().clone())
+        let stream = Stream::new(&Context::retain(cuda, device, limit)?)?;
+        Ok(Memory::open(&stream)?.allocator())
     }
 }
 
@@ -80,38 +76,37 @@ impl Cuda {
         }
     }
 
-    /// The driver's handle of a GPU, and what it is.
-    pub fn device(&self, ordinal: usize) -> Result<(c_int, DeviceInfo), OpenError> {
+    /// The driver's handle of a GPU, and its properties.
+    pub fn device(&self, ordinal: usize) -> Result<(CUdevice, DeviceInfo), OpenError> {
         let count = self.count()?;
         let wanted = c_int::try_from(ordinal).ok().filter(|_| ordinal < count);
         let wanted = wanted.ok_or(OpenError::NoSuchDevice { ordinal, count })?;
         let mut device = 0;
-        let mut name = [0; 256];
+        let mut name = [0_u8; 256];
         let mut memory = 0;
         // SAFETY: each pointer is to room for what its call writes, `name` for as many bytes as said.
         unsafe {
             self.device_get(&mut device, wanted)?;
-            self.device_name(name.as_mut_ptr(), name.len() as c_int, device)?;
+            self.device_name(name.as_mut_ptr().cast(), name.len() as c_int, device)?;
             self.device_memory(&mut memory, device)?;
         }
-        let bytes = name.map(|byte| byte as u8);
-        let name = CStr::from_bytes_until_nul(&bytes).map(|name| name.to_string_lossy().into_owned());
+        let name = CStr::from_bytes_until_nul(&name).map(|name| name.to_string_lossy().into_owned());
         let number = |attribute| self.attribute(device, attribute).map(|n| u32::try_from(n).unwrap_or(0));
         let info = DeviceInfo {
             ordinal,
             name: name.unwrap_or_else(|_| "a GPU without a name".into()),
             architecture: Architecture {
-                major: number(attribute::CAPABILITY_MAJOR)?,
-                minor: number(attribute::CAPABILITY_MINOR)?,
+                major: number(CUdevice_attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR)?,
+                minor: number(CUdevice_attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR)?,
             },
-            processors: number(attribute::PROCESSORS)? as usize,
+            processors: number(CUdevice_attribute::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT)? as usize,
             memory,
         };
         Ok((device, info))
     }
 
     /// A GPU's attribute.
-    pub fn attribute(&self, device: c_int, attribute: c_int) -> DriverResult<c_int> {
+    pub fn attribute(&self, device: CUdevice, attribute: CUdevice_attribute) -> DriverResult<c_int> {
         let mut value = 0;
         // SAFETY: `value` is room for what the call writes.
         unsafe { self.device_attribute(&mut value, attribute, device)? };

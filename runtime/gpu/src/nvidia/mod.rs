@@ -1,8 +1,7 @@
-//! NVIDIA GPUs: the driver and NVRTC, loaded at run time. Nothing of CUDA is needed to build this, and nothing but the driver
-//! and NVRTC to run it.
+//! NVIDIA GPUs: the driver and NVRTC, loaded at run time. Nothing of CUDA is needed to build this, and nothing but the
+//! driver and NVRTC to run it.
 
 mod architecture;
-mod blocks;
 mod context;
 mod cuda;
 mod deadline;
@@ -12,18 +11,14 @@ mod machine;
 mod memory;
 mod module;
 mod nvrtc;
-mod pool;
 mod resources;
-mod staging;
 #[cfg(test)]
 mod tests;
-mod types;
 
 pub use architecture::Architecture;
 pub use deadline::TIMEOUT;
 pub use driver::Nvidia;
 pub use error::{OpenError, Version};
 pub use machine::{DeviceInfo, Machine};
-pub use memory::Allocator;
 pub use nvrtc::{Compiler, Image};
 pub use resources::Resources;

@@ -2,41 +2,61 @@
 
 use super::error::{OpenError, Version};
 use super::resources::{self, Resources};
-use crate::cache::{Cache, Key};
+use crate::cache::{self, Cache, Key};
 use crate::driver::{DriverError, DriverResult};
+use crate::launch::{Compiled, Program, Signature, Text, signatures};
 use crate::libraries::{Library, LibraryError, NVRTC, Opened, functions};
-use crate::source::{Compiled, Program, Signature, Text, signatures};
-use std::ffi::{CStr, CString, c_char, c_int, c_void};
+use cudarc::nvrtc::sys::{self, nvrtcProgram, nvrtcResult};
+use std::ffi::{CStr, CString, c_char, c_int};
 use std::path::{Path, PathBuf};
 
-/// Options of every compilation. Lines are kept for profilers, which costs nothing at run time; the log tells the resources.
+/// Options of every compilation. Lines are kept for profilers, which costs nothing at run time; the log tells the
+/// resources.
 const OPTIONS: [&str; 3] = ["--std=c++17", "-lineinfo", "--ptxas-options=-v"];
 
-/// `NVRTC_SUCCESS`.
-const SUCCESS: c_int = 0;
-/// `NVRTC_ERROR_COMPILATION`: the log says what is wrong with the source.
-const ERROR_COMPILATION: c_int = 6;
-
-/// `nvrtcProgram`.
-type Handle = *mut c_void;
-
 functions! {
-    /// What this program uses of NVRTC; each returns an `nvrtcResult`.
-    Functions;
-    plain {
-        version = "nvrtcVersion" (major: *mut c_int, minor: *mut c_int);
-        architecture_count = "nvrtcGetNumSupportedArchs" (count: *mut c_int);
-        architectures = "nvrtcGetSupportedArchs" (architectures: *mut c_int);
-        create = "nvrtcCreateProgram" (
-            program: *mut Handle, source: *const c_char, name: *const c_char, headers: c_int, texts: *const *const c_char,
+    /// What this program uses of NVRTC.
+    Functions from sys, checked by Functions::check: nvrtcResult => Result<(), Failure> {
+        version = nvrtcVersion (major: *mut c_int, minor: *mut c_int);
+        architecture_count = nvrtcGetNumSupportedArchs (count: *mut c_int);
+        architectures = nvrtcGetSupportedArchs (architectures: *mut c_int);
+        create = nvrtcCreateProgram (
+            program: *mut nvrtcProgram, source: *const c_char, name: *const c_char, headers: c_int, texts: *const *const c_char,
             names: *const *const c_char
         );
-        destroy = "nvrtcDestroyProgram" (program: *mut Handle);
-        compile = "nvrtcCompileProgram" (program: Handle, count: c_int, options: *const *const c_char);
-        log_size = "nvrtcGetProgramLogSize" (program: Handle, bytes: *mut usize);
-        log = "nvrtcGetProgramLog" (program: Handle, log: *mut c_char);
-        image_size = "nvrtcGetCUBINSize" (program: Handle, bytes: *mut usize);
-        image = "nvrtcGetCUBIN" (program: Handle, image: *mut c_char);
+        destroy = nvrtcDestroyProgram (program: *mut nvrtcProgram);
+        compile = nvrtcCompileProgram (program: nvrtcProgram, count: c_int, options: *const *const c_char);
+        log_size = nvrtcGetProgramLogSize (program: nvrtcProgram, bytes: *mut usize);
+        log = nvrtcGetProgramLog (program: nvrtcProgram, log: *mut c_char);
+        image_size = nvrtcGetCUBINSize (program: nvrtcProgram, bytes: *mut usize);
+        image = nvrtcGetCUBIN (program: nvrtcProgram, image: *mut c_char);
+    }
+    unchecked {
+        name = nvrtcGetErrorString (status: u32) -> *const c_char;
+    }
+}
+
+/// A call that failed, and what it returned.
+#[derive(Debug)]
+pub(super) struct Failure {
+    call: &'static str,
+    status: u32,
+}
+
+impl Functions {
+    fn check(&self, call: &'static str, status: u32) -> Result<(), Failure> {
+        if status == nvrtcResult::NVRTC_SUCCESS as u32 { Ok(()) } else { Err(Failure { call, status }) }
+    }
+
+    /// The compute capabilities that it compiles for, such as 90.
+    fn known(&self) -> Result<Vec<c_int>, Failure> {
+        let mut count = 0;
+        // SAFETY: `count` is room for what the call writes.
+        unsafe { self.architecture_count(&mut count)? };
+        let mut known = vec![0; usize::try_from(count).unwrap_or(0)];
+        // SAFETY: there is room for as many numbers as the call before said.
+        unsafe { self.architectures(known.as_mut_ptr())? };
+        Ok(known)
     }
 }
 
@@ -54,10 +74,9 @@ pub struct Image {
 }
 
 /// NVRTC, open. Several threads may compile at once.
+#[derive(Debug)]
 pub struct Compiler {
     functions: Functions,
-    /// What each result is called.
-    name: unsafe extern "C" fn(c_int) -> *const c_char,
     file: PathBuf,
     version: Version,
     /// Compute capabilities that it knows, such as 90.
@@ -66,29 +85,14 @@ pub struct Compiler {
     _builtins: Option<Opened>,
 }
 
-impl std::fmt::Debug for Compiler {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Compiler")
-            .field("file", &self.file)
-            .field("version", &self.version)
-            .finish_non_exhaustive()
-    }
-}
-
 impl Compiler {
     /// The newest NVRTC that is found.
-    ///
-    /// # Errors
-    /// [`LibraryError`] when there is none.
     pub fn open() -> Result<Compiler, LibraryError> {
         Compiler::load(NVRTC.open()?)
     }
 
-    /// The NVRTC for a driver that knows CUDA up to `driver`: a driver of CUDA 12 need not load what NVRTC 13 compiles, so that the
-    /// older one goes first there.
-    ///
-    /// # Errors
-    /// As [`Compiler::open`].
+    /// The NVRTC for a driver that knows CUDA up to `driver`: a driver of CUDA 12 need not load what NVRTC 13 compiles,
+    /// so that the older one goes first there.
     pub fn open_for(driver: Version) -> Result<Compiler, LibraryError> {
         const OLDER_FIRST: Library = Library { names: &["libnvrtc.so.12", "libnvrtc.so.13"], ..NVRTC };
         let library = if driver.major < 13 { OLDER_FIRST } else { NVRTC };
@@ -96,28 +100,21 @@ impl Compiler {
     }
 
     pub(super) fn load(library: Opened) -> Result<Compiler, LibraryError> {
-        const UNKNOWN: &str = "NVRTC of unknown version";
-        let functions = Functions::load(&library, UNKNOWN)?;
-        // SAFETY: the type is that of nvrtc.h.
-        let name = unsafe { library.function("nvrtcGetErrorString", UNKNOWN)? };
-        let (mut major, mut minor, mut count) = (0, 0, 0);
-        let mut known = Vec::new();
-        // SAFETY: each pointer is to room for what its call writes, the last to as many numbers as the call before said.
-        unsafe {
-            functions.version(&mut major, &mut minor);
-            functions.architecture_count(&mut count);
-            known.resize(usize::try_from(count).unwrap_or(0), 0);
-            functions.architectures(known.as_mut_ptr());
-        }
+        let functions = Functions::load(&library, "NVRTC of unknown version")?;
+        let wrong = |failure: Failure| library.refused(failure.call, failure.status);
+        let (mut major, mut minor) = (0, 0);
+        // SAFETY: both are room for what the call writes.
+        unsafe { functions.version(&mut major, &mut minor) }.map_err(wrong)?;
+        let known = functions.known().map_err(wrong)?;
         let part = |number: c_int| u32::try_from(number).unwrap_or(0);
         let version = Version { major: part(major), minor: part(minor) };
         let file = library.file().to_owned();
         let builtins = beside(&file, &format!("libnvrtc-builtins.so.{version}"));
         let builtins = builtins.map(|file| NVRTC.open_file(&file)).transpose()?;
-        Ok(Compiler { functions, name, file, version, known, _builtins: builtins })
+        Ok(Compiler { functions, file, version, known, _builtins: builtins })
     }
 
-    /// Its library.
+    /// The file of the library.
     pub fn file(&self) -> &Path {
         &self.file
     }
@@ -128,17 +125,12 @@ impl Compiler {
     }
 
     /// Whether it can compile for a target such as `sm_90a`.
-    ///
-    /// # Errors
-    /// [`OpenError::UnknownTarget`].
     pub fn check_target(&self, target: &str) -> Result<(), OpenError> {
-        let known = |number: &c_int| {
-            target.strip_prefix("sm_").is_some_and(|t| t.trim_end_matches(['a', 'f']) == number.to_string())
-        };
-        if self.known.iter().any(known) {
+        let names: Vec<String> = self.known.iter().map(|number| format!("sm_{number}")).collect();
+        // Suffixes stand for instructions of one architecture, or of a family.
+        if names.iter().any(|name| name == target.trim_end_matches(['a', 'f'])) {
             return Ok(());
         }
-        let names: Vec<String> = self.known.iter().map(|number| format!("sm_{number}")).collect();
         Err(OpenError::UnknownTarget {
             file: self.file.clone(),
             version: self.version,
@@ -147,20 +139,17 @@ impl Compiler {
         })
     }
 
-    /// Compiles a program for a target such as `sm_90a`. Messages name the source as [`Source::read`](crate::Source::read) does:
-    /// by its path on disk where it was read from there, headers too.
+    /// Compiles a program for a target such as `sm_90a`. Messages name the source as
+    /// [`Source::read`](crate::Source::read) does: by its path on disk where it was read from there, headers too.
     ///
     /// # Errors
-    /// [`DriverError::Compile`] with the compiler's log when the source is wrong; [`DriverError::Call`] when it can't be read, or the
-    /// compiler can't work.
+    /// [`DriverError::Compile`] with the compiler's log when the source is wrong; [`DriverError::Call`] when it cannot
+    /// be read, or the compiler cannot work.
     pub fn compile(&self, target: &str, program: &Program<'_>) -> DriverResult<Image> {
         self.compile_text(target, program, &program.source.read()?)
     }
 
     /// Compiles a program unless the cache has it compiled.
-    ///
-    /// # Errors
-    /// As [`Compiler::compile`], and those of the cache.
     pub fn compile_cached(
         &self,
         target: &str,
@@ -172,45 +161,38 @@ impl Compiler {
         let key = Key::new(&text, program, target, &format!("NVRTC {} {}", self.version, OPTIONS.join(" ")));
         let image = cache.get_or_make(key, "cubin", |path| {
             let image = self.compile_text(target, program, &text)?;
-            std::fs::write(path, &image.bytes).map_err(|error| DriverError::Call {
-                call: format!("kernel cache {}", path.display()),
-                message: format!(
-                    "{error}; set {} to a folder that can be written to",
-                    crate::cache::CACHE_DIR
-                ),
-            })
+            std::fs::write(path, &image.bytes).map_err(|error| cache::wrong(path, &error))
         })?;
         Ok(Compiled { signatures, image })
     }
 
     fn compile_text(&self, target: &str, program: &Program<'_>, text: &Text) -> DriverResult<Image> {
         let signatures = signatures(text)?;
-        self.check_target(target).map_err(|error| DriverError::Call {
-            call: format!("compiling {}", text.file),
-            message: error.to_string(),
-        })?;
+        self.check_target(target)
+            .map_err(|error| DriverError::call(format!("compiling {}", text.file), error.to_string()))?;
         let wrong =
             |log: String| DriverError::Compile { file: text.file.clone(), target: target.to_owned(), log };
-        let c_string = |text: &str| {
+        let c_string = |text: String| {
             CString::new(text)
-                .map_err(|_| wrong("there is a zero byte in the source, its name or its knobs".into()))
+                .map_err(|_| wrong("the source, its name or its knobs contain a zero byte".into()))
         };
         let c_strings =
-            |texts: Vec<&str>| texts.into_iter().map(c_string).collect::<DriverResult<Vec<CString>>>();
+            |texts: Vec<String>| texts.into_iter().map(c_string).collect::<DriverResult<Vec<_>>>();
 
         let on_disk = program.source.overriding_files().unwrap_or_default();
-        let named: Vec<String> =
-            text.includes.iter().map(|(name, text)| with_path(name, text, &on_disk)).collect();
-        let headers = c_strings(named.iter().map(String::as_str).collect())?;
-        let names = c_strings(text.includes.iter().map(|(name, _)| name.as_str()).collect())?;
+        let includes = text.includes.iter();
+        let headers = includes.clone().map(|(name, text)| with_path(name, text, &on_disk));
+        let headers = c_strings(headers.collect())?;
+        let names = c_strings(includes.map(|(name, _)| name.clone()).collect())?;
         let mut options: Vec<String> = OPTIONS.map(str::to_owned).into();
         options.push(format!("--gpu-architecture={target}"));
         options.extend(program.knobs.iter().map(|(name, value)| format!("-D{name}={value}")));
-        let options = c_strings(options.iter().map(String::as_str).collect())?;
-        let (main, file) = (c_string(&text.main)?, c_string(&text.file)?);
+        let options = c_strings(options)?;
+        let (main, file) = (c_string(text.main.clone())?, c_string(text.file.clone())?);
 
         let mut compilation = Compilation { functions: &self.functions, handle: std::ptr::null_mut() };
-        // SAFETY: there are as many headers as names; all strings end in a zero and outlive the call, which copies them.
+        // SAFETY: there are as many headers as names; all strings end in a zero and outlive the call, which copies
+        // them.
         let created = unsafe {
             self.functions.create(
                 &mut compilation.handle,
@@ -221,78 +203,69 @@ impl Compiler {
                 pointers(&names).as_ptr(),
             )
         };
-        self.check("nvrtcCreateProgram", created, "")?;
-        // SAFETY: the program was just made; there are as many options as said, which end in a zero and outlive the call.
+        created.map_err(|failure| self.error(&failure, ""))?;
+        // SAFETY: the program was just made; there are as many options as said, which end in a zero and outlive the
+        // call.
         let compiled = unsafe {
             self.functions.compile(compilation.handle, options.len() as c_int, pointers(&options).as_ptr())
         };
-        let log = compilation
-            .bytes(Functions::log_size, Functions::log)
-            .map_err(|s| self.failure("nvrtcGetProgramLog", s, ""))?;
+        let log = compilation.bytes(Functions::log_size, Functions::log).map_err(|f| self.error(&f, ""))?;
         let log = String::from_utf8_lossy(&log).trim_end_matches('\0').to_owned();
-        if compiled == ERROR_COMPILATION {
-            return Err(wrong(log));
+        match compiled {
+            Ok(()) => {}
+            Err(failure) if failure.status == nvrtcResult::NVRTC_ERROR_COMPILATION as u32 => {
+                return Err(wrong(log));
+            }
+            Err(failure) => return Err(self.error(&failure, &log)),
         }
-        self.check("nvrtcCompileProgram", compiled, &log)?;
-        let bytes = compilation
-            .bytes(Functions::image_size, Functions::image)
-            .map_err(|status| self.failure("nvrtcGetCUBIN", status, &log))?;
+        let bytes =
+            compilation.bytes(Functions::image_size, Functions::image).map_err(|f| self.error(&f, &log))?;
         Ok(Image { bytes, resources: resources::parse(&log), log, signatures })
     }
 
-    fn check(&self, call: &str, status: c_int, log: &str) -> DriverResult<()> {
-        if status == SUCCESS { Ok(()) } else { Err(self.failure(call, status, log)) }
-    }
-
-    fn failure(&self, call: &str, status: c_int, log: &str) -> DriverError {
+    /// The error for a call that failed, with what the log says.
+    fn error(&self, failure: &Failure, log: &str) -> DriverError {
         // SAFETY: it takes any number, and what it returns is never freed.
-        let name = unsafe { (self.name)(status) };
+        let name = unsafe { self.functions.name(failure.status) };
         let name = if name.is_null() {
             "unknown error".into()
         } else {
             // SAFETY: it is a text that ends in a zero, as nvrtc.h says.
             unsafe { CStr::from_ptr(name) }.to_string_lossy()
         };
-        DriverError::Call {
-            call: format!("{call} of {}", self.file.display()),
-            message: format!("{name} ({status}) {log}").trim_end().to_owned(),
-        }
+        let message = format!("{name} ({}) {log}", failure.status);
+        DriverError::call(format!("{} of {}", failure.call, self.file.display()), message.trim_end())
     }
 }
 
 /// An `nvrtcProgram`, destroyed with this.
 struct Compilation<'a> {
     functions: &'a Functions,
-    handle: Handle,
+    handle: nvrtcProgram,
 }
 
 impl Compilation<'_> {
-    /// What `get` writes, as many bytes as `size` says; else the status of the one that failed.
+    /// What `get` writes, as many bytes as `size` says.
     fn bytes(
         &self,
-        size: unsafe fn(&Functions, Handle, *mut usize) -> c_int,
-        get: unsafe fn(&Functions, Handle, *mut c_char) -> c_int,
-    ) -> Result<Vec<u8>, c_int> {
+        size: unsafe fn(&Functions, nvrtcProgram, *mut usize) -> Result<(), Failure>,
+        get: unsafe fn(&Functions, nvrtcProgram, *mut c_char) -> Result<(), Failure>,
+    ) -> Result<Vec<u8>, Failure> {
         let mut length = 0;
         // SAFETY: the program lives, and `length` is room for what the call writes.
-        let status = unsafe { size(self.functions, self.handle, &mut length) };
-        if status != SUCCESS {
-            return Err(status);
-        }
+        unsafe { size(self.functions, self.handle, &mut length)? };
         let mut bytes = vec![0_u8; length];
         // SAFETY: there is room for as many bytes as the call before said.
-        match unsafe { get(self.functions, self.handle, bytes.as_mut_ptr().cast()) } {
-            SUCCESS => Ok(bytes),
-            status => Err(status),
-        }
+        unsafe { get(self.functions, self.handle, bytes.as_mut_ptr().cast())? };
+        Ok(bytes)
     }
 }
 
 impl Drop for Compilation<'_> {
     fn drop(&mut self) {
         if !self.handle.is_null() {
-            // SAFETY: nobody else has the handle.
-            unsafe { self.functions.destroy(&mut self.handle) };
+            // SAFETY: nothing else has the handle. Whether giving back fails changes nothing any more.
+            let _ = unsafe { self.functions.destroy(&mut self.handle) };
         }
     }
 }
@@ -301,7 +274,8 @@ fn pointers(strings: &[CString]) -> Vec<*const c_char> {
     strings.iter().map(|string| string.as_ptr()).collect()
 }
 
-/// A header's text, which says first where it was read from, when it was on disk: NVRTC knows headers by their names alone.
+/// A header's text, which says first where it was read from, when it was on disk: NVRTC knows headers by their names
+/// alone.
 fn with_path(name: &str, text: &str, on_disk: &[PathBuf]) -> String {
     match on_disk.iter().find(|path| path.ends_with(name)) {
         Some(path) => format!("#line 1 {:?}\n{text}", path.display().to_string()),

@@ -1,6 +1,7 @@
-//! What a kernel takes of a multiprocessor, as the compiler's log says.
+//! The resources that a kernel takes, read from the log of the compiler.
 
-/// What a kernel takes of a multiprocessor, which decides how many of its blocks run there at once, and what didn't fit.
+/// What a kernel takes of a multiprocessor, which decides how many of its blocks run there at once, and what did not
+/// fit in registers.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Resources {
     /// The kernel.
@@ -9,14 +10,14 @@ pub struct Resources {
     pub registers: u32,
     /// Bytes of static shared memory of a block.
     pub shared: u32,
-    /// Bytes of local memory that a thread stores registers to for which there was no room.
+    /// Bytes of local memory that a thread stores spilled registers to.
     pub spill_stores: u32,
-    /// Bytes that it loads from there.
+    /// Bytes of spilled registers that it loads back.
     pub spill_loads: u32,
 }
 
-/// The resources of every kernel in the log of a compilation with `--ptxas-options=-v`, by name. What functions that weren't
-/// inlined spill is counted under the kernel before them.
+/// The resources of every kernel in the log of a compilation with `--ptxas-options=-v`, by name. What functions that
+/// were not inlined spill is counted under the kernel before them.
 pub(super) fn parse(log: &str) -> Vec<Resources> {
     let mut found: Vec<Resources> = Vec::new();
     for line in log.lines() {

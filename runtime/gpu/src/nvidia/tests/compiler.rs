@@ -3,7 +3,7 @@
 use super::fake::real_compiler;
 use crate::cache::Cache;
 use crate::driver::DriverError;
-use crate::source::{HEADERS, Knob, Program, Source};
+use crate::launch::{HEADERS, Knob, Program, Source};
 use std::time::SystemTime;
 
 const TEXT: &str = "#include \"bigmac.cuh\"\n#include \"mine.cuh\"\n\
@@ -61,7 +61,7 @@ fn what_does_not_compile_is_told_by_file_and_line() {
     let DriverError::Compile { log, .. } = error(&header) else { panic!() };
     assert!(log.contains("mine.cuh(3): error"), "{log}");
     let without = Source { includes: &[], ..SOURCE };
-    assert!(error(&without).to_string().contains("mine.cuh"), "a header that isn't there");
+    assert!(error(&without).to_string().contains("mine.cuh"), "a header that is not there");
     let zero = Source::new("op/zero.cu", "KERNEL void f(i32 n) {}\0");
     assert!(error(&zero).to_string().contains("zero byte"));
 }
@@ -109,7 +109,7 @@ fn sources_on_disk_are_named_by_their_paths() {
     std::fs::create_dir(dir.path().join("test")).unwrap();
     std::fs::write(dir.path().join(SOURCE.file), TEXT.replace("mine(1.0f)", "gone")).unwrap();
     std::fs::write(dir.path().join(MINE.0), "\nint broken = ;\n").unwrap();
-    let name = "gpu::nvidia::tests::compiler::sources_on_disk_are_named_by_their_paths";
+    let name = "nvidia::tests::compiler::sources_on_disk_are_named_by_their_paths";
     let output = std::process::Command::new(std::env::current_exe().unwrap())
         .args([name, "--exact", "--nocapture"])
         .env(INSIDE, "1")

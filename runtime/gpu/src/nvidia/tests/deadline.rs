@@ -62,7 +62,7 @@ fn a_kernel_that_hangs_is_an_error_and_nothing_waits_for_it_again() {
             assert!(began.elapsed() >= limit, "{name}");
             assert!(matches!(error, DriverError::Timeout(waited) if waited == limit), "{name}: {error}");
             says(error, &["30ms", "BIGMAC_GPU_TIMEOUT", "may hang", "end the process"]);
-            // The driver isn't called any more, neither for work nor to give anything back.
+            // The driver is not called any more, neither for work nor to give anything back.
             let before = fake.record();
             says(gpu.synchronize().unwrap_err(), &["may hang"]);
             says(gpu.upload(address, &[1]).unwrap_err(), &["may hang"]);

@@ -1,9 +1,9 @@
 //! A `libcuda.so.1` that is made for each test, with the faults that it asks for.
 
 use crate::cache::Cache;
+use crate::launch::Compiled;
 use crate::nvidia::cuda::Cuda;
 use crate::nvidia::{Compiler, Machine, Nvidia, OpenError};
-use crate::source::Compiled;
 use std::ffi::{CStr, c_char};
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -15,19 +15,26 @@ pub struct Fake {
     dir: tempfile::TempDir,
 }
 
+/// Builds the library `name` in a folder from a source in this one, with those macros.
+pub fn build(folder: &Path, name: &str, source: &str, macros: &[&str]) -> PathBuf {
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/nvidia/tests").join(source);
+    let file = folder.join(name);
+    let compiler = std::env::var("CC").unwrap_or_else(|_| "cc".into());
+    let status = Command::new(&compiler)
+        .args(["-shared", "-fPIC", "-O1", "-Wall", "-pthread", "-o"])
+        .arg(&file)
+        .arg(source)
+        .args(macros.iter().map(|name| format!("-D{name}")))
+        .status();
+    assert!(status.unwrap_or_else(|e| panic!("the C compiler '{compiler}': {e}")).success());
+    file
+}
+
 impl Fake {
     /// Built with those macros.
     pub fn new(macros: &[&str]) -> Fake {
         let dir = tempfile::tempdir().unwrap();
-        let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/gpu/nvidia/tests/fake_cuda.c");
-        let compiler = std::env::var("CC").unwrap_or_else(|_| "cc".into());
-        let status = Command::new(&compiler)
-            .args(["-shared", "-fPIC", "-O1", "-Wall", "-pthread", "-o"])
-            .arg(dir.path().join("libcuda.so.1"))
-            .arg(source)
-            .args(macros.iter().map(|name| format!("-D{name}")))
-            .status();
-        assert!(status.unwrap_or_else(|e| panic!("the C compiler '{compiler}': {e}")).success());
+        build(dir.path(), "libcuda.so.1", "fake_cuda.c", macros);
         Fake { dir }
     }
 
@@ -51,37 +58,17 @@ impl Fake {
         Nvidia::open_with(cuda, self.compiler(), cache, ordinal, limit)
     }
 
-    /// An NVRTC that has a version and nothing else.
+    /// A compiler that has a version and nothing else.
     fn compiler(&self) -> Compiler {
-        let file = self.dir.path().join("libnvrtc.so.13");
-        if !file.is_file() {
-            let functions =
-                ["CreateProgram", "DestroyProgram", "CompileProgram", "GetProgramLogSize", "GetProgramLog"];
-            let more = ["GetCUBINSize", "GetCUBIN"];
-            let mut text: String = functions
-                .iter()
-                .chain(&more)
-                .map(|name| format!("int nvrtc{name}(void) {{ return 4; }}\n"))
-                .collect();
-            text += "const char *nvrtcGetErrorString(int e) { return e ? \"\" : 0; }\n\
-                     int nvrtcVersion(int *a, int *b) { *a = 13; *b = 0; return 0; }\n\
-                     int nvrtcGetNumSupportedArchs(int *n) { *n = 2; return 0; }\n\
-                     int nvrtcGetSupportedArchs(int *a) { a[0] = 80; a[1] = 90; return 0; }\n";
-            let source = self.dir.path().join("nvrtc.c");
-            std::fs::write(&source, text).unwrap();
-            let compiler = std::env::var("CC").unwrap_or_else(|_| "cc".into());
-            let made =
-                Command::new(compiler).args(["-shared", "-fPIC", "-o"]).arg(&file).arg(source).status();
-            assert!(made.unwrap().success());
-        }
+        let file = build(self.dir.path(), "libnvrtc.so.13", "fake_nvrtc.c", &[]);
         Compiler::load(crate::libraries::NVRTC.open_file(&file).unwrap()).unwrap()
     }
 
-    /// A compiled file as the fake takes it: an ELF header with nothing behind it.
+    /// A compiled file as the fake takes it: an ELF header with nothing after it.
     pub fn compiled(&self) -> Compiled {
         let image = self.dir.path().join("kernel.cubin");
         let mut header = [0; 64];
-        header[..4].copy_from_slice(b"\x7fELF");
+        header[..6].copy_from_slice(b"\x7fELF\x02\x01");
         std::fs::write(&image, header).unwrap();
         Compiled { signatures: Vec::new(), image }
     }
@@ -104,7 +91,7 @@ pub fn real_compiler() -> Option<&'static Compiler> {
     let open = || match Compiler::open() {
         Ok(compiler) => Some(compiler),
         Err(error) if std::env::var_os("CI").is_none_or(|ci| ci != "true") => {
-            eprintln!("SKIPPED: NVRTC isn't here: {error}");
+            eprintln!("SKIPPED: NVRTC is not here: {error}");
             None
         }
         Err(error) => panic!("{error}"),

@@ -1,17 +1,12 @@
-// A driver without a GPU, for tests: memory is the host's, work is queued and done as late as the driver may do it (when something
-// waits for it), and one kernel is known. What it is made with (-D) decides what goes wrong:
-//   VERSION       what cuDriverGetVersion says
-//   INIT          what cuInit returns
-//   DEVICES       how many GPUs there are
-//   MAJOR, MINOR  their architecture
-//   ROOM          bytes of device memory
-//   FAILING       what the work queued by a launch ends with
-//   REFUSED       what cuLaunchKernelEx returns
-//   WITHOUT_POOLS leaves out cuMemAllocFromPoolAsync
-//   POOLS         whether the device says that it has memory pools
-//   POOL_CREATE, POOL_ALLOCATE  what making a pool, and taking memory from it, returns
-//   RUNNING       asking whether an event has passed does one piece of work
-//   HANGING       no event ever passes
+// A driver without a GPU, for tests: memory is the host's, work is queued and done as late as the driver may do it
+// (when something waits for it), and one kernel is known. What it is made with (-D) decides what goes wrong: VERSION
+// what cuDriverGetVersion says VERSION_STATUS  what it returns OLD, NEW      leaves out what drivers of CUDA 12.0 do
+// not have yet, or what a later one may have no more INIT          what cuInit returns DEVICES       how many GPUs
+// there are MAJOR, MINOR  their architecture ROOM          bytes of device memory FAILING       what the work queued by
+// a launch ends with REFUSED       what cuLaunchKernelEx returns WITHOUT_POOLS leaves out cuMemAllocFromPoolAsync POOLS
+// whether the device says that it has memory pools POOL_CREATE, POOL_ALLOCATE  what making a pool, and taking memory
+// from it, returns RUNNING       asking whether an event has passed does one piece of work HANGING       no event ever
+// passes
 #include <pthread.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -20,6 +15,9 @@
 
 #ifndef VERSION
 #define VERSION 13000
+#endif
+#ifndef VERSION_STATUS
+#define VERSION_STATUS 0
 #endif
 #ifndef INIT
 #define INIT 0
@@ -62,7 +60,7 @@
 #define HANGS 0
 #endif
 
-// ---- what was called, for the test to read ------------------------------------------------------------------------------------
+// ---- what was called, for the test to read --------------------------------------------------------------------------
 
 static char record[1 << 20];
 static size_t recorded;
@@ -79,7 +77,7 @@ const char *fake_record(void) { return record; }
 enum { HEADER = 256 };
 static size_t *size_of(uint64_t address) { return (size_t *)(address - HEADER); }
 
-// ---- queued work --------------------------------------------------------------------------------------------------------------
+// ---- queued work ----------------------------------------------------------------------------------------------------
 
 enum { UPLOAD, DOWNLOAD, COPY, FILL, SCALE, EVENT, FREE };
 struct work {
@@ -136,9 +134,9 @@ static int push(struct work w) {
     return push_at(w, &at);
 }
 
-// ---- the driver ---------------------------------------------------------------------------------------------------------------
+// ---- the driver -----------------------------------------------------------------------------------------------------
 
-int cuDriverGetVersion(int *v) { *v = VERSION; return 0; }
+int cuDriverGetVersion(int *v) { *v = VERSION; return VERSION_STATUS; }
 int cuInit(unsigned flags) { return flags ? 1 : INIT; }
 int cuGetErrorName(int e, const char **s) {
     *s = e == 700 ? "CUDA_ERROR_ILLEGAL_ADDRESS" : e == 701 ? "CUDA_ERROR_LAUNCH_OUT_OF_RESOURCES" : e == 500 ? "CUDA_ERROR_NOT_FOUND" : 0;
@@ -181,12 +179,18 @@ int cuEventQuery(struct event *e) {
     return status ? status : lost ? lost : e->recorded && e->at > done ? 600 : 0;
 }
 int cuEventSynchronize(struct event *e) { return run_until(e->recorded ? e->at : 0); }
-int cuEventElapsedTime(float *ms, struct event *a, struct event *b) {
+static int elapsed(float *ms, struct event *a, struct event *b) {
     if (!a->recorded || !b->recorded) return 400;
     if (a->at > done || b->at > done) return 600;
     *ms = 2.0f * (float)(b->at - a->at); // 2 ms for each piece of work
     return 0;
 }
+#ifndef NEW
+int cuEventElapsedTime(float *ms, struct event *a, struct event *b) { RECORD("elapsed\n"); return elapsed(ms, a, b); }
+#endif
+#ifndef OLD
+int cuEventElapsedTime_v2(float *ms, struct event *a, struct event *b) { RECORD("elapsed v2\n"); return elapsed(ms, a, b); }
+#endif
 int cuEventDestroy_v2(struct event *e) { free(e); return 0; }
 
 /// Bytes that are in use, those that the driver keeps for the pool, those that were allocated without a pool.

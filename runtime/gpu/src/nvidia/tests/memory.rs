@@ -3,7 +3,8 @@
 use super::fake::Fake;
 use super::refusals::says;
 use crate::driver::{Driver, DriverError};
-use crate::nvidia::Allocator;
+
+const POOL: &str = "a memory pool of the driver";
 
 /// Devices without pools: one says so, one makes none, one gives nothing from them.
 const WITHOUT: [(&str, &[&str]); 3] = [
@@ -16,8 +17,8 @@ const WITHOUT: [(&str, &[&str]); 3] = [
 fn a_pool_is_used_where_there_is_one() {
     let fake = Fake::new(&["ROOM=1000"]);
     let gpu = fake.open(0).unwrap();
-    assert_eq!(gpu.allocator(), &Allocator::Pool);
-    assert_eq!(fake.machine().unwrap().allocator(0).unwrap(), Allocator::Pool);
+    assert_eq!(gpu.memory.allocator(), POOL);
+    assert_eq!(fake.machine().unwrap().allocator(0).unwrap(), POOL);
     let first = gpu.allocate(600).unwrap();
     assert!(matches!(gpu.allocate(401), Err(DriverError::OutOfMemory(401))));
     gpu.allocate(400).unwrap();
@@ -38,7 +39,7 @@ fn a_pool_that_fails_for_another_reason_is_an_error() {
         says(Fake::new(&[cause]).open(0).unwrap_err(), &[call]);
     }
     // Memory that is full now may be free later.
-    assert_eq!(Fake::new(&["ROOM=100"]).open(0).unwrap().allocator(), &Allocator::Pool);
+    assert_eq!(Fake::new(&["ROOM=100"]).open(0).unwrap().memory.allocator(), POOL);
 }
 
 #[test]
@@ -46,9 +47,9 @@ fn without_pools_the_device_works_and_says_where_its_memory_comes_from() {
     for (cause, reason) in WITHOUT {
         let fake = Fake::new(&[cause]);
         let gpu = fake.open(0).unwrap();
-        says(gpu.allocator(), &["kept by this program"]);
-        says(gpu.allocator(), reason);
-        assert_eq!(&fake.machine().unwrap().allocator(0).unwrap(), gpu.allocator());
+        says(gpu.memory.allocator(), &["kept by this program"]);
+        says(gpu.memory.allocator(), reason);
+        assert_eq!(fake.machine().unwrap().allocator(0).unwrap(), gpu.memory.allocator());
         let function = gpu.load(&fake.compiled(), "scale").unwrap();
         let values: Vec<f32> = (0..1000).map(|i| i as f32).collect();
         let address = gpu.allocate(4000).unwrap();

@@ -1,6 +1,7 @@
 //! The driver's side against a driver without a GPU, and NVRTC against itself.
 
 mod compiler;
+mod damaged;
 mod deadline;
 mod fake;
 mod memory;

@@ -1,4 +1,5 @@
-// The host's side of hopper.cuh, continued: wgmma. Operands are found as the descriptor's bits and PTX's canonical layouts say.
+// The host's side of hopper.cuh, continued: wgmma. Operands are found as the descriptor's bits and PTX's canonical
+// layouts say.
 #pragma once
 
 namespace replay {

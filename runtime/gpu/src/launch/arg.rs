@@ -1,8 +1,8 @@
 //! Arguments of kernels.
 
-use super::error::{GpuError, Result};
 use super::source::Parameter;
 use super::tensor_map::TensorMap;
+use crate::error::{GpuError, Result};
 use std::ffi::c_void;
 
 /// One argument of a kernel.
@@ -30,7 +30,7 @@ impl Arg {
     /// An `i32` argument.
     ///
     /// # Errors
-    /// [`GpuError::Argument`] when the value doesn't fit; so are those of the other integers.
+    /// [`GpuError::Argument`] when the value does not fit; so are those of the other integers.
     pub fn i32<N: Copy + std::fmt::Display>(value: N) -> Result<Arg>
     where
         i32: TryFrom<N>,
@@ -65,11 +65,11 @@ impl Arg {
         Arg::F32(value as f32)
     }
 
-    /// A pointer that points to nothing: what a kernel takes for "not there".
+    /// A null pointer, by which a kernel knows that an optional tensor is absent.
     pub const NULL: Arg = Arg::Pointer(0);
 
     /// The parameter that this is an argument for.
-    pub(super) fn parameter(&self) -> Parameter {
+    pub(crate) fn parameter(&self) -> Parameter {
         match self {
             Arg::Pointer(_) => Parameter::Pointer,
             Arg::I32(_) => Parameter::I32,
@@ -81,7 +81,7 @@ impl Arg {
     }
 
     /// Where the value lies.
-    pub(super) fn value(&self) -> *mut c_void {
+    pub(crate) fn value(&self) -> *mut c_void {
         match self {
             Arg::Pointer(v) => std::ptr::from_ref(v).cast_mut().cast(),
             Arg::I32(v) => std::ptr::from_ref(v).cast_mut().cast(),

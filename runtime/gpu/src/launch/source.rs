@@ -1,10 +1,11 @@
 //! Kernel sources: where their text comes from, and what their kernels take.
 
-use super::error::{DriverError, DriverResult};
+use crate::error::{DriverError, DriverResult};
+use crate::shared::variable;
 use std::path::{Path, PathBuf};
 
-/// Set to a directory that holds `gelu/kernel.cu` and the like, sources are read from there instead of from the program: a kernel
-/// can be changed and tried without building anything.
+/// Set to a directory that holds `gelu/kernel.cu` and the like, sources are read from there instead of from the
+/// program: a kernel can be changed and tried without building anything.
 pub const KERNEL_DIR: &str = "BIGMAC_KERNEL_DIR";
 
 /// A kernel source that is part of the program.
@@ -14,20 +15,20 @@ pub struct Source {
     pub file: &'static str,
     /// Its text.
     pub text: &'static str,
-    /// Files that it includes beside `bigmac.cuh`: the name in the `#include`, which is also the path below the folder of kernels,
-    /// and the text.
+    /// Files that it includes beside `bigmac.cuh`: the name in the `#include`, which is also the path below the folder
+    /// of kernels, and the text.
     pub includes: &'static [(&'static str, &'static str)],
 }
 
 /// The headers that every source may include.
 pub(crate) const HEADERS: [(&str, &str); 7] = [
-    ("bigmac.cuh", include_str!("include/bigmac.cuh")),
-    ("device.cuh", include_str!("include/device.cuh")),
-    ("replay.cuh", include_str!("include/replay.cuh")),
-    ("hopper.cuh", include_str!("include/hopper.cuh")),
-    ("hopper_device.cuh", include_str!("include/hopper_device.cuh")),
-    ("hopper_replay.cuh", include_str!("include/hopper_replay.cuh")),
-    ("hopper_replay_wgmma.cuh", include_str!("include/hopper_replay_wgmma.cuh")),
+    ("bigmac.cuh", include_str!("../include/bigmac.cuh")),
+    ("device.cuh", include_str!("../include/device.cuh")),
+    ("replay.cuh", include_str!("../replay/replay.cuh")),
+    ("hopper.cuh", include_str!("../include/hopper.cuh")),
+    ("hopper_device.cuh", include_str!("../include/hopper_device.cuh")),
+    ("hopper_replay.cuh", include_str!("../replay/hopper_replay.cuh")),
+    ("hopper_replay_wgmma.cuh", include_str!("../replay/hopper_replay_wgmma.cuh")),
 ];
 
 /// The value of a knob, a macro that a source is compiled with.
@@ -48,27 +49,9 @@ impl std::fmt::Display for Knob {
     }
 }
 
-impl From<i32> for Knob {
-    fn from(n: i32) -> Knob {
+impl<N: Into<i64>> From<N> for Knob {
+    fn from(n: N) -> Knob {
         Knob::Int(n.into())
-    }
-}
-
-impl From<i64> for Knob {
-    fn from(n: i64) -> Knob {
-        Knob::Int(n)
-    }
-}
-
-impl From<bool> for Knob {
-    fn from(yes: bool) -> Knob {
-        Knob::Int(yes.into())
-    }
-}
-
-impl From<&'static str> for Knob {
-    fn from(word: &'static str) -> Knob {
-        Knob::Word(word)
     }
 }
 
@@ -81,7 +64,7 @@ pub struct Program<'a> {
     pub knobs: &'a [(&'static str, Knob)],
 }
 
-/// All text that a program is compiled from, read anew from [`KERNEL_DIR`] where that is set.
+/// All text that a program is compiled from, as it is in [`KERNEL_DIR`] now where that is set.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Text {
     /// The source's name in messages: its path in [`KERNEL_DIR`], or the one below the folder of kernels.
@@ -100,31 +83,31 @@ impl Source {
 
     /// The files in [`KERNEL_DIR`] that stand for this source, when it is set.
     pub fn overriding_files(&self) -> Option<Vec<PathBuf>> {
-        let dir = PathBuf::from(std::env::var_os(KERNEL_DIR).filter(|d| !d.is_empty())?);
+        let dir = PathBuf::from(variable(KERNEL_DIR)?);
         let names = std::iter::once(self.file).chain(self.includes.iter().map(|(name, _)| *name));
         let names = names.chain(HEADERS.iter().map(|(name, _)| *name));
         Some(names.map(|name| dir.join(name)).filter(|path| path.is_file()).collect())
     }
 
-    /// The text as it is now. A file that [`KERNEL_DIR`] doesn't hold is the program's own.
+    /// The text as it is now. A file that [`KERNEL_DIR`] does not hold is the program's own.
     ///
     /// # Errors
-    /// [`DriverError::Call`] when [`KERNEL_DIR`] is no directory, or a file in it can't be read.
+    /// [`DriverError::Call`] when [`KERNEL_DIR`] is not a directory, or a file in it cannot be read.
     pub fn read(&self) -> DriverResult<Text> {
-        let dir = std::env::var_os(KERNEL_DIR).filter(|d| !d.is_empty()).map(PathBuf::from);
-        let wrong = |path: &Path, message: String| DriverError::Call {
-            call: format!("{KERNEL_DIR}: {}", path.display()),
-            message: format!("{message}; correct the directory, or unset {KERNEL_DIR}"),
+        let dir = variable(KERNEL_DIR).map(PathBuf::from);
+        let wrong = |path: &Path, message: String| {
+            let message = format!("{message}; correct the directory, or unset {KERNEL_DIR}");
+            DriverError::call(format!("{KERNEL_DIR}: {}", path.display()), message)
         };
         if let Some(dir) = dir.as_ref().filter(|dir| !dir.is_dir()) {
-            return Err(wrong(dir, "there is no such directory".into()));
+            return Err(wrong(dir, "not found".into()));
         }
         let read = |name: &str, text: &str| -> DriverResult<(String, String)> {
             let Some(path) = dir.as_ref().map(|dir| dir.join(name)).filter(|path| path.is_file()) else {
                 return Ok((name.to_owned(), text.to_owned()));
             };
             let text =
-                std::fs::read_to_string(&path).map_err(|e| wrong(&path, format!("can't be read: {e}")))?;
+                std::fs::read_to_string(&path).map_err(|e| wrong(&path, format!("cannot be read: {e}")))?;
             Ok((path.display().to_string(), text))
         };
         let (file, main) = read(self.file, self.text)?;
@@ -172,7 +155,7 @@ pub struct Compiled {
 /// The kernels of a source: every `KERNEL [qualifiers] void name(parameters)`.
 ///
 /// # Errors
-/// [`DriverError::Compile`] for a parameter of a type that launches can't pass, and for a source without a kernel.
+/// [`DriverError::Compile`] for a parameter of a type that launches cannot pass, and for a source without a kernel.
 pub fn signatures(text: &Text) -> DriverResult<Vec<Signature>> {
     let wrong = |message: String| DriverError::Compile {
         file: text.file.clone(),
@@ -188,19 +171,19 @@ pub fn signatures(text: &Text) -> DriverResult<Vec<Signature>> {
         let Some((name, rest)) = rest.split_once('(') else { continue };
         let name = name.trim();
         let Some((list, _)) = rest.split_once(')') else {
-            return Err(wrong(format!("the parameters of kernel '{name}' don't end")));
+            return Err(wrong(format!("the parameters of kernel '{name}' have no end")));
         };
         let parameters = list.split(',').map(str::trim).filter(|p| !p.is_empty()).map(|p| {
             parameter(p).ok_or_else(|| {
                 wrong(format!(
-                    "kernel '{name}' has the parameter '{p}'; wanted a pointer, i32, u32, i64, float or TensorMap"
+                    "kernel '{name}': expected a parameter of type pointer, i32, u32, i64, float or TensorMap, got '{p}'"
                 ))
             })
         });
         found.push(Signature { name: name.to_owned(), parameters: parameters.collect::<DriverResult<_>>()? });
     }
     if found.is_empty() {
-        return Err(wrong("there is no kernel in it: declare one as `KERNEL void name(...)`".into()));
+        return Err(wrong("no kernel was found: declare one as `KERNEL void name(...)`".into()));
     }
     Ok(found)
 }
@@ -266,7 +249,7 @@ mod tests {
     fn what_cannot_be_launched_is_refused_by_name() {
         for (source, wanted) in [
             ("KERNEL void f(double x) {}", "double x"),
-            ("KERNEL void f(i32 x", "don't end"),
+            ("KERNEL void f(i32 x", "no end"),
             ("__global__ void f() {}", "no kernel"),
         ] {
             let error = signatures(&text(source)).unwrap_err().to_string();

@@ -1,6 +1,6 @@
 //! Every way in which a source is compiled, so that registers and spills of all of them are checked without a GPU.
 
-use super::launch::Launch;
+use super::Launch;
 use super::source::{Knob, Source};
 
 /// The knobs of a program.
@@ -16,13 +16,13 @@ pub struct Variants {
 }
 
 impl Variants {
-    /// A source that is compiled with `T` as `float` and as `bf16`, for every architecture, with the sets of knobs that are added;
-    /// without any when none is.
+    /// A source that is compiled with `T` as `float` and as `bf16`, for every architecture, with the sets of knobs that
+    /// are added; without any when none is.
     pub fn new(source: &'static Source) -> Self {
         Variants { source, elements: &["float", "bf16"], sets: Vec::new(), targets: &["sm_80", "sm_90a"] }
     }
 
-    /// Compiled with those as `ELEMENT` alone; with none when the source doesn't use it.
+    /// Compiled with those as `ELEMENT` alone; with none when the source does not use it.
     pub fn elements(self, elements: &'static [&'static str]) -> Self {
         Variants { elements, ..self }
     }

@@ -1,18 +1,30 @@
-//! What to launch: a kernel, its knobs, its extents.
+//! What to launch: a kernel of a source, its knobs, its extents and its arguments.
 
-use super::source::{Knob, Source};
+mod arg;
+mod source;
+mod tensor_map;
+mod variants;
+
 use smallvec::SmallVec;
+
+pub use arg::Arg;
+#[cfg(test)]
+pub(crate) use source::HEADERS;
+pub(crate) use source::Text;
+pub use source::{Compiled, KERNEL_DIR, Knob, Parameter, Program, Signature, Source, signatures};
+pub use tensor_map::{Swizzle, TensorMap, TensorMapShape};
+pub use variants::{Knobs, Variants};
 
 /// A kernel of a source, compiled with some knobs, over so many blocks and threads.
 #[derive(Clone, Debug)]
 pub struct Launch {
-    pub(super) source: &'static Source,
-    pub(super) kernel: &'static str,
-    pub(super) knobs: SmallVec<[(&'static str, Knob); 8]>,
-    pub(super) grid: [usize; 3],
-    pub(super) block: [usize; 3],
-    pub(super) cluster: [usize; 3],
-    pub(super) shared: usize,
+    pub(crate) source: &'static Source,
+    pub(crate) kernel: &'static str,
+    pub(crate) knobs: SmallVec<[(&'static str, Knob); 8]>,
+    pub(crate) grid: [usize; 3],
+    pub(crate) block: [usize; 3],
+    pub(crate) cluster: [usize; 3],
+    pub(crate) shared: usize,
 }
 
 impl Launch {

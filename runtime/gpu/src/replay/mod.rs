@@ -1,34 +1,37 @@
-//! Runs kernels on the CPU, for tests: the host compiler makes a library of each source, in which every CUDA thread is a fiber
-//! (`include/replay.cuh`). Device memory is this process's own.
+//! Runs kernels on the CPU, for tests: the host compiler makes a library of each source, in which every CUDA thread is
+//! a fiber (`include/replay.cuh`). Device memory is this process's own.
 
-use super::cache::{Cache, Key};
-use super::driver::{Driver, DriverError, DriverResult, Function, Geometry, Mark, PendingDownload};
-use super::source::{Compiled, Program, Text, signatures};
-use super::tensor_map::{Swizzle, TensorMap, TensorMapShape};
+use crate::cache::{Cache, Key};
+use crate::driver::{Driver, DriverError, DriverResult, Function, Geometry, Mark, PendingDownload};
+use crate::launch::{Compiled, Program, TensorMap, TensorMapShape, Text, signatures};
+use crate::shared::{lock, variable};
 use libloading::Library;
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::collections::HashMap;
 use std::ffi::{c_char, c_int, c_void};
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
 /// The variable that names the C++ compiler.
 pub const COMPILER: &str = "BIGMAC_CXX";
-/// Set to anything but 0, kernels are compiled with the address sanitizer, whose library the process must have loaded first
-/// (`LD_PRELOAD=$(g++ -print-file-name=libasan.so)`).
+/// Set to anything but 0, kernels are compiled with the address sanitizer, whose library the process must have loaded
+/// first (`LD_PRELOAD=$(g++ -print-file-name=libasan.so)`).
 pub const SANITIZE: &str = "BIGMAC_REPLAY_SANITIZE";
 
-/// In which order blocks, and the threads of a block, take turns.
+/// What the C++ compiler is called with.
+const OPTIONS: &str = "-std=c++17 -O1 -g1 -shared -fPIC -fvisibility=hidden -fno-strict-aliasing -x c++";
+
+/// The order in which blocks, and the threads of a block, take turns.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Order {
     /// First to last.
     Forward,
     /// Last to first.
     Reverse,
-    /// Anew at every turn, from that seed.
+    /// At random at every turn, from that seed.
     Random(u32),
 }
 
@@ -61,7 +64,7 @@ type Entry = unsafe extern "C" fn(*const LaunchRequest, *mut *mut c_void) -> c_i
 #[derive(Debug)]
 pub struct Replay {
     compiler: PathBuf,
-    /// What the compiler says of itself, and the options it is called with.
+    /// The version of the compiler and its options, for the cache.
     compiler_key: String,
     options: Vec<String>,
     cache: Cache,
@@ -74,19 +77,12 @@ pub struct Replay {
 /// Blocks of a cluster at most, on every GPU that has them.
 const CLUSTER_MOST: u32 = 8;
 
-/// Where memory starts that the CUDA driver gives out, at least.
+/// The alignment that the CUDA driver gives at least.
 const ALIGNMENT: usize = 256;
 
-fn call(what: impl Into<String>, message: impl Into<String>) -> DriverError {
-    DriverError::Call { call: what.into(), message: message.into() }
-}
-
-/// The C++ compiler: [`COMPILER`], else `CXX`, else the first of the usual names that is there; with its version.
-///
-/// # Errors
-/// A sentence that says what was looked for.
+/// The C++ compiler and its version: [`COMPILER`], else `CXX`, else the first of the usual names that runs.
 pub fn find_compiler() -> Result<(PathBuf, String), String> {
-    let named = [COMPILER, "CXX"].into_iter().find_map(|v| std::env::var_os(v).filter(|v| !v.is_empty()));
+    let named = [COMPILER, "CXX"].into_iter().find_map(variable);
     let names: Vec<PathBuf> = match named {
         Some(name) => vec![name.into()],
         None => ["g++", "c++", "clang++"].map(PathBuf::from).into(),
@@ -100,35 +96,20 @@ pub fn find_compiler() -> Result<(PathBuf, String), String> {
         }
     }
     Err(format!(
-        "replaying kernels on the CPU needs a C++ compiler, and none of {names:?} runs; install g++, or name one in {COMPILER}"
+        "replaying kernels on the CPU needs a C++ compiler, and none of {names:?} runs; install g++, or name a compiler in {COMPILER}"
     ))
 }
 
 impl Replay {
-    /// A replay with that order.
-    ///
-    /// # Errors
-    /// [`DriverError::Call`] on a processor that fibers aren't written for, and without a C++ compiler.
+    /// A replay with that order. It needs x86-64, for which fibers are written, and a C++ compiler.
     pub fn new(order: Order) -> DriverResult<Self> {
         if !cfg!(all(target_arch = "x86_64", unix)) {
-            return Err(call("replay", "kernels can be replayed on x86-64 Linux only"));
+            return Err(DriverError::call("replay", "kernels can be replayed on x86-64 Linux only"));
         }
-        let (compiler, version) = find_compiler().map_err(|e| call("replay", e))?;
-        let mut options: Vec<String> = [
-            "-std=c++17",
-            "-O1",
-            "-g1",
-            "-shared",
-            "-fPIC",
-            "-fvisibility=hidden",
-            "-fno-strict-aliasing",
-            "-x",
-            "c++",
-        ]
-        .map(str::to_owned)
-        .into();
-        if std::env::var_os(SANITIZE).is_some_and(|v| !v.is_empty() && v != "0") {
-            // Fibers have stacks of their own, which the sanitizer's stack checks know nothing of.
+        let (compiler, version) = find_compiler().map_err(|e| DriverError::call("replay", e))?;
+        let mut options: Vec<String> = OPTIONS.split(' ').map(str::to_owned).collect();
+        if variable(SANITIZE).is_some_and(|value| value != "0") {
+            // Fibers have stacks of their own, which the stack checks of the sanitizer do not know.
             options.extend(["-fsanitize=address", "--param", "asan-stack=0"].map(str::to_owned));
         }
         let compiler_key = format!("{} {version} {}", compiler.display(), options.join(" "));
@@ -146,13 +127,12 @@ impl Replay {
 
     fn build(&self, text: &Text, program: &Program<'_>, names: &[&str], to: &Path) -> DriverResult<()> {
         let folder = to.with_extension("src");
-        let wrong = |e: std::io::Error| call(format!("replay, {}", folder.display()), e.to_string());
+        let wrong =
+            |e: std::io::Error| DriverError::call(format!("replay, {}", folder.display()), e.to_string());
         std::fs::create_dir_all(&folder).map_err(wrong)?;
         for (name, text) in &text.includes {
             let path = folder.join(name);
-            if let Some(parent) = path.parent() {
-                std::fs::create_dir_all(parent).map_err(wrong)?;
-            }
+            std::fs::create_dir_all(path.parent().unwrap_or(&folder)).map_err(wrong)?;
             std::fs::write(path, text).map_err(wrong)?;
         }
         // A kernel is entered through a function that takes its arguments as the CUDA driver does.
@@ -173,13 +153,10 @@ impl Replay {
         let out = command.arg(&main).arg("-o").arg(to).output().map_err(wrong)?;
         let log = String::from_utf8_lossy(&out.stderr).into_owned();
         if !out.status.success() {
-            return Err(DriverError::Compile {
-                file: text.file.clone(),
-                target: "replay on the CPU".into(),
-                log,
-            });
+            let file = text.file.clone();
+            return Err(DriverError::Compile { file, target: "replay on the CPU".into(), log });
         }
-        // What is left of the sources does no harm.
+        // Sources that remain do no harm.
         let _ = std::fs::remove_dir_all(&folder);
         Ok(())
     }
@@ -204,17 +181,18 @@ impl Driver for Replay {
     }
 
     fn memory(&self) -> DriverResult<(usize, usize)> {
-        Err(call("memory", "a replay has what the CPU has"))
+        Err(DriverError::call("memory", "a replay has no memory of its own"))
     }
 
     fn allocate(&self, bytes: usize) -> DriverResult<u64> {
         let layout = Self::layout(bytes).ok_or(DriverError::OutOfMemory(bytes))?;
-        // SAFETY: the layout has a size above 0. The system's allocator, not the program's: a sanitizer watches that one.
+        // SAFETY: the layout has a size above 0. The system's allocator, not the program's: a sanitizer watches that
+        // one.
         let address = unsafe { System.alloc(layout) };
         if address.is_null() {
             return Err(DriverError::OutOfMemory(bytes));
         }
-        // NaN in every float type: what is read before it was written shows.
+        // NaN in every float type, so that reads before a write show.
         // SAFETY: the allocation is `bytes` long.
         unsafe { address.write_bytes(0xff, bytes) };
         Ok(address as u64)
@@ -222,7 +200,8 @@ impl Driver for Replay {
 
     fn free(&self, address: u64, bytes: usize) {
         if let Some(layout) = Self::layout(bytes) {
-            // SAFETY: the address came from `allocate` with the same number of bytes, and is freed once, by its owner's drop.
+            // SAFETY: the address came from `allocate` with the same number of bytes, and is freed once, by its owner's
+            // drop.
             unsafe { System.dealloc(address as *mut u8, layout) };
         }
     }
@@ -275,8 +254,10 @@ impl Driver for Replay {
     }
 
     fn load(&self, compiled: &Compiled, kernel: &str) -> DriverResult<Function> {
-        let mut libraries = self.libraries.lock().unwrap_or_else(PoisonError::into_inner);
-        let wrong = |e: libloading::Error| call(format!("load {}", compiled.image.display()), e.to_string());
+        let mut libraries = lock(&self.libraries);
+        let wrong = |e: libloading::Error| {
+            DriverError::call(format!("load {}", compiled.image.display()), e.to_string())
+        };
         if !libraries.contains_key(&compiled.image) {
             // SAFETY: the library is what `build` made, whose start-up code only sets up its own variables.
             let library = unsafe { Library::new(&compiled.image) }.map_err(wrong)?;
@@ -302,9 +283,9 @@ impl Driver for Replay {
         {
             let (grid, given) = (geometry.grid, geometry.cluster);
             let message = format!(
-                "got clusters of {given:?} in a grid of {grid:?} blocks, wanted up to {CLUSTER_MOST} along x, of which the grid is a multiple"
+                "expected clusters of up to {CLUSTER_MOST} blocks along x that divide the grid, got {given:?} in a grid of {grid:?}"
             );
-            return Err(call("launch", message));
+            return Err(DriverError::call("launch", message));
         }
         let mut message: [c_char; 512] = [0; 512];
         let (order, seed) = match self.order {
@@ -322,8 +303,8 @@ impl Driver for Replay {
             message: message.as_mut_ptr(),
             message_bytes: message.len() as u32,
         };
-        // SAFETY: `load` made the number from an entry of this type, in a library that is still loaded; the arguments are as the
-        // caller promises.
+        // SAFETY: `load` made the number from an entry of this type, in a library that is still loaded; the arguments
+        // are as the caller promises.
         let failed = unsafe {
             let entry: Entry = std::mem::transmute(function.0 as usize);
             entry(&request, arguments.as_mut_ptr())
@@ -332,22 +313,16 @@ impl Driver for Replay {
             return Ok(());
         }
         let text: Vec<u8> = message.iter().map(|&c| c as u8).take_while(|&c| c != 0).collect();
-        Err(call("replay", String::from_utf8_lossy(&text)))
+        Err(DriverError::call("replay", String::from_utf8_lossy(&text)))
     }
 
     /// As `include/hopper_replay.cuh` reads it: address; rank, element size and swizzle; extents; strides; tile.
     fn tensor_map(&self, address: u64, shape: &TensorMapShape) -> DriverResult<TensorMap> {
         let rank = shape.extents.len();
-        shape.check(address).map_err(|message| call("tensor_map", message))?;
-        let swizzle = match shape.swizzle {
-            Swizzle::None => 0,
-            Swizzle::Bytes32 => 1,
-            Swizzle::Bytes64 => 2,
-            Swizzle::Bytes128 => 3,
-        };
+        shape.check(address).map_err(|message| DriverError::call("tensor_map", message))?;
         let mut words = [0; 16];
         words[0] = address;
-        words[1] = rank as u64 | u64::from(shape.element) << 8 | swizzle << 16;
+        words[1] = rank as u64 | u64::from(shape.element) << 8 | (shape.swizzle as u64) << 16;
         words[2..2 + rank].copy_from_slice(&shape.extents);
         words[7..6 + rank].copy_from_slice(&shape.strides);
         for (word, &tile) in words[11..].iter_mut().zip(&shape.tile) {
@@ -357,7 +332,7 @@ impl Driver for Replay {
     }
 
     fn mark(&self) -> DriverResult<Mark> {
-        let mut marks = self.marks.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut marks = lock(&self.marks);
         let free = marks.iter().position(Option::is_none).unwrap_or(marks.len());
         if free == marks.len() {
             marks.push(None);
@@ -367,16 +342,16 @@ impl Driver for Replay {
     }
 
     fn seconds_between(&self, from: Mark, to: Mark) -> DriverResult<f64> {
-        let marks = self.marks.lock().unwrap_or_else(PoisonError::into_inner);
+        let marks = lock(&self.marks);
         let at = |mark: Mark| {
             let time = usize::try_from(mark.0).ok().and_then(|i| marks.get(i).copied().flatten());
-            time.ok_or_else(|| call("seconds_between", "got a mark that was given back"))
+            time.ok_or_else(|| DriverError::call("seconds_between", "the mark was given back"))
         };
         Ok(at(to)?.saturating_duration_since(at(from)?).as_secs_f64())
     }
 
     fn forget(&self, mark: Mark) {
-        let mut marks = self.marks.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut marks = lock(&self.marks);
         if let Some(slot) = usize::try_from(mark.0).ok().and_then(|i| marks.get_mut(i)) {
             *slot = None;
         }

@@ -1,12 +1,24 @@
-//! Work that is done once for each of many names, and for different names at the same time.
+//! What several parts need: variables of the environment, locks, and turns.
 
 use std::collections::HashMap;
+use std::ffi::OsString;
 use std::hash::Hash;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// A lock for each name that something is being done for.
+/// The value of a variable of the environment; `None` where it is not set, or empty.
+pub(crate) fn variable(name: &str) -> Option<OsString> {
+    std::env::var_os(name).filter(|value| !value.is_empty())
+}
+
+/// Locks, also after a panic elsewhere: every critical section here leaves its data whole.
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Work that is done once for each of many names, and for different names at the same time: a lock for each name that
+/// something is being done for.
 #[derive(Debug)]
-pub(super) struct Turns<K>(Mutex<HashMap<K, Arc<Mutex<()>>>>);
+pub(crate) struct Turns<K>(Mutex<HashMap<K, Arc<Mutex<()>>>>);
 
 impl<K> Default for Turns<K> {
     fn default() -> Self {
@@ -15,23 +27,19 @@ impl<K> Default for Turns<K> {
 }
 
 impl<K: Clone + Eq + Hash> Turns<K> {
-    /// Does `work` while no other thread works for `key`. Whoever waited looks first whether it is done: an error or a panic of the one
-    /// before leaves it undone.
+    /// Does `work` while no other thread works for `key`. Whoever waited looks first whether it is done: an error or a
+    /// panic of the one before leaves it undone.
     pub fn alone<T>(&self, key: &K, work: impl FnOnce() -> T) -> T {
-        let turn = self.names().entry(key.clone()).or_default().clone();
-        let held = turn.lock().unwrap_or_else(PoisonError::into_inner);
+        let turn = lock(&self.0).entry(key.clone()).or_default().clone();
+        let held = lock(&turn);
         let result = work();
         drop(held);
-        let mut names = self.names();
+        let mut names = lock(&self.0);
         // The map's and this one: no thread waits, and none can begin to while the map is locked.
         if Arc::strong_count(&turn) == 2 {
             names.remove(key);
         }
         result
-    }
-
-    fn names(&self) -> MutexGuard<'_, HashMap<K, Arc<Mutex<()>>>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -62,7 +70,7 @@ mod tests {
                 });
             }
         });
-        assert_eq!((done.into_inner(), turns.names().len()), (8, 0));
+        assert_eq!((done.into_inner(), lock(&turns.0).len()), (8, 0));
     }
 
     #[test]

@@ -1,18 +1,21 @@
-//! Copies between the host's memory and the device's, through pinned blocks: only from there does a copy run behind the caller's
-//! back, and only there may the device write while the caller's memory could go away.
+//! Copies between the host's memory and the device's, through pinned blocks: only from there does a copy run while the
+//! caller goes on, and only there may the device write while the caller's memory could go away.
 
-use super::context::{Context, Event, Pinned, Stream};
-use super::types::EVENT_UNTIMED;
 use crate::driver::{DriverResult, PendingDownload};
+use crate::nvidia::context::{Event, Pinned, Stream};
+use crate::nvidia::cuda::{Failure, Functions};
+use crate::shared::lock;
+use cudarc::driver::sys::CUevent_flags;
 use std::collections::VecDeque;
 use std::ffi::c_void;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 /// Uploads up to this size, and downloads that are not waited for at once, go through blocks of this size.
 const SMALL: usize = 64 << 10;
 /// How many small uploads can be under way: more than ranks queue ahead in practice, so that none of them waits.
 const SMALL_BLOCKS: usize = 512;
-/// Anything larger is cut in blocks of this size: large enough for the bus, small enough to be filled while the one before is sent.
+/// Anything larger is cut in blocks of this size: large enough for the bus, small enough to be filled while the one
+/// before is sent.
 const LARGE: usize = 4 << 20;
 /// How many of those can be under way, in each direction.
 const LARGE_BLOCKS: usize = 4;
@@ -25,10 +28,15 @@ struct Block {
 }
 
 impl Block {
-    /// Puts a mark behind the copy that was just queued.
-    fn mark(&self, stream: &Stream) -> DriverResult<()> {
+    /// Queues a copy from or to the block, and a mark after it.
+    fn copy(
+        &self,
+        stream: &Stream,
+        copy: impl for<'a> FnOnce(&'a Functions, *mut c_void) -> Result<(), Failure<'a>>,
+    ) -> DriverResult<()> {
+        copy(stream.enter()?, self.pinned.address())?;
         self.done.record(stream).inspect_err(|_| {
-            // Without a mark nobody else waits for the copy. The error to report is that of the mark.
+            // Without a mark nothing else waits for the copy. The error to report is that of the mark.
             let _ = stream.synchronize();
         })
     }
@@ -54,10 +62,11 @@ impl Ring {
         Ring { bytes, most, used: Mutex::default() }
     }
 
-    /// A block that no copy uses: the oldest when its copy is done, else a new one; when there are enough, the oldest is waited for.
-    fn take(&self, context: &Arc<Context>) -> DriverResult<Block> {
+    /// A block that no copy uses: the oldest when its copy is done, else a new one; when there are enough, the oldest
+    /// is waited for.
+    fn take(&self, stream: &Stream) -> DriverResult<Block> {
         let oldest = {
-            let mut used = self.used.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut used = lock(&self.used);
             let full = used.len() >= self.most;
             match used.front() {
                 Some(block) if full || block.done.passed()? => used.pop_front(),
@@ -67,20 +76,20 @@ impl Ring {
         match oldest {
             Some(block) => block.done.wait().map(|()| block),
             None => Ok(Block {
-                pinned: Pinned::new(context, self.bytes)?,
-                done: Event::new(context, EVENT_UNTIMED)?,
+                pinned: Pinned::new(stream.context(), self.bytes)?,
+                done: Event::new(stream.context(), CUevent_flags::CU_EVENT_DISABLE_TIMING)?,
             }),
         }
     }
 
     fn put(&self, block: Block) {
-        self.used.lock().unwrap_or_else(PoisonError::into_inner).push_back(block);
+        lock(&self.used).push_back(block);
     }
 }
 
 /// The blocks of a device. Threads may copy at the same time.
 #[derive(Debug)]
-pub(super) struct Staging {
+pub(crate) struct Staging {
     small: Ring,
     up: Ring,
     down: Ring,
@@ -90,7 +99,7 @@ pub(super) struct Staging {
 
 /// A download that was queued, in the blocks that it arrives in.
 #[derive(Debug)]
-pub(super) struct Pending {
+pub(crate) struct Pending {
     ring: Arc<Ring>,
     parts: Vec<(Block, usize)>,
 }
@@ -123,42 +132,29 @@ impl Staging {
         }
     }
 
-    /// Copies to the device, behind the stream's work. `from` has been read when the call returns.
+    /// Copies to the device, after the stream's work. `from` has been read when the call returns.
     ///
     /// # Safety
     /// There is room for `from` at `to` on the device.
-    pub unsafe fn upload(
-        &self,
-        context: &Arc<Context>,
-        stream: &Stream,
-        to: u64,
-        from: &[u8],
-    ) -> DriverResult<()> {
+    pub unsafe fn upload(&self, stream: &Stream, to: u64, from: &[u8]) -> DriverResult<()> {
         let ring = if from.len() <= SMALL { &self.small } else { &self.up };
         let mut to = to;
         for part in from.chunks(ring.bytes) {
-            let mut block = ring.take(context)?;
+            let mut block = ring.take(stream)?;
             block.pinned.as_mut_slice()[..part.len()].copy_from_slice(part);
             // SAFETY: the caller vouches for the device's memory; the block holds the part until the copy is done.
-            unsafe { context.enter()?.upload(to, block.pinned.address(), part.len(), stream.handle)? };
-            block.mark(stream)?;
+            block.copy(stream, |cuda, host| unsafe { cuda.upload(to, host, part.len(), stream.raw()) })?;
             ring.put(block);
             to += part.len() as u64;
         }
         Ok(())
     }
 
-    /// Copies from the device, behind the stream's work, and waits for it.
+    /// Copies from the device, after the stream's work, and waits for it.
     ///
     /// # Safety
     /// There are as many bytes as `to` takes at `from` on the device.
-    pub unsafe fn download(
-        &self,
-        context: &Arc<Context>,
-        stream: &Stream,
-        from: u64,
-        to: &mut [u8],
-    ) -> DriverResult<()> {
+    pub unsafe fn download(&self, stream: &Stream, from: u64, to: &mut [u8]) -> DriverResult<()> {
         let ring = &self.down;
         let receive = |(block, part): (Block, &mut [u8])| {
             block.done.wait()?;
@@ -169,11 +165,10 @@ impl Staging {
         let mut from = from;
         let mut under_way: Option<(Block, &mut [u8])> = None;
         for part in to.chunks_mut(ring.bytes) {
-            let block = ring.take(context)?;
-            let address: *mut c_void = block.pinned.address();
+            let block = ring.take(stream)?;
             // SAFETY: the caller vouches for the device's memory; the block lives until the copy is done.
-            unsafe { context.enter()?.download(address, from, part.len(), stream.handle)? };
-            block.mark(stream)?;
+            block
+                .copy(stream, |cuda, host| unsafe { cuda.download(host, from, part.len(), stream.raw()) })?;
             from += part.len() as u64;
             // The part before is taken out while this one is on its way.
             if let Some(before) = under_way.replace((block, part)) {
@@ -182,26 +177,19 @@ impl Staging {
         }
         under_way.map_or(Ok(()), receive)
     }
+
     /// Queues a copy from the device after the stream's work, and returns at once.
     ///
     /// # Safety
     /// There are `bytes` bytes at `from` on the device.
-    pub unsafe fn download_later(
-        &self,
-        context: &Arc<Context>,
-        stream: &Stream,
-        from: u64,
-        bytes: usize,
-    ) -> DriverResult<Pending> {
+    pub unsafe fn download_later(&self, stream: &Stream, from: u64, bytes: usize) -> DriverResult<Pending> {
         let mut pending = Pending { ring: self.later.clone(), parts: Vec::new() };
         for start in (0..bytes).step_by(self.later.bytes) {
             let len = self.later.bytes.min(bytes - start);
-            let block = self.later.take(context)?;
+            let block = self.later.take(stream)?;
+            let from = from + start as u64;
             // SAFETY: the caller vouches for the device's memory; the block lives until the copy is done.
-            unsafe {
-                context.enter()?.download(block.pinned.address(), from + start as u64, len, stream.handle)?
-            };
-            block.mark(stream)?;
+            block.copy(stream, |cuda, host| unsafe { cuda.download(host, from, len, stream.raw()) })?;
             pending.parts.push((block, len));
         }
         Ok(pending)

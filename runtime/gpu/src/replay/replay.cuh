@@ -1,6 +1,6 @@
-// The host's side of bigmac.cuh: runs a kernel on the CPU, for tests. Every CUDA thread is a fiber; blocks run one after another, and
-// threads in forward, reverse or random order, so that a missing barrier shows as a wrong result in one of them. Says nothing
-// about time, nor about races within an order that none of the three meets.
+// The host's side of bigmac.cuh: runs a kernel on the CPU, for tests. Every CUDA thread is a fiber; blocks run one
+// after another, and threads in forward, reverse or random order, so that a missing barrier shows as a wrong result in
+// one of them. Says nothing about time, nor about races within an order that none of the three meets.
 #pragma once
 
 #include <algorithm>
@@ -67,7 +67,7 @@ struct Copy {
 
 constexpr int WORDS = 8;
 
-/// What a thread carries along for a part of the GPU that this file doesn't know.
+/// What a thread carries along for a part of the GPU that this file does not know.
 struct Extension {
     virtual ~Extension() = default;
     /// What the thread should have waited for before it ended; null for nothing.
@@ -85,7 +85,7 @@ struct Fiber {
     /// Name of the warp function waited in, and how many were entered: all lanes must agree.
     const char* function;
     u32 calls;
-    /// What the lane shows to the others, alternating so that nobody overwrites what is still to be read.
+    /// What the lane shows to the others, alternating so that nothing is overwritten before it is read.
     u64 words[2][WORDS];
     u32 barrier, expected;
     /// Asynchronous copies by group, the open group last.
@@ -96,7 +96,8 @@ struct Fiber {
 /// Blocks of a cluster, and named barriers of a block, at most.
 constexpr u32 CLUSTER_MOST = 8, BARRIERS_EACH = 16, CLUSTER_BARRIER = CLUSTER_MOST * BARRIERS_EACH;
 
-/// What runs at a time: a block, or the blocks of a cluster, which share the variables that a kernel declares as SHARED.
+/// What runs at a time: a block, or the blocks of a cluster, which share the variables that a kernel declares as
+/// SHARED.
 struct Block {
     std::vector<Fiber> fibers;
     void* scheduler;
@@ -109,8 +110,8 @@ struct Block {
     std::function<void()> body;
     std::mt19937 random;
     u32 order;
-    /// Threads that have arrived at a barrier without waiting, by barrier, and how many it expects. Barriers of all blocks are counted through,
-    /// that of the cluster behind them.
+    /// Threads that have arrived at a barrier without waiting, by barrier, and how many it expects. Barriers of all
+    /// blocks are counted through, that of the cluster after them.
     u32 arrived[CLUSTER_BARRIER + 1], arrived_of[CLUSTER_BARRIER + 1];
     /// Work that an engine of the GPU does on its own time: run at some later moment between two threads.
     std::vector<std::function<void()>> engine;
@@ -147,7 +148,7 @@ inline void fail(const char* format, ...) {
     block.failure = text;
 }
 
-/// Ends the launch with that reason; the fiber doesn't come back.
+/// Ends the launch with that reason; the fiber does not come back.
 template <class... A>
 inline void fail_here(const char* format, A... a) {
     fail(format, a...);
@@ -159,11 +160,11 @@ inline void entry() {
     Fiber* self = block.current;
     for (const auto& group : self->copies)
         if (!group.empty()) {
-            fail("thread %u ended with an asynchronous copy that nobody waited for", self->thread.x);
+            fail("thread %u ended with an asynchronous copy that was not waited for", self->thread.x);
             break;
         }
     const char* unfinished = self->extension ? self->extension->unfinished() : nullptr;
-    if (unfinished) fail("thread %u ended with %s that nobody waited for", self->thread.x, unfinished);
+    if (unfinished) fail("thread %u ended with %s that was not waited for", self->thread.x, unfinished);
     for (;;) yield(Wait::End);
 }
 
@@ -181,7 +182,7 @@ inline const u64* words_of(u32 lane, u32 turn) {
 }
 
 constexpr size_t STACK = 128 << 10;
-/// Passes over all threads in which nobody did anything but poll, before that is called a deadlock.
+/// Passes over all threads in which none did anything but poll, before that is called a deadlock.
 constexpr int PATIENCE = 2000;
 
 inline void start(Fiber& fiber, char* stack) {
@@ -260,8 +261,8 @@ inline void run_engine(bool all) {
     }
 }
 
-/// What lags behind in random order: a warp, and where several blocks run together, one of them or none; another ones after a while. Without,
-/// all threads would come along nearly in step.
+/// What lags behind in random order: a warp, and where several blocks run together, one of them or none; another ones
+/// after a while. Without, all threads would come along nearly in step.
 struct Laggards {
     u32 warp = 0, rank = 0, left = 0;
 
@@ -348,7 +349,7 @@ inline int launch(const Launch& ask, void (*kernel)(A...), void** arguments) {
         f.warp = u32(n / 32);
     }
     block.shared_bytes = ask.shared;
-    // A gap behind each block's: what overruns it doesn't land in the next one's.
+    // A gap after each block's memory, so that what overruns it is not in the next one's.
     block.shared_stride = (ask.shared + 2047) / 1024 * 1024;
     char* shared = static_cast<char*>(malloc(size_t(block.shared_stride) * ask.cluster + 1024));
     block.shared = reinterpret_cast<char*>((reinterpret_cast<uintptr_t>(shared) + 1023) & ~uintptr_t(1023));
@@ -380,7 +381,7 @@ inline int launch(const Launch& ask, void (*kernel)(A...), void** arguments) {
 #define gridDim (replay::block.grid)
 
 DEV void expect_aligned(const void* p, u32 bytes) {
-    if (reinterpret_cast<uintptr_t>(p) % bytes != 0) replay::fail_here("%u bytes are moved at once at %p, which isn't aligned to them", bytes, p);
+    if (reinterpret_cast<uintptr_t>(p) % bytes != 0) replay::fail_here("%u bytes are moved at once at %p, which is not aligned to them", bytes, p);
 }
 
 DEV float bits_to_float(u32 bits) {
@@ -399,18 +400,15 @@ DEV bf16 float_to_bf16(float x) {
     return bf16{u16((bits + 0x7fff + ((bits >> 16) & 1)) >> 16)};
 }
 
-// ---- warps -------------------------------------------------------------------------------------------------------------------
+// ---- warps ----------------------------------------------------------------------------------------------------------
 
-DEV u32 shuffle_xor(u32 v, int mask) {
+DEV u32 replay_shuffle(const char* name, u32 v, u32 lane) {
     const u64 word = v;
-    const u32 turn = replay::meet("shuffle_xor", &word, 1);
-    return u32(replay::words_of(replay::block.current->lane ^ mask, turn)[0]);
+    const u32 turn = replay::meet(name, &word, 1);
+    return u32(replay::words_of(lane, turn)[0]);
 }
-DEV u32 shuffle(u32 v, int lane) {
-    const u64 word = v;
-    const u32 turn = replay::meet("shuffle", &word, 1);
-    return u32(replay::words_of(lane & 31, turn)[0]);
-}
+DEV u32 shuffle_xor(u32 v, int mask) { return replay_shuffle("shuffle_xor", v, replay::block.current->lane ^ u32(mask)); }
+DEV u32 shuffle(u32 v, int lane) { return replay_shuffle("shuffle", v, u32(lane & 31)); }
 DEV float shuffle_xor(float v, int mask) { return bits_to_float(shuffle_xor(float_to_bits(v), mask)); }
 DEV i32 shuffle_xor(i32 v, int mask) { return i32(shuffle_xor(u32(v), mask)); }
 DEV float shuffle(float v, int lane) { return bits_to_float(shuffle(float_to_bits(v), lane)); }
@@ -439,7 +437,7 @@ DEV void barrier_arrive(u32 id, u32 threads) {
 }
 DEV void __syncthreads() { barrier_sync(0, blockDim.x * blockDim.y * blockDim.z); }
 
-// ---- arithmetic that the hardware approximates -------------------------------------------------------------------------------
+// ---- arithmetic that the hardware approximates ----------------------------------------------------------------------
 
 DEV float multiply(float a, float b) { return a * b; }
 DEV float exp2_fast(float x) { return x < -126.0f ? 0.0f : exp2f(x); }
@@ -450,7 +448,7 @@ DEV float reciprocal_fast(float x) {
 }
 DEV float rsqrtf(float x) { return 1.0f / sqrtf(x); }
 
-// ---- matrix products of a warp -----------------------------------------------------------------------------------------------
+// ---- matrix products of a warp --------------------------------------------------------------------------------------
 
 DEV void mma_bf16(float (&d)[4], const u32 (&a)[4], const u32 (&b)[2]) {
     const u64 words[6] = {a[0], a[1], a[2], a[3], b[0], b[1]};
@@ -480,17 +478,18 @@ DEV void replay_ldmatrix(const char* name, u32 (&r)[4], const void* row) {
         const u32 i = lane / 4, j = lane % 4 * 2;
         r[m] = TRANSPOSED ? element(j, i) | u32(element(j + 1, i)) << 16 : element(i, j) | u32(element(i, j + 1)) << 16;
     }
-    // Nobody overwrites the rows before every lane has read them.
+    // No lane overwrites the rows before every lane has read them.
     replay::meet(name, nullptr, 0);
 }
 DEV void ldmatrix_x4(u32 (&r)[4], const void* row) { replay_ldmatrix<false>("ldmatrix_x4", r, row); }
 DEV void ldmatrix_x4_trans(u32 (&r)[4], const void* row) { replay_ldmatrix<true>("ldmatrix_x4_trans", r, row); }
 
-// ---- copies that run behind the thread's back --------------------------------------------------------------------------------
+// ---- asynchronous copies --------------------------------------------------------------------------------------------
 
 DEV void replay_copy_async(void* shared, const void* global, u32 valid, u32 bytes) {
     if (valid > bytes || reinterpret_cast<uintptr_t>(shared) % bytes != 0 || (valid && reinterpret_cast<uintptr_t>(global) % bytes != 0))
-        replay::fail_here("copy_async_%u: %u bytes from %p to %p, wanted at most %u and both aligned to it", bytes, valid, global, shared, bytes);
+        replay::fail_here("copy_async_%u: expected at most %u bytes and addresses aligned to it, got %u from %p to %p", bytes, bytes, valid, global,
+                           shared);
     replay::block.current->copies.back().push_back({shared, global, valid, bytes});
 }
 DEV void copy_async_16(void* shared, const void* global, u32 valid) { replay_copy_async(shared, global, valid, 16); }

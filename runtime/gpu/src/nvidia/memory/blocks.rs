@@ -1,20 +1,20 @@
 //! Device memory without the driver's memory pools, which some virtual GPUs lack.
 
-use super::context::Context;
-use super::types::status;
 use crate::driver::{DriverError, DriverResult};
+use crate::nvidia::context::Context;
+use crate::shared::lock;
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 
 /// What every block's size is a multiple of, which is how far apart the driver's own allocations start.
 const UNIT: usize = 512;
 
 /// Blocks of device memory that are kept when they are given back, by size.
 ///
-/// A block is given out again at once: all work of a device is on one stream, so what the next owner queues runs after what the
-/// last one did.
+/// A block is given out again at once: all work of a device is on one stream, so what the next owner queues runs after
+/// what the last one did.
 #[derive(Debug)]
-pub(super) struct Blocks {
+pub(crate) struct Blocks {
     context: Arc<Context>,
     /// Addresses of the blocks of a size that are free.
     unused: Mutex<HashMap<usize, Vec<u64>>>,
@@ -28,29 +28,26 @@ impl Blocks {
     /// The address of `bytes` bytes.
     pub fn allocate(&self, bytes: usize) -> DriverResult<u64> {
         let size = block_size(bytes).ok_or(DriverError::OutOfMemory(bytes))?;
-        if let Some(address) = self.unused().get_mut(&size).and_then(Vec::pop) {
+        if let Some(address) = lock(&self.unused).get_mut(&size).and_then(Vec::pop) {
             return Ok(address);
         }
         let cuda = self.context.enter()?;
         let mut address = 0;
         // SAFETY: `address` is room for what the call writes.
-        match unsafe { cuda.allocate_now(&mut address, size) } {
-            Ok(()) => Ok(address),
-            Err(failure) if failure.status == status::OUT_OF_MEMORY => Err(DriverError::OutOfMemory(bytes)),
-            Err(failure) => Err(failure.into()),
-        }
+        unsafe { cuda.allocate_now(&mut address, size) }.map_err(|failure| failure.of_allocation(bytes))?;
+        Ok(address)
     }
 
     /// Keeps an allocation for the next who asks for as much.
     pub fn free(&self, address: u64, bytes: usize) {
         if let Some(size) = block_size(bytes) {
-            self.unused().entry(size).or_default().push(address);
+            lock(&self.unused).entry(size).or_default().push(address);
         }
     }
 
     /// Gives every free block back to the driver. The caller has waited for the work that used them.
     pub fn trim(&self) -> DriverResult<()> {
-        let blocks = std::mem::take(&mut *self.unused());
+        let blocks = std::mem::take(&mut *lock(&self.unused));
         let mut result = Ok(());
         for address in blocks.into_values().flatten() {
             let cuda = self.context.enter();
@@ -63,11 +60,7 @@ impl Blocks {
 
     /// Bytes of free blocks.
     pub fn unused_bytes(&self) -> usize {
-        self.unused().iter().map(|(size, blocks)| size * blocks.len()).sum()
-    }
-
-    fn unused(&self) -> MutexGuard<'_, HashMap<usize, Vec<u64>>> {
-        self.unused.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.unused).iter().map(|(size, blocks)| size * blocks.len()).sum()
     }
 }
 
@@ -78,8 +71,8 @@ impl Drop for Blocks {
     }
 }
 
-/// The size of the block for so many bytes: eight sizes from each power of two to the next, so that at most an eighth is left over
-/// and allocations of nearly the same size share blocks. `None` when there is no such number.
+/// The size of the block for so many bytes: eight sizes from each power of two to the next, so that at most an eighth
+/// is left over and allocations of nearly the same size share blocks. `None` when there is no such number.
 fn block_size(bytes: usize) -> Option<usize> {
     let step = (1 << bytes.max(1).ilog2()) / 8;
     bytes.max(1).checked_next_multiple_of(step.max(UNIT))

@@ -5,20 +5,21 @@
 #[repr(C, align(64))]
 pub struct TensorMap(pub [u64; 16]);
 
-/// How tiles lie in shared memory: their rows of so many bytes are permuted against bank conflicts.
+/// How tiles lie in shared memory: their rows of so many bytes, `16 << swizzle`, are permuted against bank conflicts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Swizzle {
     /// As they are.
-    None,
+    None = 0,
     /// In rows of 32 bytes.
-    Bytes32,
+    Bytes32 = 1,
     /// In rows of 64 bytes.
-    Bytes64,
+    Bytes64 = 2,
     /// In rows of 128 bytes.
-    Bytes128,
+    Bytes128 = 3,
 }
 
-/// A tensor of bf16 or f32 elements, and the tiles it is copied in. Dimension 0 is the one whose elements are neighbours.
+/// A tensor of bf16 or f32 elements, and the tiles it is copied in. Dimension 0 is the one whose elements are
+/// neighbours.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TensorMapShape {
     /// Bytes of an element: 2 (bf16) or 4 (f32).
@@ -40,12 +41,12 @@ impl TensorMapShape {
     /// Whether the hardware can copy tiles of such a tensor at `address`.
     ///
     /// # Errors
-    /// Says which rule is broken, what was given and what is wanted. The rules are those of `cuTensorMapEncodeTiled`.
+    /// Says which rule is broken, what it expects and what it got. The rules are those of `cuTensorMapEncodeTiled`.
     pub fn check(&self, address: u64) -> Result<(), String> {
         const EXTENTS: std::ops::RangeInclusive<u64> = 1..=1 << 32;
         let rank = self.extents.len();
         let rule = |kept: bool, wanted: &str| {
-            if kept { Ok(()) } else { Err(format!("got {self:?} at {address:#x}, wanted {wanted}")) }
+            if kept { Ok(()) } else { Err(format!("expected {wanted}, got {self:?} at {address:#x}")) }
         };
         rule(matches!(self.element, 2 | 4), "elements of 2 or 4 bytes")?;
         rule((1..=Self::MOST_DIMENSIONS).contains(&rank), "1 to 5 dimensions")?;
@@ -60,13 +61,8 @@ impl TensorMapShape {
         rule(self.tile.iter().all(|extent| (1..=256).contains(extent)), "tile extents of 1 to 256")?;
         let row = self.tile[0] * self.element;
         rule(row.is_multiple_of(16), "rows of a tile of a multiple of 16 bytes")?;
-        let swizzled = match self.swizzle {
-            Swizzle::None => u32::MAX,
-            Swizzle::Bytes32 => 32,
-            Swizzle::Bytes64 => 64,
-            Swizzle::Bytes128 => 128,
-        };
-        rule(row <= swizzled, "rows of a tile no longer than what the swizzle permutes")
+        let fits = self.swizzle == Swizzle::None || row <= 16 << self.swizzle as u32;
+        rule(fits, "rows of a tile no longer than what the swizzle permutes")
     }
 }
 

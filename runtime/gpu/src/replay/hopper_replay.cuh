@@ -1,12 +1,13 @@
-// The host's side of hopper.cuh. Everything that runs on its own time does so as late as it may, or, in random order, sometimes at
-// once: the TMA through the block's engine, a wgmma when it is waited for. Accumulators that are under way hold NaN.
+// The host's side of hopper.cuh. Everything that runs on its own time does so as late as it may, or, in random order,
+// sometimes at once: the TMA through the block's engine, a wgmma when it is waited for. Accumulators that are under way
+// hold NaN.
 #pragma once
 
 #include <array>
 
 namespace replay {
 
-// ---- barriers ----------------------------------------------------------------------------------------------------------------
+// ---- barriers -------------------------------------------------------------------------------------------------------
 
 /// An mbarrier, in the 64 bits that the kernel sees: phase, arrivals of a phase, arrivals to come, and bytes to come.
 struct Barrier {
@@ -36,12 +37,12 @@ inline void with_barrier(const char* function, u64* at, F&& f) {
     static_assert(sizeof(Barrier) == sizeof(u64), "as the hardware has it");
     Barrier barrier;
     memcpy(&barrier, at, sizeof barrier);
-    if (reinterpret_cast<uintptr_t>(at) % 8 != 0 || barrier.mark != 1) return fail("%s: there is no initialised mbarrier", function);
+    if (reinterpret_cast<uintptr_t>(at) % 8 != 0 || barrier.mark != 1) return fail("%s: expected an initialised mbarrier", function);
     f(barrier);
     memcpy(at, &barrier, sizeof barrier);
 }
 
-// ---- what a thread has under way ---------------------------------------------------------------------------------------------
+// ---- what a thread has under way ------------------------------------------------------------------------------------
 
 /// A store of the TMA: its tile is read first and written later.
 struct Transfer {
@@ -88,10 +89,11 @@ inline HopperThread& hopper(Fiber& fiber = *block.current) {
     return static_cast<HopperThread&>(*fiber.extension);
 }
 
-// ---- tensor maps -------------------------------------------------------------------------------------------------------------
+// ---- tensor maps ----------------------------------------------------------------------------------------------------
 
-/// A tensor map as the replayed driver writes it: word 0 the address; 1 the rank, bytes of an element (from bit 8) and swizzle (from bit 16: none,
-/// 32, 64, 128 bytes); 2 to 6 extents; 7 to 10 strides in bytes of all dimensions but the first; 11 to 15 extents of a tile.
+/// A tensor map as the replayed driver writes it: word 0 the address; 1 the rank, bytes of an element (from bit 8) and
+/// swizzle (from bit 16: none, 32, 64, 128 bytes); 2 to 6 extents; 7 to 10 strides in bytes of all dimensions but the
+/// first; 11 to 15 extents of a tile.
 struct Map {
     char* base;
     u32 rank, element, swizzle;
@@ -139,8 +141,8 @@ struct Map {
         const char* p = static_cast<const char*>(at);
         const char* shared = shared_of(block.current->rank);
         const uintptr_t unit = swizzle == 3 ? 1024 : 128;
-        if ((p - shared) % unit != 0) fail_here("%s: the tile isn't aligned to %zu bytes", function, size_t(unit));
-        if (p < shared || p + bytes > shared + block.shared_bytes) fail_here("%s: the tile isn't in dynamic shared memory", function);
+        if ((p - shared) % unit != 0) fail_here("%s: the tile is not aligned to %zu bytes", function, size_t(unit));
+        if (p < shared || p + bytes > shared + block.shared_bytes) fail_here("%s: the tile is not in dynamic shared memory", function);
     }
 };
 
@@ -182,7 +184,7 @@ inline void load(const char* function, const TensorMap* map, void* tile, u64* ba
 inline void store(const char* function, bool add, const TensorMap* map, const void* tile, u32 rank, i64 x, i64 y, i64 z) {
     const Map m(function, map, rank);
     m.check(function, tile);
-    if (add && m.element != 4) fail_here("%s: elements of %u bytes, wanted fp32", function, m.element);
+    if (add && m.element != 4) fail_here("%s: expected elements of 4 bytes (fp32), got %u", function, m.element);
     auto transfer = std::make_shared<Transfer>();
     hopper().stores.back().push_back(transfer);
     block.engine.push_back([=] {
@@ -218,11 +220,11 @@ inline void wait_stores(size_t youngest, bool Transfer::*state) {
 
 DEV u32 shared_address(const void* p) {
     const i64 at = static_cast<const char*>(p) - replay::shared_of(replay::block.current->rank);
-    if (at < 0 || at >= replay::block.shared_bytes) replay::fail_here("shared_address: %p isn't in dynamic shared memory", p);
+    if (at < 0 || at >= replay::block.shared_bytes) replay::fail_here("shared_address: %p is not in dynamic shared memory", p);
     return u32(at);
 }
 
-// ---- barriers in shared memory -----------------------------------------------------------------------------------------------
+// ---- barriers in shared memory --------------------------------------------------------------------------------------
 
 DEV void mbarrier_init(u64* barrier, u32 arrivals) {
     if (arrivals == 0 || arrivals > replay::Barrier::LIMIT) replay::fail_here("mbarrier_init: %u arrivals", arrivals);
@@ -261,7 +263,7 @@ DEV void mbarrier_wait(u64* barrier, u32 parity) {
 }
 DEV void fence_async() {}
 
-// ---- the tensor memory accelerator -------------------------------------------------------------------------------------------
+// ---- the tensor memory accelerator ----------------------------------------------------------------------------------
 
 DEV void tma_prefetch(const TensorMap*) {}
 DEV void tma_load(void* tile, const TensorMap* map, u64* barrier, i32 x, i32 y) {
@@ -290,7 +292,7 @@ DEV void stmatrix_x4(void* row, const u32 (&r)[4]) {
     for (u32 m = 0; m < 4; m++) memcpy(reinterpret_cast<char*>(replay::words_of(m * 8 + lane / 4, turn)[0]) + lane % 4 * 4, &r[m], 4);
 }
 
-// ---- warpgroups and clusters -------------------------------------------------------------------------------------------------
+// ---- warpgroups and clusters ----------------------------------------------------------------------------------------
 
 template <int N>
 DEV void registers_grow() {
