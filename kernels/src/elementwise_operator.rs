@@ -93,11 +93,9 @@ macro_rules! elementwise_operator {
             fn forward(
                 &self,
                 ctx: &bigmac_runtime::Context,
-                inputs: &[&bigmac_runtime::Tensor],
-                _weights: &[&bigmac_runtime::Tensor],
-                need: $crate::operator::Need<'_>,
+                call: &$crate::operator::Call<'_>,
             ) -> bigmac_runtime::Result<$crate::operator::Forwarded> {
-                $crate::elementwise_operator::forward::<Self, $inputs>(*self, ctx, inputs, need)
+                $crate::elementwise_operator::forward::<Self, $inputs>(*self, ctx, call)
             }
 
             fn backward_input(
@@ -123,7 +121,7 @@ pub(crate) fn infer<E: Elementwise<N>, const N: usize>(
     need: Need<'_>,
 ) -> Result<Inferred> {
     let saved = (0..N).filter(|&k| saves::<E, N>(need, k)).map(SavedSpec::Input);
-    infer_like_inputs(E::NAME, inputs, weights, N, saved)
+    infer_like_inputs::<N>(E::NAME, inputs, weights, saved)
 }
 
 /// The elements of `N` contiguous tensors.
@@ -138,10 +136,9 @@ fn slices<T: Element, const N: usize>(tensors: [&Tensor; N]) -> Result<[&[T]; N]
 pub(crate) fn forward<E: Elementwise<N>, const N: usize>(
     op: E,
     ctx: &Context,
-    inputs: &[&Tensor],
-    need: Need<'_>,
+    call: &Call<'_>,
 ) -> Result<Forwarded> {
-    let x = inputs.iter().map(|x| x.contiguous(ctx)).collect::<Result<SmallVec<[Tensor; 2]>>>()?;
+    let x = call.inputs.iter().map(|x| x.contiguous(ctx)).collect::<Result<SmallVec<[Tensor; 2]>>>()?;
     let mut y = Tensor::empty(ctx, x[0].shape(), x[0].dtype())?;
     if ctx.is_gpu() {
         let kernels = op.kernels();
@@ -153,8 +150,7 @@ pub(crate) fn forward<E: Elementwise<N>, const N: usize>(
             Ok(())
         })?;
     }
-    let saved = inputs.iter().enumerate().filter(|&(k, _)| saves::<E, N>(need, k));
-    Ok(Forwarded::one(y, saved.map(|(_, &x)| x.clone())))
+    Ok(Forwarded::one(y))
 }
 
 pub(crate) fn backward<E: Elementwise<N>, const N: usize>(
@@ -232,12 +228,13 @@ mod tests {
     fn evaluate(ctx: &Context, op: &dyn Operator, wanted: &[bool], n: usize, dtype: DType) -> Vec<Vec<f64>> {
         let inputs: Vec<Tensor> = (0..wanted.len()).map(|i| view(ctx, i as u32, n, i, dtype)).collect();
         let need = Need { inputs: wanted, weights: &[] };
-        let y = op.forward(ctx, &inputs.iter().collect::<Vec<_>>(), &[], need).unwrap();
+        let call = Call { inputs: &inputs.iter().collect::<Vec<_>>(), weights: &[], need };
+        let (outputs, saved) = op.record(ctx, &call).unwrap();
         let grads = [Some(view(ctx, 9, n, wanted.len(), dtype))];
-        let backward = Backward { saved: &y.saved, weights: &[], grads: &grads, need };
+        let backward = Backward { saved: &saved, weights: &[], grads: &grads, need };
         let dx = op.backward_input(ctx, &backward).unwrap();
         assert!(dx.iter().map(Option::is_some).eq(wanted.iter().copied()));
-        y.outputs.iter().chain(dx.iter().flatten()).map(|t| values(ctx, t)).collect()
+        outputs.iter().chain(dx.iter().flatten()).map(|t| values(ctx, t)).collect()
     }
 
     #[test]
@@ -284,7 +281,7 @@ mod tests {
         for gpu in gpus().unwrap() {
             let gpu = Context::on_gpu(0, 1, gpu).unwrap();
             let x = Tensor::zeros(&gpu, &[3], DType::F16).unwrap();
-            let error = Silu.forward(&gpu, &[&x], &[], Need::NONE).unwrap_err().to_string();
+            let error = Silu.compute(&gpu, &[&x], &[]).unwrap_err().to_string();
             assert!(error.contains("silu") && error.contains("f16"), "{error}");
         }
     }

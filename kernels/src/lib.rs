@@ -1,6 +1,5 @@
 //! The operators of BigMac: one folder each, with checks, CPU code, backward and shape inference.
 
-mod carrier;
 mod column_sums;
 mod elementwise;
 mod elementwise_cuda;
@@ -64,8 +63,8 @@ pub use mean_squared_error::MeanSquaredError;
 pub use mul::Mul;
 pub use numeric::{Float, Real};
 pub use operator::{
-    Backward, Flops, Forwarded, Inferred, InputGrads, Need, Operator, OutputSpec, Saved, SavedSpec,
-    WeightGrad, WeightGrads, expect_count, expect_float,
+    Backward, Call, Flops, Forwarded, Inferred, InputGrads, Need, Operator, OutputSpec, Saved, SavedSpec,
+    WeightGrad, WeightGrads, carried_shape, expect_counts, expect_float, in_turn,
 };
 pub use patchify::{Patchify, unpatchify};
 pub use replace_rows::ReplaceRows;

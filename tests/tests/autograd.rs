@@ -6,8 +6,8 @@ use bigmac_autograd::gradcheck::gradcheck;
 use bigmac_autograd::{Deferred, Gradients, Graph, Mode, ParamId, Parameters, Propagated, Var};
 use bigmac_kernels::check::{float_tensor, random};
 use bigmac_kernels::{
-    Add, Backward, Forwarded, Gelu, Inferred, InputGrads, Linear, Mul, Need, Operator, RmsNorm, Scale, Silu,
-    SwiGlu,
+    Add, Backward, Call, Forwarded, Gelu, Inferred, InputGrads, Linear, Mul, Need, Operator, RmsNorm, Scale,
+    Silu, SwiGlu,
 };
 use bigmac_runtime::{Context, DType, Error, Spec, Tensor};
 use std::sync::{Arc, Mutex};
@@ -275,14 +275,8 @@ impl Operator for Probe {
         Ok(Inferred::one(inputs[0].clone(), []))
     }
 
-    fn forward(
-        &self,
-        ctx: &Context,
-        inputs: &[&Tensor],
-        _weights: &[&Tensor],
-        _need: Need<'_>,
-    ) -> bigmac_runtime::Result<Forwarded> {
-        Ok(Forwarded::one(inputs[0].copy(ctx)?, []))
+    fn forward(&self, ctx: &Context, call: &Call<'_>) -> bigmac_runtime::Result<Forwarded> {
+        Ok(Forwarded::one(call.inputs[0].copy(ctx)?))
     }
 
     fn differentiable(&self) -> bool {
@@ -293,8 +287,8 @@ impl Operator for Probe {
         let held = ctx.memory().scope(self.scope).current();
         self.held.lock().unwrap_or_else(|e| e.into_inner()).push(held);
         let scale = Scale { factor: self.factor };
-        let dx = scale.forward(ctx, &[backward.grad("probe")?], &[], Need::NONE)?.outputs;
-        Ok(dx.into_iter().map(Some).collect())
+        let dx = scale.compute(ctx, &[backward.grad("probe")?], &[])?;
+        Ok([Some(dx)].into_iter().collect())
     }
 }
 

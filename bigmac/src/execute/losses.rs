@@ -3,9 +3,9 @@
 use super::error::ExecuteError;
 use super::unit::LossPart;
 use bigmac_kernels::cast::cast;
-use bigmac_kernels::{Need, Operator, Sum};
+use bigmac_kernels::{Operator, Sum};
 use bigmac_runtime::memory::scopes;
-use bigmac_runtime::{Context, DType, Error, Result, Tensor};
+use bigmac_runtime::{Context, DType, Result, Tensor};
 use bigmac_schedule::{Rank, Unit};
 
 /// Sums of a rank's losses, as they are: not to be divided any more.
@@ -69,9 +69,7 @@ impl QueuedLosses {
         let parts = [(0, self.tokens), (self.tokens, self.values.len() - self.tokens)];
         for (place, (start, len)) in parts.into_iter().enumerate() {
             let values = self.values.narrow(0, start, len)?;
-            let sum = Sum.forward(ctx, &[&values], &[], Need::NONE)?.outputs.into_iter().next();
-            let sum = sum.ok_or_else(|| Error::argument("losses", "a sum gave no output"))?;
-            to.write(ctx, place, &sum)?;
+            to.write(ctx, place, &Sum.compute(ctx, &[&values], &[])?)?;
         }
         Ok(())
     }

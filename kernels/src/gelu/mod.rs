@@ -82,8 +82,8 @@ mod tests {
             (false, [-0.004_049_694_094_9, -0.154_268_769_363_0, 0.0, 0.841_344_746_068_5, 200.0, 0.0]),
             (true, [-0.003_637_392_081_8, -0.154_285_990_174_9, 0.0, 0.841_191_990_608_3, 200.0, 0.0]),
         ] {
-            let y = Gelu { tanh }.forward(&ctx, &[&x], &[], Need::NONE).unwrap();
-            let y = to_f64(&ctx, &y.outputs[0]).unwrap();
+            let y = Gelu { tanh }.compute(&ctx, &[&x], &[]).unwrap();
+            let y = to_f64(&ctx, &y).unwrap();
             assert!(y.iter().zip(wanted).all(|(a, b)| (a - b).abs() < 1e-9), "{tanh} {y:?}");
         }
     }
