@@ -541,7 +541,8 @@ pub fn to_f64(ctx: &Context, tensor: &Tensor) -> Result<Vec<f64>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Add, Narrow, Permute, Reshape};
+    use crate::add::Add;
+    use crate::view::{Narrow, Permute, Reshape};
 
     #[test]
     fn add_and_views_pass() {

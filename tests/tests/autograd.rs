@@ -4,10 +4,15 @@
 use anyhow::Result;
 use bigmac_autograd::gradcheck::gradcheck;
 use bigmac_autograd::{Deferred, Gradients, Graph, Mode, ParamId, Parameters, Propagated, Var};
-use bigmac_kernels::check::{float_tensor, random};
 use bigmac_kernels::{
-    Add, Backward, Call, Forwarded, Gelu, Inferred, InputGrads, Linear, Mul, Need, Operator, RmsNorm, Scale,
-    Silu, SwiGlu,
+    Backward, Call, Forwarded, Inferred, InputGrads, Need, Operator,
+    add::Add,
+    check::{float_tensor, random},
+    gelu::Gelu,
+    linear::Linear,
+    rms_norm::RmsNorm,
+    scale::Scale,
+    swiglu::SwiGlu,
 };
 use bigmac_runtime::{Context, DType, Error, Spec, Tensor};
 use std::sync::{Arc, Mutex};
@@ -149,8 +154,7 @@ fn gradients_add_up_where_paths_meet() -> Result<()> {
     let ctx = Context::cpu(0, 1)?;
     let diamond = |g: &mut Graph<'_>, x: &Var| -> bigmac_runtime::Result<Var> {
         let doubled = g.apply(Scale { factor: 2.0 }, &[x], &[])?;
-        let bent = g.apply(Silu, &[x], &[])?;
-        let product = g.apply(Mul, &[&doubled, &bent], &[])?;
+        let product = g.apply(SwiGlu, &[x, &doubled], &[])?;
         let sum = g.apply(Add, &[&product, &doubled], &[])?;
         g.apply(Add, &[&sum, x], &[])
     };

@@ -6,7 +6,7 @@ use super::task::{Flow, StepTask};
 use super::unit::{End, Forwarded, LossPart, Recorded, Start};
 use crate::model::Replica;
 use bigmac_autograd::{Graph, Var};
-use bigmac_kernels::GatherRows;
+use bigmac_kernels::gather_rows::GatherRows;
 use bigmac_models::qwen3::Qwen3;
 use bigmac_runtime::{Context, Tensor};
 use bigmac_schedule::{Chunk, Item, Microbatch, Value};

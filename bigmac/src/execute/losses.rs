@@ -2,8 +2,7 @@
 
 use super::error::ExecuteError;
 use super::unit::LossPart;
-use bigmac_kernels::cast::cast;
-use bigmac_kernels::{Operator, Sum};
+use bigmac_kernels::{Operator, cast::cast, sum::Sum};
 use bigmac_runtime::memory::scopes;
 use bigmac_runtime::{Context, DType, Result, Tensor};
 use bigmac_schedule::{Rank, Unit};

@@ -4,7 +4,7 @@ mod choice;
 #[cfg(test)]
 mod choice_tests;
 mod cpu;
-mod cuda;
+pub(crate) mod cuda;
 #[cfg(test)]
 mod kernel_tests;
 #[cfg(test)]
@@ -78,11 +78,6 @@ struct Given<'a> {
     lse: &'a Tensor,
     /// Of q, k and v.
     need: [bool; 3],
-}
-
-/// See [`crate::programs::programs`].
-pub(crate) fn programs() -> Vec<bigmac_gpu::Variants> {
-    choice::programs()
 }
 
 impl Variant {

@@ -5,7 +5,7 @@ use crate::elementwise_operator::{Elementwise, Kernels, elementwise_operator};
 use crate::numeric::Real;
 use bigmac_gpu::Source;
 
-pub(crate) static SOURCE: Source = source("gelu/kernel.cu", include_str!("kernel.cu"));
+static SOURCE: Source = source("gelu/kernel.cu", include_str!("kernel.cu"));
 
 /// `y = x Phi(x)` with the normal distribution function `Phi`, or its approximation by tanh.
 ///
@@ -27,9 +27,10 @@ elementwise_operator!(Gelu, 1);
 impl Elementwise<1> for Gelu {
     const NAME: &'static str = "gelu";
     const READS: [[bool; 1]; 1] = [[true]];
+    const KERNELS: Kernels = Kernels::new(&SOURCE, "gelu_forward", "gelu_backward").choice("TANH", &[0, 1]);
 
-    fn kernels(&self) -> Kernels {
-        Kernels::new(&SOURCE, "gelu_forward", "gelu_backward").knob("TANH", self.tanh.into())
+    fn choice(&self) -> i64 {
+        self.tanh.into()
     }
 
     #[inline(always)]

@@ -5,7 +5,7 @@ use crate::elementwise_operator::{Elementwise, Kernels, elementwise_operator};
 use crate::numeric::Real;
 use bigmac_gpu::Source;
 
-pub(crate) static SOURCE: Source = source("silu/kernel.cu", include_str!("kernel.cu"));
+static SOURCE: Source = source("silu/kernel.cu", include_str!("kernel.cu"));
 
 /// `y = x sigmoid(x)`: input x of any shape and float dtype, output like x. Saves x.
 ///
@@ -26,10 +26,7 @@ elementwise_operator!(Silu, 1);
 impl Elementwise<1> for Silu {
     const NAME: &'static str = "silu";
     const READS: [[bool; 1]; 1] = [[true]];
-
-    fn kernels(&self) -> Kernels {
-        Kernels::new(&SOURCE, "silu_forward", "silu_backward")
-    }
+    const KERNELS: Kernels = Kernels::new(&SOURCE, "silu_forward", "silu_backward");
 
     #[inline(always)]
     fn value<A: Real>(&self, [x]: [A; 1]) -> A {

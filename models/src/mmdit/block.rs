@@ -6,7 +6,13 @@ use super::{MmditConfig, Streams};
 use crate::init::{ParameterSpec, find};
 use crate::layers::Dense;
 use bigmac_autograd::{Graph, ParamId, Parameters, Var};
-use bigmac_kernels::{Attention, Concat, Gelu, Narrow, Reshape, RmsNorm};
+use bigmac_kernels::{
+    attention::Attention,
+    concat::Concat,
+    gelu::Gelu,
+    rms_norm::RmsNorm,
+    view::{Narrow, Reshape},
+};
 use bigmac_runtime::Result;
 
 /// What the two streams' parameters are called in one block.

@@ -1,8 +1,7 @@
 //! Between pictures and latents: what the generator draws in.
 
 use super::{Grid, MmditConfig};
-use bigmac_kernels::patchify::unpatchify;
-use bigmac_kernels::{Operator, Patchify};
+use bigmac_kernels::{Operator, patchify::Patchify, patchify::unpatchify};
 use bigmac_runtime::safetensors::SafetensorsFile;
 use bigmac_runtime::{Context, Error, Result, Tensor};
 use std::path::Path;

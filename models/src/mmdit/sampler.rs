@@ -3,9 +3,7 @@
 use super::flow::{SampleKey, noise};
 use super::{Grid, Mmdit, RopeTables, time_features};
 use bigmac_autograd::{Graph, Parameters};
-use bigmac_kernels::add::add;
-use bigmac_kernels::cast::cast;
-use bigmac_kernels::{Operator, Scale};
+use bigmac_kernels::{Operator, add::add, cast::cast, scale::Scale};
 use bigmac_runtime::{Context, DType, Error, Result, Tensor};
 use serde::{Deserialize, Serialize};
 

@@ -5,7 +5,7 @@ use super::name;
 use crate::init::ParameterSpec;
 use crate::layers::{AffineNorm, Dense};
 use bigmac_autograd::{Graph, Parameters, Var};
-use bigmac_kernels::{Add, Attention, Gelu, Reshape};
+use bigmac_kernels::{add::Add, attention::Attention, gelu::Gelu, view::Reshape};
 use bigmac_runtime::Result;
 use std::sync::Arc;
 

@@ -4,9 +4,12 @@ use crate::bench::{Bench, Faults, Outcome};
 use crate::cases::Case;
 use anyhow::{anyhow, ensure};
 use bigmac_gpu::{DriverError, GpuError};
-use bigmac_kernels::attention::{TiledAttention, variants as all};
-use bigmac_kernels::check::{float_tensor, to_f64};
-use bigmac_kernels::{Attention, Backward, Call, Need, Operator};
+use bigmac_kernels::{
+    Backward, Call, Need, Operator,
+    attention::Attention,
+    attention::{TiledAttention, variants as all},
+    check::{float_tensor, to_f64},
+};
 use bigmac_runtime::{Context, DType, Error, Tensor};
 
 /// Head sizes beside 128 and 64: SigLIP so400m's, those of small models, sizes that fill no tile, and wide ones.

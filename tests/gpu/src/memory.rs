@@ -2,7 +2,7 @@
 
 use crate::bench::{Bench, Outcome};
 use anyhow::{bail, ensure};
-use bigmac_kernels::{Add, Operator};
+use bigmac_kernels::{Operator, add::Add};
 use bigmac_runtime::{DType, Error, Tensor};
 
 /// More than any device has.

@@ -3,11 +3,14 @@
 use crate::bench::{Bench, Faults, Outcome, close};
 use crate::cases::Case;
 use anyhow::ensure;
-use bigmac_kernels::check::{float_tensor, to_f64};
-use bigmac_kernels::product::cuda::{
-    Batch, Epilogue, Factor, Family, Output, Problem, Variant, multiply_with, variants as all,
+use bigmac_kernels::{
+    Operator,
+    check::{float_tensor, to_f64},
+    matmul::MatMul,
+    product::cuda::{
+        Batch, Epilogue, Factor, Family, Output, Problem, Variant, multiply_with, variants as all,
+    },
 };
-use bigmac_kernels::{MatMul, Operator};
 use bigmac_runtime::{DType, Tensor};
 
 /// m, n and k: not a multiple of any tile, lines of odd lengths, few rows, a long sum.

@@ -1,6 +1,6 @@
 //! Quick measurements: the best of a few runs, as other programs may be running.
 
-use bigmac_kernels::{Linear, Operator};
+use bigmac_kernels::{Operator, linear::Linear};
 use bigmac_runtime::{Context, DType, Tensor};
 use serde::Serialize;
 use std::time::Instant;
