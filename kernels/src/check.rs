@@ -524,7 +524,7 @@ pub fn float_tensor(ctx: &Context, values: &[f64], shape: &[usize], dtype: DType
         DType::F32 => make(ctx, values, shape, |v| v as f32),
         DType::BF16 => make(ctx, values, shape, |v| bf16::from_f32(v as f32)),
         DType::F16 => make(ctx, values, shape, |v| f16::from_f32(v as f32)),
-        given => Err(Error::DType { op: "float_tensor", given, wanted: "a float type".into() }),
+        given => Err(Error::DType { op: "float_tensor", given, wanted: FLOATS.into() }),
     }
 }
 

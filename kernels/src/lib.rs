@@ -34,6 +34,7 @@ pub mod norm;
 pub mod patchify;
 pub mod product;
 pub mod programs;
+pub mod reduce;
 pub mod replace_rows;
 pub mod rms_norm;
 pub mod rope;
@@ -52,6 +53,7 @@ pub use operator::{
 /// What [`for_float`] names, so that a crate that uses it need not depend on the crates that these are from.
 #[doc(hidden)]
 pub mod types {
+    pub use crate::operator::FLOATS;
     pub use bigmac_runtime::{DType, Error};
     pub use half::{bf16, f16};
 }

@@ -326,7 +326,9 @@ macro_rules! for_float {
                 type $t = $crate::types::f16;
                 $body
             }
-            given => Err($crate::types::Error::DType { op: $op, given, wanted: "a float type".into() }),
+            given => {
+                Err($crate::types::Error::DType { op: $op, given, wanted: $crate::types::FLOATS.into() })
+            }
         }
     };
 }

@@ -421,6 +421,9 @@ pub fn in_turn(op: &'static str, new: Saved) -> impl FnMut(&Spec) -> Result<Tens
     move |_| new.next().ok_or_else(|| Error::argument(op, "forward made fewer tensors than infer predicted"))
 }
 
+/// What an operator that takes any float type says it wants.
+pub const FLOATS: &str = "f64, f32, bf16 or f16";
+
 /// Checks that all specs have one float dtype, and returns it.
 ///
 /// # Errors
@@ -429,7 +432,7 @@ pub fn expect_float<'a>(op: &'static str, specs: impl IntoIterator<Item = &'a Sp
     let mut dtype = None;
     for spec in specs {
         if !spec.dtype.is_float() {
-            return Err(Error::DType { op, given: spec.dtype, wanted: "a float type".into() });
+            return Err(Error::DType { op, given: spec.dtype, wanted: FLOATS.into() });
         }
         match dtype {
             Some(first) if first != spec.dtype => {

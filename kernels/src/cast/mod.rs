@@ -24,7 +24,7 @@ impl Operator for Cast {
         let ([x], []) = expect_counts(self.name(), inputs, weights)?;
         let from = expect_float(self.name(), inputs)?;
         if !self.to.is_float() {
-            return Err(Error::DType { op: self.name(), given: self.to, wanted: "a float type".into() });
+            return Err(Error::DType { op: self.name(), given: self.to, wanted: FLOATS.into() });
         }
         let spec = Spec { shape: x.shape.clone(), dtype: self.to };
         let saved = need.any().then_some(SavedSpec::Shape(0));
