@@ -3,7 +3,7 @@
 use crate::observe::{Observer, Watch};
 use crate::params::{ParamId, Parameters};
 use crate::tape::{Mode, Node, Recompute, Tape, VarId, Walk, Work};
-use bigmac_kernels::{Flops, InputGrads, Need, Operator, OutputSpec, Saved, SavedSpec};
+use bigmac_kernels::{Call, Flops, Forwarded, InputGrads, Need, Operator, OutputSpec, Saved, in_turn};
 use bigmac_runtime::{Context, Error, Result, Spec, Tensor};
 use smallvec::SmallVec;
 use std::sync::Arc;
@@ -161,7 +161,8 @@ impl<'a> Graph<'a> {
         }
         let input_tensors: SmallVec<[&Tensor; 4]> = inputs.iter().map(|v| &v.tensor).collect();
         let weight_tensors: SmallVec<[&Tensor; 4]> = weights.iter().map(|&w| self.params.get(w)).collect();
-        let (outputs, saved, flops) = self.compute(&op, &input_tensors, &weight_tensors, need)?;
+        let call = Call { inputs: &input_tensors, weights: &weight_tensors, need };
+        let (outputs, saved, flops) = self.compute(&op, &call)?;
         if !recorded {
             return Ok(outputs.into_iter().map(|tensor| Var { tensor, id: None }).collect());
         }
@@ -182,38 +183,25 @@ impl<'a> Graph<'a> {
     }
 
     /// Outputs and saved tensors, computed or foreseen; and operations, where they are watched.
-    fn compute(
-        &self,
-        op: &dyn Operator,
-        inputs: &[&Tensor],
-        weights: &[&Tensor],
-        need: Need<'_>,
-    ) -> Result<(SmallVec<[Tensor; 1]>, Saved, Flops)> {
+    fn compute(&self, op: &dyn Operator, call: &Call<'_>) -> Result<(SmallVec<[Tensor; 1]>, Saved, Flops)> {
         let specs = |tensors: &[&Tensor]| tensors.iter().map(|t| t.spec()).collect::<SmallVec<[Spec; 4]>>();
-        let (input_specs, weight_specs) = (specs(inputs), specs(weights));
-        let inferred = op.infer(&input_specs, &weight_specs, need)?;
+        let (inputs, weights) = (specs(call.inputs), specs(call.weights));
+        let inferred = op.infer(&inputs, &weights, call.need)?;
         if self.purpose != Purpose::Plan {
-            let forwarded = op.forward(self.ctx, inputs, weights, need)?;
-            let flops = self.tape.watch.forward(op, &input_specs, &weight_specs, need, &inferred);
-            return Ok((forwarded.outputs, forwarded.saved, flops));
+            let Forwarded { outputs, new } = op.forward(self.ctx, call)?;
+            let saved = inferred.saved(call.inputs, &outputs, in_turn(op.name(), new))?;
+            let flops = self.tape.watch.forward(op, &inputs, &weights, call.need, &inferred);
+            return Ok((outputs, saved, flops));
         }
         let outputs: SmallVec<[Tensor; 1]> = inferred
             .outputs
             .iter()
             .map(|o| match o {
                 OutputSpec::New(spec) => Ok(Tensor::shape_only(spec)),
-                OutputSpec::View { input, spec } => inputs[*input].shape_only_view(spec),
+                OutputSpec::View { input, spec } => call.inputs[*input].shape_only_view(spec),
             })
             .collect::<Result<_>>()?;
-        let saved = inferred
-            .saved
-            .iter()
-            .map(|s| match s {
-                SavedSpec::Input(i) => inputs[*i].clone(),
-                SavedSpec::Output(i) => outputs[*i].clone(),
-                SavedSpec::New(spec) => Tensor::shape_only(spec),
-            })
-            .collect();
+        let saved = inferred.saved(call.inputs, &outputs, |spec| Ok(Tensor::shape_only(spec)))?;
         Ok((outputs, saved, Flops::default()))
     }
 

@@ -87,7 +87,7 @@ impl Watch {
         });
         let saved = inferred.saved.iter().filter_map(|saved| match saved {
             SavedSpec::New(spec) => Some(spec),
-            SavedSpec::Input(_) | SavedSpec::Output(_) => None,
+            _ => None,
         });
         let written = bytes(outputs.chain(saved));
         let moved = bytes(inputs) + read(bytes(weights), flops.forward, written) + written;

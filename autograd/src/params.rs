@@ -188,10 +188,10 @@ impl Gradients {
         self.written.fill(false);
     }
 
-    /// Where to write or add the gradient of a parameter.
-    pub fn sink(&mut self, id: ParamId) -> WeightGrad<'_> {
+    /// Where to write or add the gradient of a parameter, which is weight number `weight` of an operator.
+    pub fn sink(&mut self, id: ParamId, weight: usize) -> WeightGrad<'_> {
         let accumulate = std::mem::replace(&mut self.written[id.0], true);
-        WeightGrad { buffer: &mut self.flat, range: self.ranges[id.0].clone(), accumulate }
+        WeightGrad { weight, buffer: &mut self.flat, range: self.ranges[id.0].clone(), accumulate }
     }
 
     /// Overwrites the gradient of a parameter with `values`, one per element, in the buffer's dtype.
@@ -199,7 +199,7 @@ impl Gradients {
     /// # Errors
     /// Those of [`Tensor::write`].
     pub fn replace(&mut self, ctx: &Context, id: ParamId, values: &Tensor) -> Result<()> {
-        let sink = self.sink(id);
+        let sink = self.sink(id, 0);
         if sink.range.len() != values.len() {
             let wanted = format!("{} values", sink.range.len());
             return Err(Error::shape("gradient", values.shape(), wanted));

@@ -188,7 +188,7 @@ struct Sinks<'a> {
 
 impl WeightGrads for Sinks<'_> {
     fn of(&mut self, weight: usize) -> WeightGrad<'_> {
-        let grad = self.gradients.sink(self.weights[weight]);
+        let grad = self.gradients.sink(self.weights[weight], weight);
         if let Some(watched) = &mut self.watched {
             watched.weight(&grad);
         }

@@ -1,7 +1,7 @@
 //! What an observer is told of graphs and their tapes.
 
 use bigmac_autograd::{Applied, Gradients, Graph, Mode, Observer, ParamId, Parameters, Pass, Var};
-use bigmac_kernels::{Add, Embedding, Linear, RmsNorm};
+use bigmac_kernels::{add::Add, embedding::Embedding, linear::Linear, rms_norm::RmsNorm};
 use bigmac_runtime::{Context, DType, Result, Tensor};
 use std::sync::{Arc, Mutex};
 

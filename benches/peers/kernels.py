@@ -193,7 +193,6 @@ def elementwise(function, count):
 twin("gelu", "gelu, tanh")(elementwise(lambda a, x: F.gelu(x, approximate="tanh" if a.more["tanh"] else "none"), 1))
 twin("silu")(elementwise(lambda a, x: F.silu(x), 1))
 twin("swiglu")(elementwise(lambda a, gate, up: F.silu(gate) * up, 2))
-twin("mul")(elementwise(lambda a, x, y: x * y, 2))
 twin("add")(elementwise(lambda a, x, y: x + y, 2))
 twin("scale")(elementwise(lambda a, x: x * 0.5, 1))
 twin("sum")(elementwise(lambda a, x: x.sum(dtype=torch.float32), 1))

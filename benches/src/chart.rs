@@ -87,7 +87,7 @@ fn round_step(most: f64, count: f64) -> f64 {
 
 /// Lines over one pair of axes that begin at zero, a tick at every x that a point has. `units` are those of x and y.
 pub fn lines(heading: &Heading, units: [&str; 2], lines: &[Line]) -> String {
-    let [left, right, top, bottom, height] = [64.0, 600.0, 84.0, 330.0, 384.0];
+    let [left, right, top, bottom, height] = [64.0, 600.0, 108.0, 354.0, 408.0];
     let points = || lines.iter().flat_map(|line| line.points.iter());
     let most = |of: fn(&(f64, f64)) -> f64| points().map(of).fold(f64::MIN_POSITIVE, f64::max);
     let (most_x, most_y) = (most(|p| p.0), most(|p| p.1));
@@ -124,7 +124,7 @@ pub fn lines(heading: &Heading, units: [&str; 2], lines: &[Line]) -> String {
         (left + right) / 2.0,
         bottom + 42.0,
         escape(units[0]),
-        top - 10.0,
+        top - 16.0,
         escape(units[1])
     );
     for line in lines {

@@ -2,27 +2,9 @@
 
 use crate::error::Result;
 use crate::tag::Tag;
+use bigmac_kernels::reduce::Reduce;
 use bigmac_runtime::{Context, Spec, Tensor};
 use std::ops::Range;
-
-/// How values of all ranks become one. The order is that of the ranks, 0 first, so that the result is the same, bit for
-/// bit, on every rank and in every run.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Reduce {
-    /// Sum, kept in f32 for bf16 and f16 and rounded once at the end.
-    Sum,
-    /// Maximum; NaN when any rank has NaN.
-    Max,
-}
-
-impl std::fmt::Display for Reduce {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(match self {
-            Reduce::Sum => "sum",
-            Reduce::Max => "max",
-        })
-    }
-}
 
 /// The rows that `rank` of `size` owns when `len` rows are cut as evenly as they allow: consecutive, in rank order, the
 /// longer shards first. This is how [`Communicator::reduce_scatter`] cuts.

@@ -21,12 +21,10 @@
 mod communicator;
 mod error;
 mod local;
-mod reduce;
-mod reduce_cuda;
 mod tag;
 
-pub use communicator::{Communicator, Reduce, shard};
+pub use bigmac_kernels::reduce::Reduce;
+pub use communicator::{Communicator, shard};
 pub use error::{CommError, Result};
 pub use local::{LocalCommunicator, RankError, RankFailure, run_ranks};
-pub use reduce_cuda::programs;
 pub use tag::Tag;

@@ -2,7 +2,7 @@
 
 mod suite;
 
-use bigmac_comm::{CommError, Communicator, LocalCommunicator, Tag, run_ranks};
+use bigmac_comm::{CommError, Communicator, LocalCommunicator, Reduce, Tag, run_ranks};
 use bigmac_runtime::{Context, DType, Spec, Tensor};
 use proptest::prelude::*;
 use std::time::Duration;
@@ -49,6 +49,15 @@ fn a_planned_tensor_travels_as_a_shape() {
         Ok::<_, CommError>(())
     })
     .unwrap();
+}
+
+#[test]
+fn integers_are_not_reduced_and_the_error_names_the_call() {
+    let comm = LocalCommunicator::world(1, LIMIT).remove(0);
+    let ctx = Context::cpu(0, 1).unwrap();
+    let mut x = Tensor::zeros(&ctx, &[1], DType::U8).unwrap();
+    let error = comm.all_reduce(&ctx, &mut x, Reduce::Sum).unwrap_err().to_string();
+    assert!(error.contains("all_reduce") && error.contains("u8") && error.contains("bf16"), "{error}");
 }
 
 #[test]

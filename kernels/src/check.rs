@@ -237,10 +237,11 @@ impl<'a> Check<'a> {
         let need = Need { inputs: &need_inputs, weights: &need_weights };
         let specs = |t: &[&Tensor]| t.iter().map(|t| t.spec()).collect::<Vec<Spec>>();
         let inferred = op.infer(&specs(&inputs), &specs(&weights), need)?;
-        let forwarded = op.forward(ctx, &inputs, &weights, need)?;
+        let forwarded = op.forward(ctx, &Call { inputs: &inputs, weights: &weights, need })?;
         self.check_inferred(&inferred, &forwarded, &inputs)?;
-        let grads = forwarded
-            .outputs
+        let Forwarded { outputs, new } = forwarded;
+        let saved = inferred.saved(&inputs, &outputs, in_turn(op.name(), new))?;
+        let grads = outputs
             .iter()
             .enumerate()
             .map(|(i, y)| {
@@ -249,9 +250,9 @@ impl<'a> Check<'a> {
                 grad.tensor(ctx, y.dtype(), strided).map(Some)
             })
             .collect::<Result<Vec<_>>>()?;
-        let backward = Backward { saved: &forwarded.saved, weights: &weights, grads: &grads, need };
+        let backward = Backward { saved: &saved, weights: &weights, grads: &grads, need };
         let mut outcome = Outcome {
-            outputs: forwarded.outputs.iter().map(|y| to_f64(ctx, y)).collect::<Result<_>>()?,
+            outputs: outputs.iter().map(|y| to_f64(ctx, y)).collect::<Result<_>>()?,
             inputs: vec![None; inputs.len()],
             weights: vec![None; weights.len()],
         };
@@ -289,8 +290,8 @@ impl<'a> Check<'a> {
         let mut buffer = Tensor::zeros(ctx, &[len + 2 * GUARD], weight.dtype().accumulator())?;
         let mut passes = Vec::new();
         for accumulate in [false, true] {
-            let grad = WeightGrad { buffer: &mut buffer, range: GUARD..GUARD + len, accumulate };
-            self.op.backward_weight(ctx, backward, i, grad)?;
+            let grad = WeightGrad { weight: i, buffer: &mut buffer, range: GUARD..GUARD + len, accumulate };
+            self.op.backward_weight(ctx, backward, grad)?;
             passes.push(to_f64(ctx, &buffer)?);
         }
         let doubled =
@@ -306,14 +307,18 @@ impl<'a> Check<'a> {
 
     /// What was foreseen against what came.
     fn check_inferred(&self, inferred: &Inferred, forwarded: &Forwarded, inputs: &[&Tensor]) -> Result<()> {
-        if inferred.outputs.len() != forwarded.outputs.len() || inferred.saved.len() != forwarded.saved.len()
-        {
+        let new = |saved: &SavedSpec| match saved {
+            SavedSpec::New(spec) => Some(spec.clone()),
+            _ => None,
+        };
+        let new: Vec<Spec> = inferred.saved.iter().filter_map(new).collect();
+        if inferred.outputs.len() != forwarded.outputs.len() || new.len() != forwarded.new.len() {
             return Err(self.fail(format!(
-                "infer foresaw {} outputs and {} saved tensors, forward gave {} and {}",
+                "infer predicted {} outputs and {} new saved tensors, forward gave {} and {}",
                 inferred.outputs.len(),
-                inferred.saved.len(),
+                new.len(),
                 forwarded.outputs.len(),
-                forwarded.saved.len()
+                forwarded.new.len()
             )));
         }
         for (i, (foreseen, output)) in inferred.outputs.iter().zip(&forwarded.outputs).enumerate() {
@@ -323,20 +328,15 @@ impl<'a> Check<'a> {
             };
             if *foreseen.spec() != output.spec() || !storage_fits {
                 return Err(self.fail(format!(
-                    "infer foresaw {foreseen:?} as output {i}, forward gave {:?}",
+                    "infer predicted {foreseen:?} as output {i}, forward gave {:?}",
                     output.spec()
                 )));
             }
         }
-        for (i, (foreseen, saved)) in inferred.saved.iter().zip(&forwarded.saved).enumerate() {
-            let fits = match foreseen {
-                SavedSpec::Input(k) => saved.storage_id() == inputs[*k].storage_id(),
-                SavedSpec::Output(k) => saved.storage_id() == forwarded.outputs[*k].storage_id(),
-                SavedSpec::New(spec) => *spec == saved.spec() && saved.is_whole(),
-            };
-            if !fits {
+        for (i, (foreseen, saved)) in new.iter().zip(&forwarded.new).enumerate() {
+            if *foreseen != saved.spec() || !saved.is_whole() {
                 return Err(self.fail(format!(
-                    "infer foresaw {foreseen:?} as saved tensor {i}, forward gave {:?}",
+                    "infer predicted {foreseen:?} as new saved tensor {i}, forward gave {:?}",
                     saved.spec()
                 )));
             }
@@ -352,9 +352,9 @@ impl<'a> Check<'a> {
             self.weights.iter().map(|a| a.tensor(ctx, DType::F64, false)).collect::<Result<Vec<_>>>()?;
         let (inputs, weights): (Vec<&Tensor>, Vec<&Tensor>) =
             (inputs.iter().collect(), weights.iter().collect());
-        let forwarded = self.op.forward(ctx, &inputs, &weights, Need::NONE)?;
+        let call = Call { inputs: &inputs, weights: &weights, need: Need::NONE };
         let mut loss = 0.0;
-        for (i, y) in forwarded.outputs.iter().enumerate() {
+        for (i, y) in self.op.forward(ctx, &call)?.outputs.iter().enumerate() {
             let factors = random(y.shape(), 2000 + i as u32);
             loss += to_f64(ctx, y)?.iter().zip(factors).map(|(y, f)| y * f).sum::<f64>();
         }
@@ -524,7 +524,7 @@ pub fn float_tensor(ctx: &Context, values: &[f64], shape: &[usize], dtype: DType
         DType::F32 => make(ctx, values, shape, |v| v as f32),
         DType::BF16 => make(ctx, values, shape, |v| bf16::from_f32(v as f32)),
         DType::F16 => make(ctx, values, shape, |v| f16::from_f32(v as f32)),
-        given => Err(Error::DType { op: "float_tensor", given, wanted: "a float type".into() }),
+        given => Err(Error::DType { op: "float_tensor", given, wanted: FLOATS.into() }),
     }
 }
 
@@ -541,7 +541,8 @@ pub fn to_f64(ctx: &Context, tensor: &Tensor) -> Result<Vec<f64>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Add, Narrow, Permute, Reshape};
+    use crate::add::Add;
+    use crate::view::{Narrow, Permute, Reshape};
 
     #[test]
     fn add_and_views_pass() {
@@ -562,17 +563,11 @@ mod tests {
         fn infer(&self, inputs: &[Spec], _: &[Spec], _: Need<'_>) -> Result<Inferred> {
             Ok(Inferred::one(inputs[0].clone(), []))
         }
-        fn forward(
-            &self,
-            ctx: &Context,
-            inputs: &[&Tensor],
-            _: &[&Tensor],
-            _: Need<'_>,
-        ) -> Result<Forwarded> {
-            Ok(Forwarded::one(crate::add::add(ctx, inputs[0], inputs[0])?, []))
+        fn forward(&self, ctx: &Context, call: &Call<'_>) -> Result<Forwarded> {
+            Ok(Forwarded::one(crate::add::add(ctx, call.inputs[0], call.inputs[0])?))
         }
         fn backward_input(&self, _: &Context, backward: &Backward<'_>) -> Result<InputGrads> {
-            Ok([Some(backward.grad("wrong")?.clone())].into_iter().collect())
+            Ok(smallvec![Some(backward.grad("wrong")?.clone())])
         }
     }
 

@@ -1,7 +1,7 @@
 //! What operators that work element by element share: their checks, and their loops over contiguous data.
 
 use crate::numeric::{Float, Real};
-use crate::operator::{Inferred, SavedSpec, expect_count, expect_float};
+use crate::operator::{Inferred, SavedSpec, expect_counts, expect_float};
 use crate::rows::{BLOCK, chunk};
 use bigmac_runtime::{Context, Error, Result, Spec};
 use std::array::from_fn;
@@ -9,20 +9,18 @@ use std::array::from_fn;
 /// Elements to a step of [`map_to_two`]: two registers of 256 bits.
 const LANES: usize = 16;
 
-/// Checks that there are `count` float inputs of one shape and dtype and no weights, and foresees one output like them.
-pub(crate) fn infer_like_inputs(
+/// Checks that there are `N` float inputs of one shape and dtype and no weights, and predicts one output like them.
+pub(crate) fn infer_like_inputs<const N: usize>(
     op: &'static str,
     inputs: &[Spec],
     weights: &[Spec],
-    count: usize,
     saved: impl IntoIterator<Item = SavedSpec>,
 ) -> Result<Inferred> {
-    expect_count(op, "inputs", inputs, count)?;
-    expect_count(op, "weights", weights, 0)?;
+    expect_counts::<N, 0>(op, inputs, weights)?;
     expect_float(op, inputs)?;
     if inputs.iter().any(|i| i.shape != inputs[0].shape) {
         let shapes: Vec<_> = inputs.iter().map(|i| &i.shape).collect();
-        return Err(Error::shape(op, shapes, format!("{count} equal shapes")));
+        return Err(Error::shape(op, shapes, format!("{N} equal shapes")));
     }
     Ok(Inferred::one(inputs[0].clone(), saved))
 }

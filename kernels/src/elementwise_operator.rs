@@ -1,10 +1,10 @@
 //! Operators that are a function of numbers, applied element by element: on the CPU and on a GPU, with their backward.
 
 use crate::elementwise::{infer_like_inputs, map, map_to_two};
-use crate::elementwise_cuda::over;
+use crate::elementwise_cuda::{over, variants};
 use crate::numeric::Real;
 use crate::operator::*;
-use bigmac_gpu::{Arg, Source};
+use bigmac_gpu::{Arg, Source, Variants};
 use bigmac_runtime::{Context, DType, Element, Error, Result, Spec, Tensor};
 use smallvec::SmallVec;
 use std::array::from_fn;
@@ -18,7 +18,17 @@ pub(crate) trait Elementwise<const N: usize>: Copy + Send + Sync {
     const READS: [[bool; N]; N];
 
     /// The function on a GPU.
-    fn kernels(&self) -> Kernels;
+    const KERNELS: Kernels;
+
+    /// The value of the kernels' choice, if they have one.
+    fn choice(&self) -> i64 {
+        0
+    }
+
+    /// The kernels' last argument, if they have one beside tensors.
+    fn parameter(&self) -> Option<Arg> {
+        None
+    }
 
     /// The function.
     fn value<A: Real>(&self, x: [A; N]) -> A;
@@ -28,54 +38,56 @@ pub(crate) trait Elementwise<const N: usize>: Copy + Send + Sync {
 }
 
 /// The two kernels of an elementwise operator, over `n` elements of `x` and so on:
-/// `forward(i64 n, const T* x.., T* y, parameters..)` and `backward(i64 n, const T* x.., const T* dy, T* dx.., parameters..)`.
+/// `forward(i64 n, const T* x.., T* y, parameter)` and `backward(i64 n, const T* x.., const T* dy, T* dx.., parameter)`.
 ///
 /// Of a backward's pointers, those of inputs that weren't saved and of gradients that aren't wanted are null.
 pub(crate) struct Kernels {
     source: &'static Source,
     forward: &'static str,
     backward: &'static str,
-    knob: Option<(&'static str, i64)>,
-    parameters: SmallVec<[Arg; 1]>,
+    choice: Option<(&'static str, &'static [i64])>,
 }
 
 impl Kernels {
     /// Those of a source.
-    pub(crate) fn new(source: &'static Source, forward: &'static str, backward: &'static str) -> Self {
-        Kernels { source, forward, backward, knob: None, parameters: SmallVec::new() }
+    pub(crate) const fn new(source: &'static Source, forward: &'static str, backward: &'static str) -> Self {
+        Kernels { source, forward, backward, choice: None }
     }
 
-    /// Compiled with the macro `name` as `value`.
-    pub(crate) fn knob(self, name: &'static str, value: i64) -> Self {
-        Kernels { knob: Some((name, value)), ..self }
+    /// Compiled with the macro `name` as each of `values`, one of which is the operator's [`Elementwise::choice`].
+    pub(crate) const fn choice(self, name: &'static str, values: &'static [i64]) -> Self {
+        Kernels { choice: Some((name, values)), ..self }
     }
 
-    /// With one more parameter.
-    pub(crate) fn parameter(mut self, value: Arg) -> Self {
-        self.parameters.push(value);
-        self
-    }
-
-    fn launch(
-        &self,
-        ctx: &Context,
-        (op, kernel): (&'static str, &'static str),
-        (dtype, n): (DType, usize),
-        pointers: impl Iterator<Item = Result<Arg>>,
-    ) -> Result<()> {
-        let mut launch = over(op, self.source, kernel, dtype, n)?;
-        if let Some((name, value)) = self.knob {
-            launch = launch.knob(name, value);
-        }
-        let all =
-            std::iter::once(Ok(Arg::i64(n)?)).chain(pointers).chain(self.parameters.iter().map(|&p| Ok(p)));
-        ctx.launch(&launch, &all.collect::<Result<SmallVec<[Arg; 8]>>>()?)
+    /// See [`programs`](crate::programs::programs).
+    pub(crate) fn programs(&self) -> Vec<Variants> {
+        vec![variants(self.source, self.choice)]
     }
 }
 
-/// Implements [`Operator`] for an [`Elementwise`] of that many inputs.
+fn launch<E: Elementwise<N>, const N: usize>(
+    op: E,
+    ctx: &Context,
+    kernel: &'static str,
+    (dtype, n): (DType, usize),
+    pointers: impl Iterator<Item = Result<Arg>>,
+) -> Result<()> {
+    let mut launch = over(E::NAME, E::KERNELS.source, kernel, dtype, n)?;
+    if let Some((name, _)) = E::KERNELS.choice {
+        launch = launch.knob(name, op.choice());
+    }
+    let all = std::iter::once(Ok(Arg::i64(n)?)).chain(pointers).chain(op.parameter().map(Ok));
+    ctx.launch(&launch, &all.collect::<Result<SmallVec<[Arg; 8]>>>()?)
+}
+
+/// Implements [`Operator`] for an [`Elementwise`] of that many inputs, which is the only one of its folder.
 macro_rules! elementwise_operator {
     ($op:ty, $inputs:literal) => {
+        /// See [`programs`](crate::programs::programs).
+        pub(crate) fn programs() -> Vec<bigmac_gpu::Variants> {
+            <$op as $crate::elementwise_operator::Elementwise<$inputs>>::KERNELS.programs()
+        }
+
         impl $crate::operator::Operator for $op {
             fn name(&self) -> &'static str {
                 <Self as $crate::elementwise_operator::Elementwise<$inputs>>::NAME
@@ -93,11 +105,9 @@ macro_rules! elementwise_operator {
             fn forward(
                 &self,
                 ctx: &bigmac_runtime::Context,
-                inputs: &[&bigmac_runtime::Tensor],
-                _weights: &[&bigmac_runtime::Tensor],
-                need: $crate::operator::Need<'_>,
+                call: &$crate::operator::Call<'_>,
             ) -> bigmac_runtime::Result<$crate::operator::Forwarded> {
-                $crate::elementwise_operator::forward::<Self, $inputs>(*self, ctx, inputs, need)
+                $crate::elementwise_operator::forward::<Self, $inputs>(*self, ctx, call)
             }
 
             fn backward_input(
@@ -123,7 +133,7 @@ pub(crate) fn infer<E: Elementwise<N>, const N: usize>(
     need: Need<'_>,
 ) -> Result<Inferred> {
     let saved = (0..N).filter(|&k| saves::<E, N>(need, k)).map(SavedSpec::Input);
-    infer_like_inputs(E::NAME, inputs, weights, N, saved)
+    infer_like_inputs::<N>(E::NAME, inputs, weights, saved)
 }
 
 /// The elements of `N` contiguous tensors.
@@ -138,23 +148,20 @@ fn slices<T: Element, const N: usize>(tensors: [&Tensor; N]) -> Result<[&[T]; N]
 pub(crate) fn forward<E: Elementwise<N>, const N: usize>(
     op: E,
     ctx: &Context,
-    inputs: &[&Tensor],
-    need: Need<'_>,
+    call: &Call<'_>,
 ) -> Result<Forwarded> {
-    let x = inputs.iter().map(|x| x.contiguous(ctx)).collect::<Result<SmallVec<[Tensor; 2]>>>()?;
+    let x = call.inputs.iter().map(|x| x.contiguous(ctx)).collect::<Result<SmallVec<[Tensor; 2]>>>()?;
     let mut y = Tensor::empty(ctx, x[0].shape(), x[0].dtype())?;
     if ctx.is_gpu() {
-        let kernels = op.kernels();
         let pointers = x.iter().map(Tensor::arg).chain([y.arg_mut()]);
-        kernels.launch(ctx, (E::NAME, kernels.forward), (x[0].dtype(), x[0].len()), pointers)?;
+        launch(op, ctx, E::KERNELS.forward, (x[0].dtype(), x[0].len()), pointers)?;
     } else {
         crate::for_float!(E::NAME, x[0].dtype(), T => {
             map(ctx, slices::<T, N>(from_fn(|k| &x[k]))?, y.as_mut_slice()?, move |x| op.value(x));
             Ok(())
         })?;
     }
-    let saved = inputs.iter().enumerate().filter(|&(k, _)| saves::<E, N>(need, k));
-    Ok(Forwarded::one(y, saved.map(|(_, &x)| x.clone())))
+    Ok(Forwarded::one(y))
 }
 
 pub(crate) fn backward<E: Elementwise<N>, const N: usize>(
@@ -174,10 +181,9 @@ pub(crate) fn backward<E: Elementwise<N>, const N: usize>(
         dx.push(wanted.transpose()?);
     }
     if ctx.is_gpu() {
-        let kernels = op.kernels();
         let read = x.iter().map(|x| x.as_ref().map_or(Ok(Arg::NULL), Tensor::arg)).chain([dy.arg()]);
         let written = dx.iter_mut().map(|dx| dx.as_mut().map_or(Ok(Arg::NULL), Tensor::arg_mut));
-        kernels.launch(ctx, (E::NAME, kernels.backward), (dy.dtype(), dy.len()), read.chain(written))?;
+        launch(op, ctx, E::KERNELS.backward, (dy.dtype(), dy.len()), read.chain(written))?;
     } else {
         // No wanted gradient reads what wasn't saved: anything of the right length may stand there.
         let read = from_fn(|k| x.get(k).and_then(Option::as_ref).unwrap_or(&dy));
@@ -215,7 +221,10 @@ fn backward_on_cpu<E: Elementwise<N>, const N: usize>(
 mod tests {
     use super::*;
     use crate::check::{float_tensor, gpus, random};
-    use crate::{Gelu, Mul, Scale, Silu, SwiGlu};
+    use crate::gelu::Gelu;
+    use crate::scale::Scale;
+    use crate::silu::Silu;
+    use crate::swiglu::SwiGlu;
 
     /// Elements `offset..` of a tensor that is longer: contiguous, and not aligned.
     fn view(ctx: &Context, stream: u32, n: usize, offset: usize, dtype: DType) -> Tensor {
@@ -232,23 +241,23 @@ mod tests {
     fn evaluate(ctx: &Context, op: &dyn Operator, wanted: &[bool], n: usize, dtype: DType) -> Vec<Vec<f64>> {
         let inputs: Vec<Tensor> = (0..wanted.len()).map(|i| view(ctx, i as u32, n, i, dtype)).collect();
         let need = Need { inputs: wanted, weights: &[] };
-        let y = op.forward(ctx, &inputs.iter().collect::<Vec<_>>(), &[], need).unwrap();
+        let call = Call { inputs: &inputs.iter().collect::<Vec<_>>(), weights: &[], need };
+        let (outputs, saved) = op.record(ctx, &call).unwrap();
         let grads = [Some(view(ctx, 9, n, wanted.len(), dtype))];
-        let backward = Backward { saved: &y.saved, weights: &[], grads: &grads, need };
+        let backward = Backward { saved: &saved, weights: &[], grads: &grads, need };
         let dx = op.backward_input(ctx, &backward).unwrap();
         assert!(dx.iter().map(Option::is_some).eq(wanted.iter().copied()));
-        y.outputs.iter().chain(dx.iter().flatten()).map(|t| values(ctx, t)).collect()
+        outputs.iter().chain(dx.iter().flatten()).map(|t| values(ctx, t)).collect()
     }
 
     #[test]
     fn ragged_and_unaligned_tensors_agree_with_the_cpu() {
         let cpu = Context::cpu(0, 1).unwrap();
-        let ops: [(&dyn Operator, usize); 6] = [
+        let ops: [(&dyn Operator, usize); 5] = [
             (&Gelu { tanh: false }, 1),
             (&Gelu { tanh: true }, 1),
             (&Silu, 1),
             (&Scale { factor: -0.3 }, 1),
-            (&Mul, 2),
             (&SwiGlu, 2),
         ];
         for gpu in gpus().unwrap() {
@@ -284,7 +293,7 @@ mod tests {
         for gpu in gpus().unwrap() {
             let gpu = Context::on_gpu(0, 1, gpu).unwrap();
             let x = Tensor::zeros(&gpu, &[3], DType::F16).unwrap();
-            let error = Silu.forward(&gpu, &[&x], &[], Need::NONE).unwrap_err().to_string();
+            let error = Silu.compute(&gpu, &[&x], &[]).unwrap_err().to_string();
             assert!(error.contains("silu") && error.contains("f16"), "{error}");
         }
     }

@@ -305,28 +305,30 @@ fn erf_f64(x: f64) -> f64 {
     (1.0 - (-a * a).exp() / (std::f64::consts::PI.sqrt() * fraction)).copysign(x)
 }
 
-/// Runs `$body` with `$t` bound to the Rust type of a float [`bigmac_runtime::DType`]; any other dtype is an error.
+/// Runs `$body` with `$t` bound to the Rust type of a float [`DType`](bigmac_runtime::DType); any other dtype is an error.
 #[macro_export]
 macro_rules! for_float {
     ($op:expr, $dtype:expr, $t:ident => $body:expr) => {
         match $dtype {
-            bigmac_runtime::DType::F64 => {
+            $crate::types::DType::F64 => {
                 type $t = f64;
                 $body
             }
-            bigmac_runtime::DType::F32 => {
+            $crate::types::DType::F32 => {
                 type $t = f32;
                 $body
             }
-            bigmac_runtime::DType::BF16 => {
-                type $t = half::bf16;
+            $crate::types::DType::BF16 => {
+                type $t = $crate::types::bf16;
                 $body
             }
-            bigmac_runtime::DType::F16 => {
-                type $t = half::f16;
+            $crate::types::DType::F16 => {
+                type $t = $crate::types::f16;
                 $body
             }
-            given => Err(bigmac_runtime::Error::DType { op: $op, given, wanted: "a float type".into() }),
+            given => {
+                Err($crate::types::Error::DType { op: $op, given, wanted: $crate::types::FLOATS.into() })
+            }
         }
     };
 }

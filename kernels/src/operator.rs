@@ -2,9 +2,11 @@
 
 use crate::numeric::Real;
 use bigmac_gpu::Arg;
-use bigmac_runtime::{Context, DType, Error, Result, Spec, Tensor};
+use bigmac_runtime::{Context, DType, Dims, Error, Result, Spec, Tensor};
 use smallvec::SmallVec;
 use std::ops::Range;
+
+pub(crate) use smallvec::smallvec;
 
 /// Which gradients are wanted of an operator's application; what is saved depends on it.
 #[derive(Clone, Copy, Debug)]
@@ -65,8 +67,21 @@ pub enum SavedSpec {
     Input(usize),
     /// That output, or a view of it.
     Output(usize),
-    /// A tensor made for the purpose.
+    /// The shape and dtype of that input without its values: see [`carried_shape`].
+    Shape(usize),
+    /// A tensor that the forward makes for the purpose.
     New(Spec),
+}
+
+/// The shape of the input that was saved as [`SavedSpec::Shape`], given the saved tensor.
+pub fn carried_shape(saved: &Tensor) -> &[usize] {
+    saved.shape().get(1..).unwrap_or_default()
+}
+
+/// An empty tensor that carries the shape and dtype of `input`: its leading extent 0 makes it take no bytes.
+fn carrier(input: &Tensor) -> Tensor {
+    let shape: Dims = std::iter::once(0).chain(input.shape().iter().copied()).collect();
+    Tensor::shape_only(&Spec { shape, dtype: input.dtype() })
 }
 
 /// What [`Operator::infer`] returns.
@@ -81,17 +96,43 @@ pub struct Inferred {
 impl Inferred {
     /// One new output, and what is saved.
     pub fn one(output: Spec, saved: impl IntoIterator<Item = SavedSpec>) -> Self {
-        Inferred {
-            outputs: [OutputSpec::New(output)].into_iter().collect(),
-            saved: saved.into_iter().collect(),
-        }
+        Inferred { outputs: smallvec![OutputSpec::New(output)], saved: saved.into_iter().collect() }
     }
 
     /// One view of input 0, and what is saved.
     pub fn view(spec: Spec, saved: impl IntoIterator<Item = SavedSpec>) -> Self {
-        let outputs = [OutputSpec::View { input: 0, spec }].into_iter().collect();
-        Inferred { outputs, saved: saved.into_iter().collect() }
+        Inferred {
+            outputs: smallvec![OutputSpec::View { input: 0, spec }],
+            saved: saved.into_iter().collect(),
+        }
     }
+
+    /// What is saved of an application: its inputs and outputs, and the tensors that `new` gives one after the other.
+    pub fn saved(
+        &self,
+        inputs: &[&Tensor],
+        outputs: &[Tensor],
+        mut new: impl FnMut(&Spec) -> Result<Tensor>,
+    ) -> Result<Saved> {
+        let saved = |spec: &SavedSpec| match spec {
+            SavedSpec::Input(i) => Ok(inputs[*i].clone()),
+            SavedSpec::Output(i) => Ok(outputs[*i].clone()),
+            SavedSpec::Shape(i) => Ok(carrier(inputs[*i])),
+            SavedSpec::New(spec) => new(spec),
+        };
+        self.saved.iter().map(saved).collect()
+    }
+}
+
+/// What a forward is given.
+#[derive(Clone, Copy, Debug)]
+pub struct Call<'a> {
+    /// The inputs.
+    pub inputs: &'a [&'a Tensor],
+    /// The weights.
+    pub weights: &'a [&'a Tensor],
+    /// Which gradients will be wanted.
+    pub need: Need<'a>,
 }
 
 /// What [`Operator::forward`] returns.
@@ -99,14 +140,19 @@ impl Inferred {
 pub struct Forwarded {
     /// The outputs.
     pub outputs: SmallVec<[Tensor; 1]>,
-    /// What the backward will be given; exactly what [`Operator::infer`] foresaw.
-    pub saved: Saved,
+    /// The tensors that [`Operator::infer`] predicted as [`SavedSpec::New`], in their order.
+    pub new: Saved,
 }
 
 impl Forwarded {
-    /// One output, and what is saved.
-    pub fn one(output: Tensor, saved: impl IntoIterator<Item = Tensor>) -> Self {
-        Forwarded { outputs: [output].into_iter().collect(), saved: saved.into_iter().collect() }
+    /// One output.
+    pub fn one(output: Tensor) -> Self {
+        Self::with(output, [])
+    }
+
+    /// One output, and the new tensors that are saved.
+    pub fn with(output: Tensor, new: impl IntoIterator<Item = Tensor>) -> Self {
+        Forwarded { outputs: smallvec![output], new: new.into_iter().collect() }
     }
 }
 
@@ -156,6 +202,8 @@ impl<'a> Backward<'a> {
 /// weight's dtype, row-major in the weight's shape.
 #[derive(Debug)]
 pub struct WeightGrad<'a> {
+    /// Number of the weight among the operator's.
+    pub weight: usize,
     /// The flat buffer.
     pub buffer: &'a mut Tensor,
     /// The weight's elements in it.
@@ -259,17 +307,30 @@ pub trait Operator: std::fmt::Debug + Send + Sync {
     /// [`Error::Shape`], [`Error::DType`], [`Error::Argument`].
     fn infer(&self, inputs: &[Spec], weights: &[Spec], need: Need<'_>) -> Result<Inferred>;
 
-    /// Computes the outputs. Its caller has called [`Operator::infer`] on the same shapes.
+    /// Computes the outputs, and the new tensors that are saved. Its caller has called [`Operator::infer`] on the same shapes.
     ///
     /// # Errors
     /// Those of allocation, and [`Error::NotContiguous`] where the docstring asks for contiguous data.
-    fn forward(
-        &self,
-        ctx: &Context,
-        inputs: &[&Tensor],
-        weights: &[&Tensor],
-        need: Need<'_>,
-    ) -> Result<Forwarded>;
+    fn forward(&self, ctx: &Context, call: &Call<'_>) -> Result<Forwarded>;
+
+    /// The outputs, and everything that a backward will be given, as a recording graph has them.
+    fn record(&self, ctx: &Context, call: &Call<'_>) -> Result<(SmallVec<[Tensor; 1]>, Saved)> {
+        let specs = |tensors: &[&Tensor]| tensors.iter().map(|t| t.spec()).collect::<SmallVec<[Spec; 4]>>();
+        let inferred = self.infer(&specs(call.inputs), &specs(call.weights), call.need)?;
+        let Forwarded { outputs, new } = self.forward(ctx, call)?;
+        let saved = inferred.saved(call.inputs, &outputs, in_turn(self.name(), new))?;
+        Ok((outputs, saved))
+    }
+
+    /// The one output, when no gradient will be wanted.
+    fn compute(&self, ctx: &Context, inputs: &[&Tensor], weights: &[&Tensor]) -> Result<Tensor> {
+        let call = Call { inputs, weights, need: Need::NONE };
+        self.forward(ctx, &call)?
+            .outputs
+            .into_iter()
+            .next()
+            .ok_or_else(|| Error::argument(self.name(), "the operator has no output"))
+    }
 
     /// False for an operator without a backward; a graph that needs a gradient through it is an error when it is built.
     fn differentiable(&self) -> bool {
@@ -296,18 +357,12 @@ pub trait Operator: std::fmt::Debug + Send + Sync {
         Err(Error::NoBackward { op: self.name() })
     }
 
-    /// Writes or adds the gradient of weight number `weight`.
+    /// Writes or adds the gradient of the weight that `grad` names.
     ///
     /// # Errors
     /// [`Error::NoBackward`] when the operator has no weights.
-    fn backward_weight(
-        &self,
-        ctx: &Context,
-        backward: &Backward<'_>,
-        weight: usize,
-        grad: WeightGrad<'_>,
-    ) -> Result<()> {
-        let _ = (ctx, backward, weight, grad);
+    fn backward_weight(&self, ctx: &Context, backward: &Backward<'_>, grad: WeightGrad<'_>) -> Result<()> {
+        let _ = (ctx, backward, grad);
         Err(Error::NoBackward { op: self.name() })
     }
 
@@ -334,7 +389,7 @@ pub(crate) fn one_by_one<O: Operator + ?Sized>(
     weights: &mut dyn WeightGrads,
 ) -> Result<InputGrads> {
     for weight in (0..backward.weights.len()).filter(|&i| backward.need.weight(i)) {
-        op.backward_weight(ctx, backward, weight, weights.of(weight))?;
+        op.backward_weight(ctx, backward, weights.of(weight))?;
     }
     weights.written();
     if backward.need.inputs.contains(&true) {
@@ -344,16 +399,30 @@ pub(crate) fn one_by_one<O: Operator + ?Sized>(
     }
 }
 
-/// Checks that an operator was given `count` tensors of one kind (`what`: "inputs" or "weights").
+/// The inputs and weights of an operator that takes `I` and `W` of them.
 ///
 /// # Errors
-/// [`Error::Argument`].
-pub fn expect_count<T>(op: &'static str, what: &str, given: &[T], count: usize) -> Result<()> {
-    if given.len() == count {
-        return Ok(());
+/// [`Error::Argument`] for other numbers.
+pub fn expect_counts<'a, const I: usize, const W: usize>(
+    op: &'static str,
+    inputs: &'a [Spec],
+    weights: &'a [Spec],
+) -> Result<(&'a [Spec; I], &'a [Spec; W])> {
+    if let (Ok(inputs), Ok(weights)) = (inputs.try_into(), weights.try_into()) {
+        return Ok((inputs, weights));
     }
-    Err(Error::argument(op, format!("got {} {what}, wanted {count}", given.len())))
+    let given = format!("{} inputs and {} weights", inputs.len(), weights.len());
+    Err(Error::argument(op, format!("expected {I} inputs and {W} weights, got {given}")))
 }
+
+/// Gives the new tensors of a forward one after the other.
+pub fn in_turn(op: &'static str, new: Saved) -> impl FnMut(&Spec) -> Result<Tensor> {
+    let mut new = new.into_iter();
+    move |_| new.next().ok_or_else(|| Error::argument(op, "forward made fewer tensors than infer predicted"))
+}
+
+/// What an operator that takes any float type says it wants.
+pub const FLOATS: &str = "f64, f32, bf16 or f16";
 
 /// Checks that all specs have one float dtype, and returns it.
 ///
@@ -363,7 +432,7 @@ pub fn expect_float<'a>(op: &'static str, specs: impl IntoIterator<Item = &'a Sp
     let mut dtype = None;
     for spec in specs {
         if !spec.dtype.is_float() {
-            return Err(Error::DType { op, given: spec.dtype, wanted: "a float type".into() });
+            return Err(Error::DType { op, given: spec.dtype, wanted: FLOATS.into() });
         }
         match dtype {
             Some(first) if first != spec.dtype => {

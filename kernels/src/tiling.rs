@@ -21,9 +21,9 @@ pub(crate) fn pack(dtype: DType, width: usize, pointers: &[Arg]) -> usize {
 }
 
 /// One list of variants of a source per element that kernels are compiled for; `add` is given its dtype.
-pub(crate) fn variants(source: &'static Source, add: impl Fn(Variants, DType) -> Variants) -> [Variants; 2] {
+pub(crate) fn variants(source: &'static Source, add: impl Fn(Variants, DType) -> Variants) -> Vec<Variants> {
     let both: [(&'static [&'static str], DType); 2] = [(&["float"], DType::F32), (&["bf16"], DType::BF16)];
-    both.map(|(elements, dtype)| add(Variants::new(source).elements(elements), dtype))
+    both.map(|(elements, dtype)| add(Variants::new(source).elements(elements), dtype)).into()
 }
 
 /// Whole rows to teams of threads, which keep them in registers: see `rows.cuh`.
@@ -65,7 +65,7 @@ impl RowTiles {
 
     /// The variants of a source of kernels over rows: at widths of heads and hidden states, and at some that leave rows unaligned or are
     /// too wide to be held.
-    pub(crate) fn variants(source: &'static Source) -> [Variants; 2] {
+    pub(crate) fn variants(source: &'static Source) -> Vec<Variants> {
         const WIDTHS: [usize; 14] =
             [64, 128, 512, 1024, 1152, 2560, 4096, 5120, 8192, 16_384, 32_768, 97, 4099, 10_001];
         variants(source, |list, dtype| {

@@ -1,6 +1,9 @@
 //! Operations of operators, against a count of every product.
 
-use bigmac_kernels::{Attention, Flops, Linear, LinearCrossEntropy, MatMul, Need, Operator, RmsNorm};
+use bigmac_kernels::{
+    Flops, Need, Operator, attention::Attention, linear::Linear, linear_cross_entropy::LinearCrossEntropy,
+    matmul::MatMul, rms_norm::RmsNorm,
+};
 use bigmac_runtime::{DType, Spec};
 
 fn spec(shape: &[usize]) -> Spec {

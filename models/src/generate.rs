@@ -2,7 +2,7 @@
 
 use crate::qwen3::{KvCache, Qwen3, positions};
 use bigmac_autograd::{Graph, Parameters, Var};
-use bigmac_kernels::{Float, GatherRows, Narrow, Real, for_float};
+use bigmac_kernels::{Float, Real, for_float, gather_rows::GatherRows, view::Narrow};
 use bigmac_runtime::rng::{Philox, Purpose};
 use bigmac_runtime::{Context, Error, Result, Tensor};
 use std::ops::Range;

@@ -2,7 +2,7 @@
 
 use crate::init::{ParameterSpec, find};
 use bigmac_autograd::{Graph, ParamId, Parameters, Var};
-use bigmac_kernels::{LayerNorm, Linear};
+use bigmac_kernels::{layer_norm::LayerNorm, linear::Linear};
 use bigmac_runtime::Result;
 
 /// A linear layer `y = x W^T (+ b)`, named as `torch.nn.Linear`: `PREFIX.weight` and `PREFIX.bias`.

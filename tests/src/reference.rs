@@ -7,7 +7,7 @@ use bigmac::data::{PackedMicrobatch, StepPlan, load_draw_item, load_image_item};
 use bigmac::model::ModelShape;
 use bigmac::train::Session;
 use bigmac_autograd::{Gradients, Graph, Mode, Parameters, Var};
-use bigmac_kernels::{Add, GatherRows};
+use bigmac_kernels::{add::Add, gather_rows::GatherRows};
 use bigmac_models::llava::VisionEncoder;
 use bigmac_models::mmdit::codec::Codec;
 use bigmac_models::mmdit::flow::{FlowMatching, SampleKey};

@@ -4,10 +4,15 @@
 use anyhow::Result;
 use bigmac_autograd::gradcheck::gradcheck;
 use bigmac_autograd::{Deferred, Gradients, Graph, Mode, ParamId, Parameters, Propagated, Var};
-use bigmac_kernels::check::{float_tensor, random};
 use bigmac_kernels::{
-    Add, Backward, Forwarded, Gelu, Inferred, InputGrads, Linear, Mul, Need, Operator, RmsNorm, Scale, Silu,
-    SwiGlu,
+    Backward, Call, Forwarded, Inferred, InputGrads, Need, Operator,
+    add::Add,
+    check::{float_tensor, random},
+    gelu::Gelu,
+    linear::Linear,
+    rms_norm::RmsNorm,
+    scale::Scale,
+    swiglu::SwiGlu,
 };
 use bigmac_runtime::{Context, DType, Error, Spec, Tensor};
 use std::sync::{Arc, Mutex};
@@ -149,8 +154,7 @@ fn gradients_add_up_where_paths_meet() -> Result<()> {
     let ctx = Context::cpu(0, 1)?;
     let diamond = |g: &mut Graph<'_>, x: &Var| -> bigmac_runtime::Result<Var> {
         let doubled = g.apply(Scale { factor: 2.0 }, &[x], &[])?;
-        let bent = g.apply(Silu, &[x], &[])?;
-        let product = g.apply(Mul, &[&doubled, &bent], &[])?;
+        let product = g.apply(SwiGlu, &[x, &doubled], &[])?;
         let sum = g.apply(Add, &[&product, &doubled], &[])?;
         g.apply(Add, &[&sum, x], &[])
     };
@@ -276,14 +280,8 @@ impl Operator for Probe {
         Ok(Inferred::one(inputs[0].clone(), []))
     }
 
-    fn forward(
-        &self,
-        ctx: &Context,
-        inputs: &[&Tensor],
-        _weights: &[&Tensor],
-        _need: Need<'_>,
-    ) -> bigmac_runtime::Result<Forwarded> {
-        Ok(Forwarded::one(inputs[0].copy(ctx)?, []))
+    fn forward(&self, ctx: &Context, call: &Call<'_>) -> bigmac_runtime::Result<Forwarded> {
+        Ok(Forwarded::one(call.inputs[0].copy(ctx)?))
     }
 
     fn differentiable(&self) -> bool {
@@ -294,8 +292,8 @@ impl Operator for Probe {
         let held = ctx.memory().scope(self.scope).current();
         self.held.lock().unwrap_or_else(|e| e.into_inner()).push(held);
         let scale = Scale { factor: self.factor };
-        let dx = scale.forward(ctx, &[backward.grad("probe")?], &[], Need::NONE)?.outputs;
-        Ok(dx.into_iter().map(Some).collect())
+        let dx = scale.compute(ctx, &[backward.grad("probe")?], &[])?;
+        Ok([Some(dx)].into_iter().collect())
     }
 }
 

@@ -6,9 +6,12 @@ use bigmac::config::Config;
 use bigmac::train::{Optimizer, STATE_PARTS};
 use bigmac_autograd::{Gradients, Graph, Mode, ParamId, Parameters};
 use bigmac_gpu::Gpu;
-use bigmac_kernels::adamw::{self, AdamW};
-use bigmac_kernels::check::{float_tensor, random};
-use bigmac_kernels::{Linear, Silu};
+use bigmac_kernels::{
+    adamw::{self, AdamW},
+    check::{float_tensor, random},
+    linear::Linear,
+    silu::Silu,
+};
 use bigmac_runtime::{Context, DType, Device, Tensor};
 
 const WIDTH: usize = 5;

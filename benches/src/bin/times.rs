@@ -2,10 +2,9 @@
 
 use anyhow::{Context, Result};
 use bigmac_benches::chart::{Bar, Emphasis, Heading, bars};
-use bigmac_schedule::check::memory::peak_microbatches;
-use bigmac_schedule::clock::simulate::simulate;
-use bigmac_schedule::clock::slots::work_bound;
-use bigmac_schedule::{Options, UniformCosts, Workload, registry};
+use bigmac_schedule::{
+    Options, PerModule, UniformCosts, Workload, memory::peak_microbatches, registry, simulate, work_bound,
+};
 use clap::Parser;
 use std::path::PathBuf;
 
@@ -41,7 +40,7 @@ fn main() -> Result<()> {
         let table = schedule.build(&workload, &Options::default())?;
         let time = simulate(&table, &workload)?.time();
         let peaks = peak_microbatches(&table, &workload);
-        let most = |of: fn(&bigmac_schedule::PerModule<f64>) -> f64| peaks.iter().map(of).fold(0.0, f64::max);
+        let most = |of: fn(&PerModule<f64>) -> f64| peaks.iter().map(of).fold(0.0, f64::max);
         let emphasis = if schedule.name().starts_with("nested") { Emphasis::Strong } else { Emphasis::Weak };
         let ranks = table.ranks.len();
         let more = if ranks == RANKS { String::new() } else { format!(", {ranks} ranks") };

@@ -1,10 +1,11 @@
 //! Losses of a step: known as soon as they are computed on the CPU, left on a GPU until they are read.
 
 use super::error::ExecuteError;
+use bigmac_kernels::Operator;
 use bigmac_kernels::cast::cast;
-use bigmac_kernels::{Need, Operator, Sum};
+use bigmac_kernels::sum::Sum;
 use bigmac_runtime::memory::scopes;
-use bigmac_runtime::{Context, DType, Error, Result, Tensor};
+use bigmac_runtime::{Context, DType, Result, Tensor};
 use bigmac_schedule::{Rank, Unit};
 
 /// Which part of the loss.
@@ -88,9 +89,7 @@ impl QueuedLosses {
         let parts = [(0, self.tokens), (self.tokens, self.values.len() - self.tokens)];
         for (place, (start, len)) in parts.into_iter().enumerate() {
             let values = self.values.narrow(0, start, len)?;
-            let sum = Sum.forward(ctx, &[&values], &[], Need::NONE)?.outputs.into_iter().next();
-            let sum = sum.ok_or_else(|| Error::argument("losses", "a sum gave no output"))?;
-            to.write(ctx, place, &sum)?;
+            to.write(ctx, place, &Sum.compute(ctx, &[&values], &[])?)?;
         }
         Ok(())
     }

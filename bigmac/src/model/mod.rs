@@ -8,7 +8,7 @@ pub use placement::{Placed, Placement};
 pub use shape::ModelShape;
 
 use bigmac_autograd::{Gradients, Parameters};
-use bigmac_kernels::RopeCache;
+use bigmac_kernels::rope::RopeCache;
 use bigmac_models::init::{self, ParameterSpec};
 use bigmac_models::llava::VisionEncoder;
 use bigmac_models::mmdit::{Mmdit, RopeTableCache};

@@ -3,9 +3,10 @@
 
 use super::LocalCommunicator;
 use super::world::{Awaited, OtherCall, Part, Round};
-use crate::communicator::{Communicator, Reduce, shard};
+use crate::communicator::{Communicator, shard};
 use crate::error::{CommError, Result};
-use crate::reduce::{check_dtype, reduce};
+use bigmac_kernels::expect_float;
+use bigmac_kernels::reduce::{Reduce, reduce};
 use bigmac_runtime::memory::scopes;
 use bigmac_runtime::{Context, Error, Spec, Tensor};
 use std::iter::repeat_n;
@@ -76,7 +77,7 @@ impl LocalCommunicator {
     }
 
     pub(super) fn all_reduce_in_place(&self, ctx: &Context, tensor: &mut Tensor, op: Reduce) -> Result<()> {
-        check_dtype("all_reduce", tensor.dtype())?;
+        expect_float("all_reduce", [&tensor.spec()])?;
         tensor.check_writable("all_reduce")?;
         let call = self.begin(format!("all_reduce ({op}) of {}", describe(&tensor.spec())));
         let lent = self.exchange(&call, 0, repeat_n(tensor.clone(), self.size()))?;
@@ -92,7 +93,7 @@ impl LocalCommunicator {
     }
 
     pub(super) fn reduce_rows(&self, ctx: &Context, tensor: &Tensor, op: Reduce) -> Result<Tensor> {
-        check_dtype("reduce_scatter", tensor.dtype())?;
+        expect_float("reduce_scatter", [&tensor.spec()])?;
         let (count, rest) = rows("reduce_scatter", tensor)?;
         let call = self.begin(format!("reduce_scatter ({op}) of {}", describe(&tensor.spec())));
         let contiguous = tensor.contiguous(ctx)?;

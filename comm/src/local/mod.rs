@@ -6,9 +6,10 @@ mod world;
 
 pub use ranks::{RankError, RankFailure, run_ranks};
 
-use crate::communicator::{Communicator, Reduce};
+use crate::communicator::Communicator;
 use crate::error::{CommError, Result};
 use crate::tag::Tag;
+use bigmac_kernels::reduce::Reduce;
 use bigmac_runtime::memory::scopes;
 use bigmac_runtime::{Context, Spec, Tensor};
 use std::iter::repeat_n;

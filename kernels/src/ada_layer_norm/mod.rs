@@ -3,7 +3,7 @@
 use crate::column_sums::{self, Terms};
 use crate::layer_norm;
 use crate::operator::*;
-use bigmac_runtime::{Context, Result, Spec, Tensor};
+use bigmac_runtime::{Context, Result, Spec};
 
 /// `y = (x - mean) / sqrt(variance + eps) * (1 + scale) + shift` over the last dimension.
 ///
@@ -23,26 +23,17 @@ impl Operator for AdaLayerNorm {
     }
 
     fn infer(&self, inputs: &[Spec], weights: &[Spec], need: Need<'_>) -> Result<Inferred> {
-        expect_count(self.name(), "inputs", inputs, 3)?;
-        expect_count(self.name(), "weights", weights, 0)?;
+        let ([x, shift, scale], []) = expect_counts(self.name(), inputs, weights)?;
         let save = need.input(0) || need.input(2);
-        let mut inferred = layer_norm::infer(self.name(), &inputs[0], &inputs[2], &inputs[1], save)?;
+        let mut inferred = layer_norm::infer(self.name(), x, scale, shift, save)?;
         inferred.saved.extend(need.input(0).then_some(SavedSpec::Input(2)));
         Ok(inferred)
     }
 
-    fn forward(
-        &self,
-        ctx: &Context,
-        inputs: &[&Tensor],
-        _weights: &[&Tensor],
-        need: Need<'_>,
-    ) -> Result<Forwarded> {
-        let save = need.input(0) || need.input(2);
-        let affine = (1.0, inputs[2], inputs[1]);
-        let mut forwarded = layer_norm::forward(self.name(), ctx, inputs[0], affine, self.eps, save)?;
-        forwarded.saved.extend(need.input(0).then(|| inputs[2].clone()));
-        Ok(forwarded)
+    fn forward(&self, ctx: &Context, call: &Call<'_>) -> Result<Forwarded> {
+        let save = call.need.input(0) || call.need.input(2);
+        let affine = (1.0, call.inputs[2], call.inputs[1]);
+        layer_norm::forward(self.name(), ctx, call.inputs[0], affine, self.eps, save)
     }
 
     fn backward_input(&self, ctx: &Context, backward: &Backward<'_>) -> Result<InputGrads> {
@@ -70,6 +61,7 @@ impl Operator for AdaLayerNorm {
 mod tests {
     use super::*;
     use crate::check::{Check, random};
+    use bigmac_runtime::Tensor;
 
     #[test]
     fn every_width_passes() {
@@ -95,7 +87,7 @@ mod tests {
         let tensor = |values: &[f64], shape: &[usize]| Tensor::from_slice(&ctx, values, shape).unwrap();
         let (x, shift, scale) =
             (tensor(&[1.0, 3.0], &[1, 2]), tensor(&[10.0, 20.0], &[2]), tensor(&[0.5, -3.0], &[2]));
-        let y = AdaLayerNorm { eps: 0.0 }.forward(&ctx, &[&x, &shift, &scale], &[], Need::NONE).unwrap();
-        assert_eq!(y.outputs[0].as_slice::<f64>().unwrap(), [10.0 - 1.5, 20.0 - 2.0]);
+        let y = AdaLayerNorm { eps: 0.0 }.compute(&ctx, &[&x, &shift, &scale], &[]).unwrap();
+        assert_eq!(y.as_slice::<f64>().unwrap(), [10.0 - 1.5, 20.0 - 2.0]);
     }
 }

@@ -6,10 +6,11 @@ use bigmac_gpu::{Arg, Launch, Source, Variants};
 use bigmac_runtime::memory::scopes;
 use bigmac_runtime::{Context, DType, Error, Result, Spec, Tensor};
 
-pub(crate) static SOURCE: Source = Source::new("adamw/kernel.cu", include_str!("kernel.cu"));
+static SOURCE: Source = Source::new("adamw/kernel.cu", include_str!("kernel.cu"));
 
-pub(crate) fn variants() -> Variants {
-    Variants::new(&SOURCE).with([("MASTER", false)]).with([("MASTER", true)])
+/// See [`programs`](crate::programs::programs).
+pub(crate) fn programs() -> Vec<Variants> {
+    vec![Variants::new(&SOURCE).with([("MASTER", false)]).with([("MASTER", true)])]
 }
 
 const THREADS: usize = 256;

@@ -1,10 +1,15 @@
 //! Sums on a GPU.
 
-use crate::elementwise_cuda::{over, source};
-use bigmac_gpu::{Arg, Source};
+use crate::elementwise_cuda::{over, source, variants};
+use bigmac_gpu::{Arg, Source, Variants};
 use bigmac_runtime::{Context, Result, Tensor};
 
-pub(crate) static SOURCE: Source = source("add/kernel.cu", include_str!("kernel.cu"));
+static SOURCE: Source = source("add/kernel.cu", include_str!("kernel.cu"));
+
+/// See [`programs`](crate::programs::programs).
+pub(crate) fn programs() -> Vec<Variants> {
+    vec![variants(&SOURCE, None)]
+}
 
 pub(super) fn add(ctx: &Context, a: &Tensor, b: &Tensor, y: &mut Tensor) -> Result<()> {
     let launch = over("add", &SOURCE, "add_forward", a.dtype(), a.len())?;

@@ -3,6 +3,7 @@
 mod cpu;
 pub(crate) mod cuda;
 
+use crate::elementwise::infer_like_inputs;
 use crate::operator::*;
 use bigmac_runtime::{Context, DType, Error, Result, Spec, Tensor};
 
@@ -16,23 +17,11 @@ impl Operator for Add {
     }
 
     fn infer(&self, inputs: &[Spec], weights: &[Spec], _need: Need<'_>) -> Result<Inferred> {
-        expect_count(self.name(), "inputs", inputs, 2)?;
-        expect_count(self.name(), "weights", weights, 0)?;
-        expect_float(self.name(), inputs)?;
-        if inputs[0].shape != inputs[1].shape {
-            return Err(Error::shape(self.name(), (&inputs[0].shape, &inputs[1].shape), "two equal shapes"));
-        }
-        Ok(Inferred::one(inputs[0].clone(), []))
+        infer_like_inputs::<2>(self.name(), inputs, weights, [])
     }
 
-    fn forward(
-        &self,
-        ctx: &Context,
-        inputs: &[&Tensor],
-        _weights: &[&Tensor],
-        _need: Need<'_>,
-    ) -> Result<Forwarded> {
-        Ok(Forwarded::one(add(ctx, inputs[0], inputs[1])?, []))
+    fn forward(&self, ctx: &Context, call: &Call<'_>) -> Result<Forwarded> {
+        Ok(Forwarded::one(add(ctx, call.inputs[0], call.inputs[1])?))
     }
 
     fn backward_input(&self, _ctx: &Context, backward: &Backward<'_>) -> Result<InputGrads> {

@@ -1,10 +1,15 @@
 //! Adding a weight on a GPU.
 
-use crate::elementwise_cuda::{over, source};
-use bigmac_gpu::{Arg, Source};
+use crate::elementwise_cuda::{over, source, variants};
+use bigmac_gpu::{Arg, Source, Variants};
 use bigmac_runtime::{Context, Result, Tensor};
 
-pub(crate) static SOURCE: Source = source("add_weight/kernel.cu", include_str!("kernel.cu"));
+static SOURCE: Source = source("add_weight/kernel.cu", include_str!("kernel.cu"));
+
+/// See [`programs`](crate::programs::programs).
+pub(crate) fn programs() -> Vec<Variants> {
+    vec![variants(&SOURCE, None)]
+}
 
 /// `y = x + w`, with `w` again and again.
 pub(super) fn forward(ctx: &Context, x: &Tensor, w: &Tensor, y: &mut Tensor) -> Result<()> {

@@ -18,10 +18,8 @@ impl Operator for AddWeight {
     }
 
     fn infer(&self, inputs: &[Spec], weights: &[Spec], _need: Need<'_>) -> Result<Inferred> {
-        expect_count(self.name(), "inputs", inputs, 1)?;
-        expect_count(self.name(), "weights", weights, 1)?;
-        expect_float(self.name(), [&inputs[0], &weights[0]])?;
-        let (x, w) = (&inputs[0], &weights[0]);
+        let ([x], [w]) = expect_counts(self.name(), inputs, weights)?;
+        expect_float(self.name(), [x, w])?;
         if w.is_empty() || !x.shape.ends_with(&w.shape) {
             let wanted = "a weight of at least one element whose shape ends x's";
             return Err(Error::shape(self.name(), (&x.shape, &w.shape), wanted));
@@ -29,14 +27,8 @@ impl Operator for AddWeight {
         Ok(Inferred::one(x.clone(), []))
     }
 
-    fn forward(
-        &self,
-        ctx: &Context,
-        inputs: &[&Tensor],
-        weights: &[&Tensor],
-        _need: Need<'_>,
-    ) -> Result<Forwarded> {
-        let (x, w) = (inputs[0].contiguous(ctx)?, weights[0].contiguous(ctx)?);
+    fn forward(&self, ctx: &Context, call: &Call<'_>) -> Result<Forwarded> {
+        let (x, w) = (call.inputs[0].contiguous(ctx)?, call.weights[0].contiguous(ctx)?);
         let mut y = Tensor::empty(ctx, x.shape(), x.dtype())?;
         if ctx.is_gpu() {
             cuda::forward(ctx, &x, &w, &mut y)?;
@@ -46,18 +38,17 @@ impl Operator for AddWeight {
                 Ok(())
             })?;
         }
-        Ok(Forwarded::one(y, []))
+        Ok(Forwarded::one(y))
     }
 
     fn backward_input(&self, _ctx: &Context, backward: &Backward<'_>) -> Result<InputGrads> {
-        Ok([Some(backward.grad(self.name())?.clone())].into_iter().collect())
+        Ok(smallvec![Some(backward.grad(self.name())?.clone())])
     }
 
     fn backward_weight(
         &self,
         ctx: &Context,
         backward: &Backward<'_>,
-        _weight: usize,
         mut grad: WeightGrad<'_>,
     ) -> Result<()> {
         let dy = backward.grad(self.name())?.contiguous(ctx)?;

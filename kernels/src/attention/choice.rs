@@ -210,7 +210,7 @@ fn aligned(tensor: &Tensor) -> Result<bool> {
 }
 
 /// Every program that a call can get, whatever its head size and alignment.
-pub(super) fn programs() -> Vec<Variants> {
+pub(crate) fn programs() -> Vec<Variants> {
     let list = |source, launches: &[Launch]| launches.iter().fold(Variants::new(source), Variants::launched);
     let mut programs = Vec::new();
     let mut hopper = Vec::new();

@@ -15,9 +15,10 @@ fn heads(ctx: &Context, [tokens, heads, dim]: [usize; 3], dtype: DType, aligned:
 fn launch(ctx: &Context, op: &dyn Operator, dtype: DType, [q, k]: [[usize; 3]; 2], aligned: bool) -> bool {
     let [k, q, v, dout] = [k, q, k, q].map(|shape| heads(ctx, shape, dtype, aligned));
     let need = Need { inputs: &[true; 3], weights: &[] };
-    let Ok(forwarded) = op.forward(ctx, &[&q, &k, &v], &[], need) else { return false };
+    let call = Call { inputs: &[&q, &k, &v], weights: &[], need };
+    let Ok((_, saved)) = op.record(ctx, &call) else { return false };
     let grads = [Some(dout)];
-    let backward = Backward { saved: &forwarded.saved, weights: &[], grads: &grads, need };
+    let backward = Backward { saved: &saved, weights: &[], grads: &grads, need };
     op.backward_input(ctx, &backward).unwrap();
     true
 }

@@ -8,6 +8,8 @@ use bigmac_runtime::memory::scopes;
 use bigmac_runtime::{Context, DType, Error, Result, Tensor};
 use std::cmp::Reverse;
 
+pub(crate) use super::choice::programs;
+
 /// More tokens than this, and differences of places don't fit the kernels' integers.
 const MOST_TOKENS: usize = 1 << 29;
 

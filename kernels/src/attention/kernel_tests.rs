@@ -82,13 +82,14 @@ impl Case {
         let [q, k, v, dout] =
             [0, 1, 2, 3].map(|i| view(float_tensor(ctx, &self.values[i], &self.shape(i), dtype).unwrap()));
         let need = Need { inputs: &[true; 3], weights: &[] };
-        let forwarded = self.op.forward(ctx, &[&q, &k, &v], &[], need).unwrap();
+        let call = Call { inputs: &[&q, &k, &v], weights: &[], need };
+        let (outputs, saved) = self.op.record(ctx, &call).unwrap();
         let grads = [Some(dout)];
-        let backward = Backward { saved: &forwarded.saved, weights: &[], grads: &grads, need };
+        let backward = Backward { saved: &saved, weights: &[], grads: &grads, need };
         let grads = self.op.backward_input(ctx, &backward).unwrap();
         let lse = backward.saved("attention", 4).unwrap();
         let [dq, dk, dv] = [0, 1, 2].map(|i| to_f64(ctx, grads[i].as_ref().unwrap()).unwrap());
-        [to_f64(ctx, &forwarded.outputs[0]).unwrap(), to_f64(ctx, lse).unwrap(), dq, dk, dv]
+        [to_f64(ctx, &outputs[0]).unwrap(), to_f64(ctx, lse).unwrap(), dq, dk, dv]
     }
 
     /// Every part within so much of the norm of what f64 gives, and the same bits in every order of threads.
@@ -264,10 +265,7 @@ fn slices_of_a_fused_projection_agree_with_copies() {
             causal: true,
             scale: 0.1,
         };
-        let run = |inputs: [&Tensor; 3]| {
-            let forwarded = op.forward(&ctx, &inputs, &[], Need::NONE).unwrap();
-            to_f64(&ctx, &forwarded.outputs[0]).unwrap()
-        };
+        let run = |inputs: [&Tensor; 3]| to_f64(&ctx, &op.compute(&ctx, &inputs, &[]).unwrap()).unwrap();
         let copies = [0, 1, 2].map(|i| parts[i].copy(&ctx).unwrap());
         assert_eq!(run(parts.each_ref()), run(copies.each_ref()));
     }
@@ -281,7 +279,7 @@ fn what_no_kernel_takes_is_told() {
     let run = |dim: usize, dtype: DType, variant: usize| {
         let x = Tensor::zeros(&ctx, &[1, 1, dim], dtype).unwrap();
         let op = TiledAttention { attention: attention.clone(), variant };
-        op.forward(&ctx, &[&x, &x, &x], &[], Need::NONE).map(|_| ())
+        op.compute(&ctx, &[&x, &x, &x], &[]).map(|_| ())
     };
     run(256, DType::BF16, 0).unwrap();
     let message = |dim, variant| run(dim, DType::BF16, variant).unwrap_err().to_string();

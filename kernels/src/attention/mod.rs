@@ -4,7 +4,7 @@ mod choice;
 #[cfg(test)]
 mod choice_tests;
 mod cpu;
-mod cuda;
+pub(crate) mod cuda;
 #[cfg(test)]
 mod kernel_tests;
 #[cfg(test)]
@@ -80,11 +80,6 @@ struct Given<'a> {
     need: [bool; 3],
 }
 
-/// See [`crate::programs::programs`].
-pub(crate) fn programs() -> Vec<bigmac_gpu::Variants> {
-    choice::programs()
-}
-
 impl Variant {
     /// True when the forward can take these q, k and v on the context's device: those by warpgroups want a GPU of sm_90a, some queries and keys,
     /// and rows that start at multiples of 16 bytes. The backward takes any, and so does a CPU.
@@ -136,22 +131,15 @@ impl Attention {
         }
     }
 
-    fn forward_with(
-        &self,
-        ctx: &Context,
-        inputs: &[&Tensor],
-        need: Need<'_>,
-        variant: Option<usize>,
-    ) -> Result<Forwarded> {
-        let [q, k, v] = [inputs[0], inputs[1], inputs[2]];
+    fn forward_with(&self, ctx: &Context, call: &Call<'_>, variant: Option<usize>) -> Result<Forwarded> {
+        let ([q, k, v], need) = ([0, 1, 2].map(|i| call.inputs[i]), call.need);
         let problem = self.problem(q, k);
         let (out, lse) = if let Some(gpu) = ctx.gpu() {
             cuda::forward(ctx, gpu, &problem, [q, k, v], variant, need.any())?
         } else {
             cpu::forward(ctx, &problem, [q, k, v], need.any())?
         };
-        let saved = lse.map(|lse| [q.clone(), k.clone(), v.clone(), out.clone(), lse].into_iter());
-        Ok(Forwarded::one(out, saved.into_iter().flatten()))
+        Ok(Forwarded::with(out, lse))
     }
 
     fn backward_with(
@@ -184,10 +172,9 @@ impl Operator for Attention {
     }
 
     fn infer(&self, inputs: &[Spec], weights: &[Spec], need: Need<'_>) -> Result<Inferred> {
-        expect_count(Self::NAME, "inputs", inputs, 3)?;
-        expect_count(Self::NAME, "weights", weights, 0)?;
+        let ([q, k, v], []) = expect_counts(Self::NAME, inputs, weights)?;
         let dtype = expect_float(Self::NAME, inputs)?;
-        let (q, k, v) = (&inputs[0].shape, &inputs[1].shape, &inputs[2].shape);
+        let (q, k, v) = (&q.shape, &k.shape, &v.shape);
         let fits = match (q.as_slice(), k.as_slice()) {
             (&[_, hq, d], &[_, hkv, dk]) => k == v && d == dk && hkv > 0 && hq.is_multiple_of(hkv),
             _ => false,
@@ -211,14 +198,8 @@ impl Operator for Attention {
         Ok(Inferred::one(inputs[0].clone(), saved.take(if need.any() { 5 } else { 0 })))
     }
 
-    fn forward(
-        &self,
-        ctx: &Context,
-        inputs: &[&Tensor],
-        _weights: &[&Tensor],
-        need: Need<'_>,
-    ) -> Result<Forwarded> {
-        self.forward_with(ctx, inputs, need, None)
+    fn forward(&self, ctx: &Context, call: &Call<'_>) -> Result<Forwarded> {
+        self.forward_with(ctx, call, None)
     }
 
     /// Two products of all pairs of a query and a key, and four for the gradients; the scores that the backward computes again don't
@@ -244,14 +225,8 @@ impl Operator for TiledAttention {
         self.attention.infer(inputs, weights, need)
     }
 
-    fn forward(
-        &self,
-        ctx: &Context,
-        inputs: &[&Tensor],
-        _weights: &[&Tensor],
-        need: Need<'_>,
-    ) -> Result<Forwarded> {
-        self.attention.forward_with(ctx, inputs, need, Some(self.variant))
+    fn forward(&self, ctx: &Context, call: &Call<'_>) -> Result<Forwarded> {
+        self.attention.forward_with(ctx, call, Some(self.variant))
     }
 
     fn flops(&self, inputs: &[Spec], weights: &[Spec], need: Need<'_>) -> Flops {

@@ -110,8 +110,8 @@ fn outputs_agree_with_the_definition() {
                 tensor(&k, &[s, key_heads, dim]),
                 tensor(&v, &[s, key_heads, dim]),
             );
-            let out = op.forward(&ctx, &[&tq, &tk, &tv], &[], Need::NONE).unwrap();
-            let out = to_f64(&ctx, &out.outputs[0]).unwrap();
+            let out = op.compute(&ctx, &[&tq, &tk, &tv], &[]).unwrap();
+            let out = to_f64(&ctx, &out).unwrap();
             for (a, b) in out.iter().zip(reference(&op, &q, &k, &v, (heads, key_heads, dim))) {
                 assert!((a - b).abs() < 1e-12, "{a} {b}");
             }
@@ -131,11 +131,11 @@ fn slices_of_a_fused_projection_give_the_same() {
     let run = |inputs: &[Tensor]| {
         let inputs: Vec<&Tensor> = inputs.iter().collect();
         let need = Need { inputs: &[true; 3], weights: &[] };
-        let forwarded = op.forward(&ctx, &inputs, &[], need).unwrap();
+        let (outputs, saved) = op.record(&ctx, &Call { inputs: &inputs, weights: &[], need }).unwrap();
         let grads = [dy.clone()];
-        let backward = Backward { saved: &forwarded.saved, weights: &[], grads: &grads, need };
+        let backward = Backward { saved: &saved, weights: &[], grads: &grads, need };
         let grads = op.backward_input(&ctx, &backward).unwrap();
-        let all = [Some(forwarded.outputs[0].clone())].into_iter().chain(grads);
+        let all = [Some(outputs[0].clone())].into_iter().chain(grads);
         all.map(|t| to_f64(&ctx, &t.unwrap()).unwrap()).collect::<Vec<_>>()
     };
     assert_eq!(run(&parts), run(&copies));
@@ -150,9 +150,9 @@ fn only_wanted_gradients_come_and_scores_may_be_huge() {
     for wanted in 0..3 {
         let need = [wanted == 0, wanted == 1, wanted == 2];
         let need = Need { inputs: &need, weights: &[] };
-        let forwarded = op.forward(&ctx, &[&x, &x, &x], &[], need).unwrap();
+        let (_, saved) = op.record(&ctx, &Call { inputs: &[&x, &x, &x], weights: &[], need }).unwrap();
         let grads = [Some(x.clone())];
-        let backward = Backward { saved: &forwarded.saved, weights: &[], grads: &grads, need };
+        let backward = Backward { saved: &saved, weights: &[], grads: &grads, need };
         let grads = op.backward_input(&ctx, &backward).unwrap();
         for (i, grad) in grads.iter().enumerate() {
             assert_eq!(grad.is_some(), i == wanted);

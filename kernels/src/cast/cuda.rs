@@ -1,10 +1,15 @@
 //! Change of float dtype on a GPU.
 
-use crate::elementwise_cuda::{over, source};
-use bigmac_gpu::{Arg, Source};
+use crate::elementwise_cuda::{over, source, variants};
+use bigmac_gpu::{Arg, Source, Variants};
 use bigmac_runtime::{Context, DType, Error, Result, Tensor};
 
-pub(crate) static SOURCE: Source = source("cast/kernel.cu", include_str!("kernel.cu"));
+static SOURCE: Source = source("cast/kernel.cu", include_str!("kernel.cu"));
+
+/// See [`programs`](crate::programs::programs).
+pub(crate) fn programs() -> Vec<Variants> {
+    vec![variants(&SOURCE, None).elements(&["float"])]
+}
 
 /// Writes `x` to `y`, which has another dtype.
 pub(super) fn cast(ctx: &Context, x: &Tensor, y: &mut Tensor) -> Result<()> {

@@ -2,7 +2,6 @@
 
 pub(crate) mod cuda;
 
-use crate::carrier::{carrier, carrier_spec};
 use crate::numeric::{Float, Real};
 use crate::operator::*;
 use crate::rows::BLOCK;
@@ -22,31 +21,23 @@ impl Operator for Cast {
     }
 
     fn infer(&self, inputs: &[Spec], weights: &[Spec], need: Need<'_>) -> Result<Inferred> {
-        expect_count(self.name(), "inputs", inputs, 1)?;
-        expect_count(self.name(), "weights", weights, 0)?;
+        let ([x], []) = expect_counts(self.name(), inputs, weights)?;
         let from = expect_float(self.name(), inputs)?;
         if !self.to.is_float() {
-            return Err(Error::DType { op: self.name(), given: self.to, wanted: "a float type".into() });
+            return Err(Error::DType { op: self.name(), given: self.to, wanted: FLOATS.into() });
         }
-        let spec = Spec { shape: inputs[0].shape.clone(), dtype: self.to };
-        let saved = need.any().then(|| SavedSpec::New(carrier_spec(&inputs[0])));
+        let spec = Spec { shape: x.shape.clone(), dtype: self.to };
+        let saved = need.any().then_some(SavedSpec::Shape(0));
         Ok(if from == self.to { Inferred::view(spec, saved) } else { Inferred::one(spec, saved) })
     }
 
-    fn forward(
-        &self,
-        ctx: &Context,
-        inputs: &[&Tensor],
-        _weights: &[&Tensor],
-        need: Need<'_>,
-    ) -> Result<Forwarded> {
-        let saved = if need.any() { Some(carrier(ctx, inputs[0])?) } else { None };
-        Ok(Forwarded::one(cast(ctx, inputs[0], self.to)?, saved))
+    fn forward(&self, ctx: &Context, call: &Call<'_>) -> Result<Forwarded> {
+        Ok(Forwarded::one(cast(ctx, call.inputs[0], self.to)?))
     }
 
     fn backward_input(&self, ctx: &Context, backward: &Backward<'_>) -> Result<InputGrads> {
         let from = backward.saved(self.name(), 0)?.dtype();
-        Ok([Some(cast(ctx, backward.grad(self.name())?, from)?)].into_iter().collect())
+        Ok(smallvec![Some(cast(ctx, backward.grad(self.name())?, from)?)])
     }
 }
 

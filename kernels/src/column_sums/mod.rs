@@ -113,7 +113,8 @@ mod tests {
             let mut all = Vec::new();
             for &kind in kinds {
                 let mut buffer = float_tensor(ctx, &vec![1.0; width + 2], &[width + 2], DType::F32).unwrap();
-                let mut grad = WeightGrad { buffer: &mut buffer, range: 1..1 + width, accumulate: true };
+                let mut grad =
+                    WeightGrad { weight: 0, buffer: &mut buffer, range: 1..1 + width, accumulate: true };
                 into_grad(ctx, "test", &self.dy, width, self.terms()[kind], &mut grad).unwrap();
                 all.push(to_f64(ctx, &buffer).unwrap());
                 let sums = rounded(ctx, "test", &self.dy, width, self.terms()[kind]).unwrap();

@@ -1,10 +1,15 @@
 //! Joining on a GPU.
 
-use crate::elementwise_cuda::{over, source};
-use bigmac_gpu::{Arg, Source};
+use crate::elementwise_cuda::{over, source, variants};
+use bigmac_gpu::{Arg, Source, Variants};
 use bigmac_runtime::{Context, Result, Tensor};
 
-pub(crate) static SOURCE: Source = source("concat/kernel.cu", include_str!("kernel.cu"));
+static SOURCE: Source = source("concat/kernel.cu", include_str!("kernel.cu"));
+
+/// See [`programs`](crate::programs::programs).
+pub(crate) fn programs() -> Vec<Variants> {
+    vec![variants(&SOURCE, None)]
+}
 
 /// Writes the rows of `part` elements of `x` from element `start` on into the rows of `whole` elements of `y`.
 pub(super) fn place(

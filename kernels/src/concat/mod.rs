@@ -2,7 +2,6 @@
 
 pub(crate) mod cuda;
 
-use crate::carrier::{carried_shape, carrier, carrier_spec};
 use crate::operator::*;
 use bigmac_runtime::{Context, Error, Result, Spec, Tensor};
 
@@ -22,7 +21,8 @@ impl Operator for Concat {
     }
 
     fn infer(&self, inputs: &[Spec], weights: &[Spec], need: Need<'_>) -> Result<Inferred> {
-        expect_count(self.name(), "weights", weights, 0)?;
+        // Any number of inputs.
+        expect_counts::<0, 0>(self.name(), &[], weights)?;
         expect_float(self.name(), inputs)?;
         let mut joined = inputs[0].clone();
         let without = |spec: &Spec| {
@@ -36,17 +36,12 @@ impl Operator for Concat {
             return Err(Error::shape(self.name(), shapes, wanted));
         }
         joined.shape[self.dim] = inputs.iter().map(|x| x.shape[self.dim]).sum();
-        let saved = inputs.iter().filter(|_| need.any()).map(|x| SavedSpec::New(carrier_spec(x)));
+        let saved = (0..inputs.len()).filter(|_| need.any()).map(SavedSpec::Shape);
         Ok(Inferred::one(joined, saved))
     }
 
-    fn forward(
-        &self,
-        ctx: &Context,
-        inputs: &[&Tensor],
-        _weights: &[&Tensor],
-        need: Need<'_>,
-    ) -> Result<Forwarded> {
+    fn forward(&self, ctx: &Context, call: &Call<'_>) -> Result<Forwarded> {
+        let inputs = call.inputs;
         let mut shape = inputs[0].shape().to_vec();
         shape[self.dim] = inputs.iter().map(|x| x.shape()[self.dim]).sum();
         let mut y = Tensor::empty(ctx, &shape, inputs[0].dtype())?;
@@ -63,12 +58,7 @@ impl Operator for Concat {
             }
             start += part;
         }
-        let saved = if need.any() {
-            inputs.iter().map(|x| carrier(ctx, x)).collect::<Result<_>>()?
-        } else {
-            Saved::new()
-        };
-        Ok(Forwarded::one(y, saved))
+        Ok(Forwarded::one(y))
     }
 
     fn backward_input(&self, _ctx: &Context, backward: &Backward<'_>) -> Result<InputGrads> {
@@ -121,8 +111,8 @@ mod tests {
         let ctx = Context::cpu(0, 1).unwrap();
         let a = Tensor::from_slice(&ctx, &[1f32, 2.0], &[2, 1]).unwrap();
         let b = Tensor::from_slice(&ctx, &[3f32, 4.0, 5.0, 6.0], &[2, 2]).unwrap();
-        let y = Concat { dim: 1 }.forward(&ctx, &[&a, &b], &[], Need::NONE).unwrap();
-        assert_eq!(y.outputs[0].as_slice::<f32>().unwrap(), [1.0, 3.0, 4.0, 2.0, 5.0, 6.0]);
+        let y = Concat { dim: 1 }.compute(&ctx, &[&a, &b], &[]).unwrap();
+        assert_eq!(y.as_slice::<f32>().unwrap(), [1.0, 3.0, 4.0, 2.0, 5.0, 6.0]);
     }
 
     #[test]

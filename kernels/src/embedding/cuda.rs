@@ -2,12 +2,17 @@
 
 use crate::elementwise_cuda::source;
 use crate::fill::cuda::fill;
-use crate::gather_rows::cuda::over_segments;
+use crate::gather_rows::cuda::{over_segments, segment_variants};
 use crate::operator::WeightGrad;
-use bigmac_gpu::{Arg, Launch, Source};
+use bigmac_gpu::{Arg, Launch, Source, Variants};
 use bigmac_runtime::{Context, DType, Result, Tensor};
 
-pub(crate) static SOURCE: Source = source("embedding/kernel.cu", include_str!("kernel.cu"));
+static SOURCE: Source = source("embedding/kernel.cu", include_str!("kernel.cu"));
+
+/// See [`programs`](crate::programs::programs).
+pub(crate) fn programs() -> Vec<Variants> {
+    segment_variants(&SOURCE).into()
+}
 
 /// As `kernel.cu` has them: threads of the block that sorts, and the most bits that it sorts by in a pass.
 const SORT_THREADS: usize = 1024;

@@ -24,9 +24,7 @@ impl Operator for Embedding {
     }
 
     fn infer(&self, inputs: &[Spec], weights: &[Spec], need: Need<'_>) -> Result<Inferred> {
-        expect_count(self.name(), "inputs", inputs, 1)?;
-        expect_count(self.name(), "weights", weights, 1)?;
-        let (ids, table) = (&inputs[0], &weights[0]);
+        let ([ids], [table]) = expect_counts(self.name(), inputs, weights)?;
         let dtype = expect_float(self.name(), [table])?;
         if ids.dtype != DType::I32 {
             return Err(Error::DType { op: self.name(), given: ids.dtype, wanted: "i32 ids".into() });
@@ -39,22 +37,15 @@ impl Operator for Embedding {
         Ok(Inferred::one(Spec { shape, dtype }, need.weight(0).then_some(SavedSpec::Input(0))))
     }
 
-    fn forward(
-        &self,
-        ctx: &Context,
-        inputs: &[&Tensor],
-        weights: &[&Tensor],
-        need: Need<'_>,
-    ) -> Result<Forwarded> {
-        let (ids, table) = (inputs[0].contiguous(ctx)?, weights[0].contiguous(ctx)?);
+    fn forward(&self, ctx: &Context, call: &Call<'_>) -> Result<Forwarded> {
+        let (ids, table) = (call.inputs[0].contiguous(ctx)?, call.weights[0].contiguous(ctx)?);
         let (rows, width) = (table.shape()[0], table.shape()[1]);
-        let mut shape = inputs[0].shape().to_vec();
+        let mut shape = call.inputs[0].shape().to_vec();
         shape.push(width);
         let mut y = Tensor::empty(ctx, &shape, table.dtype())?;
-        let saved = need.weight(0).then(|| inputs[0].clone());
         if ctx.is_gpu() {
             gather_rows::cuda::gather(ctx, &table, &ids, &mut y)?;
-            return Ok(Forwarded::one(y, saved));
+            return Ok(Forwarded::one(y));
         }
         let ids = ids.as_slice::<i32>()?;
         if let Some(at) = ids.iter().position(|&id| usize::try_from(id).map_or(true, |id| id >= rows)) {
@@ -63,19 +54,18 @@ impl Operator for Embedding {
         }
         let row_bytes = width * table.dtype().size();
         gather(ctx, table.as_bytes()?, row_bytes, |t| ids[t] as usize, y.as_mut_bytes()?);
-        Ok(Forwarded::one(y, saved))
+        Ok(Forwarded::one(y))
     }
 
     fn backward_input(&self, _ctx: &Context, _backward: &Backward<'_>) -> Result<InputGrads> {
         // Ids are integers.
-        Ok([None].into_iter().collect())
+        Ok(smallvec![None])
     }
 
     fn backward_weight(
         &self,
         ctx: &Context,
         backward: &Backward<'_>,
-        _weight: usize,
         mut grad: WeightGrad<'_>,
     ) -> Result<()> {
         let ids = backward.saved(self.name(), 0)?.contiguous(ctx)?;

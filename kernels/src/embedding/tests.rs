@@ -17,7 +17,7 @@ fn ids_outside_the_table_are_refused() {
     let table = Tensor::zeros(&ctx, &[4, 2], DType::F32).unwrap();
     for id in [-1, 4] {
         let ids = Tensor::from_slice(&ctx, &[0, id], &[2]).unwrap();
-        let error = Embedding.forward(&ctx, &[&ids], &[&table], Need::NONE).unwrap_err().to_string();
+        let error = Embedding.compute(&ctx, &[&ids], &[&table]).unwrap_err().to_string();
         assert!(error.contains(&format!("id {id} of token 1")), "{error}");
     }
 }
@@ -47,8 +47,9 @@ fn check_gradient(ctx: &Context, ids: &[i32], table: [usize; 2], dtype: DType, s
         float_tensor(ctx, &vec![5.0; start + rows * width + 3], &[start + rows * width + 3], DType::F32)
             .unwrap();
     for (factor, accumulate) in [(1.0, false), (2.0, true)] {
-        let grad = WeightGrad { buffer: &mut buffer, range: start..start + rows * width, accumulate };
-        Embedding.backward_weight(ctx, &backward, 0, grad).unwrap();
+        let grad =
+            WeightGrad { weight: 0, buffer: &mut buffer, range: start..start + rows * width, accumulate };
+        Embedding.backward_weight(ctx, &backward, grad).unwrap();
         let given = buffer.to_vec::<f32>(ctx).unwrap();
         assert!(given[..start].iter().chain(&given[start + rows * width..]).all(|&v| v == 5.0));
         for (i, (&given, wanted)) in given[start..].iter().zip(&wanted).enumerate() {
@@ -100,8 +101,8 @@ fn ids_outside_the_table_give_rows_of_nan_on_a_gpu() {
         for (width, dtype) in [(8, DType::BF16), (3, DType::F32)] {
             let table = float_tensor(&ctx, &random(&[4, width], 1), &[4, width], dtype).unwrap();
             let ids = Tensor::from_slice(&ctx, &[-1, 3, 4, i32::MIN, i32::MAX], &[5]).unwrap();
-            let y = Embedding.forward(&ctx, &[&ids], &[&table], Need::NONE).unwrap();
-            let y = to_f64(&ctx.host(), &y.outputs[0].to_cpu(&ctx).unwrap()).unwrap();
+            let y = Embedding.compute(&ctx, &[&ids], &[&table]).unwrap();
+            let y = to_f64(&ctx.host(), &y.to_cpu(&ctx).unwrap()).unwrap();
             for (row, y) in y.chunks_exact(width).enumerate() {
                 assert!(y.iter().all(|y| y.is_nan() != (row == 1)), "{row} {y:?}");
             }

@@ -5,9 +5,9 @@ use bigmac_runtime::{Context, Result, Tensor};
 
 static SOURCE: Source = Source::new("finite/kernel.cu", include_str!("kernel.cu"));
 
-/// What the source is compiled as.
-pub(crate) fn variants() -> Variants {
-    Variants::new(&SOURCE).elements(&[])
+/// See [`programs`](crate::programs::programs).
+pub(crate) fn programs() -> Vec<Variants> {
+    vec![Variants::new(&SOURCE).elements(&[])]
 }
 
 /// See [`super::admit`]; `values` are contiguous.

@@ -7,8 +7,8 @@ use bigmac_runtime::{Context, Result, Tensor};
 static SOURCE: Source =
     Source { file: "gated_add/kernel.cu", text: include_str!("kernel.cu"), includes: INCLUDES };
 
-/// What the source is compiled as.
-pub(crate) fn variants() -> [Variants; 2] {
+/// See [`programs`](crate::programs::programs).
+pub(crate) fn programs() -> Vec<Variants> {
     let launch = Launch::new(&SOURCE, "");
     tiling::variants(&SOURCE, |list, dtype| {
         ColumnTiles::all(dtype)

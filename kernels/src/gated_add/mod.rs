@@ -20,10 +20,8 @@ impl Operator for GatedAdd {
     }
 
     fn infer(&self, inputs: &[Spec], weights: &[Spec], need: Need<'_>) -> Result<Inferred> {
-        expect_count(self.name(), "inputs", inputs, 3)?;
-        expect_count(self.name(), "weights", weights, 0)?;
+        let ([x, gate, y], []) = expect_counts(self.name(), inputs, weights)?;
         expect_float(self.name(), inputs)?;
-        let (x, gate, y) = (&inputs[0], &inputs[1], &inputs[2]);
         if x.shape != y.shape
             || gate.shape.len() != 1
             || gate.shape.last() != x.shape.last()
@@ -37,15 +35,12 @@ impl Operator for GatedAdd {
         Ok(Inferred::one(x.clone(), gate.into_iter().chain(y)))
     }
 
-    fn forward(
-        &self,
-        ctx: &Context,
-        inputs: &[&Tensor],
-        _weights: &[&Tensor],
-        need: Need<'_>,
-    ) -> Result<Forwarded> {
-        let (x, gate, y) =
-            (inputs[0].contiguous(ctx)?, inputs[1].contiguous(ctx)?, inputs[2].contiguous(ctx)?);
+    fn forward(&self, ctx: &Context, call: &Call<'_>) -> Result<Forwarded> {
+        let (x, gate, y) = (
+            call.inputs[0].contiguous(ctx)?,
+            call.inputs[1].contiguous(ctx)?,
+            call.inputs[2].contiguous(ctx)?,
+        );
         let mut z = Tensor::empty(ctx, x.shape(), x.dtype())?;
         if ctx.is_gpu() {
             cuda::gated_add(ctx, self.name(), Some(&x), (&gate, &y), &mut z)?;
@@ -56,9 +51,7 @@ impl Operator for GatedAdd {
                 Ok(())
             })?;
         }
-        let gate = need.input(2).then(|| inputs[1].clone());
-        let y = need.input(1).then(|| inputs[2].clone());
-        Ok(Forwarded::one(z, gate.into_iter().chain(y)))
+        Ok(Forwarded::one(z))
     }
 
     fn backward_input(&self, ctx: &Context, backward: &Backward<'_>) -> Result<InputGrads> {
@@ -68,7 +61,7 @@ impl Operator for GatedAdd {
         let dx = need.input(0).then(|| given.clone());
         let dgate = if need.input(1) { Some(self.gate_gradient(ctx, backward, &dz)?) } else { None };
         let dy = if need.input(2) { Some(self.gradient(ctx, backward, &dz)?) } else { None };
-        Ok([dx, dgate, dy].into_iter().collect())
+        Ok(smallvec![dx, dgate, dy])
     }
 }
 

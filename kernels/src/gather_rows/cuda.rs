@@ -1,11 +1,17 @@
 //! Rows of a matrix on a GPU.
 
-use crate::elementwise_cuda::{over, source};
+use crate::elementwise_cuda::{over, source, variants};
 use crate::tiling::pack;
 use bigmac_gpu::{Arg, Launch, Source, Variants};
 use bigmac_runtime::{Context, Error, Result, Tensor};
 
-pub(crate) static SOURCE: Source = source("gather_rows/kernel.cu", include_str!("kernel.cu"));
+static SOURCE: Source = source("gather_rows/kernel.cu", include_str!("kernel.cu"));
+
+/// See [`programs`](crate::programs::programs).
+pub(crate) fn programs() -> Vec<Variants> {
+    let gathers = variants(&SOURCE, Some(("VEC", &[1])));
+    [gathers].into_iter().chain(segment_variants(&SOURCE)).collect()
+}
 
 /// Threads to a block of `segment_sums`.
 const SEGMENT_THREADS: usize = 128;

@@ -3,7 +3,6 @@
 mod cpu;
 pub(crate) mod cuda;
 
-use crate::carrier::{carried_shape, carrier, carrier_spec};
 use crate::operator::*;
 use crate::rows::gather;
 use bigmac_runtime::memory::scopes;
@@ -26,26 +25,18 @@ impl Operator for GatherRows {
     }
 
     fn infer(&self, inputs: &[Spec], weights: &[Spec], need: Need<'_>) -> Result<Inferred> {
-        expect_count(self.name(), "inputs", inputs, 1)?;
-        expect_count(self.name(), "weights", weights, 0)?;
+        let ([x], []) = expect_counts(self.name(), inputs, weights)?;
         let dtype = expect_float(self.name(), inputs)?;
-        let [tokens, width] = inputs[0].shape[..] else {
-            return Err(Error::shape(self.name(), &inputs[0].shape, "x [T, D]"));
+        let [tokens, width] = x.shape[..] else {
+            return Err(Error::shape(self.name(), &x.shape, "x [T, D]"));
         };
         expect_rows(self.name(), &self.rows, tokens)?;
-        let saved = need.any().then(|| SavedSpec::New(carrier_spec(&inputs[0])));
+        let saved = need.any().then_some(SavedSpec::Shape(0));
         Ok(Inferred::one(Spec::new(&[self.rows.len(), width], dtype), saved))
     }
 
-    fn forward(
-        &self,
-        ctx: &Context,
-        inputs: &[&Tensor],
-        _weights: &[&Tensor],
-        need: Need<'_>,
-    ) -> Result<Forwarded> {
-        let saved = if need.any() { Some(carrier(ctx, inputs[0])?) } else { None };
-        Ok(Forwarded::one(gather_rows(ctx, inputs[0], &self.rows)?, saved))
+    fn forward(&self, ctx: &Context, call: &Call<'_>) -> Result<Forwarded> {
+        Ok(Forwarded::one(gather_rows(ctx, call.inputs[0], &self.rows)?))
     }
 
     fn backward_input(&self, ctx: &Context, backward: &Backward<'_>) -> Result<InputGrads> {
@@ -54,13 +45,13 @@ impl Operator for GatherRows {
         let mut dx = Tensor::zeros(ctx, shape, dy.dtype())?;
         if ctx.is_gpu() {
             cuda::scatter(ctx, &self.rows, &dy, &mut dx)?;
-            return Ok([Some(dx)].into_iter().collect());
+        } else {
+            crate::for_float!(self.name(), dy.dtype(), T => {
+                cpu::scatter::<T>(&self.rows, dy.as_slice()?, shape[1], dx.as_mut_slice()?);
+                Ok(())
+            })?;
         }
-        crate::for_float!(self.name(), dy.dtype(), T => {
-            cpu::scatter::<T>(&self.rows, dy.as_slice()?, shape[1], dx.as_mut_slice()?);
-            Ok(())
-        })?;
-        Ok([Some(dx)].into_iter().collect())
+        Ok(smallvec![Some(dx)])
     }
 }
 

@@ -5,7 +5,7 @@ use crate::elementwise_operator::{Elementwise, Kernels, elementwise_operator};
 use crate::numeric::Real;
 use bigmac_gpu::Source;
 
-pub(crate) static SOURCE: Source = source("gelu/kernel.cu", include_str!("kernel.cu"));
+static SOURCE: Source = source("gelu/kernel.cu", include_str!("kernel.cu"));
 
 /// `y = x Phi(x)` with the normal distribution function `Phi`, or its approximation by tanh.
 ///
@@ -27,9 +27,10 @@ elementwise_operator!(Gelu, 1);
 impl Elementwise<1> for Gelu {
     const NAME: &'static str = "gelu";
     const READS: [[bool; 1]; 1] = [[true]];
+    const KERNELS: Kernels = Kernels::new(&SOURCE, "gelu_forward", "gelu_backward").choice("TANH", &[0, 1]);
 
-    fn kernels(&self) -> Kernels {
-        Kernels::new(&SOURCE, "gelu_forward", "gelu_backward").knob("TANH", self.tanh.into())
+    fn choice(&self) -> i64 {
+        self.tanh.into()
     }
 
     #[inline(always)]
@@ -82,8 +83,8 @@ mod tests {
             (false, [-0.004_049_694_094_9, -0.154_268_769_363_0, 0.0, 0.841_344_746_068_5, 200.0, 0.0]),
             (true, [-0.003_637_392_081_8, -0.154_285_990_174_9, 0.0, 0.841_191_990_608_3, 200.0, 0.0]),
         ] {
-            let y = Gelu { tanh }.forward(&ctx, &[&x], &[], Need::NONE).unwrap();
-            let y = to_f64(&ctx, &y.outputs[0]).unwrap();
+            let y = Gelu { tanh }.compute(&ctx, &[&x], &[]).unwrap();
+            let y = to_f64(&ctx, &y).unwrap();
             assert!(y.iter().zip(wanted).all(|(a, b)| (a - b).abs() < 1e-9), "{tanh} {y:?}");
         }
     }

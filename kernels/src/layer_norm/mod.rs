@@ -27,37 +27,29 @@ impl Operator for LayerNorm {
     }
 
     fn infer(&self, inputs: &[Spec], weights: &[Spec], need: Need<'_>) -> Result<Inferred> {
-        expect_count(self.name(), "inputs", inputs, 1)?;
-        expect_count(self.name(), "weights", weights, 2)?;
-        infer(self.name(), &inputs[0], &weights[0], &weights[1], need.input(0) || need.weight(0))
+        let ([x], [w, b]) = expect_counts(self.name(), inputs, weights)?;
+        infer(self.name(), x, w, b, need.input(0) || need.weight(0))
     }
 
-    fn forward(
-        &self,
-        ctx: &Context,
-        inputs: &[&Tensor],
-        weights: &[&Tensor],
-        need: Need<'_>,
-    ) -> Result<Forwarded> {
-        let save = need.input(0) || need.weight(0);
-        forward(self.name(), ctx, inputs[0], (0.0, weights[0], weights[1]), self.eps, save)
+    fn forward(&self, ctx: &Context, call: &Call<'_>) -> Result<Forwarded> {
+        let save = call.need.input(0) || call.need.weight(0);
+        forward(self.name(), ctx, call.inputs[0], (0.0, call.weights[0], call.weights[1]), self.eps, save)
     }
 
     fn backward_input(&self, ctx: &Context, backward: &Backward<'_>) -> Result<InputGrads> {
         let dx = input_gradient(self.name(), ctx, backward, (0.0, backward.weights[0]))?;
-        Ok([Some(dx)].into_iter().collect())
+        Ok(smallvec![Some(dx)])
     }
 
     fn backward_weight(
         &self,
         ctx: &Context,
         backward: &Backward<'_>,
-        weight: usize,
         mut grad: WeightGrad<'_>,
     ) -> Result<()> {
         let (op, width) = (self.name(), backward.weights[0].len());
         let dy = backward.grad(op)?.contiguous(ctx)?;
-        if weight == 1 {
+        if grad.weight == 1 {
             return column_sums::into_grad(ctx, op, &dy, width, Terms::Values, &mut grad);
         }
         let (x, statistics) = (backward.saved(op, 0)?.contiguous(ctx)?, backward.saved(op, 1)?);
@@ -77,7 +69,7 @@ pub(crate) fn infer(op: &'static str, x: &Spec, w: &Spec, b: &Spec, save: bool) 
     Ok(Inferred::one(x.clone(), saved.into_iter().filter(|_| save)))
 }
 
-/// A layer normalisation scaled by `offset + w` and shifted by `b`. When `save`, x and its statistics are saved.
+/// A layer normalisation scaled by `offset + w` and shifted by `b`. When `save`, its statistics are saved.
 pub(crate) fn forward(
     op: &'static str,
     ctx: &Context,
@@ -98,7 +90,7 @@ pub(crate) fn forward(
             Ok(())
         })?;
     }
-    Ok(Forwarded::one(y, [x.clone(), statistics].into_iter().filter(|_| save)))
+    Ok(Forwarded::with(y, save.then_some(statistics)))
 }
 
 /// The gradient of x, from x and statistics as saved tensors 0 and 1.
@@ -154,8 +146,8 @@ mod tests {
         let x = Tensor::from_slice(&ctx, &x, &[1, 96]).unwrap();
         let w = Tensor::from_slice(&ctx, &[1f32; 96], &[96]).unwrap();
         let b = Tensor::zeros(&ctx, &[96], DType::F32).unwrap();
-        let y = LayerNorm { eps: 0.0 }.forward(&ctx, &[&x], &[&w, &b], Need::NONE).unwrap();
-        let y = y.outputs[0].as_slice::<f32>().unwrap();
+        let y = LayerNorm { eps: 0.0 }.compute(&ctx, &[&x], &[&w, &b]).unwrap();
+        let y = y.as_slice::<f32>().unwrap();
         assert!(y.iter().enumerate().all(|(i, y)| *y == if i % 2 == 0 { -1.0 } else { 1.0 }), "{y:?}");
     }
 

@@ -8,7 +8,7 @@ mod tests;
 use crate::numeric::Float;
 use crate::operator::*;
 use crate::product::{rounded, widened};
-use bigmac_runtime::{Context, Error, Result, Spec, Tensor};
+use bigmac_runtime::{Context, Error, Result, Spec};
 
 /// `y = x w^T (+ b)`, as `torch.nn.Linear`: input x `[.., in]`; weights w `[out, in]` and, with `bias`, b `[out]`;
 /// output `[.., out]`. Sums are kept in the accumulator dtype and rounded once.
@@ -30,8 +30,11 @@ impl Operator for Linear {
     }
 
     fn infer(&self, inputs: &[Spec], weights: &[Spec], need: Need<'_>) -> Result<Inferred> {
-        expect_count(Self::NAME, "inputs", inputs, 1)?;
-        expect_count(Self::NAME, "weights", weights, 1 + usize::from(self.bias))?;
+        if self.bias {
+            expect_counts::<1, 2>(Self::NAME, inputs, weights)?;
+        } else {
+            expect_counts::<1, 1>(Self::NAME, inputs, weights)?;
+        }
         let dtype = expect_float(Self::NAME, inputs.iter().chain(weights))?;
         let (x, w) = (&inputs[0].shape, &weights[0].shape);
         let (&[out, inner], Some(&last)) = (w.as_slice(), x.last()) else {
@@ -50,28 +53,21 @@ impl Operator for Linear {
         Ok(Inferred::one(Spec { shape, dtype }, need.weight(0).then_some(SavedSpec::Input(0))))
     }
 
-    fn forward(
-        &self,
-        ctx: &Context,
-        inputs: &[&Tensor],
-        weights: &[&Tensor],
-        need: Need<'_>,
-    ) -> Result<Forwarded> {
-        let (out, inner) = (weights[0].shape()[0], weights[0].shape()[1]);
-        let mut shape = inputs[0].shape().to_vec();
-        shape[inputs[0].shape().len() - 1] = out;
-        let saved = need.weight(0).then(|| inputs[0].clone());
+    fn forward(&self, ctx: &Context, call: &Call<'_>) -> Result<Forwarded> {
+        let (x, w, b) = (call.inputs[0], call.weights[0], call.weights.get(1).copied());
+        let (out, inner) = (w.shape()[0], w.shape()[1]);
+        let mut shape = x.shape().to_vec();
+        shape[x.shape().len() - 1] = out;
         if ctx.is_gpu() {
-            let y = cuda::forward(ctx, inputs[0], weights[0], weights.get(1).copied(), &shape)?;
-            return Ok(Forwarded::one(y, saved));
+            return Ok(Forwarded::one(cuda::forward(ctx, x, w, b, &shape)?));
         }
-        let (x, w) = (widened(ctx, inputs[0])?, widened(ctx, weights[0])?);
-        let b = weights.get(1).map(|b| widened(ctx, b)).transpose()?;
-        let y = crate::for_float!(Self::NAME, inputs[0].dtype(), T => rounded::<T>(ctx, &shape, |y| {
+        let dtype = x.dtype();
+        let (x, w, b) = (widened(ctx, x)?, widened(ctx, w)?, b.map(|b| widened(ctx, b)).transpose()?);
+        let y = crate::for_float!(Self::NAME, dtype, T => rounded::<T>(ctx, &shape, |y| {
             let b = b.as_ref().map(|b| b.as_slice()).transpose()?;
             cpu::forward(ctx, x.as_slice()?, w.as_slice()?, b, (out, inner), y)
         }))?;
-        Ok(Forwarded::one(y, saved))
+        Ok(Forwarded::one(y))
     }
 
     fn flops(&self, inputs: &[Spec], weights: &[Spec], need: Need<'_>) -> Flops {
@@ -85,7 +81,7 @@ impl Operator for Linear {
 
     fn backward_input(&self, ctx: &Context, backward: &Backward<'_>) -> Result<InputGrads> {
         if !backward.need.input(0) {
-            return Ok([None].into_iter().collect());
+            return Ok(smallvec![None]);
         }
         let given = backward.grad(Self::NAME)?;
         let (out, inner) = (backward.weights[0].shape()[0], backward.weights[0].shape()[1]);
@@ -93,31 +89,31 @@ impl Operator for Linear {
         shape[given.shape().len() - 1] = inner;
         if ctx.is_gpu() {
             let dx = cuda::backward_input(ctx, given, backward.weights[0], &shape)?;
-            return Ok([Some(dx)].into_iter().collect());
+            return Ok(smallvec![Some(dx)]);
         }
         let (dy, w) = (widened(ctx, given)?, widened(ctx, backward.weights[0])?);
         let dx = crate::for_float!(Self::NAME, given.dtype(), T => rounded::<T>(ctx, &shape, |dx| {
             cpu::backward_input(ctx, dy.as_slice()?, w.as_slice()?, (out, inner), dx)
         }))?;
-        Ok([Some(dx)].into_iter().collect())
+        Ok(smallvec![Some(dx)])
     }
 
     fn backward_weight(
         &self,
         ctx: &Context,
         backward: &Backward<'_>,
-        weight: usize,
         mut grad: WeightGrad<'_>,
     ) -> Result<()> {
         let add = grad.accumulate;
         let given = backward.grad(Self::NAME)?;
-        if ctx.is_gpu() && weight < 1 + usize::from(self.bias) {
-            return match weight {
+        if ctx.is_gpu() && grad.weight < 1 + usize::from(self.bias) {
+            return match grad.weight {
                 0 => cuda::backward_weight(ctx, backward.saved(Self::NAME, 0)?, given, &mut grad),
                 _ => cuda::backward_bias(ctx, given, &mut grad),
             };
         }
         crate::for_float!(Self::NAME, given.dtype(), T => {
+            let weight = grad.weight;
             let to = grad.slice::<<T as Float>::Acc>()?;
             match weight {
                 0 => {

@@ -5,12 +5,17 @@ use crate::cast::cast;
 use crate::operator::WeightGrad;
 use crate::product::cuda::{Batch, Epilogue, Factor, Output, multiply};
 use crate::sum::cuda::finish;
-use bigmac_gpu::{Arg, Launch, Source};
+use bigmac_gpu::{Arg, Launch, Source, Variants};
 use bigmac_runtime::memory::scopes;
 use bigmac_runtime::{Context, DType, Result, Tensor};
 use std::ops::Range;
 
-pub(crate) static SOURCE: Source = Source::new("linear_cross_entropy/kernel.cu", include_str!("kernel.cu"));
+static SOURCE: Source = Source::new("linear_cross_entropy/kernel.cu", include_str!("kernel.cu"));
+
+/// See [`programs`](crate::programs::programs).
+pub(crate) fn programs() -> Vec<Variants> {
+    vec![Variants::new(&SOURCE)]
+}
 
 const OP: &str = LinearCrossEntropy::NAME;
 

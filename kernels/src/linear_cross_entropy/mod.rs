@@ -121,17 +121,12 @@ impl Operator for LinearCrossEntropy {
     }
 
     fn infer(&self, inputs: &[Spec], weights: &[Spec], need: Need<'_>) -> Result<Inferred> {
-        expect_count(Self::NAME, "inputs", inputs, 2)?;
-        expect_count(Self::NAME, "weights", weights, 1)?;
-        let dtype = expect_float(Self::NAME, [&inputs[0], &weights[0]])?;
-        if inputs[1].dtype != DType::I32 {
-            return Err(Error::DType {
-                op: Self::NAME,
-                given: inputs[1].dtype,
-                wanted: "i32 targets".into(),
-            });
+        let ([hidden, targets], [w]) = expect_counts(Self::NAME, inputs, weights)?;
+        let dtype = expect_float(Self::NAME, [hidden, w])?;
+        if targets.dtype != DType::I32 {
+            return Err(Error::DType { op: Self::NAME, given: targets.dtype, wanted: "i32 targets".into() });
         }
-        let (h, t, w) = (&inputs[0].shape, &inputs[1].shape, &weights[0].shape);
+        let (h, t, w) = (&hidden.shape, &targets.shape, &w.shape);
         let fits = matches!((h.as_slice(), t.as_slice(), w.as_slice()), (&[a, d], &[b], &[_, e]) if a == b && d == e);
         if !fits {
             let wanted = "hidden [T, D], targets [T] and a weight [V, D]";
@@ -149,31 +144,24 @@ impl Operator for LinearCrossEntropy {
         Ok(Inferred::one(Spec::new(&[1], wide), saved))
     }
 
-    fn forward(
-        &self,
-        ctx: &Context,
-        inputs: &[&Tensor],
-        weights: &[&Tensor],
-        need: Need<'_>,
-    ) -> Result<Forwarded> {
-        let (hidden, targets, w) = (inputs[0], inputs[1], weights[0]);
+    fn forward(&self, ctx: &Context, call: &Call<'_>) -> Result<Forwarded> {
+        let (hidden, targets, w) = (call.inputs[0], call.inputs[1], call.weights[0]);
         let (loss, lse) = if ctx.is_gpu() {
             let (loss, lse) = cuda::forward(ctx, &cuda::Pass::new(ctx, hidden, targets, w)?, self.scale)?;
-            (loss, need.any().then_some(lse))
+            (loss, call.need.any().then_some(lse))
         } else {
-            self.forward_on_cpu(ctx, hidden, targets, w, need.any())?
+            self.forward_on_cpu(ctx, hidden, targets, w, call.need.any())?
         };
-        let saved = lse.map(|lse| [hidden.clone(), targets.clone(), lse].into_iter());
-        Ok(Forwarded::one(loss, saved.into_iter().flatten()))
+        Ok(Forwarded::with(loss, lse))
     }
 
     fn backward_input(&self, ctx: &Context, backward: &Backward<'_>) -> Result<InputGrads> {
         if !backward.need.input(0) {
-            return Ok([None, None].into_iter().collect());
+            return Ok(smallvec![None, None]);
         }
         if ctx.is_gpu() {
             let dh = self.backward_on_gpu(ctx, backward, true, None)?;
-            return Ok([dh, None].into_iter().collect());
+            return Ok(smallvec![dh, None]);
         }
         let hidden = backward.saved(Self::NAME, 0)?;
         let dh = crate::for_float!(Self::NAME, hidden.dtype(), T => {
@@ -182,18 +170,17 @@ impl Operator for LinearCrossEntropy {
                 rounded::<T>(ctx, hidden.shape(), |dh| cpu::backward_hidden(ctx, pass, lse, factor, dh))
             })
         })?;
-        Ok([Some(dh), None].into_iter().collect())
+        Ok(smallvec![Some(dh), None])
     }
 
     fn backward_weight(
         &self,
         ctx: &Context,
         backward: &Backward<'_>,
-        weight: usize,
         mut grad: WeightGrad<'_>,
     ) -> Result<()> {
-        if weight != 0 {
-            return Err(Error::argument(Self::NAME, format!("there is no weight {weight}")));
+        if grad.weight != 0 {
+            return Err(Error::argument(Self::NAME, format!("there is no weight {}", grad.weight)));
         }
         if ctx.is_gpu() {
             return self.backward_on_gpu(ctx, backward, false, Some(grad)).map(drop);
@@ -221,7 +208,7 @@ impl Operator for LinearCrossEntropy {
     ) -> Result<InputGrads> {
         if ctx.is_gpu() && backward.need.input(0) && backward.need.weight(0) {
             let dh = self.backward_on_gpu(ctx, backward, true, Some(weights.of(0)))?;
-            return Ok([dh, None].into_iter().collect());
+            return Ok(smallvec![dh, None]);
         }
         one_by_one(self, ctx, backward, weights)
     }

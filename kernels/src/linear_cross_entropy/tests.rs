@@ -38,7 +38,8 @@ fn the_loss_is_the_sum_of_cross_entropies() {
         float_tensor(&ctx, &w, &[13, 6], DType::F64).unwrap(),
     );
     let tt = Tensor::from_slice(&ctx, &t, &[10]).unwrap();
-    let out = op.forward(&ctx, &[&th, &tt], &[&tw], Need::NONE).unwrap();
+    let call = Call { inputs: &[&th, &tt], weights: &[&tw], need: Need::NONE };
+    let (outputs, saved) = op.record(&ctx, &call).unwrap();
     let wanted: f64 = (0..10)
         .filter(|&i| t[i] != IGNORED)
         .map(|i| {
@@ -46,8 +47,8 @@ fn the_loss_is_the_sum_of_cross_entropies() {
             (0..13).map(|v| logit(v).exp()).sum::<f64>().ln() - logit(t[i] as usize)
         })
         .sum();
-    assert!((to_f64(&ctx, &out.outputs[0]).unwrap()[0] - 0.5 * wanted).abs() < 1e-12);
-    assert!(out.saved.is_empty());
+    assert!((to_f64(&ctx, &outputs[0]).unwrap()[0] - 0.5 * wanted).abs() < 1e-12);
+    assert!(saved.is_empty());
 }
 
 #[test]
@@ -58,7 +59,7 @@ fn a_target_outside_the_vocabulary_is_an_error() {
     for wrong in [3, -1, -101, i32::MAX] {
         let t = Tensor::from_slice(&ctx, &[0, wrong], &[2]).unwrap();
         let op = LinearCrossEntropy { scale: 1.0, chunk: 8 };
-        let error = op.forward(&ctx, &[&h, &t], &[&w], Need::NONE).unwrap_err().to_string();
+        let error = op.compute(&ctx, &[&h, &t], &[&w]).unwrap_err().to_string();
         assert!(error.contains(&wrong.to_string()) && error.contains("token 1"), "{error}");
     }
 }

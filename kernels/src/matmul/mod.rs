@@ -83,10 +83,9 @@ impl Operator for MatMul {
     }
 
     fn infer(&self, inputs: &[Spec], weights: &[Spec], need: Need<'_>) -> Result<Inferred> {
-        expect_count(Self::NAME, "inputs", inputs, 2)?;
-        expect_count(Self::NAME, "weights", weights, 0)?;
+        let ([a, b], []) = expect_counts(Self::NAME, inputs, weights)?;
         let dtype = expect_float(Self::NAME, inputs)?;
-        let (a, b) = (&inputs[0].shape, &inputs[1].shape);
+        let (a, b) = (&a.shape, &b.shape);
         let wanted = || {
             let stored = |t: bool, x: &str, y: &str| {
                 if t { format!("[.., {y}, {x}]") } else { format!("[.., {x}, {y}]") }
@@ -112,22 +111,15 @@ impl Operator for MatMul {
         Ok(Inferred::one(Spec { shape, dtype }, saved))
     }
 
-    fn forward(
-        &self,
-        ctx: &Context,
-        inputs: &[&Tensor],
-        _weights: &[&Tensor],
-        need: Need<'_>,
-    ) -> Result<Forwarded> {
-        let (a, b) = (inputs[0], inputs[1]);
+    fn forward(&self, ctx: &Context, call: &Call<'_>) -> Result<Forwarded> {
+        let (a, b) = (call.inputs[0], call.inputs[1]);
         let batch = a.shape().len() - 2;
         let mut shape = a.shape().to_vec();
         shape[batch] = a.shape()[batch + usize::from(self.transpose_a)];
         shape[batch + 1] = b.shape()[batch + usize::from(!self.transpose_b)];
         let (a_given, b_given) = ((a, self.transpose_a), (b, self.transpose_b));
         let y = crate::for_float!(Self::NAME, a.dtype(), T => Self::multiply::<T>(ctx, a_given, b_given, &shape))?;
-        let saved = [(b, need.input(0)), (a, need.input(1))];
-        Ok(Forwarded::one(y, saved.into_iter().filter(|s| s.1).map(|s| s.0.clone())))
+        Ok(Forwarded::one(y))
     }
 
     fn flops(&self, inputs: &[Spec], _weights: &[Spec], need: Need<'_>) -> Flops {
@@ -168,6 +160,6 @@ impl Operator for MatMul {
         };
         let da = grad(need.input(0), 0, true)?;
         let db = grad(need.input(1), usize::from(need.input(0)), false)?;
-        Ok([da, db].into_iter().collect())
+        Ok(smallvec![da, db])
     }
 }

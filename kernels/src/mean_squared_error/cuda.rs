@@ -1,11 +1,16 @@
 //! Squared errors on a GPU.
 
 use crate::sum::cuda::{HEADER, pack_blocks, pack_launch, total};
-use bigmac_gpu::{Arg, Source};
+use bigmac_gpu::{Arg, Source, Variants};
 use bigmac_runtime::{Context, DType, Result, Tensor};
 
-pub(crate) static SOURCE: Source =
+static SOURCE: Source =
     Source { file: "mean_squared_error/kernel.cu", text: include_str!("kernel.cu"), includes: &[HEADER] };
+
+/// See [`programs`](crate::programs::programs).
+pub(crate) fn programs() -> Vec<Variants> {
+    vec![Variants::new(&SOURCE)]
+}
 
 /// `scale` times the sum of squared differences of contiguous tensors.
 pub(super) fn forward(

@@ -27,7 +27,7 @@ impl Operator for MeanSquaredError {
 
     fn infer(&self, inputs: &[Spec], weights: &[Spec], need: Need<'_>) -> Result<Inferred> {
         let saved = [SavedSpec::Input(0), SavedSpec::Input(1)].into_iter().filter(|_| need.any());
-        let mut inferred = infer_like_inputs(self.name(), inputs, weights, 2, saved)?;
+        let mut inferred = infer_like_inputs::<2>(self.name(), inputs, weights, saved)?;
         if need.input(1) {
             return Err(Error::argument(self.name(), "the target gets no gradient; detach it"));
         }
@@ -35,14 +35,8 @@ impl Operator for MeanSquaredError {
         Ok(inferred)
     }
 
-    fn forward(
-        &self,
-        ctx: &Context,
-        inputs: &[&Tensor],
-        _weights: &[&Tensor],
-        need: Need<'_>,
-    ) -> Result<Forwarded> {
-        let (prediction, target) = (inputs[0].contiguous(ctx)?, inputs[1].contiguous(ctx)?);
+    fn forward(&self, ctx: &Context, call: &Call<'_>) -> Result<Forwarded> {
+        let (prediction, target) = (call.inputs[0].contiguous(ctx)?, call.inputs[1].contiguous(ctx)?);
         let y = if ctx.is_gpu() {
             cuda::forward(ctx, self.name(), [&prediction, &target], self.scale)?
         } else {
@@ -52,7 +46,7 @@ impl Operator for MeanSquaredError {
             })?;
             scalar(ctx, self.scale * sum, prediction.dtype())?
         };
-        Ok(Forwarded::one(y, inputs.iter().filter(|_| need.any()).map(|&x| x.clone())))
+        Ok(Forwarded::one(y))
     }
 
     fn backward_input(&self, ctx: &Context, backward: &Backward<'_>) -> Result<InputGrads> {
@@ -62,15 +56,15 @@ impl Operator for MeanSquaredError {
         let mut dx = Tensor::empty(ctx, prediction.shape(), prediction.dtype())?;
         if ctx.is_gpu() {
             cuda::backward(ctx, self.name(), [&prediction, &target], dy, self.scale, &mut dx)?;
-            return Ok([Some(dx), None].into_iter().collect());
+        } else {
+            crate::for_float!(self.name(), prediction.dtype(), T => {
+                let factor = <T as Float>::Acc::of(2.0 * self.scale * crate::sum::value::<T>(dy)?.f64());
+                let x = [prediction.as_slice::<T>()?, target.as_slice()?];
+                map(ctx, x, dx.as_mut_slice()?, |[p, t]| (p - t) * factor);
+                Ok(())
+            })?;
         }
-        crate::for_float!(self.name(), prediction.dtype(), T => {
-            let factor = <T as Float>::Acc::of(2.0 * self.scale * crate::sum::value::<T>(dy)?.f64());
-            let x = [prediction.as_slice::<T>()?, target.as_slice()?];
-            map(ctx, x, dx.as_mut_slice()?, |[p, t]| (p - t) * factor);
-            Ok(())
-        })?;
-        Ok([Some(dx), None].into_iter().collect())
+        Ok(smallvec![Some(dx), None])
     }
 }
 
@@ -93,8 +87,8 @@ mod tests {
         let ctx = Context::cpu(0, 1).unwrap();
         let tensor = |values: &[f32]| Tensor::from_slice(&ctx, values, &[values.len()]).unwrap();
         let (p, t) = (tensor(&[1.0, -2.0, 0.5]), tensor(&[0.0, 2.0, 0.5]));
-        let y = MeanSquaredError { scale: 0.5 }.forward(&ctx, &[&p, &t], &[], Need::NONE).unwrap();
-        assert_eq!(y.outputs[0].as_slice::<f32>().unwrap(), [8.5]);
+        let y = MeanSquaredError { scale: 0.5 }.compute(&ctx, &[&p, &t], &[]).unwrap();
+        assert_eq!(y.as_slice::<f32>().unwrap(), [8.5]);
     }
 
     #[test]

@@ -6,9 +6,9 @@ use bigmac_runtime::{Context, Result, Tensor};
 
 static SOURCE: Source = Source::new("noise/kernel.cu", include_str!("kernel.cu"));
 
-/// What the source is compiled as.
-pub(crate) fn variants() -> Variants {
-    Variants::new(&SOURCE)
+/// See [`programs`](crate::programs::programs).
+pub(crate) fn programs() -> Vec<Variants> {
+    vec![Variants::new(&SOURCE)]
 }
 
 /// See [`super::add_noise`]; `x` is contiguous, the outputs are new and as long.

@@ -1,11 +1,16 @@
 //! Sums of squares on a GPU.
 
 use crate::sum::cuda::{HEADER, total};
-use bigmac_gpu::Source;
+use bigmac_gpu::{Source, Variants};
 use bigmac_runtime::{Context, Result, Tensor};
 
-pub(crate) static SOURCE: Source =
+static SOURCE: Source =
     Source { file: "norm/kernel.cu", text: include_str!("kernel.cu"), includes: &[HEADER] };
+
+/// See [`programs`](crate::programs::programs).
+pub(crate) fn programs() -> Vec<Variants> {
+    vec![Variants::new(&SOURCE)]
+}
 
 /// Writes the sum of squares of a contiguous tensor to `y[0]`, or adds it.
 pub(super) fn squares(ctx: &Context, op: &'static str, x: &Tensor, add: bool, y: &mut Tensor) -> Result<()> {

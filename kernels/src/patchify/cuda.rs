@@ -1,10 +1,15 @@
 //! Patches on a GPU.
 
-use crate::elementwise_cuda::{THREADS, over, source};
-use bigmac_gpu::{Arg, Source};
+use crate::elementwise_cuda::{THREADS, over, source, variants};
+use bigmac_gpu::{Arg, Source, Variants};
 use bigmac_runtime::{Context, Result, Tensor};
 
-pub(crate) static SOURCE: Source = source("patchify/kernel.cu", include_str!("kernel.cu"));
+static SOURCE: Source = source("patchify/kernel.cu", include_str!("kernel.cu"));
+
+/// See [`programs`](crate::programs::programs).
+pub(crate) fn programs() -> Vec<Variants> {
+    vec![variants(&SOURCE, None)]
+}
 
 /// Runs `kernel`, `patchify` or `unpatchify`, over an image of shape `image` `[C, H, W]` and its patches.
 pub(super) fn run(

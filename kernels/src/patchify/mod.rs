@@ -2,7 +2,6 @@
 
 pub(crate) mod cuda;
 
-use crate::carrier::{carried_shape, carrier, carrier_spec};
 use crate::operator::*;
 use bigmac_runtime::{Context, Error, Result, Spec, Tensor};
 
@@ -90,30 +89,22 @@ impl Operator for Patchify {
     }
 
     fn infer(&self, inputs: &[Spec], weights: &[Spec], need: Need<'_>) -> Result<Inferred> {
-        expect_count(self.name(), "inputs", inputs, 1)?;
-        expect_count(self.name(), "weights", weights, 0)?;
+        let ([image], []) = expect_counts(self.name(), inputs, weights)?;
         let dtype = expect_float(self.name(), inputs)?;
-        let shape = patches_shape(self.name(), &inputs[0].shape, self.patch)?;
-        let saved = need.any().then(|| SavedSpec::New(carrier_spec(&inputs[0])));
+        let shape = patches_shape(self.name(), &image.shape, self.patch)?;
+        let saved = need.any().then_some(SavedSpec::Shape(0));
         Ok(Inferred::one(Spec::new(&shape, dtype), saved))
     }
 
-    fn forward(
-        &self,
-        ctx: &Context,
-        inputs: &[&Tensor],
-        _weights: &[&Tensor],
-        need: Need<'_>,
-    ) -> Result<Forwarded> {
-        let saved = if need.any() { Some(carrier(ctx, inputs[0])?) } else { None };
-        Ok(Forwarded::one(patchify(ctx, inputs[0], self.patch)?, saved))
+    fn forward(&self, ctx: &Context, call: &Call<'_>) -> Result<Forwarded> {
+        Ok(Forwarded::one(patchify(ctx, call.inputs[0], self.patch)?))
     }
 
     fn backward_input(&self, ctx: &Context, backward: &Backward<'_>) -> Result<InputGrads> {
         let image = carried_shape(backward.saved(self.name(), 0)?);
         let image = [image[0], image[1], image[2]];
         let dx = unpatchify(ctx, backward.grad(self.name())?, image, self.patch)?;
-        Ok([Some(dx)].into_iter().collect())
+        Ok(smallvec![Some(dx)])
     }
 }
 

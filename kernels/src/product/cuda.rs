@@ -4,7 +4,6 @@
 //! once. How a sum over k is split depends on the problem alone, never on the device or on the tile, and all kernels of a family add in the
 //! same order: which bits come out depends on the problem and the family. Hopper has a family of its own, whose tensor cores add in theirs.
 
-mod autotune;
 mod facts;
 mod finish;
 mod form;
@@ -17,7 +16,6 @@ mod variant;
 mod variants;
 mod views;
 
-pub use autotune::{AUTOTUNE, Timing, measure};
 pub(crate) use form::programs;
 pub use problem::Problem;
 pub use variant::{Family, Variant};
@@ -96,9 +94,9 @@ pub enum Activation {
     /// Nothing.
     #[default]
     None,
-    /// GELU by tanh, as [`Gelu`](crate::Gelu) with `tanh`.
+    /// GELU by tanh, as [`Gelu`](crate::gelu::Gelu) with `tanh`.
     GeluTanh,
-    /// GELU by the error function, as [`Gelu`](crate::Gelu) without.
+    /// GELU by the error function, as [`Gelu`](crate::gelu::Gelu) without.
     GeluExact,
     /// Columns 2j and 2j + 1 of the product are a gate and what it lets through: `c[i, j] = silu(p[i, 2j]) p[i, 2j + 1]`, so c has half
     /// as many columns. Interleaved, since both then lie in one thread's registers.
@@ -164,8 +162,7 @@ impl Batch {
 
 /// `c = epilogue(a b)`, for every product of the batch.
 ///
-/// With k = 0 the product is 0; with m, n or the batch's count 0 nothing happens. A rule names the kernel; with [`AUTOTUNE`] set it is the
-/// fastest of its family.
+/// With k = 0 the product is 0; with m, n or the batch's count 0 nothing happens. A rule names the kernel.
 ///
 /// # Errors
 /// In the name of `op`: [`Error::Shape`](bigmac_runtime::Error::Shape) for factors that don't fit each other or their tensors,
@@ -184,10 +181,7 @@ pub fn multiply(
         return Ok(());
     }
     let splits = variants::splits(&problem);
-    let variant = match autotune::chosen(ctx, &problem, splits)? {
-        Some(timed) => timed,
-        None => variants::choose(ctx, &problem, splits)?,
-    };
+    let variant = variants::choose(ctx, &problem, splits)?;
     launch::launch(ctx, variant, splits, &mut problem)
 }
 

@@ -1,10 +1,15 @@
 //! Putting other rows into a matrix on a GPU.
 
-use crate::elementwise_cuda::{over, source};
-use bigmac_gpu::{Arg, Source};
+use crate::elementwise_cuda::{over, source, variants};
+use bigmac_gpu::{Arg, Source, Variants};
 use bigmac_runtime::{Context, Result, Tensor};
 
-pub(crate) static SOURCE: Source = source("replace_rows/kernel.cu", include_str!("kernel.cu"));
+static SOURCE: Source = source("replace_rows/kernel.cu", include_str!("kernel.cu"));
+
+/// See [`programs`](crate::programs::programs).
+pub(crate) fn programs() -> Vec<Variants> {
+    vec![variants(&SOURCE, None)]
+}
 
 /// `y = x` with `y[rows[i]] = e[i]`, or zeros in those rows without an `e`; all of `[T, D]`.
 pub(super) fn replace(

@@ -32,9 +32,7 @@ impl ReplaceRows {
             None => Ok(()),
         }
     }
-}
 
-impl ReplaceRows {
     /// `x` with the rows of `e`, or zeros, in the rows that are replaced.
     fn on_gpu(&self, ctx: &Context, x: &Tensor, e: Option<&Tensor>) -> Result<Tensor> {
         let x = x.contiguous(ctx)?;
@@ -50,10 +48,8 @@ impl Operator for ReplaceRows {
     }
 
     fn infer(&self, inputs: &[Spec], weights: &[Spec], _need: Need<'_>) -> Result<Inferred> {
-        expect_count(self.name(), "inputs", inputs, 2)?;
-        expect_count(self.name(), "weights", weights, 0)?;
+        let ([x, e], []) = expect_counts(self.name(), inputs, weights)?;
         expect_float(self.name(), inputs)?;
-        let (x, e) = (&inputs[0], &inputs[1]);
         if x.shape.len() != 2 || e.shape[..] != [self.rows.len(), x.shape[1]] {
             let wanted = format!("x [T, D] and e [{}, D]", self.rows.len());
             return Err(Error::shape(self.name(), (&x.shape, &e.shape), wanted));
@@ -63,24 +59,18 @@ impl Operator for ReplaceRows {
         Ok(Inferred::one(x.clone(), []))
     }
 
-    fn forward(
-        &self,
-        ctx: &Context,
-        inputs: &[&Tensor],
-        _weights: &[&Tensor],
-        _need: Need<'_>,
-    ) -> Result<Forwarded> {
-        let e = inputs[1].contiguous(ctx)?;
+    fn forward(&self, ctx: &Context, call: &Call<'_>) -> Result<Forwarded> {
+        let e = call.inputs[1].contiguous(ctx)?;
         if ctx.is_gpu() {
-            return Ok(Forwarded::one(self.on_gpu(ctx, inputs[0], Some(&e))?, []));
+            return Ok(Forwarded::one(self.on_gpu(ctx, call.inputs[0], Some(&e))?));
         }
-        let mut y = inputs[0].copy(ctx)?;
+        let mut y = call.inputs[0].copy(ctx)?;
         let row_bytes = y.shape()[1] * y.dtype().size();
         let (to, from) = (y.as_mut_bytes()?, e.as_bytes()?);
         for (i, &row) in self.rows.iter().enumerate() {
             to[row * row_bytes..][..row_bytes].copy_from_slice(&from[i * row_bytes..][..row_bytes]);
         }
-        Ok(Forwarded::one(y, []))
+        Ok(Forwarded::one(y))
     }
 
     fn backward_input(&self, ctx: &Context, backward: &Backward<'_>) -> Result<InputGrads> {

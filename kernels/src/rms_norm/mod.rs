@@ -25,10 +25,8 @@ impl Operator for RmsNorm {
     }
 
     fn infer(&self, inputs: &[Spec], weights: &[Spec], need: Need<'_>) -> Result<Inferred> {
-        expect_count(self.name(), "inputs", inputs, 1)?;
-        expect_count(self.name(), "weights", weights, 1)?;
-        expect_float(self.name(), [&inputs[0], &weights[0]])?;
-        let (x, w) = (&inputs[0], &weights[0]);
+        let ([x], [w]) = expect_counts(self.name(), inputs, weights)?;
+        expect_float(self.name(), [x, w])?;
         if w.shape.len() != 1 || w.shape.last() != x.shape.last() || w.is_empty() {
             return Err(Error::shape(self.name(), (&x.shape, &w.shape), "x [.., D] and w [D], D at least 1"));
         }
@@ -37,14 +35,8 @@ impl Operator for RmsNorm {
         Ok(Inferred::one(x.clone(), saved.into_iter().filter(|_| need.any())))
     }
 
-    fn forward(
-        &self,
-        ctx: &Context,
-        inputs: &[&Tensor],
-        weights: &[&Tensor],
-        need: Need<'_>,
-    ) -> Result<Forwarded> {
-        let (x, w) = (inputs[0].contiguous(ctx)?, weights[0].contiguous(ctx)?);
+    fn forward(&self, ctx: &Context, call: &Call<'_>) -> Result<Forwarded> {
+        let (x, w) = (call.inputs[0].contiguous(ctx)?, call.weights[0].contiguous(ctx)?);
         let mut y = Tensor::empty(ctx, x.shape(), x.dtype())?;
         let mut rstd = Tensor::empty(ctx, &[x.len() / w.len()], x.dtype().accumulator())?;
         if ctx.is_gpu() {
@@ -55,8 +47,7 @@ impl Operator for RmsNorm {
                 Ok(())
             })?;
         }
-        let saved = [inputs[0].clone(), rstd];
-        Ok(Forwarded::one(y, saved.into_iter().filter(|_| need.any())))
+        Ok(Forwarded::with(y, call.need.any().then_some(rstd)))
     }
 
     fn backward_input(&self, ctx: &Context, backward: &Backward<'_>) -> Result<InputGrads> {
@@ -74,14 +65,13 @@ impl Operator for RmsNorm {
                 Ok(())
             })?;
         }
-        Ok([Some(dx)].into_iter().collect())
+        Ok(smallvec![Some(dx)])
     }
 
     fn backward_weight(
         &self,
         ctx: &Context,
         backward: &Backward<'_>,
-        _weight: usize,
         mut grad: WeightGrad<'_>,
     ) -> Result<()> {
         let x = backward.saved(self.name(), 0)?.contiguous(ctx)?;
@@ -137,10 +127,10 @@ mod tests {
         let ctx = Context::cpu(0, 1).unwrap();
         let x = Tensor::from_slice(&ctx, &[3f64, 4.0, 0.0, 0.0], &[2, 2]).unwrap();
         let w = Tensor::from_slice(&ctx, &[2f64, 0.5], &[2]).unwrap();
-        let y = RmsNorm { eps: 0.5 }.forward(&ctx, &[&x], &[&w], Need::NONE).unwrap();
+        let y = RmsNorm { eps: 0.5 }.compute(&ctx, &[&x], &[&w]).unwrap();
         let r = 1.0 / 13f64.sqrt();
         let wanted = [6.0 * r, 2.0 * r, 0.0, 0.0];
-        let given = y.outputs[0].as_slice::<f64>().unwrap();
+        let given = y.as_slice::<f64>().unwrap();
         assert!(given.iter().zip(wanted).all(|(a, b)| (a - b).abs() < 1e-15), "{given:?}");
     }
 

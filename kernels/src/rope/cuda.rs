@@ -8,8 +8,8 @@ use bigmac_runtime::{Context, Error, Result, Tensor};
 static SOURCE: Source =
     Source { file: "rope/kernel.cu", text: include_str!("kernel.cu"), includes: INCLUDES };
 
-/// What the source is compiled as.
-pub(crate) fn variants() -> [Variants; 2] {
+/// See [`programs`](crate::programs::programs).
+pub(crate) fn programs() -> Vec<Variants> {
     tiling::variants(&SOURCE, |list, dtype| {
         let knobs = |interleaved, pack: usize| {
             [("INTERLEAVED", i64::from(interleaved)), ("VEC", pack as i64), ("HEADS", 4)]

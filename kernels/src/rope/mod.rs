@@ -51,10 +51,8 @@ impl Operator for Rope {
     }
 
     fn infer(&self, inputs: &[Spec], weights: &[Spec], need: Need<'_>) -> Result<Inferred> {
-        expect_count(self.name(), "inputs", inputs, 3)?;
-        expect_count(self.name(), "weights", weights, 0)?;
-        expect_float(self.name(), &inputs[..1])?;
-        let (x, cos, sin) = (&inputs[0], &inputs[1], &inputs[2]);
+        let ([x, cos, sin], []) = expect_counts(self.name(), inputs, weights)?;
+        expect_float(self.name(), [x])?;
         let fits =
             matches!(x.shape[..], [t, h, d] if h > 0 && d > 0 && d % 2 == 0 && cos.shape[..] == [t, d / 2]);
         if !fits || cos.shape != sin.shape {
@@ -75,21 +73,15 @@ impl Operator for Rope {
         Ok(Inferred::one(x.clone(), saved.into_iter().filter(|_| need.any())))
     }
 
-    fn forward(
-        &self,
-        ctx: &Context,
-        inputs: &[&Tensor],
-        _weights: &[&Tensor],
-        need: Need<'_>,
-    ) -> Result<Forwarded> {
-        let y = self.rotate(ctx, inputs[0], inputs[1], inputs[2], false)?;
-        Ok(Forwarded::one(y, inputs[1..].iter().filter(|_| need.any()).map(|&t| t.clone())))
+    fn forward(&self, ctx: &Context, call: &Call<'_>) -> Result<Forwarded> {
+        let y = self.rotate(ctx, call.inputs[0], call.inputs[1], call.inputs[2], false)?;
+        Ok(Forwarded::one(y))
     }
 
     fn backward_input(&self, ctx: &Context, backward: &Backward<'_>) -> Result<InputGrads> {
         let (cos, sin) = (backward.saved(self.name(), 0)?, backward.saved(self.name(), 1)?);
         let dx = self.rotate(ctx, backward.grad(self.name())?, cos, sin, true)?;
-        Ok([Some(dx), None, None].into_iter().collect())
+        Ok(smallvec![Some(dx), None, None])
     }
 }
 
@@ -127,8 +119,8 @@ mod tests {
             (a * angle.cos() - b * angle.sin(), b * angle.cos() + a * angle.sin())
         };
         for (interleaved, order) in [(false, [0, 2, 1, 3]), (true, [0, 1, 2, 3])] {
-            let y = Rope { interleaved }.forward(&ctx, &[&x, &cos, &sin], &[], Need::NONE).unwrap();
-            let y = y.outputs[0].as_slice::<f64>().unwrap().to_vec();
+            let y = Rope { interleaved }.compute(&ctx, &[&x, &cos, &sin], &[]).unwrap();
+            let y = y.as_slice::<f64>().unwrap().to_vec();
             assert_eq!(y[..4], [1.0, 2.0, 3.0, 4.0]);
             let at = |i: usize| (order[i] + 1) as f64;
             let ((a, b), (c, d)) = (turn(at(0), at(1), 1.0), turn(at(2), at(3), 0.1));

@@ -5,7 +5,7 @@ use crate::elementwise_operator::{Elementwise, Kernels, elementwise_operator};
 use crate::numeric::Real;
 use bigmac_gpu::{Arg, Source};
 
-pub(crate) static SOURCE: Source = source("scale/kernel.cu", include_str!("kernel.cu"));
+static SOURCE: Source = source("scale/kernel.cu", include_str!("kernel.cu"));
 
 /// `y = factor * x`: input x of any shape and float dtype, output like x. Saves nothing.
 #[derive(Clone, Copy, Debug)]
@@ -19,9 +19,10 @@ elementwise_operator!(Scale, 1);
 impl Elementwise<1> for Scale {
     const NAME: &'static str = "scale";
     const READS: [[bool; 1]; 1] = [[false]];
+    const KERNELS: Kernels = Kernels::new(&SOURCE, "scale_forward", "scale_backward");
 
-    fn kernels(&self) -> Kernels {
-        Kernels::new(&SOURCE, "scale_forward", "scale_backward").parameter(Arg::f32(self.factor))
+    fn parameter(&self) -> Option<Arg> {
+        Some(Arg::f32(self.factor))
     }
 
     #[inline(always)]

@@ -1,14 +1,19 @@
 //! Sums on a GPU: launches of `kernel.cu`, and what other sums over whole tensors share.
 
-use bigmac_gpu::{Arg, Launch, Source};
+use bigmac_gpu::{Arg, Launch, Source, Variants};
 use bigmac_runtime::memory::scopes;
 use bigmac_runtime::{Context, DType, Result, Tensor};
 
 /// What sources of such sums include.
 pub(crate) const HEADER: (&str, &str) = ("total.cuh", include_str!("../total.cuh"));
 
-pub(crate) static SOURCE: Source =
+static SOURCE: Source =
     Source { file: "sum/kernel.cu", text: include_str!("kernel.cu"), includes: &[HEADER] };
+
+/// See [`programs`](crate::programs::programs).
+pub(crate) fn programs() -> Vec<Variants> {
+    vec![Variants::new(&SOURCE)]
+}
 
 /// Threads of a block.
 const THREADS: usize = 256;

@@ -2,7 +2,6 @@
 
 pub(crate) mod cuda;
 
-use crate::carrier::{carried_shape, carrier, carrier_spec};
 use crate::check::float_tensor;
 use crate::numeric::Float;
 use crate::operator::*;
@@ -21,29 +20,21 @@ impl Operator for Sum {
     }
 
     fn infer(&self, inputs: &[Spec], weights: &[Spec], need: Need<'_>) -> Result<Inferred> {
-        expect_count(self.name(), "inputs", inputs, 1)?;
-        expect_count(self.name(), "weights", weights, 0)?;
-        let dtype = expect_float(self.name(), inputs)?;
-        let saved = need.any().then(|| SavedSpec::New(carrier_spec(&inputs[0])));
+        let ([x], []) = expect_counts(self.name(), inputs, weights)?;
+        let dtype = expect_float(self.name(), [x])?;
+        let saved = need.any().then_some(SavedSpec::Shape(0));
         Ok(Inferred::one(Spec::new(&[1], dtype.accumulator()), saved))
     }
 
-    fn forward(
-        &self,
-        ctx: &Context,
-        inputs: &[&Tensor],
-        _weights: &[&Tensor],
-        need: Need<'_>,
-    ) -> Result<Forwarded> {
-        let x = inputs[0].contiguous(ctx)?;
+    fn forward(&self, ctx: &Context, call: &Call<'_>) -> Result<Forwarded> {
+        let x = call.inputs[0].contiguous(ctx)?;
         let y = if ctx.is_gpu() {
             cuda::forward(ctx, self.name(), &x)?
         } else {
             let sum = crate::for_float!(self.name(), x.dtype(), T => Ok(total(ctx, [x.as_slice::<T>()?], |[x]| x)))?;
             scalar(ctx, sum, x.dtype())?
         };
-        let saved = if need.any() { Some(carrier(ctx, &x)?) } else { None };
-        Ok(Forwarded::one(y, saved))
+        Ok(Forwarded::one(y))
     }
 
     fn backward_input(&self, ctx: &Context, backward: &Backward<'_>) -> Result<InputGrads> {
@@ -59,7 +50,7 @@ impl Operator for Sum {
                 Ok(())
             })?;
         }
-        Ok([Some(dx)].into_iter().collect())
+        Ok(smallvec![Some(dx)])
     }
 }
 
@@ -92,7 +83,7 @@ mod tests {
     fn a_long_sum_of_halves_is_kept_in_f32() {
         let ctx = Context::cpu(0, 1).unwrap();
         let x = float_tensor(&ctx, &vec![1.0; 100_000], &[100_000], DType::BF16).unwrap();
-        let y = Sum.forward(&ctx, &[&x], &[], Need::NONE).unwrap();
-        assert_eq!(y.outputs[0].as_slice::<f32>().unwrap(), [100_000.0]);
+        let y = Sum.compute(&ctx, &[&x], &[]).unwrap();
+        assert_eq!(y.as_slice::<f32>().unwrap(), [100_000.0]);
     }
 }

@@ -6,7 +6,7 @@ use crate::numeric::Real;
 use crate::silu::silu;
 use bigmac_gpu::Source;
 
-pub(crate) static SOURCE: Source = source("swiglu/kernel.cu", include_str!("kernel.cu"));
+static SOURCE: Source = source("swiglu/kernel.cu", include_str!("kernel.cu"));
 
 /// `y = silu(gate) * up`: inputs gate and up of one shape and float dtype, output like them. Saves the gate, and up when
 /// the gate's gradient is wanted.
@@ -20,10 +20,7 @@ elementwise_operator!(SwiGlu, 2);
 impl Elementwise<2> for SwiGlu {
     const NAME: &'static str = "swiglu";
     const READS: [[bool; 2]; 2] = [[true, true], [true, false]];
-
-    fn kernels(&self) -> Kernels {
-        Kernels::new(&SOURCE, "swiglu_forward", "swiglu_backward")
-    }
+    const KERNELS: Kernels = Kernels::new(&SOURCE, "swiglu_forward", "swiglu_backward");
 
     #[inline(always)]
     fn value<A: Real>(&self, [gate, up]: [A; 2]) -> A {

@@ -25,29 +25,22 @@ impl Operator for Reshape {
     }
 
     fn infer(&self, inputs: &[Spec], weights: &[Spec], _need: Need<'_>) -> Result<Inferred> {
-        expect_count(self.name(), "inputs", inputs, 1)?;
-        expect_count(self.name(), "weights", weights, 0)?;
-        let to = Spec::new(&self.to, inputs[0].dtype);
-        if inputs[0].shape != self.from || inputs[0].len() != to.len() {
+        let ([x], []) = expect_counts(self.name(), inputs, weights)?;
+        let to = Spec::new(&self.to, x.dtype);
+        if x.shape != self.from || x.len() != to.len() {
             let wanted = format!("{:?}, of as many elements as {:?}", self.from, self.to);
-            return Err(Error::shape(self.name(), &inputs[0].shape, wanted));
+            return Err(Error::shape(self.name(), &x.shape, wanted));
         }
         Ok(Inferred::view(to, []))
     }
 
-    fn forward(
-        &self,
-        _ctx: &Context,
-        inputs: &[&Tensor],
-        _weights: &[&Tensor],
-        _need: Need<'_>,
-    ) -> Result<Forwarded> {
-        Ok(Forwarded::one(inputs[0].reshape(&self.to)?, []))
+    fn forward(&self, _ctx: &Context, call: &Call<'_>) -> Result<Forwarded> {
+        Ok(Forwarded::one(call.inputs[0].reshape(&self.to)?))
     }
 
     fn backward_input(&self, ctx: &Context, backward: &Backward<'_>) -> Result<InputGrads> {
         let dy = backward.grad(self.name())?.contiguous(ctx)?;
-        Ok([Some(dy.reshape(&self.from)?)].into_iter().collect())
+        Ok(smallvec![Some(dy.reshape(&self.from)?)])
     }
 }
 
@@ -70,20 +63,13 @@ impl Operator for Permute {
     }
 
     fn infer(&self, inputs: &[Spec], weights: &[Spec], _need: Need<'_>) -> Result<Inferred> {
-        expect_count(self.name(), "inputs", inputs, 1)?;
-        expect_count(self.name(), "weights", weights, 0)?;
-        let view = Tensor::shape_only(&inputs[0]).permute(&self.order)?;
+        let ([x], []) = expect_counts(self.name(), inputs, weights)?;
+        let view = Tensor::shape_only(x).permute(&self.order)?;
         Ok(Inferred::view(view.spec(), []))
     }
 
-    fn forward(
-        &self,
-        _ctx: &Context,
-        inputs: &[&Tensor],
-        _weights: &[&Tensor],
-        _need: Need<'_>,
-    ) -> Result<Forwarded> {
-        Ok(Forwarded::one(inputs[0].permute(&self.order)?, []))
+    fn forward(&self, _ctx: &Context, call: &Call<'_>) -> Result<Forwarded> {
+        Ok(Forwarded::one(call.inputs[0].permute(&self.order)?))
     }
 
     fn backward_input(&self, _ctx: &Context, backward: &Backward<'_>) -> Result<InputGrads> {
@@ -91,7 +77,7 @@ impl Operator for Permute {
         for (to, &from) in self.order.iter().enumerate() {
             inverse[from] = to;
         }
-        Ok([Some(backward.grad(self.name())?.permute(&inverse)?)].into_iter().collect())
+        Ok(smallvec![Some(backward.grad(self.name())?.permute(&inverse)?)])
     }
 }
 
@@ -117,23 +103,16 @@ impl Operator for Narrow {
     }
 
     fn infer(&self, inputs: &[Spec], weights: &[Spec], _need: Need<'_>) -> Result<Inferred> {
-        expect_count(self.name(), "inputs", inputs, 1)?;
-        expect_count(self.name(), "weights", weights, 0)?;
-        if inputs[0].shape != self.from {
-            return Err(Error::shape(self.name(), &inputs[0].shape, format!("{:?}", self.from)));
+        let ([x], []) = expect_counts(self.name(), inputs, weights)?;
+        if x.shape != self.from {
+            return Err(Error::shape(self.name(), &x.shape, format!("{:?}", self.from)));
         }
-        let view = Tensor::shape_only(&inputs[0]).narrow(self.dim, self.start, self.len)?;
+        let view = Tensor::shape_only(x).narrow(self.dim, self.start, self.len)?;
         Ok(Inferred::view(view.spec(), []))
     }
 
-    fn forward(
-        &self,
-        _ctx: &Context,
-        inputs: &[&Tensor],
-        _weights: &[&Tensor],
-        _need: Need<'_>,
-    ) -> Result<Forwarded> {
-        Ok(Forwarded::one(inputs[0].narrow(self.dim, self.start, self.len)?, []))
+    fn forward(&self, _ctx: &Context, call: &Call<'_>) -> Result<Forwarded> {
+        Ok(Forwarded::one(call.inputs[0].narrow(self.dim, self.start, self.len)?))
     }
 
     fn backward_input(&self, ctx: &Context, backward: &Backward<'_>) -> Result<InputGrads> {
@@ -143,7 +122,7 @@ impl Operator for Narrow {
         if ctx.is_gpu() {
             let mut dx = Tensor::empty(ctx, &self.from, dy.dtype())?;
             cuda::pad(ctx, &dy, &mut dx, extents)?;
-            return Ok([Some(dx)].into_iter().collect());
+            return Ok(smallvec![Some(dx)]);
         }
         let mut dx = Tensor::zeros(ctx, &self.from, dy.dtype())?;
         let [part, start, whole] = extents.map(|n| n * dy.dtype().size());
@@ -152,7 +131,7 @@ impl Operator for Narrow {
         {
             to[start..start + part].copy_from_slice(from);
         }
-        Ok([Some(dx)].into_iter().collect())
+        Ok(smallvec![Some(dx)])
     }
 }
 

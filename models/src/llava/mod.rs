@@ -14,7 +14,7 @@ use crate::qwen3::{Qwen3, Stage};
 use crate::siglip::SiglipVisionModel;
 use crate::weights::{Checkpoint, Part, write_directory};
 use bigmac_autograd::{Graph, Parameters, Var};
-use bigmac_kernels::Narrow;
+use bigmac_kernels::view::Narrow;
 use bigmac_runtime::{Context, DType, Result};
 use std::path::Path;
 

@@ -5,7 +5,7 @@ use crate::init::ParameterSpec;
 use crate::layers::Dense;
 use crate::names::PROJECTOR;
 use bigmac_autograd::{Graph, Parameters, Var};
-use bigmac_kernels::Gelu;
+use bigmac_kernels::gelu::Gelu;
 use bigmac_runtime::Result;
 
 /// `linear_2(gelu(linear_1(x)))`: `LlavaMultiModalProjector` in transformers.

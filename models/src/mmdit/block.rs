@@ -6,7 +6,11 @@ use super::{MmditConfig, Streams};
 use crate::init::{ParameterSpec, find};
 use crate::layers::Dense;
 use bigmac_autograd::{Graph, ParamId, Parameters, Var};
-use bigmac_kernels::{Attention, Concat, Gelu, Narrow, Reshape, RmsNorm};
+use bigmac_kernels::attention::Attention;
+use bigmac_kernels::concat::Concat;
+use bigmac_kernels::gelu::Gelu;
+use bigmac_kernels::rms_norm::RmsNorm;
+use bigmac_kernels::view::{Narrow, Reshape};
 use bigmac_runtime::{Error, Result};
 
 /// What the two streams' parameters are called in one block.

@@ -1,8 +1,7 @@
 //! Between pictures and latents: what the generator draws in.
 
 use super::{Grid, MmditConfig};
-use bigmac_kernels::patchify::unpatchify;
-use bigmac_kernels::{Need, Operator, Patchify};
+use bigmac_kernels::{Operator, patchify::Patchify, patchify::unpatchify};
 use bigmac_runtime::safetensors::SafetensorsFile;
 use bigmac_runtime::{Context, Error, Result, Tensor};
 use std::path::Path;
@@ -39,8 +38,7 @@ pub trait Codec: std::fmt::Debug + Send + Sync {
             }
         };
         let patchify = Patchify { patch: self.patch() };
-        let outputs = patchify.forward(ctx, &[picture], &[], Need::NONE)?.outputs;
-        outputs.into_iter().next().ok_or_else(|| Error::argument(OP, "patchify gave no output"))
+        patchify.compute(ctx, &[picture], &[])
     }
 
     /// The picture [planes, height, width] of `latents` [patches, channels] on a grid.

@@ -21,7 +21,13 @@ use crate::layers::Dense;
 use crate::stage::{Stage, at_end};
 use crate::weights::{Format, TRANSFORMERS};
 use bigmac_autograd::{Graph, ParamId, Parameters, Var};
-use bigmac_kernels::{Concat, MeanSquaredError, Narrow, Reshape, RmsNorm, Silu};
+use bigmac_kernels::{
+    concat::Concat,
+    mean_squared_error::MeanSquaredError,
+    rms_norm::RmsNorm,
+    silu::Silu,
+    view::{Narrow, Reshape},
+};
 use bigmac_runtime::{Error, Result};
 use block::Block;
 use modulation::{final_norm, zero_dense};

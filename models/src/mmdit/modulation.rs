@@ -3,7 +3,7 @@
 use super::MmditConfig;
 use crate::init::ParameterSpec;
 use bigmac_autograd::{Graph, Var};
-use bigmac_kernels::{AdaLayerNorm, GatedAdd, Narrow};
+use bigmac_kernels::{ada_layer_norm::AdaLayerNorm, gated_add::GatedAdd, view::Narrow};
 use bigmac_runtime::Result;
 
 /// The parameters of a linear layer that starts at zero: modulations and the last layer, so that every block starts as the

@@ -2,8 +2,11 @@
 
 use super::MmditConfig;
 use bigmac_autograd::{Graph, Var};
-use bigmac_kernels::rope::rope_tables;
-use bigmac_kernels::{Narrow, Rope, RopeCache};
+use bigmac_kernels::{
+    rope::rope_tables,
+    rope::{Rope, RopeCache},
+    view::Narrow,
+};
 use bigmac_runtime::memory::scopes;
 use bigmac_runtime::{Context, DType, Device, Result, Spec, Tensor};
 use std::collections::HashMap;

@@ -3,9 +3,7 @@
 use super::flow::{SampleKey, noise};
 use super::{Grid, Mmdit, RopeTables, time_features};
 use bigmac_autograd::{Graph, Parameters};
-use bigmac_kernels::add::add;
-use bigmac_kernels::cast::cast;
-use bigmac_kernels::{Need, Operator, Scale};
+use bigmac_kernels::{Operator, add::add, cast::cast, scale::Scale};
 use bigmac_runtime::{Context, DType, Error, Result, Tensor};
 use serde::{Deserialize, Serialize};
 
@@ -61,9 +59,7 @@ impl EulerSampler {
                 return Err(Error::shape(OP, v.shape(), format!("a velocity of shape {:?}", x.shape())));
             }
             let by = Scale { factor: step[1] - step[0] };
-            let moved = by.forward(ctx, &[&v], &[], Need::NONE)?.outputs.into_iter().next();
-            let moved = moved.ok_or_else(|| Error::argument(OP, "scale gave no output"))?;
-            x = add(ctx, &x, &moved)?;
+            x = add(ctx, &x, &by.compute(ctx, &[&v], &[])?)?;
         }
         Ok(x)
     }

@@ -1,7 +1,7 @@
 //! Keys and values of tokens already read, for generation.
 
 use bigmac_autograd::{Graph, Var};
-use bigmac_kernels::Concat;
+use bigmac_kernels::concat::Concat;
 use bigmac_runtime::{Error, Result, Tensor};
 use std::sync::Arc;
 

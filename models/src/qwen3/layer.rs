@@ -4,7 +4,7 @@ use super::config::Qwen3Config;
 use crate::init::{ParameterSpec, find};
 use crate::layers::Dense;
 use bigmac_autograd::{Graph, ParamId, Parameters, Var};
-use bigmac_kernels::{Add, Reshape, RmsNorm, Rope, SwiGlu};
+use bigmac_kernels::{add::Add, rms_norm::RmsNorm, rope::Rope, swiglu::SwiGlu, view::Reshape};
 use bigmac_runtime::Result;
 
 /// `x + o(attention(norm(x)))`, then `y + down(silu(gate(norm(y))) * up(norm(y)))`.

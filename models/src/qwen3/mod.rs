@@ -19,7 +19,14 @@ use crate::stage::at_end;
 use crate::weights::Checkpoint;
 use bigmac_autograd::{Graph, ParamId, Parameters, Var};
 use bigmac_kernels::{
-    Attention, Concat, Embedding, Linear, LinearCrossEntropy, ReplaceRows, RmsNorm, RopeCache, rope_tables,
+    attention::Attention,
+    concat::Concat,
+    embedding::Embedding,
+    linear::Linear,
+    linear_cross_entropy::LinearCrossEntropy,
+    replace_rows::ReplaceRows,
+    rms_norm::RmsNorm,
+    rope::{RopeCache, rope_tables},
 };
 use bigmac_runtime::{Context, DType, Error, Result, Spec, Tensor};
 use layer::Layer;

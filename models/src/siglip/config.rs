@@ -1,7 +1,7 @@
 //! Configuration of the vision encoder, as Hugging Face's `config.json` has it.
 
 use crate::json::{Configuration, Fields};
-use bigmac_kernels::Gelu;
+use bigmac_kernels::gelu::Gelu;
 use bigmac_runtime::Result;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};

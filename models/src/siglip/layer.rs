@@ -5,7 +5,9 @@ use super::name;
 use crate::init::ParameterSpec;
 use crate::layers::{AffineNorm, Dense};
 use bigmac_autograd::{Graph, Parameters, Var};
-use bigmac_kernels::{Add, Attention, Reshape};
+use bigmac_kernels::add::Add;
+use bigmac_kernels::attention::Attention;
+use bigmac_kernels::view::Reshape;
 use bigmac_runtime::Result;
 use std::sync::Arc;
 

@@ -17,7 +17,7 @@ use crate::names::{ENCODER, SIGLIP};
 use crate::stage::{Stage, at_end};
 use crate::weights::Checkpoint;
 use bigmac_autograd::{Graph, ParamId, Parameters, Var};
-use bigmac_kernels::{AddWeight, Concat, Patchify};
+use bigmac_kernels::{add_weight::AddWeight, concat::Concat, patchify::Patchify};
 use bigmac_runtime::{Error, Result};
 use layer::Layer;
 use std::path::Path;

@@ -4,9 +4,12 @@ use crate::bench::{Bench, Faults, Outcome};
 use crate::cases::Case;
 use anyhow::{anyhow, ensure};
 use bigmac_gpu::{DriverError, GpuError};
-use bigmac_kernels::attention::{TiledAttention, variants as all};
-use bigmac_kernels::check::{float_tensor, to_f64};
-use bigmac_kernels::{Attention, Backward, Need, Operator};
+use bigmac_kernels::{
+    Backward, Call, Need, Operator,
+    attention::Attention,
+    attention::{TiledAttention, variants as all},
+    check::{float_tensor, to_f64},
+};
 use bigmac_runtime::{Context, DType, Error, Tensor};
 
 /// Head sizes beside 128 and 64: SigLIP so400m's, those of small models, sizes that fill no tile, and wide ones.
@@ -20,12 +23,12 @@ type Results = Vec<(&'static str, Vec<f64>)>;
 fn run(ctx: &Context, operator: &dyn Operator, inputs: &[Tensor], dy: &Tensor) -> anyhow::Result<Results> {
     let need = Need { inputs: &[true; 3], weights: &[] };
     let inputs: Vec<&Tensor> = inputs.iter().collect();
-    let forwarded = operator.forward(ctx, &inputs, &[], need)?;
+    let (outputs, saved) = operator.record(ctx, &Call { inputs: &inputs, weights: &[], need })?;
     let grads = [Some(dy.clone())];
-    let backward = Backward { saved: &forwarded.saved, weights: &[], grads: &grads, need };
+    let backward = Backward { saved: &saved, weights: &[], grads: &grads, need };
     let gradients = operator.backward_input(ctx, &backward)?;
     let mut results = Vec::new();
-    for y in &forwarded.outputs {
+    for y in &outputs {
         results.push(("output", to_f64(ctx, y)?));
     }
     for (name, gradient) in ["dq", "dk", "dv"].into_iter().zip(gradients.iter().flatten()) {

@@ -55,7 +55,6 @@ pub fn compile(architecture: &str) -> anyhow::Result<()> {
 /// The programs of every source for an architecture: those of operators, and of what else launches kernels.
 fn programs(architecture: &str) -> Vec<(&'static Source, Knobs)> {
     let mut lists: Vec<Variants> = bigmac_kernels::programs::programs();
-    lists.push(bigmac_comm::programs());
     lists.push(crate::compile::variants());
     let here = lists.iter().filter(|list| list.architectures().contains(&architecture));
     here.flat_map(|list| list.programs().into_iter().map(|knobs| (list.source(), knobs))).collect()

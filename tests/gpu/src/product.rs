@@ -2,12 +2,15 @@
 
 use crate::bench::{Bench, Faults, Outcome, close};
 use crate::cases::Case;
-use anyhow::{Context as _, ensure};
-use bigmac_kernels::check::{float_tensor, to_f64};
-use bigmac_kernels::product::cuda::{
-    Batch, Epilogue, Factor, Family, Output, Problem, Variant, multiply_with, variants as all,
+use anyhow::ensure;
+use bigmac_kernels::{
+    Operator,
+    check::{float_tensor, to_f64},
+    matmul::MatMul,
+    product::cuda::{
+        Batch, Epilogue, Factor, Family, Output, Problem, Variant, multiply_with, variants as all,
+    },
 };
-use bigmac_kernels::{MatMul, Need, Operator};
 use bigmac_runtime::{DType, Tensor};
 
 /// m, n and k: not a multiple of any tile, lines of odd lengths, few rows, a long sum.
@@ -36,8 +39,7 @@ impl Example {
             Ok(float_tensor(&bench.cpu, &to_f64(&bench.ctx, t)?, t.shape(), DType::F64)?)
         };
         let product = MatMul { transpose_a: layout[0], transpose_b: layout[1] };
-        let forwarded = product.forward(&bench.cpu, &[&exact(&a)?, &exact(&b)?], &[], Need::NONE)?;
-        let wanted = to_f64(&bench.cpu, forwarded.outputs.first().context("a product has an output")?)?;
+        let wanted = to_f64(&bench.cpu, &product.compute(&bench.cpu, &[&exact(&a)?, &exact(&b)?], &[])?)?;
         Ok(Example { extents, layout, a, b, wanted })
     }
 

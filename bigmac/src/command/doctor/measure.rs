@@ -1,6 +1,6 @@
 //! Quick measurements: the best of a few runs, as other programs may be running.
 
-use bigmac_kernels::{Linear, Need, Operator};
+use bigmac_kernels::{Operator, linear::Linear};
 use bigmac_runtime::{Context, DType, Tensor};
 use serde::Serialize;
 use std::time::Instant;
@@ -59,6 +59,6 @@ fn product(ctx: &Context) -> anyhow::Result<f64> {
     let x = Tensor::from_slice(ctx, &ones, &[PRODUCT, PRODUCT])?;
     let w = Tensor::from_slice(ctx, &ones, &[PRODUCT, PRODUCT])?;
     let linear = Linear { bias: false };
-    let seconds = fastest(|| Ok(linear.forward(ctx, &[&x], &[&w], Need::NONE).map(drop)?))?;
+    let seconds = fastest(|| Ok(linear.compute(ctx, &[&x], &[&w]).map(drop)?))?;
     Ok(2.0 * (PRODUCT as f64).powi(3) / seconds / 1e9)
 }

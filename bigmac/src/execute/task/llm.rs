@@ -6,7 +6,7 @@ use crate::execute::losses::LossPart;
 use crate::execute::unit::UnitForward;
 use crate::model::Rotary;
 use bigmac_autograd::Var;
-use bigmac_kernels::GatherRows;
+use bigmac_kernels::gather_rows::GatherRows;
 use bigmac_models::qwen3::Qwen3;
 use bigmac_runtime::Tensor;
 use bigmac_schedule::{Chunk, Item, Microbatch, Value};

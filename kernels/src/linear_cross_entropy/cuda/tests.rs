@@ -1,7 +1,7 @@
 use super::*;
 use crate::check::{float_tensor, gpus, random, to_f64};
 use crate::linear_cross_entropy::IGNORED;
-use crate::operator::{Backward, Need, Operator, WeightGrads};
+use crate::operator::{Backward, Call, Need, Operator, WeightGrads};
 
 /// Extents and arguments of a loss.
 struct Case {
@@ -45,7 +45,7 @@ impl Case {
         let len = 3 + w.len() + 2;
         let mut buffer = Tensor::from_slice(ctx, &vec![1f32; len], &[len]).unwrap();
         let range = 3..3 + w.len();
-        let dw = WeightGrad { buffer: &mut buffer, range: range.clone(), accumulate };
+        let dw = WeightGrad { weight: 0, buffer: &mut buffer, range: range.clone(), accumulate };
         let dh = backward(ctx, &pass, &lse, (&grad, SCALE), true, Some(dw)).unwrap().unwrap();
         assert_eq!(dh.spec(), hidden.spec());
         let all: Vec<f64> = buffer.to_vec::<f32>(ctx).unwrap().into_iter().map(f64::from).collect();
@@ -195,7 +195,7 @@ fn both_gradients_at_once_are_those_one_by_one() {
     impl WeightGrads for Sink<'_> {
         fn of(&mut self, _weight: usize) -> WeightGrad<'_> {
             let range = 0..self.0.len();
-            WeightGrad { buffer: self.0, range, accumulate: false }
+            WeightGrad { weight: 0, buffer: self.0, range, accumulate: false }
         }
     }
     let op = LinearCrossEntropy { scale: SCALE, chunk: 8 };
@@ -203,13 +203,14 @@ fn both_gradients_at_once_are_those_one_by_one() {
     for ctx in contexts() {
         let [hidden, targets, w] = case.arguments(&ctx, DType::BF16);
         let need = Need { inputs: &[true, false], weights: &[true] };
-        let forwarded = op.forward(&ctx, &[&hidden, &targets], &[&w], need).unwrap();
+        let call = Call { inputs: &[&hidden, &targets], weights: &[&w], need };
+        let (_, saved) = op.record(&ctx, &call).unwrap();
         let grads = [Some(Tensor::from_slice(&ctx, &[GRAD as f32], &[1]).unwrap())];
-        let backward = Backward { saved: &forwarded.saved, weights: &[&w], grads: &grads, need };
+        let backward = Backward { saved: &saved, weights: &[&w], grads: &grads, need };
         let buffer = || Tensor::zeros(&ctx, &[w.len()], DType::F32).unwrap();
         let (mut together, mut alone) = (buffer(), buffer());
         let both = op.backward_all(&ctx, &backward, &mut Sink(&mut together)).unwrap();
-        op.backward_weight(&ctx, &backward, 0, Sink(&mut alone).of(0)).unwrap();
+        op.backward_weight(&ctx, &backward, Sink(&mut alone).of(0)).unwrap();
         let single = op.backward_input(&ctx, &backward).unwrap();
         let bytes = |t: &Tensor| t.to_cpu(&ctx).unwrap().as_bytes().unwrap().to_vec();
         assert!(bytes(&together) == bytes(&alone));

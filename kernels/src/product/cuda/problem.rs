@@ -64,11 +64,6 @@ impl<'a> Problem<'a> {
         self.epilogue.activation.columns(self.n)
     }
 
-    /// Elements from the first of c to its last.
-    pub(super) fn out_span(&self) -> usize {
-        reach(0, (self.m, self.columns()), self.out.leading, (self.batch.count, self.batch.c))
-    }
-
     /// True when every line of both factors starts at a multiple of 16 bytes.
     ///
     /// # Errors

@@ -4,7 +4,7 @@ use super::case::{Ready, Subject, Variant};
 use super::compare::{Values, values, widened};
 use super::data::Noise;
 use anyhow::Context as _;
-use bigmac_kernels::{Backward, Forwarded, Need, Operator, Saved, WeightGrad};
+use bigmac_kernels::{Backward, Call, Need, Operator, Saved, WeightGrad};
 use bigmac_runtime::{Context, DType, Tensor};
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -254,14 +254,20 @@ struct Set {
     kept: Kept,
 }
 
+/// The results of a forward: outputs, and what it saved for the backward.
+struct Recorded {
+    outputs: Vec<Tensor>,
+    saved: Saved,
+}
+
 enum Kept {
-    Forwarded(Forwarded),
+    Forwarded(Recorded),
     /// What the forward saved, and gradients of the inputs.
     Gradients(Saved, Vec<Option<Tensor>>),
 }
 
 impl Kept {
-    fn of(pass: Pass, forwarded: Forwarded) -> Kept {
+    fn of(pass: Pass, forwarded: Recorded) -> Kept {
         match pass {
             Pass::Forward => Kept::Forwarded(forwarded),
             _ => Kept::Gradients(forwarded.saved, Vec::new()),
@@ -294,16 +300,18 @@ fn unique_bytes<'t>(tensors: impl IntoIterator<Item = &'t Tensor>) -> f64 {
 }
 
 impl OperatorReady<'_> {
-    fn forward(&self, operator: &dyn Operator, inputs: &[Tensor]) -> anyhow::Result<Forwarded> {
+    fn forward(&self, operator: &dyn Operator, inputs: &[Tensor]) -> anyhow::Result<Recorded> {
         let inputs: Vec<&Tensor> = inputs.iter().collect();
         let weights: Vec<&Tensor> = self.weights.iter().collect();
         let (need_inputs, need_weights) = self.subject.needs();
         let need = Need { inputs: &need_inputs, weights: &need_weights };
-        Ok(operator.forward(self.ctx, &inputs, &weights, need)?)
+        let (outputs, saved) =
+            operator.record(self.ctx, &Call { inputs: &inputs, weights: &weights, need })?;
+        Ok(Recorded { outputs: outputs.into_iter().collect(), saved })
     }
 
     /// Bytes of all arguments and results.
-    fn count(&self, inputs: &[Tensor], forwarded: &Forwarded) -> f64 {
+    fn count(&self, inputs: &[Tensor], forwarded: &Recorded) -> f64 {
         let pass = self.subject.pass;
         if pass == Pass::Forward {
             let (outputs, saved) = (&forwarded.outputs, &forwarded.saved);
@@ -333,8 +341,8 @@ impl OperatorReady<'_> {
         if subject.pass != Pass::Inputs {
             for (i, buffer) in self.gradients.iter_mut().enumerate() {
                 let range = 0..buffer.len();
-                let grad = WeightGrad { buffer, range, accumulate };
-                operator.backward_weight(self.ctx, &backward, i, grad)?;
+                let grad = WeightGrad { weight: i, buffer, range, accumulate };
+                operator.backward_weight(self.ctx, &backward, grad)?;
             }
         }
         Ok(())

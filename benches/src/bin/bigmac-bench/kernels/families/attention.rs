@@ -5,8 +5,11 @@ use super::super::compare::Tolerance;
 use super::super::operator::{Checked, OperatorSubject, Part, Pass};
 use super::Family;
 use anyhow::ensure;
-use bigmac_kernels::attention::{TiledAttention, variants};
-use bigmac_kernels::{Attention, Operator};
+use bigmac_kernels::{
+    Operator,
+    attention::Attention,
+    attention::{TiledAttention, variants},
+};
 use bigmac_runtime::DType;
 use std::sync::Arc;
 

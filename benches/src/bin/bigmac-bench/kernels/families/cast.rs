@@ -3,7 +3,7 @@
 use super::super::case::Case;
 use super::super::operator::{OperatorSubject, Pass};
 use super::Family;
-use bigmac_kernels::Cast;
+use bigmac_kernels::cast::Cast;
 use bigmac_runtime::DType;
 
 pub(super) const FAMILY: Family = Family {

@@ -4,7 +4,7 @@ use super::super::case::Case;
 use super::super::compare::Tolerance;
 use super::super::operator::{Checked, Kind, OperatorSubject, Pass};
 use super::Family;
-use bigmac_kernels::LinearCrossEntropy;
+use bigmac_kernels::linear_cross_entropy::LinearCrossEntropy;
 use bigmac_runtime::DType;
 
 pub(super) const FAMILY: Family = Family {

@@ -3,7 +3,10 @@
 use super::super::case::Case;
 use super::super::operator::{Kind, OperatorSubject, Pass};
 use super::Family;
-use bigmac_kernels::{Add, AddWeight, Gelu, MeanSquaredError, Mul, Scale, Silu, Sum, SwiGlu};
+use bigmac_kernels::{
+    add::Add, add_weight::AddWeight, gelu::Gelu, mean_squared_error::MeanSquaredError, scale::Scale,
+    silu::Silu, sum::Sum, swiglu::SwiGlu,
+};
 use bigmac_runtime::DType;
 use serde_json::json;
 
@@ -36,7 +39,6 @@ fn cases(extents: &[usize], dtype: DType) -> anyhow::Result<Vec<Case>> {
             gelu_case("gelu", false),
             Case::new("silu", name, dtype, OperatorSubject::new(Silu, pass, dtype, &one).by_rows()),
             Case::new("swiglu", name, dtype, OperatorSubject::new(SwiGlu, pass, dtype, &two).by_rows()),
-            Case::new("mul", name, dtype, OperatorSubject::new(Mul, pass, dtype, &two).by_rows()),
             Case::new("mean_squared_error", name, dtype, squared.kind(1, Kind::Constant)),
         ]
     };

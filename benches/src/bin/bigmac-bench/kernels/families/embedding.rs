@@ -3,7 +3,7 @@
 use super::super::case::Case;
 use super::super::operator::{Kind, OperatorSubject, Pass};
 use super::Family;
-use bigmac_kernels::Embedding;
+use bigmac_kernels::embedding::Embedding;
 use bigmac_runtime::DType;
 
 pub(super) const FAMILY: Family = Family {

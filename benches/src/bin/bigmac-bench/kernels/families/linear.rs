@@ -3,7 +3,7 @@
 use super::super::case::Case;
 use super::super::operator::{Checked, OperatorSubject, Part, Pass};
 use super::Family;
-use bigmac_kernels::Linear;
+use bigmac_kernels::linear::Linear;
 use bigmac_runtime::DType;
 use std::sync::Arc;
 

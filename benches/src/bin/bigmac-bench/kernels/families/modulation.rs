@@ -3,7 +3,7 @@
 use super::super::case::Case;
 use super::super::operator::{OperatorSubject, Pass};
 use super::Family;
-use bigmac_kernels::{AdaLayerNorm, GatedAdd};
+use bigmac_kernels::{ada_layer_norm::AdaLayerNorm, gated_add::GatedAdd};
 use bigmac_runtime::DType;
 
 pub(super) const FAMILY: Family = Family {

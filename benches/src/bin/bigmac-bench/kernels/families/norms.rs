@@ -3,7 +3,7 @@
 use super::super::case::Case;
 use super::super::operator::{OperatorSubject, Pass};
 use super::Family;
-use bigmac_kernels::{LayerNorm, Operator, RmsNorm};
+use bigmac_kernels::{Operator, layer_norm::LayerNorm, rms_norm::RmsNorm};
 use bigmac_runtime::DType;
 
 pub(super) const FAMILY: Family = Family {

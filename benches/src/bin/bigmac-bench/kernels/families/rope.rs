@@ -4,7 +4,7 @@ use super::super::case::Case;
 use super::super::operator::{Kind, OperatorSubject, Pass};
 use super::Family;
 use anyhow::ensure;
-use bigmac_kernels::Rope;
+use bigmac_kernels::rope::Rope;
 use bigmac_runtime::DType;
 use serde_json::json;
 

@@ -3,7 +3,9 @@
 use super::super::case::Case;
 use super::super::operator::{OperatorSubject, Pass};
 use super::Family;
-use bigmac_kernels::{Concat, GatherRows, Patchify, ReplaceRows};
+use bigmac_kernels::{
+    concat::Concat, gather_rows::GatherRows, patchify::Patchify, replace_rows::ReplaceRows,
+};
 use bigmac_runtime::DType;
 use serde_json::json;
 use std::sync::Arc;
