@@ -1,5 +1,6 @@
 //! Checks of values that a user gave, in a configuration or in a description.
 
+use serde::Serialize;
 use std::fmt::Display;
 
 /// A value that does not fit.
@@ -41,6 +42,24 @@ pub fn counts(values: &[(&str, usize)]) -> Result<(), ValueError> {
         require(*value >= 1, key, value, "at least 1")?;
         require(*value <= MOST, key, value, format!("at most {MOST}"))
     })
+}
+
+/// The same for all whole numbers of a table, `name`, and of tables in it.
+pub fn all_counts(name: &str, sizes: &impl Serialize) -> Result<(), ValueError> {
+    match toml::Value::try_from(sizes) {
+        Ok(table) => table_counts(name, &table),
+        Err(error) => require(false, name, error, "numbers and flags"),
+    }
+}
+
+fn table_counts(name: &str, value: &toml::Value) -> Result<(), ValueError> {
+    match value {
+        toml::Value::Integer(count) => counts(&[(name, usize::try_from(*count).unwrap_or_default())]),
+        toml::Value::Table(table) => {
+            table.iter().try_for_each(|(key, value)| table_counts(&format!("{name}.{key}"), value))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// A count that must divide another value.

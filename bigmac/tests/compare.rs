@@ -1,9 +1,9 @@
 //! `bigmac compare` as a user runs it.
 
+use bigmac_close::{absolute, assert_close};
+use serde_json::Value;
 use std::path::Path;
 use std::process::{Command, Output};
-
-use serde_json::Value;
 
 fn run(command: &str, arguments: &str) -> Output {
     let mut bigmac = Command::new(env!("CARGO_BIN_EXE_bigmac"));
@@ -72,7 +72,7 @@ fn peaks_are_in_bytes_where_a_microbatch_is_known() {
 fn a_schedule_that_is_not_there_says_why_and_the_others_are() {
     let text = text(&format!("{SHAPE} --schedule phased,nested --budget encoder=2mb"));
     let of = |schedule: &str| text.lines().find(|line| line.starts_with(schedule)).unwrap();
-    assert!(of("phased").contains("none: schedule `phased`: encoder activations peak at 4mb on rank 0"));
+    assert!(of("phased").contains("none: schedule 'phased': encoder activations peak at 4mb on rank 0"));
     assert!(of("nested").contains("1.000"), "{text}");
     let lines = json("compare", &format!("{SHAPE} --schedule phased --budget encoder=2mb"));
     assert!(line(&lines, "phased")["error"].as_str().unwrap().contains("over the budget of 2mb"));
@@ -90,11 +90,11 @@ fn uneven_microbatches_repeat_and_keep_the_work() {
     assert_eq!(items.iter().filter(|items| **items == 0).count(), 5, "{items:?}");
     assert!(items.iter().max() > Some(&8), "{items:?}");
     let bound = line(&one, "nested")["bound"].as_f64().unwrap();
-    assert!((bound - 72.0).abs() < 1e-9, "{bound}");
+    assert_close(bound, 72.0, absolute(1e-9));
 }
 
-/// With a third of the microbatches text only and a heavy tail, nested stays at its own bound, and schedules that bind the
-/// encoder to ranks wait for the largest microbatch.
+/// With a third of the microbatches text only and a heavy tail, nested stays at its own bound, and schedules that bind
+/// the encoder to ranks wait for the largest microbatch.
 #[test]
 fn uneven_microbatches_hold_up_others_but_not_nested() {
     for seed in 1..=5 {

@@ -1,10 +1,9 @@
 //! Documents and example configurations say what the program does.
 
+use bigmac::config::{self, Config};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::process::Command;
-
-use bigmac::config::{self, Config};
 use toml::{Table, Value};
 
 /// A path below the repository's root.

@@ -1,12 +1,12 @@
 //! `bigmac profile`, and `bigmac compare` on what it measured, as a user runs them.
 
-use std::path::Path;
-use std::process::{Command, Output};
-
 use bigmac::cost::Spread;
 use bigmac::profile::Profile;
+use bigmac_close::{absolute, assert_close};
 use bigmac_schedule::ModuleKind;
 use serde_json::Value;
+use std::path::Path;
+use std::process::{Command, Output};
 
 /// A small model on few pictures.
 const SMALL: &[&str] = &[
@@ -107,7 +107,7 @@ fn a_profile_has_every_kind_of_op_and_compare_runs_on_it() {
     simulated(&place);
 }
 
-/// Every schedule runs for real, and holds the bytes that were foretold.
+/// Every schedule runs for real, and holds the bytes that were predicted.
 fn measured(place: &Place) {
     let arguments =
         ["--profile", "small.toml", "--measure", "--rounds", "3", "--timeline", "all.html", "--json"];
@@ -120,10 +120,10 @@ fn measured(place: &Place) {
         let seconds: Spread = serde_json::from_value(measured["seconds"].clone()).unwrap();
         assert!(in_order(&seconds), "{line}");
         let error = seconds.median / simulated["seconds"].as_f64().unwrap() - 1.0;
-        assert!((measured["error"].as_f64().unwrap() - error).abs() < 1e-12, "{line}");
+        assert_close(measured["error"].as_f64().unwrap(), error, absolute(1e-12));
         for module in ["encoder", "llm", "generator"] {
             let peak = &measured["peak_bytes"][module];
-            assert!(peak["measured"].as_u64() > Some(0) && peak["measured"] == peak["foretold"], "{line}");
+            assert!(peak["measured"].as_u64() > Some(0) && peak["measured"] == peak["predicted"], "{line}");
         }
         // A rank is busy for no longer than the slowest rank's step takes.
         let busy = measured["busy"].as_array().unwrap();

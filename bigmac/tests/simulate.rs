@@ -1,8 +1,7 @@
 //! `bigmac simulate` as a user runs it.
 
-use std::process::{Command, Output};
-
 use serde_json::Value;
+use std::process::{Command, Output};
 
 fn simulate(arguments: &str) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_bigmac"));

@@ -63,7 +63,8 @@ pub fn generate(
     if let Sampling::Random { temperature, .. } = options.sampling
         && (temperature.is_nan() || temperature <= 0.0)
     {
-        let message = format!("got temperature {temperature}, wanted a positive number, or greedy sampling");
+        let message =
+            format!("got temperature {temperature}, expected a positive number, or greedy sampling");
         return Err(Error::argument("generate", message));
     }
     let mut answers = vec![Vec::new(); prompts.len()];
@@ -108,7 +109,7 @@ pub fn score(
     let count = prompt.tokens.len();
     if from == 0 || from >= count {
         let message =
-            format!("got {count} tokens to score from number {from}, wanted a number in 1..{count}");
+            format!("got {count} tokens to score from number {from}, expected a number in 1..{count}");
         return Err(Error::argument("score", message));
     }
     let mut g = Graph::inference(ctx, parameters);
@@ -138,7 +139,7 @@ fn embed(g: &mut Graph<'_>, model: &Qwen3, prompts: &[Prompt]) -> Result<(Var, A
     let mut images = Vec::new();
     for prompt in prompts {
         if prompt.tokens.is_empty() {
-            return Err(Error::argument("generate", "got an empty prompt, wanted at least one token"));
+            return Err(Error::argument("generate", "got an empty prompt, expected at least one token"));
         }
         let shift = tokens.len();
         let moved = |range: &Range<usize>| range.start + shift..range.end + shift;
@@ -156,7 +157,7 @@ fn rope(g: &Graph<'_>, model: &Qwen3, hidden: &Var, positions: &[f64]) -> Result
     Ok((g.constant(cos), g.constant(sin)))
 }
 
-/// Reads tokens that come behind the cache's, and returns the logits `[sequences, vocabulary]` of what follows.
+/// Reads tokens that come after the cache's, and returns the logits `[sequences, vocabulary]` of what follows.
 fn next_logits(g: &mut Graph<'_>, model: &Qwen3, input: &[Prompt], cache: &mut KvCache) -> Result<Tensor> {
     let (hidden, bounds) = embed(g, model, input)?;
     let counts = bounds.windows(2).map(|w| w[1] - w[0]).enumerate();
@@ -215,6 +216,7 @@ fn choose(logits: &[f64], sampling: Sampling, step: usize, prompt: usize) -> i32
 #[cfg(test)]
 mod tests {
     use super::*;
+    use bigmac_close::{absolute, assert_close};
 
     #[test]
     fn greedy_takes_the_first_of_the_most_probable() {
@@ -235,7 +237,7 @@ mod tests {
             let sum: f64 = kept.iter().map(|&i| weight(i)).sum();
             for (i, &count) in counts.iter().enumerate() {
                 let wanted = if kept.contains(&i) { weight(i) / sum } else { 0.0 };
-                assert!((count - wanted).abs() < 0.01, "token {i}: {count} instead of {wanted}");
+                assert_close(count, wanted, absolute(0.01));
             }
         }
     }

@@ -1,13 +1,13 @@
 //! What parameters a module has, and their first values.
 //!
-//! A model lists its parameters as [`ParameterSpec`]s. The list makes [`Parameters`] with random values ([`random`]), with
-//! shapes alone for planning ([`shape_only`]) or with a checkpoint's values ([`crate::weights`]), and the model finds its
-//! parameters in them by name. Random values depend on (seed, name) and on nothing else, so a model starts from the same
-//! weights however it is cut into stages.
+//! A model lists its parameters as [`ParameterSpec`]s. The list makes [`Parameters`] with random values ([`random`]),
+//! with shapes alone for planning ([`shape_only`]) or with a checkpoint's values ([`crate::weights`]), and the model
+//! finds its parameters in them by name. Random values depend on (seed, name) and on nothing else, so a model starts
+//! from the same weights however it is cut into stages.
 //!
 //! Matrices start normal with standard deviation 1/sqrt(fan-in), which keeps activations at unit scale for any width
 //! (LeCun et al., *Efficient BackProp*, 1998); the last matrix of each residual branch is divided by sqrt(number of
-//! branches) so that the residual stream doesn't grow with depth (Radford et al., *Language Models are Unsupervised
+//! branches) so that the residual stream does not grow with depth (Radford et al., *Language Models are Unsupervised
 //! Multitask Learners*, 2019, section 2.3). Biases start at zero, norms at one.
 
 use bigmac_autograd::{ParamId, Parameters};
@@ -41,7 +41,7 @@ pub struct ParameterSpec {
     pub shape: Vec<usize>,
     /// First values.
     pub init: Init,
-    /// False for a parameter that is kept for the checkpoint's sake and takes no part in training.
+    /// False for a parameter that is kept because checkpoints have it, and takes no part in training.
     pub trainable: bool,
     /// Shape in the checkpoint; differs from `shape` where a convolution is computed as a matrix product.
     pub file_shape: Vec<usize>,
@@ -168,6 +168,7 @@ pub fn find(parameters: &Parameters, name: &str) -> Result<ParamId> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use bigmac_close::{absolute, assert_close};
 
     fn moments(values: &[f32]) -> (f64, f64) {
         let n = values.len() as f64;
@@ -180,10 +181,11 @@ mod tests {
         let ctx = Context::cpu(0, 1).unwrap();
         let wide = values(&ctx, &ParameterSpec::matrix("w", 300, 64), DType::F32, 1).unwrap();
         let (mean, std) = moments(wide.as_slice().unwrap());
-        assert!(mean.abs() < 3e-3 && (std - 0.125).abs() < 2e-3, "mean {mean}, deviation {std}");
+        assert_close(mean, 0.0, absolute(3e-3));
+        assert_close(std, 0.125, absolute(2e-3));
         let last = values(&ctx, &ParameterSpec::residual("w", 300, 64, 4), DType::F32, 1).unwrap();
         let (_, std) = moments(last.as_slice().unwrap());
-        assert!((std - 0.0625).abs() < 1e-3, "deviation {std}");
+        assert_close(std, 0.0625, absolute(1e-3));
         let ones = values(&ctx, &ParameterSpec::ones("n", &[5]), DType::F32, 1).unwrap();
         assert_eq!(ones.as_slice::<f32>().unwrap(), [1.0; 5]);
     }

@@ -84,7 +84,8 @@ pub(crate) trait Configuration: Serialize + DeserializeOwned {
     }
 }
 
-/// Fields of a `config.json` on their way into a configuration. A field that is null counts as missing, as in transformers.
+/// Fields of a `config.json` on their way into a configuration. A field that is null counts as missing, as in
+/// transformers.
 pub(crate) struct Fields {
     given: Map<String, Value>,
     nulls: Map<String, Value>,

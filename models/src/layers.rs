@@ -37,9 +37,6 @@ impl Dense {
     }
 
     /// The layer whose parameters have that prefix.
-    ///
-    /// # Errors
-    /// When they are missing.
     pub fn find(parameters: &Parameters, prefix: &str, bias: bool) -> Result<Self> {
         Ok(Dense {
             weight: find(parameters, &format!("{prefix}.weight"))?,
@@ -48,9 +45,6 @@ impl Dense {
     }
 
     /// From `[.., inputs]` to `[.., outputs]`.
-    ///
-    /// # Errors
-    /// The operator's.
     pub fn forward(&self, g: &mut Graph<'_>, x: &Var) -> Result<Var> {
         match self.bias {
             Some(bias) => g.apply(Linear { bias: true }, &[x], &[self.weight, bias]),
@@ -77,9 +71,6 @@ impl AffineNorm {
     }
 
     /// The norm whose parameters have that prefix.
-    ///
-    /// # Errors
-    /// When they are missing.
     pub fn find(parameters: &Parameters, prefix: &str, eps: f64) -> Result<Self> {
         Ok(AffineNorm {
             weight: find(parameters, &format!("{prefix}.weight"))?,
@@ -89,9 +80,6 @@ impl AffineNorm {
     }
 
     /// Over the last dimension.
-    ///
-    /// # Errors
-    /// The operator's.
     pub fn forward(&self, g: &mut Graph<'_>, x: &Var) -> Result<Var> {
         g.apply(LayerNorm { eps: self.eps }, &[x], &[self.weight, self.bias])
     }

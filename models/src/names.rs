@@ -1,10 +1,10 @@
 //! Parameter names in checkpoints of the encoder, the LLM and both together.
 //!
-//! A module's own names are those of the published checkpoints: `vision_model.`... for SigLIP, `multi_modal_projector.`...,
-//! `model.`... and `lm_head.weight` for the LLM. In a LLaVA checkpoint the encoder's stand behind `vision_tower.` and the
-//! LLM's behind `language_model.`: that layout is written, since transformers 4 and 5 both read it. Read are also the
-//! layouts of transformers 5's own modules (`model.vision_tower.`..., `model.language_model.`..., `lm_head.weight`) and
-//! files (`vision_tower.` or nothing in place of `vision_model.`).
+//! A module's own names are those of the published checkpoints: `vision_model.`... for SigLIP,
+//! `multi_modal_projector.`..., `model.`... and `lm_head.weight` for the LLM. In a LLaVA checkpoint the encoder's have
+//! the prefix `vision_tower.` and the LLM's `language_model.`: that layout is written, since transformers 4 and 5 both
+//! read it. Read are also the layouts of transformers 5's own modules (`model.vision_tower.`...,
+//! `model.language_model.`..., `lm_head.weight`) and files (`vision_tower.` or nothing in place of `vision_model.`).
 
 use crate::weights::{Format, TRANSFORMERS};
 

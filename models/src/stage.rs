@@ -10,7 +10,7 @@ pub struct Stage {
     pub layers: Range<usize>,
     /// It has what comes before the layers: embeddings.
     pub first: bool,
-    /// It has what comes behind the layers: final norm, output matrix, projector.
+    /// It has what comes after the layers: final norm, output matrix, projector.
     pub last: bool,
 }
 
@@ -26,9 +26,6 @@ impl Stage {
     }
 
     /// All stages of a model of `layers` layers cut in `stages` by [`split_layers`].
-    ///
-    /// # Errors
-    /// As [`split_layers`].
     pub fn split(layers: usize, stages: usize) -> Result<Vec<Self>> {
         let parts = split_layers(layers, stages)?.into_iter().enumerate();
         Ok(parts.map(|(i, layers)| Stage { layers, first: i == 0, last: i + 1 == stages }).collect())
@@ -37,14 +34,15 @@ impl Stage {
 
 /// Cuts `layers` layers into `stages` consecutive ranges that differ by at most one layer.
 ///
-/// The earlier ranges get the extra layers, since an LLM's last stage also computes the output matrix and the loss. With more
-/// stages than layers the last ranges are empty: such a stage passes its input on, and the last one still has the loss.
+/// The earlier ranges get the extra layers, since an LLM's last stage also computes the output matrix and the loss.
+/// With more stages than layers the last ranges are empty: such a stage passes its input on, and the last one still has
+/// the loss.
 ///
 /// # Errors
 /// [`Error::Argument`] for 0 stages.
 pub fn split_layers(layers: usize, stages: usize) -> Result<Vec<Range<usize>>> {
     if stages == 0 {
-        return Err(Error::argument("split_layers", "got 0 stages, wanted at least 1"));
+        return Err(Error::argument("split_layers", "expected at least 1 stage, got 0"));
     }
     let (each, extra) = (layers / stages, layers % stages);
     let start = |stage: usize| stage * each + stage.min(extra);

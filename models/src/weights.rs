@@ -20,7 +20,7 @@ pub const TRANSFORMERS: &str = "model.safetensors";
 /// How a kind of directory is laid out: its weight file, and how names in it and names within modules correspond.
 #[derive(Clone, Copy, Debug)]
 pub struct Format {
-    /// The weight file; when it isn't there, `FILE.index.json` names the files that its parameters are spread over.
+    /// The weight file; when it is not there, `FILE.index.json` names the files that its parameters are spread over.
     pub file: &'static str,
     /// From a file's name to a module's; `None` for what is to be passed over.
     pub read: fn(&str) -> Option<String>,
@@ -42,7 +42,7 @@ impl Checkpoint {
     /// Opens a directory, its configuration and all of its weight files.
     ///
     /// # Errors
-    /// [`Error::Io`] for what can't be read; [`Error::Format`] for damaged files or two names that mean one parameter.
+    /// [`Error::Io`] for what cannot be read; [`Error::Format`] for damaged files or two names that mean one parameter.
     pub fn open(directory: &Path, format: Format) -> Result<Self> {
         let config = read_object(&directory.join(CONFIG))?;
         let files = weight_files(directory, format.file)?
@@ -71,8 +71,8 @@ impl Checkpoint {
         read(&self.config).map_err(|e| Error::format(&self.directory.join(CONFIG), e.to_string()))
     }
 
-    /// Checks that the directory holds the parameters `whole` of the uncut model, in their shapes, and no other but those
-    /// named `redundant`, which are passed over.
+    /// Checks that the directory holds the parameters `whole` of the uncut model, in their shapes, and no other but
+    /// those named `redundant`, which are passed over.
     ///
     /// # Errors
     /// [`Error::Format`] that lists up to five names.
@@ -93,7 +93,7 @@ impl Checkpoint {
         let expected = |name: &str| known.contains(name) || redundant.contains(&name);
         let unexpected = self.entries.keys().filter(|name| !expected(name));
         fail(
-            "the weight files hold parameters that the model doesn't have",
+            "the weight files hold parameters that the model does not have",
             unexpected.cloned().collect(),
             "is config.json that of these weights?",
         )?;
@@ -125,7 +125,7 @@ impl Checkpoint {
             let (file, stored, found) = self.entry(&spec.source)?;
             if found.shape.as_slice() != spec.file_shape || !found.dtype.is_float() {
                 let message = format!(
-                    "parameter '{stored}' is {} {:?}, wanted floats {:?}",
+                    "parameter '{stored}' is {} {:?}, expected floats {:?}",
                     found.dtype, found.shape, spec.file_shape
                 );
                 return Err(Error::format(file.path(), message));
@@ -144,7 +144,7 @@ fn weight_files(directory: &Path, file: &str) -> Result<Vec<PathBuf>> {
     }
     let object = read_object(&index)?;
     let Some(Value::Object(map)) = object.get("weight_map") else {
-        return Err(Error::format(&index, "there is no 'weight_map' from parameters to files"));
+        return Err(Error::format(&index, "expected a 'weight_map' from parameters to files"));
     };
     let mut files = BTreeSet::new();
     for (name, file) in map {
@@ -153,7 +153,7 @@ fn weight_files(directory: &Path, file: &str) -> Result<Vec<PathBuf>> {
         let Some(file) = file else {
             return Err(Error::format(
                 &index,
-                format!("'{name}' isn't mapped to the name of a file beside the index"),
+                format!("'{name}' is not mapped to the name of a file beside the index"),
             ));
         };
         files.insert(directory.join(file));
@@ -179,11 +179,11 @@ pub struct Part<'a> {
     pub parameters: &'a Parameters,
 }
 
-/// Writes `config.json` and `model.safetensors` with the parts of the uncut model `whole`. Copies of tied parameters are
-/// left out; values keep their dtype, which the configuration names.
+/// Writes `config.json` and `model.safetensors` with the parts of the uncut model `whole`. Copies of tied parameters
+/// are left out; values keep their dtype, which the configuration names.
 ///
 /// # Errors
-/// [`Error::Argument`] when the parts together aren't the whole model; [`Error::Io`].
+/// [`Error::Argument`] when the parts together are not the whole model; [`Error::Io`].
 pub fn write_directory(
     directory: &Path,
     mut config: Map<String, Value>,
@@ -216,7 +216,7 @@ pub fn write_directory(
     std::fs::create_dir_all(directory).map_err(|e| Error::io(directory, e))?;
     let named =
         tensors.iter().map(|(name, tensor)| NamedBytes::new(name, tensor)).collect::<Result<Vec<_>>>()?;
-    // transformers refuses files that don't say for what framework they are.
+    // transformers refuses files that do not say for what framework they are.
     let metadata = BTreeMap::from([("format".to_owned(), "pt".to_owned())]);
     write(&directory.join(format.file), &named, &metadata)?;
     write_object(&directory.join(CONFIG), &config)

@@ -13,16 +13,16 @@ use std::path::PathBuf;
 pub struct CaptionArgs {
     #[command(flatten)]
     run: RunArg,
-    /// PNG or JPEG files.
+    /// PNG or JPEG files
     #[arg(required = true)]
     pictures: Vec<PathBuf>,
-    /// Text between the picture and the answer.
+    /// Text between the picture and the answer
     #[arg(long, default_value = "")]
     prompt: String,
-    /// At most that many tokens of answer.
+    /// At most that many tokens of answer
     #[arg(long, default_value_t = 128)]
     max_tokens: usize,
-    /// Print one JSON object per picture, each on a line of its own.
+    /// Print one JSON object per picture, each on a line of its own
     #[arg(long)]
     json: bool,
 }

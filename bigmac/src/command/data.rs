@@ -4,9 +4,7 @@ use super::print;
 use super::progress::bar;
 use anyhow::bail;
 use bigmac::data::shapes::{Outcome, ShapesSpec, write_shapes};
-use bigmac::data::{
-    InspectOptions, Inspection, Layout, Progress, SpecialNames, Tokenizer, draw_grid, inspect, write_png,
-};
+use bigmac::data::{InspectOptions, Inspection, Layout, Progress, Tokenizer, draw_grid, inspect, write_png};
 use clap::{Args, Subcommand};
 use serde_json::json;
 use std::fmt::Write;
@@ -155,7 +153,7 @@ fn run_shapes(args: &ShapesArgs) -> anyhow::Result<()> {
 
 fn run_inspect(args: &InspectArgs) -> anyhow::Result<()> {
     let tokenizer = match &args.tokenizer {
-        Some(path) => Tokenizer::from_file(path, &SpecialNames::default())?,
+        Some(path) => Tokenizer::from_file(path)?,
         None => Tokenizer::bytes(),
     };
     let layout = Layout {

@@ -22,16 +22,16 @@ caption_exact, drawn_exact, drawn_colors: fractions, null where nothing of that 
 pub struct EvalArgs {
     #[command(flatten)]
     run: RunArg,
-    /// At most that many pictures to caption, and as many descriptions to draw.
+    /// At most that many pictures to caption, and as many descriptions to draw
     #[arg(long, default_value = "200")]
     samples: NonZero<usize>,
-    /// Threads [default: the machine's].
+    /// Threads [default: the machine's]
     #[arg(long)]
     threads: Option<NonZero<usize>>,
-    /// Also write captions and drawings to this directory.
+    /// Also write captions and drawings to this directory
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
-    /// Print one JSON object.
+    /// Print one JSON object
     #[arg(long)]
     json: bool,
 }

@@ -16,18 +16,18 @@ use std::path::PathBuf;
 pub struct ImagineArgs {
     #[command(flatten)]
     run: RunArg,
-    /// What to draw.
+    /// What to draw
     text: String,
-    /// The PNG file to write.
+    /// The PNG file to write
     #[arg(long, default_value = "picture.png")]
     out: PathBuf,
-    /// Seed of the noise that the drawing starts from.
+    /// Seed of the noise that the drawing starts from
     #[arg(long, default_value_t = 0)]
     seed: u64,
-    /// Euler steps [default: as configured].
+    /// Euler steps [default: as configured]
     #[arg(long, value_parser = RangedU64ValueParser::<usize>::new().range(1..=10_000))]
     steps: Option<usize>,
-    /// Print one JSON object.
+    /// Print one JSON object
     #[arg(long)]
     json: bool,
 }

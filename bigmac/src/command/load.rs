@@ -13,9 +13,9 @@ use std::path::PathBuf;
 /// Which model to load.
 #[derive(Args, Debug)]
 pub struct RunArg {
-    /// A run's directory (its newest checkpoint is taken), or one of its checkpoints.
+    /// A run's directory (its newest checkpoint is taken), or one of its checkpoints
     run: PathBuf,
-    /// What to compute on: cpu, cuda, cuda:N or replay [default: what the run was trained on].
+    /// What to compute on: cpu, cuda, cuda:N or replay [default: what the run was trained on]
     #[arg(long)]
     device: Option<String>,
 }

@@ -77,7 +77,7 @@ pub fn run() -> ExitCode {
     }
 }
 
-/// An error and its causes. Most errors here say their cause themselves: it isn't said twice.
+/// An error and its causes. Most errors here say their cause themselves: it is not said twice.
 pub(crate) fn paragraph(error: &anyhow::Error) -> String {
     let mut said = error.to_string();
     for cause in error.chain().skip(1).map(ToString::to_string) {
@@ -88,8 +88,8 @@ pub(crate) fn paragraph(error: &anyhow::Error) -> String {
     said
 }
 
-/// A write beyond a file size limit (`ulimit -f`) is to be an error that names the file; by default a signal would end the
-/// process without a word.
+/// A write beyond a file size limit (`ulimit -f`) is to be an error that names the file; by default a signal would end
+/// the process without a word.
 fn report_file_size_limits() {
     // SAFETY: no handler runs: the signal is ignored, and nothing in this process waits for it.
     #[cfg(unix)]

@@ -37,7 +37,7 @@ impl Outcome {
         let name = schedule.name();
         let workload = schedule.workload(shape);
         let table = schedule.build(&workload, options)?;
-        validate(&table, &workload, &options.limits).with_context(|| format!("schedule `{name}`"))?;
+        validate(&table, &workload, &options.limits).with_context(|| format!("schedule '{name}'"))?;
         // A chain's ideal is that of the same step on the ranks that were asked for.
         let ideal = ideal_time(if schedule.is_whole() { shape } else { &workload }, options)?;
         Outcome::new(name.to_owned(), Some(options.llm.name()), workload, table, ideal)

@@ -27,8 +27,8 @@ reduction of gradients and of the optimizer.";
 
 /// Measure the cost of every kind of op of a configuration on this machine, with all ranks busy, and write it as TOML.
 ///
-/// Real steps run through `nested`, on an order of the LLM's chunks with whole backwards and on one with split backwards,
-/// in turns. Weights are random and stay as they are.
+/// Real steps run through `nested`, on an order of the LLM's chunks with whole backwards and on one with split
+/// backwards, in turns. Weights are random and stay as they are.
 #[derive(Args, Debug)]
 #[command(after_help = EXAMPLE)]
 pub(super) struct ProfileArgs {
@@ -115,10 +115,7 @@ fn report(profile: &Profile) -> String {
         taken.steps,
         taken.rounds
     );
-    text += &heads(
-        UNIT_WIDTHS,
-        ["module", "chunk", " phase", "units", "gop", "ms", "lower", "upper", "ms / gop"],
-    );
+    text += &heads(UNIT_WIDTHS, "module|chunk| phase|units|gop|ms|lower|upper|ms / gop");
     let ms = |seconds: f64| format!("{:.4}", 1e3 * seconds);
     for unit in &profile.unit {
         let ((module, chunk, phase), seconds) = (unit.key(), unit.seconds);

@@ -98,7 +98,7 @@ impl RunProgress {
         self.say(&format!(
             "{} samples of {} ({heldout} held out), {} steps of {} in at least {} microbatches, schedule {} over {} ranks x {} threads, {} on {}",
             data.len(),
-            data.file().display(),
+            data.file.display(),
             config.train.steps,
             config.train.batch,
             config.train.microbatches,

@@ -1,7 +1,5 @@
 //! The shape of a step as `simulate` and `compare` take it: typed costs, a file, or uneven microbatches.
 
-use std::path::PathBuf;
-
 use anyhow::bail;
 use bigmac::workloads::{Uneven, read_workload, uneven};
 use bigmac_schedule::module_budget;
@@ -9,6 +7,7 @@ use bigmac_schedule::registry;
 use bigmac_schedule::{Budget, Limits, LlmSchedule, ModuleKind, Options, PerModule, UniformCosts, Workload};
 use clap::Args;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
+use std::path::PathBuf;
 
 /// The largest mean number of items that can be drawn.
 const MOST_MEAN: f64 = 10_000.0;
@@ -133,9 +132,16 @@ fn modules() -> impl TypedValueParser<Value = ModuleKind> {
 
 /// What `--llm` may be.
 pub(super) fn llm_help() -> String {
-    let schedules = registry::LLM_SCHEDULES.iter();
-    let lines = schedules.map(|schedule| format!("\n  {:<12} {}", schedule.name(), schedule.summary()));
-    format!("Order of the LLM's chunks:{}", lines.collect::<String>())
+    listed(
+        "Order of the LLM's chunks:",
+        registry::LLM_SCHEDULES.iter().map(|one| (one.name(), one.summary())),
+    )
+}
+
+/// Names with what they mean, a line each.
+pub(super) fn listed<'a>(title: &str, names: impl Iterator<Item = (&'a str, &'a str)>) -> String {
+    let lines = names.map(|(name, summary)| format!("\n  {name:<12} {summary}"));
+    format!("{title}{}", lines.collect::<String>())
 }
 
 fn parse_costs(text: &str) -> Result<UniformCosts, String> {

@@ -2,7 +2,7 @@
 
 use super::outcome::{Outcome, draw, write};
 use super::print;
-use super::shape::{Shape, llm_help};
+use super::shape::{Shape, listed, llm_help};
 use super::table::{heads, line, percent, short};
 use anyhow::bail;
 use bigmac_schedule::ModuleKind;
@@ -120,10 +120,7 @@ fn report(outcomes: &[Outcome]) -> String {
         first.workload.len(),
         first.llm.unwrap_or("of the file")
     );
-    text += &heads(
-        WIDTHS,
-        ["schedule", "time", "ideal", "bound", "busy", "bubble", "encoder", "llm", "generator"],
-    );
+    text += &heads(WIDTHS, "schedule|time|ideal|bound|busy|bubble|encoder|llm|generator");
     for one in outcomes {
         let [encoder, llm, generator] = ModuleKind::ALL.map(|kind| short(one.peak(kind)));
         let cells = [
@@ -141,7 +138,7 @@ fn report(outcomes: &[Outcome]) -> String {
     }
     if let [outcome] = outcomes {
         text += "\n";
-        text += &heads(RANK_WIDTHS, ["rank", "busy", "encoder", "llm", "generator"]);
+        text += &heads(RANK_WIDTHS, "rank|busy|encoder|llm|generator");
         for (rank, (busy, peak)) in outcome.simulation.busy.iter().zip(&outcome.peaks).enumerate() {
             let [encoder, llm, generator] = ModuleKind::ALL.map(|kind| short(peak[kind]));
             text += &line(RANK_WIDTHS, [rank.to_string(), short(*busy), encoder, llm, generator]);
@@ -151,11 +148,6 @@ fn report(outcomes: &[Outcome]) -> String {
 }
 
 fn schedule_help() -> String {
-    let lines = registry::SCHEDULES
-        .iter()
-        .map(|schedule| format!("\n  {:<12} {}", schedule.name(), schedule.summary()));
-    format!(
-        "Schedules of the whole step, comma-separated; without it the LLM alone:{}",
-        lines.collect::<String>()
-    )
+    let title = "Schedules of the whole step, comma-separated; without it the LLM alone:";
+    listed(title, registry::SCHEDULES.iter().map(|one| (one.name(), one.summary())))
 }

@@ -1,5 +1,5 @@
-//! Ctrl-C: the first one asks the run to save and end, the second one ends it at once. Where nothing is left to save the
-//! first one does.
+//! Ctrl-C: the first one asks the run to save and end, the second one ends it at once. Where nothing is left to save
+//! the first one does.
 
 use anyhow::Context;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -19,9 +19,9 @@ pub fn on_interrupt() -> anyhow::Result<&'static AtomicBool> {
         if STOP.swap(true, Ordering::Relaxed) || SAVED.load(Ordering::Relaxed) {
             std::process::exit(INTERRUPTED);
         }
-        super::note("\nSaving a checkpoint behind this step; Ctrl-C again ends at once.");
+        super::note("\nSaving a checkpoint after this step; Ctrl-C again ends at once.");
     })
-    .context("can't listen for Ctrl-C")?;
+    .context("cannot listen for Ctrl-C")?;
     Ok(&STOP)
 }
 

@@ -1,5 +1,8 @@
 //! Tables for people.
 
+/// Bytes of a GiB.
+pub(super) const GIB: f64 = 1073741824.0;
+
 /// A line of cells, each as wide as its place in `widths` says: to the left where that is negative, else to the right.
 pub(super) fn line<const N: usize>(widths: [isize; N], cells: [String; N]) -> String {
     let cell = |(width, cell): (isize, String)| match width {
@@ -9,9 +12,10 @@ pub(super) fn line<const N: usize>(widths: [isize; N], cells: [String; N]) -> St
     widths.into_iter().zip(cells).map(cell).collect::<String>() + "\n"
 }
 
-/// The line of a table's heads.
-pub(super) fn heads<const N: usize>(widths: [isize; N], names: [&str; N]) -> String {
-    line(widths, names.map(str::to_owned))
+/// The line of a table's heads, which `names` has between bars.
+pub(super) fn heads<const N: usize>(widths: [isize; N], names: &str) -> String {
+    let mut names = names.split('|').map(str::to_owned);
+    line(widths, [(); N].map(|()| names.next().unwrap_or_default()))
 }
 
 /// A share of 1, with one decimal.

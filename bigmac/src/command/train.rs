@@ -17,40 +17,40 @@ use std::sync::atomic::Ordering;
 ///
 /// Without a configuration it trains the embedded default: a small model on the shapes data set, which is written to
 /// data/ on first use. The run's directory gets the resolved configuration, metrics.jsonl, checkpoints, captions and
-/// drawings of held-out samples, and a timeline of a measured step. Ctrl-C writes a checkpoint and ends with exit code 0;
-/// --resume goes on from there, bit for bit. A second Ctrl-C ends at once, with exit code 130.
+/// drawings of held-out samples, and a timeline of a measured step. Ctrl-C writes a checkpoint and ends with exit code
+/// 0; --resume goes on from there, bit for bit. A second Ctrl-C ends at once, with exit code 130.
 #[derive(Args, Debug)]
 #[command(
     after_help = "Examples:\n  bigmac train\n  bigmac train configs/shapes.toml --schedule phased --set train.lr=1e-3\n  bigmac train --resume runs/shapes"
 )]
 pub struct TrainArgs {
-    /// TOML file over the defaults.
+    /// TOML file over the defaults
     config: Option<PathBuf>,
-    /// Directory of the run [default: runs/NAME].
+    /// Directory of the run [default: runs/NAME]
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
-    /// Go on from a run's newest checkpoint, or from one of its checkpoints, with its configuration.
+    /// Go on from a run's newest checkpoint, or from one of its checkpoints, with its configuration
     #[arg(long, value_name = "DIR", conflicts_with = "config")]
     resume: Option<PathBuf>,
     #[arg(long, help = schedule_help())]
     schedule: Option<String>,
-    /// Ranks, each a thread (or several) of this process.
+    /// Ranks, each a thread (or several) of this process
     #[arg(long)]
     ranks: Option<usize>,
     /// What to compute on: cpu, cuda, cuda:N or replay. On a CUDA device in bf16 with fp32 master weights, unless --set
     /// model.dtype=f32 says otherwise.
     #[arg(long)]
     device: Option<String>,
-    /// Steps of the whole run.
+    /// Steps of the whole run
     #[arg(long)]
     steps: Option<u64>,
-    /// Seed of weights, order and noise.
+    /// Seed of weights, order and noise
     #[arg(long)]
     seed: Option<u64>,
-    /// Any key of the configuration; may be repeated.
+    /// Any key of the configuration; may be repeated
     #[arg(long = "set", value_name = "KEY=VALUE")]
     settings: Vec<String>,
-    /// Print one JSON object at the end instead of text.
+    /// Print one JSON object at the end instead of text
     #[arg(long)]
     json: bool,
 }

@@ -1,7 +1,7 @@
 //! What has to hold between the values of a configuration.
 
 use super::Config;
-use crate::value::{ValueError, counts, divisor, require};
+use crate::value::{ValueError, all_counts, counts, divisor, require};
 use bigmac_runtime::Device;
 use bigmac_schedule::module_budgets;
 
@@ -11,13 +11,8 @@ impl Config {
         let (e, l, g, t, p) =
             (&self.model.encoder, &self.model.llm, &self.model.generator, &self.train, &self.pipeline);
         e.check().and_then(|()| l.check()).map_err(|error| error.within("model"))?;
+        all_counts("model.generator", g)?;
         counts(&[
-            ("model.generator.layers", g.layers),
-            ("model.generator.heads", g.heads),
-            ("model.generator.head_dim", g.head_dim),
-            ("model.generator.patch", g.patch),
-            ("model.generator.image_size", g.image_size),
-            ("model.generator.sample_steps", g.sample_steps),
             ("train.batch", t.batch),
             ("train.microbatches", t.microbatches),
             ("train.tokens_per_microbatch", t.tokens_per_microbatch),

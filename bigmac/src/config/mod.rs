@@ -214,8 +214,8 @@ pub struct Pipeline {
     pub ranks: usize,
     /// LLM chunks on each rank; more than 1 where the order of chunks interleaves them.
     pub chunks: usize,
-    /// What ranks compute on: `cpu`, `cuda` or `cuda:N` (all ranks share that GPU), or `replay`, which runs the GPU's kernels on the CPU
-    /// for testing.
+    /// What ranks compute on: `cpu`, `cuda` or `cuda:N` (all ranks share that GPU), or `replay`, which runs the GPU's
+    /// kernels on the CPU for testing.
     pub device: String,
     /// Threads of each rank.
     pub threads: usize,
@@ -223,7 +223,8 @@ pub struct Pipeline {
     pub group: usize,
     /// Microbatches that a rank runs through one chunk before its next; 0: as many as there are ranks.
     pub llm_group: usize,
-    /// The most activations that a module may keep on a rank, as in `encoder=2mb,llm=512MiB`; empty: the schedule's own.
+    /// The most activations that a module may keep on a rank, as in `encoder=2mb,llm=512MiB`; empty: the schedule's
+    /// own.
     pub budget: String,
     /// A file that `bigmac profile` wrote, whose times the schedule is built on; empty: operations are counted.
     pub profile: String,

@@ -1,4 +1,5 @@
-//! Reading a configuration: defaults, then a file, then `key=value` settings; unknown keys are errors that name the nearest.
+//! Reading a configuration: defaults, then a file, then `key=value` settings; unknown keys are errors that name the
+//! nearest.
 
 use super::Config;
 use crate::toml_file::{TomlError, TomlFile};

@@ -1,22 +1,24 @@
 //! A data set in memory: every sample's tokens and paths, no pixels.
 
-use std::path::{Path, PathBuf};
-
-use rayon::prelude::*;
-
 use super::error::DataError;
 use super::jsonl::{RecordReader, find_dataset_file};
 use super::record::Record;
 use super::sample::{Expanded, Layout, Sample};
 use super::tokenizer::Tokenizer;
+use rayon::prelude::*;
+use std::path::{Path, PathBuf};
 
 /// A data set in memory: every sample's tokens and paths, no pixels.
 #[derive(Debug)]
 pub struct Dataset {
-    file: PathBuf,
-    samples: Vec<Sample>,
-    tokenizer: Tokenizer,
-    layout: Layout,
+    /// The file it was read from.
+    pub file: PathBuf,
+    /// All samples, in the order of the file; at least one.
+    pub samples: Vec<Sample>,
+    /// The tokenizer it was read with.
+    pub tokenizer: Tokenizer,
+    /// The layout it was read with.
+    pub layout: Layout,
 }
 
 impl Dataset {
@@ -38,11 +40,6 @@ impl Dataset {
         Ok(Dataset { file, samples, tokenizer: tokenizer.clone(), layout: *layout })
     }
 
-    /// The file it was read from.
-    pub fn file(&self) -> &Path {
-        &self.file
-    }
-
     /// Number of samples; at least 1.
     pub fn len(&self) -> usize {
         self.samples.len()
@@ -51,21 +48,6 @@ impl Dataset {
     /// Never: a file without samples is an error.
     pub fn is_empty(&self) -> bool {
         self.samples.is_empty()
-    }
-
-    /// All samples, in the order of the file.
-    pub fn samples(&self) -> &[Sample] {
-        &self.samples
-    }
-
-    /// The tokenizer it was read with.
-    pub fn tokenizer(&self) -> &Tokenizer {
-        &self.tokenizer
-    }
-
-    /// The layout it was read with.
-    pub fn layout(&self) -> &Layout {
-        &self.layout
     }
 
     /// Sample `index` written out, one entry per LLM position.

@@ -13,7 +13,8 @@ pub enum DataError {
     /// A file or folder could not be written.
     #[error("cannot write {}: {source}; check the free space and the folder's permissions", path.display())]
     Write { path: PathBuf, source: io::Error },
-    /// A folder does not show which file is the data set: none of the `wanted` name, but the JSON and JSONL files `found`.
+    /// A folder does not show which file is the data set: none of the `wanted` name, but the JSON and JSONL files
+    /// `found`.
     #[error(
         "{} has no {wanted}{}; give the data set's file itself, or write one with `bigmac data shapes --out DIR`",
         folder.display(), listed(found)
@@ -33,27 +34,10 @@ pub enum DataError {
     Value(String),
 }
 
-/// What is wrong with a picture.
+/// What is wrong with a picture, and what to do.
 #[derive(Debug, thiserror::Error)]
-pub enum PictureProblem {
-    /// Not there.
-    #[error("no such file; paths are taken from the folder of the data set's file")]
-    Missing,
-    /// There, but not readable.
-    #[error("cannot be read ({0})")]
-    Io(io::Error),
-    /// Neither PNG nor JPEG, damaged, or cut short.
-    #[error(
-        "cannot be decoded ({0}); PNG and JPEG are read: is the file damaged, cut short or of another kind?"
-    )]
-    Decode(image::ImageError),
-    /// A JPEG without its end.
-    #[error("is cut short: the end of the JPEG is missing; copy or download it again")]
-    CutShort,
-    /// Without pixels.
-    #[error("has no pixels")]
-    Blank,
-}
+#[error("{0}")]
+pub struct PictureProblem(pub(super) String);
 
 impl DataError {
     pub(crate) fn line(file: &Path, line: u32, problem: String) -> Self {
@@ -88,20 +72,22 @@ impl DataError {
 
 impl From<io::Error> for PictureProblem {
     fn from(error: io::Error) -> Self {
-        match error.kind() {
-            io::ErrorKind::NotFound => PictureProblem::Missing,
-            _ => PictureProblem::Io(error),
-        }
+        PictureProblem(match error.kind() {
+            io::ErrorKind::NotFound => {
+                "no such file; paths are taken from the folder of the data set's file".into()
+            }
+            _ => format!("cannot be read ({error})"),
+        })
     }
 }
 
 impl From<image::ImageError> for PictureProblem {
     fn from(error: image::ImageError) -> Self {
         match error {
-            image::ImageError::IoError(error) if error.kind() == io::ErrorKind::NotFound => {
-                PictureProblem::Missing
-            }
-            other => PictureProblem::Decode(other),
+            image::ImageError::IoError(error) if error.kind() == io::ErrorKind::NotFound => error.into(),
+            other => PictureProblem(format!(
+                "cannot be decoded ({other}); PNG and JPEG are read: is the file damaged, cut short or of another kind?"
+            )),
         }
     }
 }

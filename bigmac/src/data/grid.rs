@@ -1,9 +1,8 @@
 //! Several pictures in one, each with a caption below: what a run has drawn, at a glance.
 
+use super::font;
 use image::imageops::{self, FilterType};
 use image::{Rgb, RgbImage};
-
-use super::font;
 
 const PAPER: Rgb<u8> = Rgb([255, 255, 255]);
 const INK: Rgb<u8> = Rgb([60, 60, 67]);

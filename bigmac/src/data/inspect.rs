@@ -1,10 +1,5 @@
 //! Looking a data set over: what is in it, how long its samples are, and every error, not just the first.
 
-use std::path::{Path, PathBuf};
-
-use rayon::prelude::*;
-use serde::Serialize;
-
 use super::error::DataError;
 use super::grid::GridCell;
 use super::jsonl::{RecordReader, find_dataset_file};
@@ -12,6 +7,9 @@ use super::picture::{PictureRef, decode};
 use super::record::{DRAW_MARK, IMAGE_MARK, Record, Segment};
 use super::sample::{Layout, Sample};
 use super::tokenizer::Tokenizer;
+use rayon::prelude::*;
+use serde::Serialize;
+use std::path::{Path, PathBuf};
 
 /// Bars of a length histogram.
 const BARS: usize = 12;
@@ -205,9 +203,8 @@ fn histogram(lengths: &[usize], shortest: usize, longest: usize) -> Vec<Bar> {
 
 #[cfg(test)]
 mod tests {
-    use image::RgbImage;
-
     use super::*;
+    use image::RgbImage;
 
     #[test]
     fn bars_hold_every_sample_once() {

@@ -1,25 +1,23 @@
 //! Reading data sets record by record: JSON Lines, or a JSON array as LLaVA's files are.
 
-use std::fs::File;
-use std::io::{BufRead, BufReader, Read};
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
-
-use serde_json::Value;
-
 use super::error::DataError;
 use super::llava;
 use super::picture::PictureRef;
 use super::record::{self, Record, kind};
+use serde_json::Value;
+use std::fs::File;
+use std::io::{BufRead, BufReader, Read};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// File in a folder while a data set is being written to it.
 pub(super) const WRITING_MARK: &str = ".writing";
 /// Description of a data set that `bigmac data shapes` wrote; no data set itself.
 pub(super) const DESCRIPTION: &str = "dataset.json";
 
-/// The file of a data set: `path` itself, or in a folder `SPLIT.jsonl` or `SPLIT.json`. For the split `train` a folder's
-/// only JSON or JSONL file does as well; any other split is never guessed, so that nothing is evaluated on what it was
-/// trained on.
+/// The file of a data set: `path` itself, or in a folder `SPLIT.jsonl` or `SPLIT.json`. For the split `train` a
+/// folder's only JSON or JSONL file does as well; any other split is never guessed, so that nothing is evaluated on
+/// what it was trained on.
 ///
 /// # Errors
 /// When there is no such path, when a folder does not show which file is meant, or when its writing was interrupted.

@@ -4,12 +4,11 @@
 //! `USER: question ASSISTANT: answer<eos>USER: ...` (`conv_vicuna_v1` in LLaVA's conversation.py; the chat template of
 //! `llava-hf/llava-1.5-7b-hf`).
 
-use serde_json::{Map, Value};
-
 use super::picture::PictureRef;
 use super::record::{
     IMAGE_MARK, Record, Segment, kind, nothing_to_learn, string, strings, with_images, wrong_type,
 };
+use serde_json::{Map, Value};
 
 #[derive(Clone, Copy, PartialEq)]
 enum Role {

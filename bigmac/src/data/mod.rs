@@ -36,4 +36,4 @@ pub use picture::{
 };
 pub use record::{DRAW_MARK, IMAGE_MARK, Record, Segment};
 pub use sample::{Expanded, IGNORE, Layout, PlacedImage, Sample, TiledPicture};
-pub use tokenizer::{SpecialNames, Specials, Tokenizer};
+pub use tokenizer::{Specials, Tokenizer};

@@ -26,7 +26,7 @@ impl EpochOrder {
         EpochOrder { seed, purpose, len, half_bits: bits.div_ceil(2).max(1) }
     }
 
-    /// The sample at `place` of the endless stream: epoch `place / len`, shuffled anew in each.
+    /// The sample at `place` of the endless stream: epoch `place / len`, shuffled again in each.
     pub fn at(&self, place: u64) -> usize {
         let epoch = (place / u64::from(self.len)) as u32;
         let mut value = (place % u64::from(self.len)) as u32;

@@ -1,17 +1,15 @@
 //! The plan of one step: which samples, packed into which microbatch, as a pure function of (seed, step).
 
-use std::cmp::Reverse;
-use std::collections::BinaryHeap;
-use std::ops::Range;
-use std::sync::Arc;
-
-use bigmac_runtime::rng::Purpose;
-
 use super::dataset::Dataset;
 use super::error::DataError;
 use super::order::EpochOrder;
 use super::picture::{PictureRef, Tile, load_square, load_tile};
 use super::sample::Layout;
+use bigmac_runtime::rng::Purpose;
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+use std::ops::Range;
+use std::sync::Arc;
 
 const ORDER: Purpose = Purpose::new("data order");
 
@@ -48,7 +46,7 @@ pub struct PackedMicrobatch {
     pub targets: Vec<i32>,
     /// Positions, from 0 in each sample.
     pub positions: Vec<u32>,
-    /// Where each sample begins, and behind them the number of tokens: one more than there are samples.
+    /// Where each sample begins, and after them the number of tokens: one more than there are samples.
     pub bounds: Vec<usize>,
     /// For each sample its number in the step (0..batch): with seed and step it keys every random number drawn for it.
     pub samples: Vec<u32>,
@@ -132,10 +130,8 @@ impl Planner {
 pub fn pack(dataset: &Dataset, records: &[usize], microbatches: usize) -> Result<StepPlan, DataError> {
     check_counts(records.len(), microbatches)?;
     if let Some(record) = records.iter().find(|&&record| record >= dataset.len()) {
-        let (file, len) = (dataset.file().display(), dataset.len());
-        return Err(DataError::Value(format!(
-            "there is no sample {record} in {file}: it has {len}, counted from 0"
-        )));
+        let (file, len) = (dataset.file.display(), dataset.len());
+        return Err(DataError::Value(format!("{file} has no sample {record}: it has {len}, counted from 0")));
     }
     Ok(pack_checked(dataset, records, microbatches))
 }
@@ -151,9 +147,9 @@ fn check_counts(batch: usize, microbatches: usize) -> Result<(), DataError> {
 }
 
 fn pack_checked(dataset: &Dataset, records: &[usize], microbatches: usize) -> StepPlan {
-    let samples = dataset.samples();
+    let samples = &dataset.samples;
     let lengths: Vec<usize> = records.iter().map(|&record| samples[record].len()).collect();
-    let layout = dataset.layout();
+    let layout = &dataset.layout;
     let groups = balance(&lengths, microbatches, layout.tokens_per_microbatch);
     let mut plan = StepPlan::default();
     for group in groups {
@@ -215,7 +211,7 @@ impl PackedMicrobatch {
 
     fn push(&mut self, dataset: &Dataset, record: usize, sample: u32) {
         let expanded = dataset.expand(record);
-        let layout = dataset.layout();
+        let layout = &dataset.layout;
         let start = self.tokens.len();
         let end = start + expanded.tokens.len();
         self.positions.extend(0..expanded.tokens.len() as u32);
@@ -231,7 +227,7 @@ impl PackedMicrobatch {
             rows: start + placed.rows.start..start + placed.rows.end,
             sample,
         }));
-        let picture = &dataset.samples()[record].draw;
+        let picture = &dataset.samples[record].draw;
         if let (Some(picture), Some(at)) = (picture, expanded.draw_at) {
             let cond_rows = start..start + at;
             self.draws.push(DrawItem { picture: picture.clone(), size: layout.draw_size, cond_rows, sample });

@@ -1,14 +1,12 @@
 //! Pictures: decoding, resizing, tiles, and pixels in [-1, 1].
 
-use std::io::Cursor;
-use std::path::Path;
-use std::sync::Arc;
-
+use super::error::{DataError, PictureProblem};
 use image::imageops::{self, FilterType};
 use image::metadata::Orientation;
 use image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader, Rgb, RgbImage};
-
-use super::error::{DataError, PictureProblem};
+use std::io::Cursor;
+use std::path::Path;
+use std::sync::Arc;
 
 /// A picture on disk, and the line of the data set that names it (for errors).
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -48,7 +46,7 @@ impl PictureRef {
         );
         let (width, height) = decoder.dimensions();
         if width == 0 || height == 0 {
-            return Err(self.error(PictureProblem::Blank));
+            return Err(self.error(blank()));
         }
         Ok(if turned { (height, width) } else { (width, height) })
     }
@@ -60,7 +58,7 @@ impl PictureRef {
     pub fn check(&self) -> Result<(), DataError> {
         match std::fs::metadata(&self.path) {
             Ok(meta) if meta.is_file() => Ok(()),
-            Ok(_) => Err(self.error(PictureProblem::Io(std::io::Error::other("not a file")))),
+            Ok(_) => Err(self.error(std::io::Error::other("not a file").into())),
             Err(error) => Err(self.error(error.into())),
         }
     }
@@ -153,6 +151,10 @@ fn fit(width: u32, height: u32, max_w: u32, max_h: u32) -> (u32, u32) {
     }
 }
 
+fn blank() -> PictureProblem {
+    PictureProblem("has no pixels".into())
+}
+
 fn open(path: &Path) -> Result<impl ImageDecoder, PictureProblem> {
     Ok(ImageReader::open(path)?.with_guessed_format()?.into_decoder()?)
 }
@@ -171,14 +173,15 @@ fn decode_file(path: &Path) -> Result<RgbImage, PictureProblem> {
     let reader = ImageReader::new(Cursor::new(&bytes)).with_guessed_format()?;
     // The PNG decoder notices a missing end itself; the JPEG decoder would fill the rest with grey.
     if reader.format() == Some(ImageFormat::Jpeg) && !jpeg_has_end(&bytes) {
-        return Err(PictureProblem::CutShort);
+        let problem = "is cut short: the end of the JPEG is missing; copy or download it again";
+        return Err(PictureProblem(problem.into()));
     }
     let mut decoder = reader.into_decoder()?;
     let orientation = decoder.orientation()?;
     let mut image = DynamicImage::from_decoder(decoder)?;
     image.apply_orientation(orientation);
     if image.width() == 0 || image.height() == 0 {
-        return Err(PictureProblem::Blank);
+        return Err(blank());
     }
     if !image.color().has_alpha() {
         return Ok(image.into_rgb8());
@@ -212,9 +215,6 @@ fn jpeg_has_end(bytes: &[u8]) -> bool {
 }
 
 /// One tile of a picture as the encoder wants it: `[3, size, size]`, values in [-1, 1].
-///
-/// # Errors
-/// As [`decode`].
 pub fn load_tile(picture: &PictureRef, tile: Tile, size: usize) -> Result<Vec<f32>, DataError> {
     let image = decode(picture)?;
     let size = size as u32;
@@ -232,9 +232,6 @@ pub fn load_tile(picture: &PictureRef, tile: Tile, size: usize) -> Result<Vec<f3
 }
 
 /// A picture as the generator draws it: the whole, `[3, size, size]`, values in [-1, 1].
-///
-/// # Errors
-/// As [`decode`].
 pub fn load_square(picture: &PictureRef, size: usize) -> Result<Vec<f32>, DataError> {
     load_tile(picture, Tile::Whole, size)
 }

@@ -1,9 +1,8 @@
 //! What one line of a data set says: texts, marks and pictures, before any token.
 
-use serde_json::{Map, Value};
-
 use super::picture::PictureRef;
 use bigmac_schedule::names;
+use serde_json::{Map, Value};
 
 /// Where an image goes in a text.
 pub const IMAGE_MARK: &str = "<image>";

@@ -1,11 +1,10 @@
 //! Samples: the token ids of a record, what of them carries loss, and where its pictures go.
 
-use std::ops::Range;
-
 use super::error::DataError;
 use super::picture::{PictureRef, Tile, Tiling};
 use super::record::{DRAW_MARK, IMAGE_MARK, Record, Segment};
 use super::tokenizer::Tokenizer;
+use std::ops::Range;
 
 /// Target of a position without loss (as in PyTorch's `cross_entropy`).
 pub const IGNORE: i32 = -100;
@@ -15,7 +14,7 @@ pub const IGNORE: i32 = -100;
 pub struct Layout {
     /// Side of the square the encoder sees, in pixels.
     pub image_size: usize,
-    /// LLM positions one such square takes (behind the projector).
+    /// LLM positions one such square takes (after the projector).
     pub tokens_per_tile: usize,
     /// Most cells a large image is cut into; 1 = images are just resized.
     pub max_tiles: usize,

@@ -1,11 +1,8 @@
 //! Text to token ids and back: bytes by default, or any Hugging Face `tokenizer.json`.
 
-use std::path::Path;
-
-use serde::{Deserialize, Serialize};
-use tokenizers::Tokenizer as HfTokenizer;
-
 use super::error::DataError;
+use std::path::Path;
+use tokenizers::Tokenizer as HfTokenizer;
 
 /// Ids of the tokens that are not text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,22 +19,7 @@ pub struct Specials {
     pub draw: u32,
 }
 
-/// The names under which a `tokenizer.json` holds the special tokens; `None` tries the names that are common.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct SpecialNames {
-    /// Name of the padding token.
-    pub pad: Option<String>,
-    /// Name of the token that begins a sample.
-    pub bos: Option<String>,
-    /// Name of the token that ends a text.
-    pub eos: Option<String>,
-    /// Name of the image token.
-    pub image: Option<String>,
-    /// Name of the token that asks for a picture.
-    pub draw: Option<String>,
-}
-
+/// The names under which a `tokenizer.json` may hold each special token; the first that it has is taken.
 const PAD: &[&str] = &["<pad>", "<|pad|>", "[PAD]", "<|finetune_right_pad_id|>", "<|endoftext|>", "<unk>"];
 const BOS: &[&str] = &["<bos>", "<s>", "<|begin_of_text|>", "<|im_start|>", "<|endoftext|>"];
 const EOS: &[&str] = &["<eos>", "</s>", "<|im_end|>", "<|end_of_text|>", "<|endoftext|>"];
@@ -75,12 +57,12 @@ impl Tokenizer {
         Tokenizer { kind: Kind::Bytes, specials, vocab_size: 261usize.next_multiple_of(VOCAB_MULTIPLE) }
     }
 
-    /// Reads a `tokenizer.json` and looks its special tokens up, under `names` where given, else under common names
-    /// (`<s>`, `<|im_end|>`, `<|image_pad|>`, ...).
+    /// Reads a `tokenizer.json` and looks its special tokens up under their common names (`<s>`, `<|im_end|>`,
+    /// `<|image_pad|>`, ...).
     ///
     /// # Errors
     /// When the file cannot be read, or lacks special tokens: all that are missing are named.
-    pub fn from_file(path: &Path, names: &SpecialNames) -> Result<Self, DataError> {
+    pub fn from_file(path: &Path) -> Result<Self, DataError> {
         let fail =
             |problem: &str| DataError::contents(path, format!("cannot be used as a tokenizer: {problem}"));
         let text = std::fs::read_to_string(path).map_err(DataError::read(path))?;
@@ -91,29 +73,24 @@ impl Tokenizer {
         inner.set_encode_special_tokens(true);
 
         let mut missing = Vec::new();
-        let mut look_up = |key: &str, name: &Option<String>, common: &[&str]| {
-            let given: Vec<&str> = name.as_deref().map_or_else(|| common.to_vec(), |name| vec![name]);
-            given.iter().find_map(|name| inner.token_to_id(name)).unwrap_or_else(|| {
-                missing.push(format!("{key} (looked for {})", given.join(", ")));
+        let mut look_up = |key: &str, names: &[&str]| {
+            names.iter().find_map(|name| inner.token_to_id(name)).unwrap_or_else(|| {
+                missing.push(format!("{key} (looked for {})", names.join(", ")));
                 0
             })
         };
         let specials = Specials {
-            pad: look_up("pad", &names.pad, PAD),
-            bos: look_up("bos", &names.bos, BOS),
-            eos: look_up("eos", &names.eos, EOS),
-            image: look_up("image", &names.image, IMAGE),
-            draw: look_up("draw", &names.draw, DRAW),
+            pad: look_up("pad", PAD),
+            bos: look_up("bos", BOS),
+            eos: look_up("eos", EOS),
+            image: look_up("image", IMAGE),
+            draw: look_up("draw", DRAW),
         };
         if !missing.is_empty() {
             return Err(fail(&format!(
-                "special tokens are missing: {}; add them to its added_tokens, or name the tokens to use in their place",
+                "special tokens are missing: {}; add them to its added_tokens",
                 missing.join("; ")
             )));
-        }
-        let Specials { bos, eos, image, draw, .. } = specials;
-        if image == draw || [bos, eos].contains(&image) || [bos, eos].contains(&draw) {
-            return Err(fail("the image and draw tokens must differ from each other, from bos and from eos"));
         }
         // Ids may have gaps: the size is the largest id + 1, not the number of entries.
         let largest = inner.get_vocab(true).into_values().max().unwrap_or(0) as usize;
@@ -131,7 +108,7 @@ impl Tokenizer {
         self.specials
     }
 
-    /// Token ids of `text`, without special tokens before or behind; text that looks like one stays text.
+    /// Token ids of `text`, without special tokens before or after it; text that looks like one stays text.
     ///
     /// # Errors
     /// What the `tokenizer.json`'s own rules refuse, in its words; bytes refuse nothing.

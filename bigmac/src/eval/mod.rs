@@ -98,7 +98,7 @@ pub fn evaluate(
 ) -> Result<Evaluation, TrainError> {
     let dataset = session.heldout.as_deref().ok_or(TrainError::NoHeldOut)?;
     let of_kind = |drawn: bool| -> Vec<usize> {
-        let all = dataset.samples().iter().enumerate();
+        let all = dataset.samples.iter().enumerate();
         all.filter(|(_, s)| s.draw.is_some() == drawn && (drawn || s.target_tokens > 0))
             .map(|(i, _)| i)
             .take(count)
@@ -179,7 +179,7 @@ fn captions(
     dataset: &Dataset,
     samples: &[usize],
 ) -> Result<Vec<Caption>, TrainError> {
-    let tokenizer = dataset.tokenizer();
+    let tokenizer = &dataset.tokenizer;
     let prompts =
         samples.iter().map(|&s| prompt(ctx, modules, shape, dataset, s)).collect::<Result<Vec<_>, _>>()?;
     let (prompts, wanted): (Vec<_>, Vec<_>) = prompts.into_iter().unzip();
@@ -213,7 +213,7 @@ fn drawn_by(
     let key = SampleKey { seed: session.config.run.seed, step: EVALUATION_STEP, sample: sample as u32 };
     let steps = session.config.model.generator.sample_steps;
     let pixels = paint(ctx, modules, &session.shape, tokens, key, steps)?;
-    let text = dataset.tokenizer().decode(&tokens[1..]).unwrap_or_else(|e| format!("({e})"));
+    let text = dataset.tokenizer.decode(&tokens[1..]).unwrap_or_else(|e| format!("({e})"));
     let verdict = match text.parse::<Scene>() {
         Ok(scene) => Some(judge(&scene, &detector.detect(&pixels)?)),
         Err(_) => None,

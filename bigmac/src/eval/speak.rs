@@ -41,9 +41,9 @@ pub fn prompt(
 ) -> Result<(Prompt, Vec<i32>), TrainError> {
     let expanded = dataset.expand(sample);
     let first = expanded.targets.iter().position(|&t| t >= 0).unwrap_or(expanded.tokens.len() - 1);
-    let eos = dataset.tokenizer().specials().eos as i32;
+    let eos = dataset.tokenizer.specials().eos as i32;
     let wanted = expanded.targets[first..].iter().copied().take_while(|&t| t >= 0 && t != eos).collect();
-    let size = dataset.layout().image_size;
+    let size = dataset.layout.image_size;
     let mut images = Vec::new();
     for image in expanded.images.iter().filter(|i| i.rows.end <= first + 1) {
         let (picture, tile, rows) = (image.picture.clone(), image.tile, image.rows.clone());

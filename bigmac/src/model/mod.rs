@@ -52,9 +52,6 @@ impl<N> Chunks<N> {
     }
 
     /// As [`Chunks::get`], to be changed.
-    ///
-    /// # Errors
-    /// As [`Chunks::get`].
     pub fn get_mut(&mut self, chunk: Chunk) -> Result<&mut Replica<N>> {
         let found = self.list.iter_mut().find(|(here, _)| *here == chunk);
         found.map(|(_, replica)| replica).ok_or_else(|| elsewhere(self.kind, chunk))
@@ -186,9 +183,6 @@ impl RankModules {
     }
 
     /// As [`RankModules::new`] with random values, which depend on `seed` and the parameter's name alone.
-    ///
-    /// # Errors
-    /// As [`RankModules::new`].
     pub fn random(
         ctx: &Context,
         shape: &ModelShape,

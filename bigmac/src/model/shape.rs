@@ -119,9 +119,6 @@ impl ModelShape {
     }
 
     /// The parameters of a stage of a module.
-    ///
-    /// # Errors
-    /// None for a shape that was made by [`ModelShape::new`].
     pub fn specs(&self, kind: ModuleKind, stage: &Stage) -> Result<Vec<ParameterSpec>> {
         match kind {
             ModuleKind::Encoder => VisionEncoder::stage_parameters(&self.llava, stage),
@@ -131,9 +128,6 @@ impl ModelShape {
     }
 
     /// Patches of a drawn picture.
-    ///
-    /// # Errors
-    /// None for a shape that was made by [`ModelShape::new`].
     pub fn draw_grid(&self) -> Result<Grid> {
         self.codec.grid(self.draw_size, self.draw_size)
     }

@@ -27,19 +27,19 @@ pub struct Device {
     /// Devices that share the faster links.
     pub devices_per_node: usize,
     /// Links within a node.
-    pub node: Link,
+    pub node: LinkSpeed,
     /// Links between nodes.
-    pub cluster: Link,
+    pub cluster: LinkSpeed,
     /// The share of the peaks that real kernels reach.
     pub efficiency: Efficiency,
     /// What `bigmac profile` has measured, in place of peaks and shares of them.
     #[serde(skip)]
-    pub measured: Option<Measured>,
+    pub measured: Option<MeasuredTimes>,
 }
 
 /// Measured times.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Measured {
+pub struct MeasuredTimes {
     /// Of ops, by the billions of operations of their forward, and of transfers.
     pub rates: Rates,
     /// Seconds of the reduction of gradients, as in the layout that was measured.
@@ -51,7 +51,7 @@ pub struct Measured {
 /// A link from one device to another, one way.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Link {
+pub struct LinkSpeed {
     /// Seconds until the first byte is there.
     pub latency: f64,
     /// Bytes/s per device.
@@ -70,7 +70,7 @@ pub struct Efficiency {
     pub attention: f64,
     /// Element-wise work, of [`Device::memory_bandwidth`].
     pub memory: f64,
-    /// Transfers between devices, of [`Link::bandwidth`].
+    /// Transfers between devices, of [`LinkSpeed::bandwidth`].
     pub link: f64,
 }
 
@@ -120,7 +120,8 @@ impl Device {
     /// The same with times measured for a model with these layers.
     ///
     /// # Errors
-    /// [`PlanError::Profile`] where the profile is of another model, or lacks times of a module that the model has work for.
+    /// [`PlanError::Profile`] where the profile is of another model, or lacks times of a module that the model has work
+    /// for.
     pub fn measured(mut self, profile: &Profile, model: &Model) -> Result<Device, PlanError> {
         model.check_profiled(profile).map_err(PlanError::at("the model"))?;
         let wanted = PerModule {
@@ -135,12 +136,12 @@ impl Device {
         }
         self.efficiency.link = 1.0;
         let (reduction, update) = (profile.around.reduce.median, profile.around.optimizer.median);
-        self.measured = Some(Measured { rates, reduction, update });
+        self.measured = Some(MeasuredTimes { rates, reduction, update });
         Ok(self)
     }
 
-    /// Seconds that the work takes: products at their share of the peak, or as long as reading their weights takes where
-    /// that is longer; attention; element-wise work by the bytes that it moves. One after the other.
+    /// Seconds that the work takes: products at their share of the peak, or as long as reading their weights takes
+    /// where that is longer; attention; element-wise work by the bytes that it moves. One after the other.
     pub fn seconds(&self, work: &Work) -> f64 {
         let share = &self.efficiency;
         let bandwidth = self.memory_bandwidth * share.memory;
@@ -151,12 +152,12 @@ impl Device {
     }
 
     /// The link between neighbours of a group of that many devices: the one between nodes as soon as it spans two.
-    pub fn link(&self, devices: usize) -> &Link {
+    pub fn link(&self, devices: usize) -> &LinkSpeed {
         if devices <= self.devices_per_node { &self.node } else { &self.cluster }
     }
 
     /// Bytes/s of a link as they are reached.
-    pub fn bandwidth(&self, link: &Link) -> f64 {
+    pub fn bandwidth(&self, link: &LinkSpeed) -> f64 {
         link.bandwidth * self.efficiency.link
     }
 

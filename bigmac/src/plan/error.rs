@@ -23,8 +23,8 @@ pub enum PlanError {
     /// There is no way to lay the model out over that many devices.
     #[error("{0}")]
     Shape(String),
-    /// Layouts exist, but none within the devices' memory. Bytes are in GiB: what the fullest rank of the leanest layout
-    /// needs, and what a device has.
+    /// Layouts exist, but none within the devices' memory. Bytes are in GiB: what the fullest rank of the leanest
+    /// layout needs, and what a device has.
     #[error(
         "nothing fits: the least that any of {layouts} layouts needs is {needed:.1} GiB on a rank ({layout}: {parts}), \
          but a device has {available:.1} GiB; {advice}"

@@ -1,7 +1,5 @@
 //! How a step is laid out over devices, and what it then costs: the workload that schedules are built for.
 
-use std::ops::Range;
-
 use super::device::Device;
 use super::error::PlanError;
 use super::model::{Counts, Model};
@@ -12,6 +10,7 @@ use bigmac_schedule::{
     ChunkCost, ItemCost, ItemSize, Layers, Link, Load, MicrobatchSizes, Module, ModuleKind, PerModule,
     Workload, check_extent, even_ranges,
 };
+use std::ops::Range;
 
 /// A layout: pipelines of `ranks` devices each, `replicas` of them in parallel.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -26,11 +25,12 @@ pub struct Layout {
     pub microbatches: usize,
     /// Where the LLM is cut.
     pub cut: Cut,
-    /// Modules of which only the inputs of layers are saved, and the rest computed again (Chen et al., arXiv 1604.06174).
+    /// Modules of which only the inputs of layers are saved, and the rest computed again (Chen et al., arXiv
+    /// 1604.06174).
     pub recompute: PerModule<bool>,
-    /// Encoder and generator whose weights and gradients are split over the devices of a node that run them, and brought
-    /// together layer by layer for every item (ZeRO stage 3, arXiv 1910.02054, within a node as hybrid FSDP does, arXiv
-    /// 2304.11277).
+    /// Encoder and generator whose weights and gradients are split over the devices of a node that run them, and
+    /// brought together layer by layer for every item (ZeRO stage 3, arXiv 1910.02054, within a node as hybrid FSDP
+    /// does, arXiv 2304.11277).
     pub sharded: PerModule<bool>,
 }
 
@@ -62,7 +62,7 @@ pub(super) struct Costed {
 }
 
 impl Costed {
-    /// What an item of it costs where its module learns, or doesn't.
+    /// What an item of it costs where its module learns, or does not.
     pub fn item(&self, learns: bool) -> ItemCost {
         let weight = if learns { self.backward_weight } else { 0.0 };
         ItemCost { forward: self.forward, backward: self.backward_input + weight }
@@ -91,16 +91,14 @@ impl<'a> Estimate<'a> {
     /// The costs of a layout.
     ///
     /// # Errors
-    /// [`PlanError::Shape`] for a model without an LLM, where there are more chunks than layers, or more work than can be simulated.
+    /// [`PlanError::Shape`] for a model without an LLM, where there are more chunks than layers, or more work than can
+    /// be simulated.
     pub fn new(model: &'a Model, device: &'a Device, layout: Layout) -> Result<Self, PlanError> {
         Self::with_links(model, device, layout, PerModule::default())
     }
 
-    /// The same where the devices that share a sharded module are on different nodes: replicas of one rank, for a schedule
-    /// that runs the module on this rank alone.
-    ///
-    /// # Errors
-    /// As [`Estimate::new`].
+    /// The same where the devices that share a sharded module are on different nodes: replicas of one rank, for a
+    /// schedule that runs the module on this rank alone.
     pub fn with_links(
         model: &'a Model,
         device: &'a Device,
@@ -183,15 +181,15 @@ impl<'a> Estimate<'a> {
         }
     }
 
-    /// Bytes beside the saved ones while a layer's backward runs: the gradients of what it kept (at most as much again),
-    /// what it computes again, and the sharded weights and gradients of two layers, brought together.
+    /// Bytes beside the saved ones while a layer's backward runs: the gradients of what it kept (at most as much
+    /// again), what it computes again, and the sharded weights and gradients of two layers, brought together.
     pub fn working(&self, kind: ModuleKind) -> u64 {
         self.working[kind]
     }
 }
 
-/// Time of a part, forward and both gradients; `again` where the forward runs once more before them. By the device's rates
-/// for this module and chunk where they have been measured.
+/// Time of a part, forward and both gradients; `again` where the forward runs once more before them. By the device's
+/// rates for this module and chunk where they have been measured.
 fn costed(
     device: &Device,
     (kind, chunk): (ModuleKind, usize),
@@ -238,7 +236,7 @@ fn chunk_costs(model: &Model, llm: &Llm, device: &Device, layout: &Layout) -> Re
     let all = layout.ranks * layout.chunks;
     if all > llm.layers {
         return Err(PlanError::Shape(format!(
-            "{} layers can't be cut into {} ranks x {} chunks = {all} parts: take at most {} parts",
+            "{} layers cannot be cut into {} ranks x {} chunks = {all} parts: take at most {} parts",
             llm.layers, layout.ranks, layout.chunks, llm.layers
         )));
     }
@@ -319,7 +317,7 @@ fn layers(model: &Model, llm: &Llm, device: &Device) -> Layers {
     }
 }
 
-/// An encoder or generator on one item; nothing for the LLM, which has none, and for a module that isn't there.
+/// An encoder or generator on one item; nothing for the LLM, which has none, and for a module that is not there.
 pub(super) fn item_cost(
     model: &Model,
     device: &Device,

@@ -1,13 +1,12 @@
 //! What a rank's memory is taken by.
 
-use std::collections::BTreeSet;
-
 use super::device::Device;
 use super::layout::{Estimate, Layout};
 use super::model::Bytes;
 use bigmac_schedule::Simulation;
 use bigmac_schedule::memory::peak_bytes_together;
 use bigmac_schedule::{Chunk, Module, ModuleKind, Op, Table, Workload};
+use std::collections::BTreeSet;
 
 /// Bytes of one rank by kind. Peaks of different kinds may lie at different moments: the total is an upper bound.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -44,8 +43,9 @@ impl RankMemory {
         self.kinds().iter().map(|(_, bytes)| bytes).sum()
     }
 
-    /// Adds what a rank holds of parameters, each of these `bytes`, whose weights and gradients are `split` over so many devices.
-    /// Optimizer states are split over all devices that hold the same parameters (ZeRO stage 1, arXiv 1910.02054).
+    /// Adds what a rank holds of parameters, each of these `bytes`, whose weights and gradients are `split` over so
+    /// many devices. Optimizer states are split over all devices that hold the same parameters (ZeRO stage 1, arXiv
+    /// 1910.02054).
     pub(super) fn hold(&mut self, holding: &Holding, bytes: &Bytes, split: u64) {
         self.weights += holding.parameters * bytes.value as u64 / split;
         if holding.learns {

@@ -30,7 +30,7 @@ mod step;
 mod tasks;
 mod ways;
 
-pub use device::{Device, Efficiency, Link, Measured};
+pub use device::{Device, Efficiency, LinkSpeed, MeasuredTimes};
 pub use error::PlanError;
 pub use layout::{Cut, Estimate, Layout};
 pub use memory::{Holding, RankMemory};

@@ -7,8 +7,8 @@ use crate::value::{ValueError, counts, require};
 use bigmac_schedule::{ModuleKind, PerModule};
 use serde::{Deserialize, Serialize};
 
-/// A multimodal LLM, or one of its modules alone, and the step that trains it. A microbatch is one sequence; without an LLM it is
-/// the images and drawings alone.
+/// A multimodal LLM, or one of its modules alone, and the step that trains it. A microbatch is one sequence; without an
+/// LLM it is the images and drawings alone.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Model {
@@ -141,7 +141,7 @@ impl Description for Model {
 const LARGEST: f64 = 1e15;
 
 impl Model {
-    /// Checks what a model without an LLM must have, and what it can't have.
+    /// Checks what a model without an LLM must have, and what it cannot have.
     fn check_alone(&self) -> Result<(), ValueError> {
         let modules = [("encoder", self.encoder.is_some()), ("generator", self.generator.is_some())];
         let modules: Vec<&str> = modules.iter().filter(|(_, there)| *there).map(|(name, _)| *name).collect();
@@ -168,7 +168,8 @@ impl Model {
         require(items.most() > 0, key, items.most(), wanted)
     }
 
-    /// Checks that encoder and generator say the width of the hidden states where there is no LLM to say it, and no other one.
+    /// Checks that encoder and generator say the width of the hidden states where there is no LLM to say it, and no
+    /// other one.
     fn check_widths(&self) -> Result<(), ValueError> {
         let encoder = self.encoder.as_ref().map(|e| ("encoder.output_width", e.output_width));
         let generator = self.generator.as_ref().map(|g| ("generator.text_width", g.text_width));
@@ -219,8 +220,8 @@ impl Model {
         Frame { sequence: self.sequence, hidden_width: self.hidden_width(), value_bytes: self.bytes.value }
     }
 
-    /// Width of the hidden states that an encoder makes and a generator reads: the LLM's, or what they say in its place; 0 where
-    /// it is not given, which [`Description::check`] refuses wherever it is needed.
+    /// Width of the hidden states that an encoder makes and a generator reads: the LLM's, or what they say in its
+    /// place; 0 where it is not given, which [`Description::check`] refuses wherever it is needed.
     fn hidden_width(&self) -> usize {
         let encoder = || self.encoder.as_ref().and_then(|encoder| encoder.output_width);
         let generator = || self.generator.as_ref().and_then(|generator| generator.text_width);
@@ -257,8 +258,8 @@ impl Model {
         })
     }
 
-    /// Tokens that a microbatch is computed on: the LLM's sequence; without an LLM the patches of all images, or the latents and hidden
-    /// states of all drawings.
+    /// Tokens that a microbatch is computed on: the LLM's sequence; without an LLM the patches of all images, or the
+    /// latents and hidden states of all drawings.
     pub fn tokens(&self, microbatch: usize) -> usize {
         if self.llm.is_some() {
             return self.sequence;
@@ -273,7 +274,7 @@ impl Model {
         self.encoder.as_ref().map_or(0, Encoder::tokens)
     }
 
-    /// Which modules learn; one that isn't there doesn't.
+    /// Which modules learn; one that is not there does not.
     pub fn learns(&self) -> PerModule<bool> {
         PerModule {
             encoder: self.encoder.as_ref().is_some_and(|encoder| !encoder.frozen),
@@ -291,8 +292,8 @@ impl Model {
         }
     }
 
-    /// Floating-point operations of a step on these microbatches, as model FLOPs utilisation counts them: forward, input
-    /// and weight gradients of everything, nothing twice, whatever is frozen or recomputed.
+    /// Floating-point operations of a step on these microbatches, as model FLOPs utilisation counts them: forward,
+    /// input and weight gradients of everything, nothing twice, whatever is frozen or recomputed.
     pub fn flops(&self, microbatches: usize) -> f64 {
         let items = |counts: &Counts| (0..microbatches).map(|m| counts.of(m)).sum::<usize>() as f64;
         let encoder = self.encoder.as_ref().map_or(0.0, |e| e.item(self.frame()).model_flops);

@@ -1,4 +1,5 @@
-//! The evaluation of BigMac (arXiv 2605.25451) redone on paper: nested schedules against the others, on the same layout.
+//! The evaluation of BigMac (arXiv 2605.25451) redone on paper: nested schedules against the others, on the same
+//! layout.
 
 use super::device::Device;
 use super::error::PlanError;
@@ -41,13 +42,15 @@ impl Compared {
     }
 }
 
-/// Every schedule of a whole step on so many microbatches, on the same terms: the last LLM chunk has fewer layers for the
-/// output matrix's sake, LLM layers are computed again in the backward, all else is saved. A schedule that runs the generator
-/// on all ranks splits its weights over a node's devices (none holds them all beside the rest); others hold what they run.
-/// Where a schedule can trade memory for time, the LLM may keep as many microbatches as under `nested`.
+/// Every schedule of a whole step on so many microbatches, on the same terms: the last LLM chunk has fewer layers to
+/// make up for the output matrix, LLM layers are computed again in the backward, all else is saved. A schedule that
+/// runs the generator on all ranks splits its weights over a node's devices (none holds them all beside the rest);
+/// others hold what they run. Where a schedule can trade memory for time, the LLM may keep as many microbatches as
+/// under `nested`.
 ///
 /// # Errors
-/// [`PlanError::Shape`] for more ranks than layers; none for schedules that don't exist for the order, which are left out.
+/// [`PlanError::Shape`] for more ranks than layers; none for schedules that do not exist for the order, which are left
+/// out.
 pub fn compare(setting: &Setting<'_>, microbatches: usize) -> Result<Vec<Compared>, PlanError> {
     let layout = Layout {
         ranks: setting.ranks,
@@ -79,7 +82,8 @@ pub fn compare(setting: &Setting<'_>, microbatches: usize) -> Result<Vec<Compare
     Ok(all)
 }
 
-/// The step, and the most microbatches of the LLM that a rank keeps; none where the schedule doesn't exist for the order.
+/// The step, and the most microbatches of the LLM that a rank keeps; none where the schedule does not exist for the
+/// order.
 fn on_terms(
     setting: &Setting<'_>,
     layout: Layout,

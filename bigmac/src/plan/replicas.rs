@@ -1,5 +1,5 @@
-//! Steps of a model without an LLM. There is nothing to cut into pipeline stages: each device holds a replica, runs its share of the
-//! items one after the other, forward and backward, and the replicas add up their gradients.
+//! Steps of a model without an LLM. There is nothing to cut into pipeline stages: each device holds a replica, runs its
+//! share of the items one after the other, forward and backward, and the replicas add up their gradients.
 
 use super::error::PlanError;
 use super::layout::{Cut, Layout, item_cost, working};

@@ -21,7 +21,7 @@ pub struct Found {
     pub simulated: usize,
     /// Schedules on layouts that were passed over because no time of theirs could be among the best.
     pub bounded: usize,
-    /// Schedules on layouts that don't fit the devices' memory.
+    /// Schedules on layouts that do not fit the devices' memory.
     pub too_large: usize,
 }
 
@@ -39,8 +39,8 @@ const MARGIN: f64 = 0.1;
 /// The best ways to run a step.
 ///
 /// # Errors
-/// [`PlanError::Value`] for a count of 0, [`PlanError::Shape`] where nothing divides, [`PlanError::Memory`] where nothing
-/// fits, [`PlanError::Schedule`] where no schedule keeps the budget.
+/// [`PlanError::Value`] for a count of 0, [`PlanError::Shape`] where nothing divides, [`PlanError::Memory`] where
+/// nothing fits, [`PlanError::Schedule`] where no schedule keeps the budget.
 pub fn search(request: &Request<'_>) -> Result<Found, PlanError> {
     request.check()?;
     let Some(llm) = &request.model.llm else { return replicas::search(request) };
@@ -78,7 +78,7 @@ pub fn search(request: &Request<'_>) -> Result<Found, PlanError> {
 struct Search<'a, 'r> {
     request: &'r Request<'a>,
     found: Found,
-    /// The step whose fullest rank needs the least, of those that don't fit.
+    /// The step whose fullest rank needs the least, of those that do not fit.
     least: Option<Step>,
     /// Why a schedule did not keep the budget.
     refused: Option<ScheduleError>,
@@ -263,7 +263,7 @@ impl<'a, 'r> Search<'a, 'r> {
         memory.iter().all(|rank| self.fits(rank.total() as f64 * (1.0 - MARGIN)))
     }
 
-    /// The step; none where the schedule doesn't exist for the layout, or not within the budget.
+    /// The step; none where the schedule does not exist for the layout, or not within the budget.
     fn simulate(
         &mut self,
         estimate: &Estimate<'_>,

@@ -39,7 +39,7 @@ pub struct Order {
     pub schedule: &'static Schedule,
     /// The order of the LLM's chunks under it.
     pub llm: &'static LlmSchedule,
-    /// Microbatches that share a slot, where it isn't the schedule's choice.
+    /// Microbatches that share a slot, where it is not the schedule's choice.
     pub group: Option<usize>,
     /// What activations were to stay within.
     pub budget: PerModule<Option<Budget>>,
@@ -93,7 +93,7 @@ impl Step {
 /// Builds a schedule for a layout and runs it on the clock.
 ///
 /// # Errors
-/// [`PlanError::Schedule`] where the schedule doesn't exist for the layout.
+/// [`PlanError::Schedule`] where the schedule does not exist for the layout.
 pub fn step(
     estimate: &Estimate<'_>,
     schedule: &'static Schedule,
@@ -136,7 +136,7 @@ pub fn step(
     Ok((step, table))
 }
 
-/// Of schedules that can't trade memory for time, the budget is only checked.
+/// Of schedules that cannot trade memory for time, the budget is only checked.
 fn within_budget(
     schedule: &'static Schedule,
     table: &Table,
@@ -166,8 +166,9 @@ fn apart(estimate: &Estimate<'_>, holders: &[Vec<Holding>]) -> PerModule<bool> {
     }
 }
 
-/// What follows the pipeline. Gradients are added up in rings (each device sends and receives (n-1)/n of the bytes: gradients
-/// are spread, new weights gathered); the update reads and writes every state once. Neither is hidden under anything.
+/// What follows the pipeline. Gradients are added up in rings (each device sends and receives (n-1)/n of the bytes:
+/// gradients are spread, new weights gathered); the update reads and writes every state once. Neither is hidden under
+/// anything.
 pub(super) fn after(model: &Model, device: &Device, layout: &Layout, holdings: &[Vec<Holding>]) -> Seconds {
     let bytes = &model.bytes;
     if let Some(measured) = &device.measured {

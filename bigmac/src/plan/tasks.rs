@@ -77,7 +77,7 @@ pub(super) fn tasks(request: &Request<'_>, llm: &Llm) -> Result<(Vec<Task>, Vec<
         for chunks in &request.chunks {
             if ranks * chunks > llm.layers {
                 let layers = llm.layers;
-                reasons.push(format!("{layers} layers can't be cut into {ranks} x {chunks} chunks"));
+                reasons.push(format!("{layers} layers cannot be cut into {ranks} x {chunks} chunks"));
                 continue;
             }
             let even = even_replicas(request, *ranks);
@@ -109,7 +109,7 @@ pub(super) fn tasks(request: &Request<'_>, llm: &Llm) -> Result<(Vec<Task>, Vec<
         }
     }
     reasons.dedup();
-    // Of all the numbers of ranks that don't divide, a few say enough.
+    // Of all the numbers of ranks that do not divide, a few say enough.
     reasons.truncate(3);
     Ok((tasks, reasons))
 }
@@ -125,9 +125,9 @@ pub(super) fn even_replicas(request: &Request<'_>, ranks: usize) -> Result<usize
     let (devices, batch) = (request.devices, request.batch);
     let replicas = devices / ranks;
     if replicas == 0 || !devices.is_multiple_of(ranks) {
-        Err(format!("{ranks} ranks don't divide {devices} devices"))
+        Err(format!("{ranks} ranks do not divide {devices} devices"))
     } else if !batch.is_multiple_of(replicas) {
-        Err(format!("a batch of {batch} doesn't divide over the {replicas} replicas of {ranks} ranks"))
+        Err(format!("a batch of {batch} does not divide over the {replicas} replicas of {ranks} ranks"))
     } else {
         Ok(replicas)
     }
@@ -152,8 +152,8 @@ fn fewer_replicas(
     Ok(None)
 }
 
-/// A time that no variant of this layout can beat: that of its work and, where the LLM's chunks stay on their ranks, of what
-/// follows for their sake.
+/// A time that no variant of this layout can beat: that of its work and, where the LLM's chunks stay on their ranks, of
+/// what follows them.
 fn bound(estimate: &Estimate<'_>, schedule: &Schedule) -> f64 {
     let workload = schedule.workload(&estimate.workload);
     let llm = if workload.chain().is_none() { llm_holdings(estimate) } else { Vec::new() };

@@ -1,7 +1,7 @@
 //! The encoder: a ViT as SigLIP's with a projector of two layers, on one image or tile.
 
 use super::work::{Frame, Part, STATISTIC};
-use crate::value::{ValueError, counts, divisor};
+use crate::value::{ValueError, all_counts, divisor};
 use serde::{Deserialize, Serialize};
 
 /// Sizes of the encoder: SigLIP's vision model (`SiglipVisionModel`) and LLaVA's projector.
@@ -63,15 +63,7 @@ impl Default for Encoder {
 impl Encoder {
     /// Checks that the sizes fit each other.
     pub fn check(&self) -> Result<(), ValueError> {
-        counts(&[
-            ("encoder.width", self.width),
-            ("encoder.layers", self.layers),
-            ("encoder.heads", self.heads),
-            ("encoder.mlp", self.mlp),
-            ("encoder.patch", self.patch),
-            ("encoder.image_size", self.image_size),
-            ("encoder.merge", self.merge),
-        ])?;
+        all_counts("encoder", self)?;
         divisor("encoder.heads", self.heads, "encoder.width", self.width)?;
         divisor("encoder.patch", self.patch, "encoder.image_size", self.image_size)?;
         divisor("encoder.merge", self.merge, "the patches of a side", self.image_size / self.patch)
@@ -88,8 +80,9 @@ impl Encoder {
     }
 
     /// One layer. It saves, as Korthikanti et al. (arXiv 2205.05198, section 4.1) count it with fused attention and
-    /// without dropout: per patch 8 vectors of the width (input, first norm, q, k, v, attention's output, second residual,
-    /// second norm), 2 of the MLP's (before and after its activation), statistics of two norms and one softmax.
+    /// without dropout: per patch 8 vectors of the width (input, first norm, q, k, v, attention's output, second
+    /// residual, second norm), 2 of the MLP's (before and after its activation), statistics of two norms and one
+    /// softmax.
     pub fn layer(&self, bytes: usize) -> Part {
         let (rows, width, mlp) = (self.patches(), self.width, self.mlp);
         let kept = bytes * (8 * width + 2 * mlp) + STATISTIC * (2 * 2 + self.heads);

@@ -1,7 +1,7 @@
 //! The generator: an MMDiT as Qwen-Image's, on one image to be drawn.
 
 use super::work::{Frame, Part, STATISTIC};
-use crate::value::{ValueError, counts};
+use crate::value::{ValueError, all_counts};
 use serde::{Deserialize, Serialize};
 
 /// Sizes of the generator.
@@ -33,14 +33,7 @@ const TIME_FEATURES: usize = 256;
 impl Generator {
     /// Checks that the sizes are possible.
     pub fn check(&self) -> Result<(), ValueError> {
-        counts(&[
-            ("generator.layers", self.layers),
-            ("generator.heads", self.heads),
-            ("generator.head_dim", self.head_dim),
-            ("generator.channels", self.channels),
-            ("generator.latents", self.latents),
-            ("generator.text", self.text),
-        ])
+        all_counts("generator", self)
     }
 
     /// Width of both streams.
@@ -48,8 +41,8 @@ impl Generator {
         self.heads * self.head_dim
     }
 
-    /// Parts of a head that rotate with frame, row and column: even, together the head, the first of them some eighth of it as
-    /// Qwen-Image divides 128 into 16, 56, 56. None for a head that can't be divided so.
+    /// Parts of a head that rotate with frame, row and column: even, together the head, the first of them some eighth
+    /// of it as Qwen-Image divides 128 into 16, 56, 56. None for a head that cannot be divided so.
     pub fn rope_axes(&self) -> Option<[usize; 3]> {
         let head = self.head_dim;
         let frames = (2..head).step_by(2).filter(|frame| (head - frame).is_multiple_of(4));
@@ -75,8 +68,8 @@ impl Generator {
             + Part::kept(tokens * self.kept(bytes))
     }
 
-    /// The last block: nothing reads the text's stream after it, so of the text only keys and values are computed. It saves 5 vectors
-    /// of it (input, modulated, k before and after its norm and rotation, v).
+    /// The last block: nothing reads the text's stream after it, so of the text only keys and values are computed. It
+    /// saves 5 vectors of it (input, modulated, k before and after its norm and rotation, v).
     pub fn last_block(&self, bytes: usize) -> Part {
         let text = bytes * 5 * self.width() + STATISTIC * (2 + self.heads);
         self.read(self.latents, bytes)

@@ -1,7 +1,7 @@
 //! The LLM: Qwen3's decoder, dense or with experts, on one sequence.
 
 use super::work::{Frame, Part, STATISTIC};
-use crate::value::{ValueError, counts, divisor, require};
+use crate::value::{ValueError, all_counts, divisor, require};
 use serde::{Deserialize, Serialize};
 
 /// Sizes of the LLM: Qwen3's (`Qwen3ForCausalLM`), or Llama's, which is the same without q/k norm.
@@ -56,18 +56,6 @@ pub struct Experts {
     pub mlp: usize,
 }
 
-impl Experts {
-    fn check(&self) -> Result<(), ValueError> {
-        counts(&[
-            ("llm.experts.count", self.count),
-            ("llm.experts.active", self.active),
-            ("llm.experts.mlp", self.mlp),
-        ])?;
-        let most = format!("at most llm.experts.count = {}", self.count);
-        require(self.active <= self.count, "llm.experts.active", self.active, most)
-    }
-}
-
 fn rope_theta() -> f64 {
     10_000.0
 }
@@ -109,18 +97,14 @@ pub fn causal_pairs(tokens: usize) -> f64 {
 impl Llm {
     /// Checks that the sizes fit each other.
     pub fn check(&self) -> Result<(), ValueError> {
-        counts(&[
-            ("llm.width", self.width),
-            ("llm.layers", self.layers),
-            ("llm.heads", self.heads),
-            ("llm.kv_heads", self.kv_heads),
-            ("llm.head_dim", self.head_dim),
-        ])?;
+        // Experts may be in the MLP's place.
+        let no_mlp = usize::from(self.experts.is_some());
+        all_counts("llm", &Llm { mlp: self.mlp.max(no_mlp), ..self.clone() })?;
         divisor("llm.kv_heads", self.kv_heads, "llm.heads", self.heads)?;
-        match &self.experts {
-            None => counts(&[("llm.mlp", self.mlp)]),
-            Some(experts) => experts.check(),
-        }
+        self.experts.map_or(Ok(()), |Experts { count, active, .. }| {
+            let most = format!("at most llm.experts.count = {count}");
+            require(active <= count, "llm.experts.active", active, most)
+        })
     }
 
     /// One layer on one sequence of that many tokens, with causal attention over all of it.
@@ -130,9 +114,10 @@ impl Llm {
 
     /// One layer on sequences of that many tokens together, with attention over `pairs` of a query and a key.
     ///
-    /// It saves per token: 4 vectors of the width (input, first norm, second residual, second norm), queries, keys before
-    /// and after their norm, values, attention's output, statistics; of an MLP its gate, up and their product; of experts
-    /// those for each that is chosen, the rows that are sent to it and that come back, and the router's scores.
+    /// It saves per token: 4 vectors of the width (input, first norm, second residual, second norm), queries, keys
+    /// before and after their norm, values, attention's output, statistics; of an MLP its gate, up and their product;
+    /// of experts those for each that is chosen, the rows that are sent to it and that come back, and the router's
+    /// scores.
     pub fn packed_layer(&self, tokens: usize, pairs: f64, bytes: usize) -> Part {
         let (queries, keys) = (self.heads * self.head_dim, self.kv_heads * self.head_dim);
         let linear = |inputs, outputs| Part::linear(tokens, inputs, outputs, false, bytes);

@@ -1,5 +1,5 @@
-//! Sizes of the three modules, and the operations, parameters and saved bytes that follow from them: what configurations
-//! and descriptions of models hold, and what costs and plans are counted from.
+//! Sizes of the three modules, and the operations, parameters and saved bytes that follow from them: what
+//! configurations and descriptions of models hold, and what costs and plans are counted from.
 
 mod encoder;
 mod generator;

@@ -160,8 +160,8 @@ impl Part {
         Part { forward: pass(1.0), backward_input: pass(2.5), model_flops: 3.0 * flops, ..Part::default() }
     }
 
-    /// Tensors of `bytes` together that the backward reads. In the forward each is written and read once by element-wise
-    /// operators; in the backward it is read, and its gradient written and read.
+    /// Tensors of `bytes` together that the backward reads. In the forward each is written and read once by
+    /// element-wise operators; in the backward it is read, and its gradient written and read.
     pub fn kept(bytes: usize) -> Part {
         let moved = |factor: f64| Work { moved_bytes: factor * bytes as f64, ..Work::default() };
         Part { saved: bytes as u64, forward: moved(2.0), backward_input: moved(3.0), ..Part::default() }

@@ -4,7 +4,7 @@ use super::TrainError;
 use crate::config::{Config, Pipeline};
 use crate::cost::{CostModel, Rates};
 use crate::data::shapes::{ShapesSpec, write_shapes};
-use crate::data::{DataError, Dataset, Planner, SpecialNames, StepShape, Tokenizer, find_dataset_file};
+use crate::data::{DataError, Dataset, Planner, StepShape, Tokenizer, find_dataset_file};
 use crate::execute::{ExecuteError, options};
 use crate::model::ModelShape;
 use bigmac_comm::{Communicator, RankError, run_ranks};
@@ -130,7 +130,7 @@ pub fn tokenizer(config: &Config) -> Result<Tokenizer, TrainError> {
     if config.data.tokenizer.is_empty() {
         return Ok(Tokenizer::bytes());
     }
-    Ok(Tokenizer::from_file(Path::new(&config.data.tokenizer), &SpecialNames::default())?)
+    Ok(Tokenizer::from_file(Path::new(&config.data.tokenizer))?)
 }
 
 fn training_path(config: &Config, progress: &(dyn Fn(usize) + Sync)) -> Result<PathBuf, TrainError> {

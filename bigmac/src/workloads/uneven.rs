@@ -1,7 +1,6 @@
 //! Microbatches as unlike each other as real data makes them.
 
 use bigmac_runtime::rng::{Philox, Purpose};
-
 use bigmac_schedule::{ItemCost, Load};
 
 /// Shape of the Pareto distribution of items per microbatch: its variance is infinite, which is what "heavy tail" says.
@@ -65,6 +64,7 @@ fn count(draw: Uneven, purpose: Purpose, microbatch: usize) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use bigmac_close::{absolute, assert_close, relative};
     use bigmac_schedule::{UniformCosts, Workload};
 
     fn drawn(seed: u64, microbatches: usize, mean: f64) -> Vec<Load> {
@@ -89,9 +89,9 @@ mod tests {
             assert!(text.clone().all(|load| load.generator.is_empty()));
             assert_eq!(text.count(), microbatches / 3);
             let work: f64 = loads.iter().flat_map(|load| &load.encoder).map(|item| item.forward).sum();
-            assert!((work - 2.0 * microbatches as f64).abs() < 1e-9 * work, "{work}");
+            assert_close(work, 2.0 * microbatches as f64, relative(1e-9));
             let work: f64 = loads.iter().flat_map(|load| &load.generator).map(|item| item.backward).sum();
-            assert!((work - 3.0 * microbatches as f64).abs() < 1e-9 * work, "{work}");
+            assert_close(work, 3.0 * microbatches as f64, relative(1e-9));
         }
     }
 
@@ -104,8 +104,8 @@ mod tests {
         counts.sort_unstable();
         // Of 2000 with items: P(x > t) = (2 / t)^1.5 before the cap at 32.
         let over = |t: usize| counts.iter().filter(|count| **count > t).count() as f64 / 2000.0;
-        assert!((over(8) - (2.0f64 / 8.5).powf(1.5)).abs() < 0.02, "{}", over(8));
-        assert!((over(16) - (2.0f64 / 16.5).powf(1.5)).abs() < 0.015, "{}", over(16));
+        assert_close(over(8), (2.0f64 / 8.5).powf(1.5), absolute(0.02));
+        assert_close(over(16), (2.0f64 / 16.5).powf(1.5), absolute(0.015));
         assert_eq!((counts[999], counts[1000], counts.last().copied()), (0, 2, Some(32)));
     }
 }

@@ -1,8 +1,9 @@
-//! The page of `--timeline x.html` in a real browser: what it shows, what mouse, fingers and keys do to it, in light and
-//! dark, and with 100,000 ops.
+//! The page of `--timeline x.html` in a real browser: what it shows, what mouse, fingers and keys do to it, in light
+//! and dark, and with 100,000 ops.
 
 mod chromium;
 
+use bigmac_close::{absolute, assert_close, relative};
 use std::path::PathBuf;
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -84,7 +85,7 @@ fn time_at(browser: &mut Browser, x: f64) -> f64 {
 
 #[track_caller]
 fn close(one: f64, other: f64) {
-    assert!((one - other).abs() < 1e-6 * (1.0 + other.abs()), "{one} is not {other}");
+    assert_close(one, other, relative(1e-6).or_absolute(1e-6));
 }
 
 #[test]
@@ -327,7 +328,7 @@ fn mouse_fingers_and_keys_move_through_time() {
     touch("touchEnd", &[]);
     let (from, to) = view(&mut browser);
     assert!((0.3..0.4).contains(&((to - from) / whole)), "{} of the whole", (to - from) / whole);
-    assert!((time_at(&mut browser, 600.0) - between).abs() < 0.02 * whole);
+    assert_close(time_at(&mut browser, 600.0), between, absolute(0.02 * whole));
     assert_eq!(browser.complaints, [""; 0]);
 }
 

@@ -1,10 +1,10 @@
-//! Every command on a small run of the embedded data set: what it prints, as text and as JSON, and to a reader that leaves.
-
-use std::process::Stdio;
-
-use serde_json::Value;
+//! Every command on a small run of the embedded data set: what it prints, as text and as JSON, and to a reader that
+//! leaves.
 
 use crate::work::{Work, wait};
+use bigmac_close::{absolute, assert_close};
+use serde_json::Value;
+use std::process::Stdio;
 
 const COMMANDS: [&str; 10] =
     ["", "train", "eval", "caption", "imagine", "simulate", "doctor", "data", "data shapes", "data inspect"];
@@ -103,7 +103,7 @@ fn check_eval(eval: &Value, samples: u64) {
     );
     assert_eq!(eval["samples"], samples);
     let number = |key: &str| eval[key].as_f64().unwrap_or_else(|| panic!("{key} in {eval}"));
-    assert!((number("loss") - number("token_loss") - number("drawing_loss")).abs() < 1e-9);
+    assert_close(number("loss") - number("token_loss"), number("drawing_loss"), absolute(1e-9));
     for key in ["caption_exact", "drawn_exact", "drawn_colors"] {
         assert!((0.0..=1.0).contains(&number(key)), "{eval}");
     }

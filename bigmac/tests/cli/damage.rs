@@ -1,9 +1,8 @@
 //! Damaged checkpoints and disks that are full: told by name, and what was whole stays whole.
 
+use crate::work::{Work, assert_same_files, copy, refused, wait};
 use std::fs;
 use std::os::unix::process::CommandExt;
-
-use crate::work::{Work, assert_same_files, copy, refused, wait};
 
 #[test]
 fn a_checkpoint_that_is_cut_short_is_refused_and_the_one_before_goes_on() {

@@ -1,13 +1,15 @@
-//! Training on a GPU, replayed on the CPU, against training on the CPU; and devices and kernels that aren't there or don't compile.
+//! Training on a GPU, replayed on the CPU, against training on the CPU; and devices and kernels that aren't there or
+//! don't compile.
 
 use crate::work::{Work, assert_same_files, refused, wait};
+use bigmac_close::{absolute, assert_close};
 
 const TRAIN: &str = "train tiny.toml --steps 4 --set output.checkpoint_every=2";
 
 fn close(name: &str, given: &[f64], wanted: &[f64], allowed: f64) {
     assert_eq!(given.len(), wanted.len(), "{name}");
     for (a, b) in given.iter().zip(wanted) {
-        assert!((a - b).abs() <= allowed * b.abs(), "{name}: {given:?}, wanted {wanted:?}");
+        assert_close(*a, *b, absolute(allowed * b.abs()));
     }
 }
 

@@ -1,8 +1,8 @@
-//! What a user can get wrong before and while a run goes on: each is told with its place and what to do, and nothing is lost.
-
-use std::fs;
+//! What a user can get wrong before and while a run goes on: each is told with its place and what to do, and nothing is
+//! lost.
 
 use crate::work::{Work, assert_same_files, copy, refused, wait, wait_until};
+use std::fs;
 
 #[test]
 fn a_misspelt_key_names_the_nearest() {
@@ -28,7 +28,7 @@ fn a_misspelt_key_names_the_nearest() {
 fn a_value_that_no_run_could_have_is_named_by_its_key() {
     let work = Work::new();
     for (setting, wanted) in [
-        ("train.steps=-1", "'train.steps' can't be -1"),
+        ("train.steps=-1", "'train.steps' cannot be -1"),
         ("train.steps=18446744073709551615", "up to 9223372036854775807"),
         ("model.dtype=fp16", "expected `f32` or `bf16`"),
         ("model.generator.rope_axes=[4,4]", "'model.generator.rope_axes'"),

@@ -1,9 +1,8 @@
 //! Ctrl-C: the first one saves and ends well, the second one ends at once.
 
+use crate::work::{Work, signal, wait, wait_until};
 use std::io::{BufRead, BufReader};
 use std::process::Child;
-
-use crate::work::{Work, signal, wait, wait_until};
 
 /// Waits for the first step and interrupts the run at the beginning of the next one.
 fn interrupt(work: &Work, run: &str, child: &mut Child) {

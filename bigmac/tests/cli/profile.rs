@@ -1,6 +1,7 @@
 //! Runs whose schedule is built on measured times.
 
 use crate::work::Work;
+use bigmac_close::{absolute, assert_close};
 
 const PROFILE: &str = "profile tiny.toml --ranks 2 --rounds 2 --steps 4 --out p.toml";
 
@@ -19,7 +20,7 @@ fn a_run_on_measured_times_learns_the_same() {
         let losses = work.losses(name);
         assert_eq!(losses.len(), counted.len());
         for (a, b) in counted.iter().zip(&losses) {
-            assert!((a - b).abs() <= 1e-4 * a.abs(), "{name}: {losses:?}, on counted operations {counted:?}");
+            assert_close(*b, *a, absolute(1e-4 * a.abs()));
         }
     }
 }

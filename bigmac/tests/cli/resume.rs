@@ -1,9 +1,10 @@
-//! A run that goes on is the run that was never interrupted, bit for bit; with other ranks it is the same within rounding.
-
-use std::fs::OpenOptions;
-use std::io::Write;
+//! A run that goes on is the run that was never interrupted, bit for bit; with other ranks it is the same within
+//! rounding.
 
 use crate::work::{Work, assert_same_files, copy, signal, wait, wait_until};
+use bigmac_close::{absolute, assert_close};
+use std::fs::OpenOptions;
+use std::io::Write;
 
 const STEPS: usize = 40;
 const LAST: &str = "checkpoints/step-00000040";
@@ -84,7 +85,7 @@ fn other_layouts_go_on_with_the_same_losses() {
         let close = |run: &str, wanted: &[f64], given: &[f64]| {
             assert_eq!(wanted.len(), given.len(), "{run}");
             for (a, b) in wanted.iter().zip(given) {
-                assert!((a - b).abs() <= allowed * a.abs(), "{run}: {given:?}, wanted {wanted:?}");
+                assert_close(*b, *a, absolute(allowed * a.abs()));
             }
         };
         for (name, layout) in LAYOUTS {
@@ -141,7 +142,7 @@ fn bf16_learns_as_f32_does() {
     assert_ne!(full, half);
     assert!(full[7] < 0.9 * full[0], "nothing was learned: {full:?}");
     for (a, b) in full.iter().zip(&half) {
-        assert!((a - b).abs() <= 0.03 * a, "f32 {full:?}, bf16 {half:?}");
+        assert_close(*b, *a, absolute(0.03 * a));
     }
 }
 

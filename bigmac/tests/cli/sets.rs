@@ -1,13 +1,11 @@
 //! Data sets of other kinds, and modules that keep their weights.
 
-use std::collections::BTreeMap;
-use std::fs;
-
+use crate::work::Work;
 use bigmac_runtime::safetensors::SafetensorsFile;
 use bigmac_runtime::{Context, DType};
 use image::{Rgb, RgbImage};
-
-use crate::work::Work;
+use std::collections::BTreeMap;
+use std::fs;
 
 const NOT_EVALUATED: &str = "Not evaluated: the data set has no held-out samples";
 

@@ -1,13 +1,12 @@
 //! A working directory for each test, with a small data set in it, and the command run there under a time limit.
 
+use image::{Rgb, RgbImage};
+use serde_json::Value;
 use std::fs;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
-
-use image::{Rgb, RgbImage};
-use serde_json::Value;
 use tempfile::TempDir;
 
 /// Far beyond what any test needs, so that only a hang meets it.
@@ -141,7 +140,8 @@ impl Work {
         serde_json::from_str(&stdout).unwrap_or_else(|e| panic!("bigmac {arguments}: {e}:\n{stdout}"))
     }
 
-    /// The error of a run that has to fail: code 1, nothing on standard output, one paragraph with all of `wanted` in it.
+    /// The error of a run that has to fail: code 1, nothing on standard output, one paragraph with all of `wanted` in
+    /// it.
     pub fn error(&self, arguments: &str, wanted: &[&str]) -> String {
         refused(&self.run(arguments), wanted)
     }

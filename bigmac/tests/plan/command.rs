@@ -1,11 +1,11 @@
 //! `bigmac plan` as a user runs it.
 
-use std::io::Write;
-use std::process::{Command, Output};
-
 use bigmac::config;
+use bigmac_close::{absolute, assert_close};
 use bigmac_schedule::registry;
 use serde_json::Value;
+use std::io::Write;
+use std::process::{Command, Output};
 
 fn plan(arguments: &str) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_bigmac"));
@@ -103,8 +103,8 @@ fn the_printed_configuration_is_one() {
     assert!(read.ends_with(best["config"].as_str().unwrap()), "{read}");
 }
 
-/// A profile of [`SMALL`]: every phase of a unit takes `fixed` seconds and `per_gop` more for a billion operations of its
-/// forward.
+/// A profile of [`SMALL`]: every phase of a unit takes `fixed` seconds and `per_gop` more for a billion operations of
+/// its forward.
 fn profile(units: &[(&str, usize, &str, f64, f64)]) -> String {
     let spread = |seconds: f64| {
         format!("{{ median = {seconds:e}, lower = 0.0, upper = 1.0, least = 0.0, most = 1.0 }}")
@@ -142,7 +142,8 @@ fn a_profile_gives_the_times() {
     let ours =
         format!("{given} --batch 4 --schedule nested --llm 1f1b --profile {}", measured.path().display());
     let plan = &json(&ours)["plans"][0];
-    // Stages of 3 and 6 seconds, items for nothing: the first forward, four pairs on the second stage, the last backward.
+    // Stages of 3 and 6 seconds, items for nothing: the first forward, four pairs on the second stage, the last
+    // backward.
     assert_eq!(plan["seconds"]["pipeline"], 1.0 + 4.0 * 6.0 + 2.0);
     assert_eq!((&plan["seconds"]["reduction"], &plan["seconds"]["update"]), (&0.25.into(), &0.5.into()));
     // Without times of the generator, or for another model, there is no plan.
@@ -167,7 +168,7 @@ fn the_paper_is_redone_for_both_models() {
             |name: &str| line(name)["pipeline"].as_f64().unwrap() * line(name)["devices"].as_f64().unwrap();
         for name in ["monolithic", "disaggregated", "phased"] {
             let ratio = line(name)["nested_speedup"].as_f64().unwrap();
-            assert!((ratio - cost(name) / cost("nested")).abs() < 1e-12);
+            assert_close(ratio, cost(name) / cost("nested"), absolute(1e-12));
             assert!(ratio >= 1.0, "{name} {ratio}");
         }
         assert!(line("disaggregated")["devices"].as_u64() > Some(16));
@@ -231,22 +232,22 @@ fn wrong_descriptions_say_where() {
 #[test]
 fn impossible_requests_say_what_would_do() {
     for (arguments, wanted) in [
-        ("--model qwen3-30b-a3b-vitt", "did you mean `qwen3-30b-a3b-vit`?"),
-        ("--device h10", "did you mean `h100`?"),
+        ("--model qwen3-30b-a3b-vitt", "did you mean 'qwen3-30b-a3b-vit'?"),
+        ("--device h10", "did you mean 'h100'?"),
         ("--schedule nestd", "did you mean 'nested'?"),
         ("--schedule llm", "leaves encoder and generator out"),
         ("--model none.toml", "none.toml"),
         ("--devices 0", "devices = 0, expected at least 1"),
         ("--chunks 0", "chunks = 0, expected at least 1"),
-        ("--devices 8 --ranks 3 --schedule nested", "3 ranks don't divide 8 devices"),
+        ("--devices 8 --ranks 3 --schedule nested", "3 ranks do not divide 8 devices"),
         (
             "--devices 8 --ranks 2 --batch 7 --schedule nested",
-            "a batch of 7 doesn't divide over the 4 replicas",
+            "a batch of 7 does not divide over the 4 replicas",
         ),
         ("--devices 32 --ranks 8 --schedule nested-fill --budget encoder=0.01mb", "needs at least"),
         ("--devices 32 --budget encoder=2", "write a number and its unit"),
-        ("--paper --devices 12", "8 ranks don't divide 12 devices"),
-        ("--devices 64 --ranks 32 --chunks 2", "48 layers can't be cut into 32 x 2 chunks"),
+        ("--paper --devices 12", "8 ranks do not divide 12 devices"),
+        ("--devices 64 --ranks 32 --chunks 2", "48 layers cannot be cut into 32 x 2 chunks"),
         ("--devices 4", "the least that any of"),
         ("--images 40", "images = 40"),
         ("--drawings 9", "drawings = 9, expected 0 without [generator]"),
@@ -289,7 +290,7 @@ fn a_model_without_an_llm_is_planned_as_replicas() {
     );
     let number = |key: &str| best[key].as_f64().unwrap();
     assert!(number("mfu") > 0.3 && number("mfu") < 0.8, "{best}");
-    assert!((number("tokens_per_second") * number("time") / (16.0 * 8192.0) - 1.0).abs() < 1e-12);
+    assert_close(number("tokens_per_second") * number("time") / (16.0 * 8192.0), 1.0, absolute(1e-12));
     let memory = best["memory"][0]["total"].as_f64().unwrap();
     assert!(memory > 6.0 * 1.04e9 && memory < all["memory"].as_f64().unwrap(), "{memory}");
     let read = text("--model mmdit-1b --device h200 --devices 8 --batch 16");

@@ -1,10 +1,9 @@
 //! Parameters, operations and saved bytes against what is published and against the models of this runtime.
 
-use std::sync::Arc;
-
 use bigmac::plan::{Bytes, Counts, Description, Device, Model, PlanError};
 use bigmac::sizes::{Encoder, Experts, Generator, Llm, Part};
 use bigmac_autograd::Graph;
+use bigmac_close::{absolute, assert_close};
 use bigmac_models::init::{ParameterSpec, shape_only};
 use bigmac_models::llava::{LlavaConfig, VisionEncoder};
 use bigmac_models::mmdit::{Grid, Mmdit, MmditConfig, RopeTables};
@@ -12,6 +11,7 @@ use bigmac_models::qwen3::{Qwen3, Qwen3Config, Stage};
 use bigmac_models::siglip::SiglipVisionConfig;
 use bigmac_runtime::{Context, DType, Spec, Tensor};
 use bigmac_schedule::ModuleKind;
+use std::sync::Arc;
 
 fn shipped(name: &str) -> Model {
     Model::load(name).unwrap()
@@ -19,7 +19,7 @@ fn shipped(name: &str) -> Model {
 
 #[track_caller]
 fn within(value: f64, wanted: f64, share: f64) {
-    assert!((value / wanted - 1.0).abs() <= share, "{value} is not within {share} of {wanted}");
+    assert_close(value / wanted, 1.0, absolute(share));
 }
 
 #[test]
@@ -185,7 +185,7 @@ fn tensor(shape: &[usize], dtype: DType) -> Tensor {
     Tensor::shape_only(&Spec::new(shape, dtype))
 }
 
-/// What a stage of these layers saves, foretold by the operators themselves.
+/// What a stage of these layers saves, predicted by the operators themselves.
 fn llm_saves(model: &Model, layers: std::ops::Range<usize>) -> usize {
     let config = qwen3(model);
     let stage = Stage { layers, first: false, last: false };
@@ -254,8 +254,8 @@ fn generator_blocks_save_what_the_operators_predict() {
     let ((four, generator), (three, _)) = (generator_saves(4, 7), generator_saves(3, 7));
     // Beside a row per token, a block keeps its two modulations: six vectors each.
     assert_eq!(generator.block(2).saved as usize + 2 * 6 * 36 * 2, four - three);
-    // One token of text more in the last block, which does not write the text's stream. Beside it there are two rows of the hidden
-    // states' width and a statistic for the norm between them, and a row of both rotary tables.
+    // One token of text more in the last block, which does not write the text's stream. Beside it there are two rows of
+    // the hidden states' width and a statistic for the norm between them, and a row of both rotary tables.
     let ((seven, short), (eight, long)) = (generator_saves(1, 7), generator_saves(1, 8));
     let token = (long.last_block(2).saved - short.last_block(2).saved) as usize;
     assert_eq!(token + (2 * 28 * 2 + 4) + 2 * (12 / 2) * 4, eight - seven);

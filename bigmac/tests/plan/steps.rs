@@ -4,6 +4,7 @@ use bigmac::plan::{
     Counts, Cut, Description, Device, Estimate, Layout, Model, PlanError, Request, Step, search, step,
 };
 use bigmac::sizes::Llm;
+use bigmac_close::{absolute, assert_close};
 use bigmac_schedule::{Chunk, Module, ModuleKind, Options, PerModule, registry};
 
 fn model() -> Model {
@@ -59,13 +60,13 @@ fn a_step_takes_what_1f1b_takes() {
             .map(|work| device.seconds(work))
             .sum::<f64>();
     let step = run(&model, &device, layout(4, 2, 8), "nested");
-    assert!((step.seconds.pipeline / ((8.0 + 3.0) * stage) - 1.0).abs() < 1e-3);
+    assert_close(step.seconds.pipeline / ((8.0 + 3.0) * stage), 1.0, absolute(1e-3));
     assert_eq!((step.devices, step.batch()), (8, 16));
     let by_hand = model.flops(8) * 2.0 / (step.seconds.total() * 8.0 * 989.4e12);
-    assert!((step.mfu() - by_hand).abs() < 1e-12);
+    assert_close(step.mfu(), by_hand, absolute(1e-12));
     // Twice the batch for the same pipeline: 19 stages' worth for 11.
     let longer = run(&model, &device, layout(4, 2, 16), "nested");
-    assert!((longer.seconds.pipeline / step.seconds.pipeline - 19.0 / 11.0).abs() < 1e-3);
+    assert_close(longer.seconds.pipeline / step.seconds.pipeline, 19.0 / 11.0, absolute(1e-3));
 }
 
 #[test]
@@ -98,15 +99,15 @@ fn memory_is_two_four_and_twelve_bytes_per_parameter_and_what_is_live() {
     assert_eq!(lean.memory[0].working, 2 * layer.saved, "and what it computes again");
     let forward = device.seconds(&layer.forward) * 12.0;
     let added = lean.seconds.pipeline - step.seconds.pipeline;
-    assert!((added / (11.0 * forward) - 1.0).abs() < 1e-3, "{added} for {forward}");
+    assert_close(added / (11.0 * forward), 1.0, absolute(1e-3));
 }
 
 #[test]
 fn messages_are_held_from_their_making_to_the_end_of_their_reader() {
     let step = run(&text_only(), &ideal_device(), layout(2, 1, 2), "nested");
     let hidden = 8192 * 2048 * 2;
-    // The second forward of stage 0 ends as stage 1 ends its first: for a moment both hidden states are there. Gradients
-    // are read as they come.
+    // The second forward of stage 0 ends as stage 1 ends its first: for a moment both hidden states are there.
+    // Gradients are read as they come.
     assert_eq!([step.memory[0].messages, step.memory[1].messages], [hidden, 2 * hidden]);
 }
 
@@ -117,14 +118,14 @@ fn what_follows_the_pipeline_moves_every_gradient_and_touches_every_state() {
         let step = run(&model, &device, layout(4, replicas, 8), "nested");
         (step.seconds.reduction, step.seconds.update)
     };
-    // The fullest stage, in a ring of two within a node, then of four over nodes: 4 bytes spread, 2 gathered; 12 read and
-    // written, 4 and 2 touched, by as many devices.
+    // The fullest stage, in a ring of two within a node, then of four over nodes: 4 bytes spread, 2 gathered; 12 read
+    // and written, 4 and 2 touched, by as many devices.
     let parameters = (12 * llm(&model).layer(8192, 2).parameters + 2 * 2048) as f64;
     for (replicas, share, link) in [(1, 0.0, 450e9), (2, 0.5, 450e9), (4, 0.75, 50e9)] {
         let (reduction, update) = after(replicas);
-        assert!((reduction - parameters * 6.0 * share / (link * 0.8)).abs() < 1e-9, "{reduction}");
+        assert_close(reduction, parameters * 6.0 * share / (link * 0.8), absolute(1e-9));
         let touched = parameters * 30.0 / replicas as f64 / (3.35e12 * 0.8);
-        assert!((update - touched).abs() < 1e-9, "{update}");
+        assert_close(update, touched, absolute(1e-9));
     }
 }
 
@@ -144,7 +145,7 @@ fn a_balanced_cut_spares_the_last_stage() {
     let layer = costliest(&even) / (6.0 + head);
     assert!(head > 3.0 && head < 5.0, "{head}");
     // Products and the reading of weights overlap, so parts do not add up to the last digit.
-    assert!((costliest(&balanced) / (7.0 * layer) - 1.0).abs() < 0.01, "{}", costliest(&balanced) / layer);
+    assert_close(costliest(&balanced) / (7.0 * layer), 1.0, absolute(0.01));
     let all = |estimate: &Estimate<'_>| {
         let module = |chunk| Module::Llm(Chunk(chunk));
         (0..8).map(|chunk| estimate.parameters(&estimate.workload, module(chunk))).sum::<u64>()
@@ -260,11 +261,11 @@ fn without_an_llm_each_device_runs_its_items_one_after_the_other() {
         .iter()
         .sum::<f64>();
     // Three microbatches of two drawings on each of four devices.
-    assert!((best.seconds.pipeline / (3.0 * 2.0 * seconds) - 1.0).abs() < 1e-12);
+    assert_close(best.seconds.pipeline / (3.0 * 2.0 * seconds), 1.0, absolute(1e-12));
     assert_eq!((best.devices, best.batch(), best.layout.ranks, best.bubble), (4, 12, 1, 0.0));
     assert!(best.order.is_none() && best.memory.len() == 1);
     let by_hand = model.flops(12) / (best.seconds.total() * 4.0 * 989.4e12);
-    assert!((best.mfu() - by_hand).abs() < 1e-12, "{} {by_hand}", best.mfu());
+    assert_close(best.mfu(), by_hand, absolute(1e-12));
     // One drawing's activations, whatever the batch; the optimizer over four devices.
     let memory = best.fullest();
     let parameters = model.parameters(ModuleKind::Generator);
@@ -282,7 +283,7 @@ fn without_an_llm_each_device_runs_its_items_one_after_the_other() {
         (Request { chunks: vec![3], ..request.clone() }, "chunks = 3, expected 1"),
         (Request { groups: vec![1], ..request.clone() }, "group = [1], expected none"),
         (Request { cut: Cut::Balanced, ..request.clone() }, "balance-llm = true"),
-        (Request { batch: 13, ..request.clone() }, "a batch of 13 doesn't divide over the 4 replicas"),
+        (Request { batch: 13, ..request.clone() }, "a batch of 13 does not divide over the 4 replicas"),
     ] {
         let said = search(&request).unwrap_err().to_string();
         assert!(said.contains(wanted), "{said} lacks {wanted}");

@@ -50,7 +50,8 @@ impl Configuration for LlavaConfig {
 }
 
 impl LlavaConfig {
-    /// An encoder and an LLM put together as LLaVA does for SigLIP: the projector reads all tokens after the last layer.
+    /// An encoder and an LLM put together as LLaVA does for SigLIP: the projector reads all tokens after the last
+    /// layer.
     pub fn new(vision: SiglipVisionConfig, text: Qwen3Config, image_token_index: i32) -> Self {
         LlavaConfig {
             extra: Map::new(),

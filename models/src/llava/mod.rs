@@ -30,15 +30,12 @@ impl VisionEncoder {
     /// The module's parameters.
     ///
     /// # Errors
-    /// [`bigmac_runtime::Error::Argument`] for a feature layer that doesn't exist.
+    /// [`bigmac_runtime::Error::Argument`] for a feature layer that does not exist.
     pub fn parameters(config: &LlavaConfig) -> Result<Vec<ParameterSpec>> {
         Self::stage_parameters(config, &Stage::whole(config.vision.num_hidden_layers))
     }
 
     /// Those of a stage.
-    ///
-    /// # Errors
-    /// As [`VisionEncoder::parameters`].
     pub fn stage_parameters(config: &LlavaConfig, stage: &Stage) -> Result<Vec<ParameterSpec>> {
         let mut specs = SiglipVisionModel::stage_parameters(&config.vision, &config.features()?, stage);
         if stage.last {
@@ -50,7 +47,7 @@ impl VisionEncoder {
     /// The module over parameters that hold at least those of [`VisionEncoder::parameters`].
     ///
     /// # Errors
-    /// [`bigmac_runtime::Error::Argument`] when the configuration doesn't fit or a parameter is missing.
+    /// [`bigmac_runtime::Error::Argument`] when the configuration does not fit or a parameter is missing.
     pub fn new(config: &LlavaConfig, parameters: &Parameters) -> Result<Self> {
         Self::of_stage(config, Stage::whole(config.vision.num_hidden_layers), parameters)
     }
@@ -75,27 +72,18 @@ impl VisionEncoder {
     }
 
     /// The pixels `[C, H, W]` of one item to its embeddings `[image_tokens, LLM width]`.
-    ///
-    /// # Errors
-    /// Those of [`SiglipVisionModel::forward`].
     pub fn forward(&self, g: &mut Graph<'_>, pixels: &Var) -> Result<Var> {
         let embedded = self.embed(g, pixels)?;
         self.layers(g, embedded)
     }
 
     /// The pixels of one item to the states before the first layer, `[patches, encoder width]` (first stage).
-    ///
-    /// # Errors
-    /// Those of [`SiglipVisionModel::embed`].
     pub fn embed(&self, g: &mut Graph<'_>, pixels: &Var) -> Result<Var> {
         self.vision.embed(g, pixels)
     }
 
-    /// The stage's layers: states `[patches, encoder width]` to states, or to embeddings `[image_tokens, LLM width]` on the
-    /// last stage.
-    ///
-    /// # Errors
-    /// The operators'.
+    /// The stage's layers: states `[patches, encoder width]` to states, or to embeddings `[image_tokens, LLM width]` on
+    /// the last stage.
     pub fn layers(&self, g: &mut Graph<'_>, states: Var) -> Result<Var> {
         let features = self.vision.layers(g, states)?;
         let Some(projector) = &self.projector else { return Ok(features) };
@@ -111,9 +99,6 @@ impl VisionEncoder {
 }
 
 /// Every parameter of the uncut model under its name within encoder or LLM.
-///
-/// # Errors
-/// As [`VisionEncoder::parameters`].
 pub fn parameters(config: &LlavaConfig) -> Result<Vec<ParameterSpec>> {
     let mut specs = VisionEncoder::parameters(config)?;
     specs.extend(Qwen3::parameters(&config.text, &Stage::whole(config.text.num_hidden_layers)));
@@ -128,7 +113,8 @@ pub struct LlavaCheckpoint {
 }
 
 impl LlavaCheckpoint {
-    /// Opens a directory and checks that it holds every parameter of the model that its `config.json` describes, and no other.
+    /// Opens a directory and checks that it holds every parameter of the model that its `config.json` describes, and no
+    /// other.
     ///
     /// # Errors
     /// [`bigmac_runtime::Error::Io`], [`bigmac_runtime::Error::Format`].
@@ -145,23 +131,18 @@ impl LlavaCheckpoint {
     }
 
     /// The encoder module's parameters as `dtype`.
-    ///
-    /// # Errors
-    /// As [`Checkpoint::load`].
     pub fn encoder(&self, ctx: &Context, dtype: DType) -> Result<Parameters> {
         self.checkpoint.load(ctx, &VisionEncoder::parameters(&self.config)?, dtype)
     }
 
     /// The parameters of one stage of the LLM as `dtype`.
-    ///
-    /// # Errors
-    /// As [`Checkpoint::load`].
     pub fn llm(&self, ctx: &Context, stage: &Stage, dtype: DType) -> Result<Parameters> {
         self.checkpoint.load(ctx, &Qwen3::parameters(&self.config.text, stage), dtype)
     }
 }
 
-/// Writes a directory that transformers reads as `LlavaForConditionalGeneration`: `config.json` and `model.safetensors`.
+/// Writes a directory that transformers reads as `LlavaForConditionalGeneration`: `config.json` and
+/// `model.safetensors`.
 ///
 /// `stages` are the LLM's stages and their parameters; together with the encoder they must be the whole model.
 ///

@@ -20,7 +20,7 @@ impl Projector {
     /// Its parameters.
     ///
     /// # Errors
-    /// [`bigmac_runtime::Error::Argument`] for a feature layer that doesn't exist.
+    /// [`bigmac_runtime::Error::Argument`] for a feature layer that does not exist.
     pub fn parameters(config: &LlavaConfig) -> Result<Vec<ParameterSpec>> {
         let (from, to) = (config.features()?.width(&config.vision), config.text.hidden_size);
         let bias = config.multimodal_projector_bias;
@@ -43,9 +43,6 @@ impl Projector {
     }
 
     /// `[tokens, features]` to `[tokens, LLM width]`.
-    ///
-    /// # Errors
-    /// The operators'.
     pub fn forward(&self, g: &mut Graph<'_>, features: &Var) -> Result<Var> {
         let inner = self.linear_1.forward(g, features)?;
         let inner = g.apply(self.gelu, &[&inner], &[])?;

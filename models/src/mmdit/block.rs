@@ -132,8 +132,8 @@ impl Stream {
     }
 }
 
-/// A block of the MMDiT (Esser et al., *Scaling Rectified Flow Transformers*, arXiv 2403.03206, figure 2b) as Qwen-Image
-/// has it: RMS-normed queries and keys, rotary positions, joint attention over [text, image].
+/// A block of the MMDiT (Esser et al., *Scaling Rectified Flow Transformers*, arXiv 2403.03206, figure 2b) as
+/// Qwen-Image has it: RMS-normed queries and keys, rotary positions, joint attention over [text, image].
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Block {
     image: Stream,
@@ -163,8 +163,8 @@ impl Block {
 
     /// Both streams after the block; after the last one the text stream is the one that went in.
     ///
-    /// Modulations are not of the layer that may be computed again: each block adds to the gradient of the time, and the sum
-    /// is to have the same order either way.
+    /// Modulations are not of the layer that may be computed again: each block adds to the gradient of the time, and
+    /// the sum is to have the same order either way.
     pub fn forward(&self, g: &mut Graph<'_>, streams: &Streams, rotations: &Rotations) -> Result<Streams> {
         let of_image = self.image.modulation.forward(g, &streams.time)?;
         let of_text = self.text.modulation.forward(g, &streams.time)?;

@@ -24,11 +24,11 @@ pub trait Codec: std::fmt::Debug + Send + Sync {
         self.planes() * self.patch() * self.patch()
     }
 
-    /// Latents [patches, channels] of a float `picture` [planes, height, width]: its patches row by row, each in the order
-    /// (plane, row, column), which is also that of diffusers' Qwen-Image pipeline.
+    /// Latents [patches, channels] of a float `picture` [planes, height, width]: its patches row by row, each in the
+    /// order (plane, row, column), which is also that of diffusers' Qwen-Image pipeline.
     ///
     /// # Errors
-    /// [`Error::Shape`] when the picture has other planes or can't be cut into whole patches; those of allocation.
+    /// [`Error::Shape`] when the picture has other planes or cannot be cut into whole patches; those of allocation.
     fn encode(&self, ctx: &Context, picture: &Tensor) -> Result<Tensor> {
         match *picture.shape() {
             [planes, height, width] if planes == self.planes() => self.grid(height, width)?,
@@ -63,7 +63,7 @@ pub trait Codec: std::fmt::Debug + Send + Sync {
     /// The grid of a picture of that size.
     ///
     /// # Errors
-    /// [`Error::Shape`] when it can't be cut into whole patches.
+    /// [`Error::Shape`] when it cannot be cut into whole patches.
     fn grid(&self, height: usize, width: usize) -> Result<Grid> {
         let patch = self.patch();
         if height == 0 || width == 0 || !height.is_multiple_of(patch) || !width.is_multiple_of(patch) {
@@ -76,7 +76,7 @@ pub trait Codec: std::fmt::Debug + Send + Sync {
     /// Checks that a generator draws in these latents.
     ///
     /// # Errors
-    /// [`Error::Argument`] naming the fields that don't fit.
+    /// [`Error::Argument`] naming the fields that do not fit.
     fn check(&self, config: &MmditConfig) -> Result<()> {
         let channels = self.channels();
         if config.in_channels == channels && config.prediction_dim() == channels {
@@ -108,7 +108,8 @@ impl Codec for PixelCodec {
     }
 }
 
-/// Latents that a codec elsewhere has computed: a "picture" is its tensor [planes, height, width], already shifted and scaled.
+/// Latents that a codec elsewhere has computed: a "picture" is its tensor [planes, height, width], already shifted and
+/// scaled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PrecomputedCodec {
     /// Planes of the tensors: 16 for Qwen-Image's autoencoder.
@@ -124,14 +125,15 @@ impl PrecomputedCodec {
     /// Reads the tensor [`PrecomputedCodec::NAME`] of a safetensors file, to be encoded.
     ///
     /// # Errors
-    /// [`Error::Io`] and [`Error::Format`] for a file that holds no such float tensor [planes, height, width]; those of allocation.
+    /// [`Error::Io`] and [`Error::Format`] for a file that holds no such float tensor [planes, height, width]; those of
+    /// allocation.
     pub fn read(&self, ctx: &Context, path: &Path) -> Result<Tensor> {
         let file = SafetensorsFile::open(path)?;
         let spec = file.spec(Self::NAME)?;
         if !spec.dtype.is_float() || spec.shape.len() != 3 || spec.shape[0] != self.planes {
             let (name, planes) = (Self::NAME, self.planes);
             let message = format!(
-                "'{name}' is {} {:?}, wanted floats [{planes}, height, width]; write the codec's output for one picture",
+                "'{name}' is {} {:?}, expected floats [{planes}, height, width]; write the codec's output for one picture",
                 spec.dtype, spec.shape
             );
             return Err(Error::format(path, message));

@@ -83,8 +83,8 @@ impl MmditConfig {
     /// From the fields of a `config.json`, with diffusers' defaults for those that are missing.
     ///
     /// # Errors
-    /// [`Error::Argument`](bigmac_runtime::Error::Argument) for an ill-typed field, or a variant that this code doesn't compute (`zero_cond_t`,
-    /// `use_additional_t_cond`, `use_layer3d_rope`, `guidance_embeds`).
+    /// [`Error::Argument`](bigmac_runtime::Error::Argument) for an ill-typed field, or a variant that this code does
+    /// not compute (`zero_cond_t`, `use_additional_t_cond`, `use_layer3d_rope`, `guidance_embeds`).
     pub fn from_json(object: &Map<String, Value>) -> Result<Self> {
         let mut fields = Fields::new(object);
         fields.only::<Self>("_class_name", CLASS)?;

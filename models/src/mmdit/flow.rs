@@ -1,7 +1,7 @@
 //! Flow matching: noised pictures and the velocities to be learned from them.
 //!
-//! Lipman et al., *Flow Matching for Generative Modeling*, arXiv 2210.02747, with the straight paths of rectified flow (Liu et al.,
-//! arXiv 2209.03003) and times as in Esser et al., arXiv 2403.03206, section 3.1.
+//! Lipman et al., *Flow Matching for Generative Modeling*, arXiv 2210.02747, with the straight paths of rectified flow
+//! (Liu et al., arXiv 2209.03003) and times as in Esser et al., arXiv 2403.03206, section 3.1.
 
 use bigmac_kernels::cast::cast;
 use bigmac_kernels::noise::add_noise;
@@ -63,8 +63,8 @@ impl FlowMatching {
         1.0 / (1.0 + (-logit).exp())
     }
 
-    /// The picture `clean` (its latents, any shape, here or on the CPU) noised for a sample, as tensors of type `dtype`; computed in F32,
-    /// where `ctx` runs.
+    /// The picture `clean` (its latents, any shape, here or on the CPU) noised for a sample, as tensors of type
+    /// `dtype`; computed in F32, where `ctx` runs.
     ///
     /// # Errors
     /// [`Error::DType`](bigmac_runtime::Error::DType) when `clean` or `dtype` is not a float type; those of allocation.
@@ -88,6 +88,7 @@ pub(super) fn noise(key: SampleKey, len: usize) -> Vec<f32> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use bigmac_close::{absolute, assert_close};
 
     const KEY: SampleKey = SampleKey { seed: 3, step: 7, sample: 2 };
 
@@ -107,8 +108,8 @@ mod tests {
             let (x, v) = (latents.as_slice::<f32>().unwrap()[i], target.as_slice::<f32>().unwrap()[i]);
             assert_eq!(v, noise[i] - clean[i]);
             // From any point of the line, going its velocity for the rest of the time ends in picture and noise.
-            assert!((x - time as f32 * v - clean[i]).abs() < 1e-6);
-            assert!((x + (1.0 - time as f32) * v - noise[i]).abs() < 1e-6);
+            assert_close(x - time as f32 * v, clean[i], absolute(1e-6));
+            assert_close(x + (1.0 - time as f32) * v, noise[i], absolute(1e-6));
         }
     }
 
@@ -137,7 +138,7 @@ mod tests {
             .collect();
         let mean = logits.iter().sum::<f64>() / f64::from(count);
         let variance = logits.iter().map(|x| (x - mean).powi(2)).sum::<f64>() / f64::from(count);
-        assert!((mean + 0.5).abs() < 0.02, "mean {mean}");
-        assert!((variance.sqrt() - 0.7).abs() < 0.02, "deviation {}", variance.sqrt());
+        assert_close(mean, -0.5, absolute(0.02));
+        assert_close(variance.sqrt(), 0.7, absolute(0.02));
     }
 }

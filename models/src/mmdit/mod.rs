@@ -1,7 +1,8 @@
-//! The diffusion generator: an MMDiT in the layout of diffusers' `QwenImageTransformer2DModel`, trained by flow matching.
+//! The diffusion generator: an MMDiT in the layout of diffusers' `QwenImageTransformer2DModel`, trained by flow
+//! matching.
 //!
-//! One item is one picture to be drawn: its noised latents [patches, channels], the time of its noise, and the hidden states
-//! [tokens, width] of the text it is drawn from. The model predicts the flow's velocity at every patch.
+//! One item is one picture to be drawn: its noised latents [patches, channels], the time of its noise, and the hidden
+//! states [tokens, width] of the text it is drawn from. The model predicts the flow's velocity at every patch.
 
 mod block;
 pub mod codec;
@@ -64,11 +65,8 @@ pub struct Streams {
 }
 
 impl Streams {
-    /// What a stage hands to the next, [tokens + patches + 1, D]: text, image, time. So the embedding of the time is computed,
-    /// and learned, by the first stage alone.
-    ///
-    /// # Errors
-    /// Those of the operators.
+    /// What a stage hands to the next, [tokens + patches + 1, D]: text, image, time. So the embedding of the time is
+    /// computed, and learned, by the first stage alone.
     pub fn pack(&self, g: &mut Graph<'_>) -> Result<Var> {
         let row = Reshape::new(self.time.shape(), &[1, self.time.shape()[0]]);
         let time = g.apply(row, &[&self.time], &[])?;
@@ -123,7 +121,8 @@ pub struct Mmdit {
 }
 
 impl Mmdit {
-    /// The parameters of a model of that configuration, under diffusers' names. Modulations and the last layer start at zero.
+    /// The parameters of a model of that configuration, under diffusers' names. Modulations and the last layer start at
+    /// zero.
     pub fn parameters(config: &MmditConfig) -> Vec<ParameterSpec> {
         Self::stage_parameters(config, &Stage::whole(config.num_layers))
     }
@@ -151,16 +150,13 @@ impl Mmdit {
     /// The model over parameters that hold at least those of [`Mmdit::parameters`].
     ///
     /// # Errors
-    /// [`Error::Argument`] when the configuration doesn't fit or a parameter is missing, [`Error::Shape`] when one has another
-    /// shape than the configuration says.
+    /// [`Error::Argument`] when the configuration does not fit or a parameter is missing, [`Error::Shape`] when one has
+    /// another shape than the configuration says.
     pub fn new(config: &MmditConfig, parameters: &Parameters) -> Result<Self> {
         Self::of_stage(config, Stage::whole(config.num_layers), parameters)
     }
 
     /// One stage, over parameters that hold at least those of [`Mmdit::stage_parameters`].
-    ///
-    /// # Errors
-    /// As [`Mmdit::new`].
     pub fn of_stage(config: &MmditConfig, stage: Stage, parameters: &Parameters) -> Result<Self> {
         config.validate()?;
         for spec in Self::stage_parameters(config, &stage) {
@@ -203,8 +199,9 @@ impl Mmdit {
         &self.config
     }
 
-    /// The velocity [patches, patch_size^2 x out_channels] at noised `latents` [patches, in_channels], for the features of their time
-    /// ([`time_features`], `[256]`) and `cond` [tokens, joint_attention_dim], any number of tokens from 1.
+    /// The velocity [patches, patch_size^2 x out_channels] at noised `latents` [patches, in_channels], for the features
+    /// of their time ([`time_features`], `[256]`) and `cond` [tokens, joint_attention_dim], any number of tokens from
+    /// 1.
     ///
     /// `rotations` are those of the picture's grid and as many tokens.
     ///
@@ -252,9 +249,6 @@ impl Mmdit {
     }
 
     /// The stage's blocks, in order.
-    ///
-    /// # Errors
-    /// As [`Mmdit::forward`].
     pub fn run_blocks(&self, g: &mut Graph<'_>, streams: Streams, rotations: &Rotations) -> Result<Streams> {
         self.blocks.iter().try_fold(streams, |streams, block| block.forward(g, &streams, rotations))
     }

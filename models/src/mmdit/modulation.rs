@@ -6,8 +6,8 @@ use bigmac_autograd::{Graph, Var};
 use bigmac_kernels::{ada_layer_norm::AdaLayerNorm, gated_add::GatedAdd, view::Narrow};
 use bigmac_runtime::Result;
 
-/// The parameters of a linear layer that starts at zero: modulations and the last layer, so that every block starts as the
-/// identity and the prediction as zero (adaLN-Zero, Peebles and Xie, arXiv 2212.09748, section 3.2).
+/// The parameters of a linear layer that starts at zero: modulations and the last layer, so that every block starts as
+/// the identity and the prediction as zero (adaLN-Zero, Peebles and Xie, arXiv 2212.09748, section 3.2).
 pub(super) fn zero_dense(prefix: &str, outputs: usize, inputs: usize) -> Vec<ParameterSpec> {
     vec![
         ParameterSpec::zeros(format!("{prefix}.weight"), &[outputs, inputs]),
@@ -21,7 +21,8 @@ fn part(g: &mut Graph<'_>, vector: &Var, parts: usize, i: usize) -> Result<Var> 
     g.apply(Narrow::new(vector.shape(), 0, i * len, len), &[vector], &[])
 }
 
-/// Layer norm of `x` [T, D] without parameters, then `x * (1 + scale) + shift` with those parts of `modulation` [parts * D].
+/// Layer norm of `x` [T, D] without parameters, then `x * (1 + scale) + shift` with those parts of `modulation` [parts
+/// * D].
 fn modulated(
     g: &mut Graph<'_>,
     x: &Var,

@@ -40,12 +40,9 @@ pub struct RopeTables {
 impl RopeTables {
     /// The tables for a picture of that grid with `text` tokens, for activations of type `dtype`.
     ///
-    /// As diffusers' `QwenEmbedRope` with `scale_rope`: rows and columns count from the picture's middle, so that a model
-    /// sees pictures of any size around the same positions; the frame is 0. Text goes on along the diagonal, from half
-    /// of the longer side: token `j` is at `max(height / 2, width / 2) + j` on all three axes.
-    ///
-    /// # Errors
-    /// Those of allocation.
+    /// As diffusers' `QwenEmbedRope` with `scale_rope`: rows and columns count from the picture's middle, so that a
+    /// model sees pictures of any size around the same positions; the frame is 0. Text goes on along the diagonal, from
+    /// half of the longer side: token `j` is at `max(height / 2, width / 2) + j` on all three axes.
     pub fn new(ctx: &Context, config: &MmditConfig, grid: Grid, text: usize, dtype: DType) -> Result<Self> {
         let positions = positions(grid, text);
         let positions: Vec<&[f64]> = positions.iter().map(Vec::as_slice).collect();
@@ -55,9 +52,6 @@ impl RopeTables {
     }
 
     /// As [`RopeTables::new`], put together from tables that are computed once.
-    ///
-    /// # Errors
-    /// Those of allocation.
     pub fn cached(
         ctx: &Context,
         cache: &RopeTableCache,
@@ -94,8 +88,8 @@ impl RopeTables {
     }
 }
 
-/// What [`RopeTables::cached`] puts together: tables of text, and one of each picture's patches, counted under the scope
-/// [`TABLES`](scopes::TABLES). A rank keeps one for all that it computes.
+/// What [`RopeTables::cached`] puts together: tables of text, and one of each picture's patches, counted under the
+/// scope [`TABLES`](scopes::TABLES). A rank keeps one for all that it computes.
 #[derive(Debug, Default)]
 pub struct RopeTableCache {
     text: RopeCache,
@@ -115,7 +109,7 @@ impl RopeTableCache {
     /// The tables of a picture's patches, without text.
     fn picture(&self, ctx: &Context, config: &MmditConfig, grid: Grid, dtype: DType) -> Result<RopeTables> {
         let key = PictureKey { dims: config.axes_dims_rope.to_vec(), grid, dtype, device: ctx.device() };
-        // An entry is whole or not there, so a panic elsewhere doesn't matter.
+        // An entry is whole or not there, so a panic elsewhere does not matter.
         let mut pictures = self.pictures.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(tables) = pictures.get(&key) {
             return Ok(tables.clone());

@@ -15,8 +15,8 @@ const OP: &str = "euler sampler";
 pub struct EulerSampler {
     /// Number of steps.
     pub steps: usize,
-    /// Steps are even in `t`, then moved by `t -> s t / (1 + (s - 1) t)` (Esser et al., arXiv 2403.03206, equation 23): 1 leaves
-    /// them even, more spends more steps near the noise.
+    /// Steps are even in `t`, then moved by `t -> s t / (1 + (s - 1) t)` (Esser et al., arXiv 2403.03206, equation 23):
+    /// 1 leaves them even, more spends more steps near the noise.
     pub shift: f64,
 }
 
@@ -35,7 +35,7 @@ impl EulerSampler {
         let EulerSampler { steps, shift } = *self;
         if steps == 0 || !shift.is_finite() || shift <= 0.0 {
             let message =
-                format!("got {steps} steps and shift {shift}, wanted at least 1 step and a positive shift");
+                format!("got {steps} steps and shift {shift}, expected at least 1 step and a positive shift");
             return Err(Error::argument(OP, message));
         }
         let shifted = |t: f64| shift * t / (1.0 + (shift - 1.0) * t);

@@ -70,7 +70,7 @@ fn gradients_match_central_differences() {
 }
 
 #[test]
-fn a_plan_foretells_every_byte_that_is_saved() {
+fn a_plan_predicts_every_byte_that_is_saved() {
     let ctx = Context::cpu(0, 1).unwrap();
     let config = config(3);
     for (grid, tokens) in [(GRID, 1), (Grid { height: 4, width: 4 }, 7)] {
@@ -91,8 +91,8 @@ fn a_plan_foretells_every_byte_that_is_saved() {
             let measured = record(Graph::recording(&ctx, &parameters), inputs, rope);
             let planned = parameters.shape_only();
             let rope = RopeTables::shape_only(&config, grid, tokens, dtype);
-            let foretold = record(Graph::planning(&ctx, &planned), shapes, rope);
-            assert_eq!(foretold, measured, "{grid:?}, {tokens} tokens, {dtype}, trainable {trainable}");
+            let predicted = record(Graph::planning(&ctx, &planned), shapes, rope);
+            assert_eq!(predicted, measured, "{grid:?}, {tokens} tokens, {dtype}, trainable {trainable}");
             assert!(measured > 0);
         }
     }

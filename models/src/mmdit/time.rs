@@ -8,9 +8,10 @@ use bigmac_runtime::{Context, DType, Result, Tensor};
 const STRETCH: f64 = 1000.0;
 const MAX_PERIOD: f64 = 10_000.0;
 
-/// The features `[256]` of `time` in 0..=1, of type `dtype`: feature `i` is `cos(1000 time f_i)` for i < 128, then the same
-/// sines, with `f_i = 10000^(-i / 128)` (diffusers' `Timesteps` with `flip_sin_to_cos`, shift 0, scale 1000; Ho et al.,
-/// arXiv 2006.11239, after Vaswani et al.). They are computed in F64; diffusers' F32 is off by up to 6e-5 at time 1.
+/// The features `[256]` of `time` in 0..=1, of type `dtype`: feature `i` is `cos(1000 time f_i)` for i < 128, then the
+/// same sines, with `f_i = 10000^(-i / 128)` (diffusers' `Timesteps` with `flip_sin_to_cos`, shift 0, scale 1000; Ho et
+/// al., arXiv 2006.11239, after Vaswani et al.). They are computed in F64; diffusers' F32 is off by up to 6e-5 at time
+/// 1.
 ///
 /// # Errors
 /// [`Error::DType`](bigmac_runtime::Error::DType) when `dtype` is not a float type; those of allocation.

@@ -5,9 +5,9 @@ use bigmac_kernels::concat::Concat;
 use bigmac_runtime::{Error, Result, Tensor};
 use std::sync::Arc;
 
-/// Keys and values `[S, Hkv, D]` per layer of one or more sequences, packed behind each other.
+/// Keys and values `[S, Hkv, D]` per layer of one or more sequences, packed one after the other.
 ///
-/// New tokens are put behind their own sequence's, which copies what was there: as many bytes as the attention that
+/// New tokens are put after their own sequence's, which copies what was there: as many bytes as the attention that
 /// follows reads.
 #[derive(Clone, Debug)]
 pub struct KvCache {
@@ -44,7 +44,7 @@ impl KvCache {
     pub(super) fn extend_bounds(&self, bounds: &[usize], layers: usize) -> Result<Arc<[usize]>> {
         if bounds.len() != self.bounds.len() || layers != self.layers.len() {
             let message = format!(
-                "got {} sequences and {layers} layers, wanted those of the cache: {} and {}",
+                "got {} sequences and {layers} layers, expected those of the cache: {} and {}",
                 bounds.len().saturating_sub(1),
                 self.sequences(),
                 self.layers.len()
@@ -59,7 +59,7 @@ impl KvCache {
         self.bounds = bounds;
     }
 
-    /// Puts the keys and values of new tokens behind those of layer `index`, and returns all of them.
+    /// Puts the keys and values of new tokens after those of layer `index`, and returns all of them.
     pub(super) fn append(
         &mut self,
         g: &mut Graph<'_>,
@@ -124,7 +124,7 @@ impl KvCache {
     }
 }
 
-/// Those ranges of rows, each a start and a length, behind each other.
+/// Those ranges of rows, each a start and a length, one after the other.
 fn pick(g: &mut Graph<'_>, tensor: &Tensor, ranges: &[(usize, usize)]) -> Result<Tensor> {
     let parts = ranges
         .iter()

@@ -23,7 +23,8 @@ pub(super) struct Layer {
     down: Dense,
 }
 
-/// What turns q `[T, Hq, D]`, k and v `[T, Hkv, D]` into `[T, Hq, D]`: attention over the sequences at hand, or over a cache too.
+/// What turns q `[T, Hq, D]`, k and v `[T, Hkv, D]` into `[T, Hq, D]`: attention over the sequences at hand, or over a
+/// cache too.
 pub(super) type Attend<'a> = &'a mut dyn FnMut(&mut Graph<'_>, Var, Var, Var) -> Result<Var>;
 
 impl Layer {

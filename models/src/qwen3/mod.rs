@@ -1,7 +1,7 @@
 //! The decoder LLM: Qwen3 dense (`Qwen3ForCausalLM` in transformers) and, without q/k norm, Llama (`LlamaForCausalLM`).
 //!
-//! Sequences are packed: `T` tokens of one or more samples lie behind each other, and `bounds` holds where each starts and
-//! the last one ends. Attention stays inside a sample; positions start at 0 in each ([`positions`]).
+//! Sequences are packed: `T` tokens of one or more samples lie one after the other, and `bounds` holds where each
+//! starts and the last one ends. Attention stays inside a sample; positions start at 0 in each ([`positions`]).
 //!
 //! Sources: Qwen team, *Qwen3 Technical Report*, arXiv 2505.09388; Touvron et al., *LLaMA*, arXiv 2302.13971.
 
@@ -58,7 +58,7 @@ pub struct Qwen3 {
 impl Qwen3 {
     /// The parameters of a stage, in the order of transformers.
     ///
-    /// With a tied embedding, a last stage that isn't the first one holds a copy of the table as its `lm_head.weight`;
+    /// With a tied embedding, a last stage that is not the first one holds a copy of the table as its `lm_head.weight`;
     /// it starts from the same values, and [`Qwen3::tied`] says whose gradients must be summed.
     pub fn parameters(config: &Qwen3Config, stage: &Stage) -> Vec<ParameterSpec> {
         let table = [config.vocab_size, config.hidden_size];
@@ -88,7 +88,7 @@ impl Qwen3 {
     /// The stage over parameters that hold at least those of [`Qwen3::parameters`].
     ///
     /// # Errors
-    /// [`Error::Argument`] when the configuration or the stage's range doesn't fit, or a parameter is missing.
+    /// [`Error::Argument`] when the configuration or the stage's range does not fit, or a parameter is missing.
     pub fn new(config: &Qwen3Config, stage: Stage, parameters: &Parameters) -> Result<Self> {
         config.validate()?;
         if stage.layers.start > stage.layers.end || stage.layers.end > config.num_hidden_layers {
@@ -131,11 +131,11 @@ impl Qwen3 {
 
     /// Embeds tokens I32 `[T]` into hidden states `[T, width]` (first stage).
     ///
-    /// Each of `images` replaces a range of rows by an image's embeddings `[rows, width]`, as LLaVA's masked scatter; what
-    /// tokens stand there doesn't matter as long as they are in the vocabulary.
+    /// Each of `images` replaces a range of rows by an image's embeddings `[rows, width]`, as LLaVA's masked scatter;
+    /// what tokens stand there does not matter as long as they are in the vocabulary.
     ///
     /// # Errors
-    /// [`Error::Argument`] on another stage; the operators' for tokens out of range or ranges that don't fit.
+    /// [`Error::Argument`] on another stage; the operators' for tokens out of range or ranges that do not fit.
     pub fn embed(&self, g: &mut Graph<'_>, tokens: &Var, images: &[(Range<usize>, Var)]) -> Result<Var> {
         let hidden = g.apply(Embedding, &[tokens], &[self.part(self.embedding, "first")?])?;
         if images.is_empty() {
@@ -162,9 +162,6 @@ impl Qwen3 {
     ///
     /// `rope` are the tables of [`Qwen3::rope`] for the tokens' positions; `bounds` the starts of the packed samples,
     /// and `T`.
-    ///
-    /// # Errors
-    /// The operators'.
     pub fn layers(
         &self,
         g: &mut Graph<'_>,
@@ -185,8 +182,8 @@ impl Qwen3 {
         Ok(states.swap_remove(0))
     }
 
-    /// As [`Qwen3::layers`] for tokens that come behind those in `cache`, which takes up their keys and values. `bounds` are
-    /// those of the new tokens, one range per sequence of the cache.
+    /// As [`Qwen3::layers`] for tokens that come after those in `cache`, which takes up their keys and values. `bounds`
+    /// are those of the new tokens, one range per sequence of the cache.
     ///
     /// # Errors
     /// The operators'; [`Error::Argument`] for a cache of another number of layers or sequences.
@@ -245,20 +242,15 @@ impl Qwen3 {
         g.apply(Linear { bias: false }, &[normed], &[head])
     }
 
-    /// The rotary tables cos and sin, each `[T, head_dim / 2]`, of tokens at these positions, for hidden states of `dtype`.
-    ///
-    /// # Errors
-    /// Those of allocation.
+    /// The rotary tables cos and sin, each `[T, head_dim / 2]`, of tokens at these positions, for hidden states of
+    /// `dtype`.
     pub fn rope(&self, ctx: &Context, positions: &[f64], dtype: DType) -> Result<(Tensor, Tensor)> {
         let (dim, theta) = (self.config.head_dim, self.config.rope_theta);
         rope_tables(ctx, &[positions], &[dim], theta, dtype.accumulator())
     }
 
-    /// As [`Qwen3::rope`], of packed tokens (each sample counts from 0; `bounds` are the samples' starts, and the number of tokens), from
-    /// tables that are computed once.
-    ///
-    /// # Errors
-    /// Those of allocation.
+    /// As [`Qwen3::rope`], of packed tokens (each sample counts from 0; `bounds` are the samples' starts, and the
+    /// number of tokens), from tables that are computed once.
     pub fn packed_rope(
         &self,
         ctx: &Context,
@@ -291,7 +283,8 @@ pub fn open(directory: &Path) -> Result<(Qwen3Config, Checkpoint)> {
     Ok((config, checkpoint))
 }
 
-/// The positions of packed tokens: each sample counts from 0. `bounds` are the samples' starts, and the number of tokens.
+/// The positions of packed tokens: each sample counts from 0. `bounds` are the samples' starts, and the number of
+/// tokens.
 pub fn positions(bounds: &[usize]) -> Vec<f64> {
     bounds.windows(2).flat_map(|w| (0..w[1].saturating_sub(w[0])).map(|p| p as f64)).collect()
 }

@@ -1,10 +1,10 @@
 //! The vision encoder: SigLIP's (`SiglipVisionModel` in transformers).
 //!
-//! One item is one picture or one tile of a picture; it is encoded by itself, so that any rank can do it, or several one
-//! after the other where the model is cut into stages.
+//! One item is one picture or one tile of a picture; it is encoded by itself, so that any rank can do it, or several
+//! one after the other where the model is cut into stages.
 //!
-//! Sources: Zhai et al., *Sigmoid Loss for Language Image Pre-Training*, arXiv 2303.15343; Dosovitskiy et al., *An Image
-//! is Worth 16x16 Words*, arXiv 2010.11929.
+//! Sources: Zhai et al., *Sigmoid Loss for Language Image Pre-Training*, arXiv 2303.15343; Dosovitskiy et al., *An
+//! Image is Worth 16x16 Words*, arXiv 2010.11929.
 
 mod config;
 mod layer;
@@ -26,10 +26,10 @@ use std::sync::Arc;
 /// Which of the encoder's states are its output.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Features {
-    /// The states after that many layers (0: the embedded patches), side by side, without the last norm: `hidden_states[i]`
-    /// of transformers, which LLaVA reads.
+    /// The states after that many layers (0: the embedded patches), side by side, without the last norm:
+    /// `hidden_states[i]` of transformers, which LLaVA reads.
     Hidden(Vec<usize>),
-    /// The normed states behind the last layer: `last_hidden_state`.
+    /// The normed states after the last layer: `last_hidden_state`.
     Last,
 }
 
@@ -67,7 +67,7 @@ pub struct SiglipVisionModel {
 }
 
 impl SiglipVisionModel {
-    /// The parameters, in the order of transformers. Those that `features` doesn't depend on (layers above, the last
+    /// The parameters, in the order of transformers. Those that `features` does not depend on (layers above, the last
     /// norm, the pooling head) are frozen.
     pub fn parameters(config: &SiglipVisionConfig, features: &Features) -> Vec<ParameterSpec> {
         Self::stage_parameters(config, features, &Stage::whole(config.num_hidden_layers))
@@ -100,7 +100,7 @@ impl SiglipVisionModel {
     /// The encoder over parameters that hold at least those of [`SiglipVisionModel::parameters`].
     ///
     /// # Errors
-    /// [`Error::Argument`] when the configuration or `features` don't fit, or a parameter is missing.
+    /// [`Error::Argument`] when the configuration or `features` do not fit, or a parameter is missing.
     pub fn new(config: &SiglipVisionConfig, features: Features, parameters: &Parameters) -> Result<Self> {
         Self::of_stage(config, features, Stage::whole(config.num_hidden_layers), parameters)
     }
@@ -108,7 +108,8 @@ impl SiglipVisionModel {
     /// One stage, over parameters that hold at least those of [`SiglipVisionModel::stage_parameters`].
     ///
     /// # Errors
-    /// As [`SiglipVisionModel::new`]; also for features of several layers, which an encoder that is cut doesn't hand on.
+    /// As [`SiglipVisionModel::new`]; also for features of several layers, which an encoder that is cut does not hand
+    /// on.
     pub fn of_stage(
         config: &SiglipVisionConfig,
         features: Features,
@@ -123,7 +124,7 @@ impl SiglipVisionModel {
         }
         if !stage.is_whole() && matches!(&features, Features::Hidden(layers) if layers.len() > 1) {
             return wrong(format!(
-                "got {features:?} of an encoder that is cut into stages, wanted one layer's"
+                "got {features:?} of an encoder that is cut into stages, expected one layer's"
             ));
         }
         let patches = || Dense::find(parameters, &name("embeddings.patch_embedding"), true);
@@ -161,10 +162,8 @@ impl SiglipVisionModel {
         self.layers(g, embedded)
     }
 
-    /// Pixels as in [`SiglipVisionModel::forward`] to the states before the first layer, `[tokens, width]` (first stage).
-    ///
-    /// # Errors
-    /// As [`SiglipVisionModel::forward`].
+    /// Pixels as in [`SiglipVisionModel::forward`] to the states before the first layer, `[tokens, width]` (first
+    /// stage).
     pub fn embed(&self, g: &mut Graph<'_>, pixels: &Var) -> Result<Var> {
         let config = &self.config;
         let shape = [config.num_channels, config.image_size, config.image_size];
@@ -182,9 +181,6 @@ impl SiglipVisionModel {
     }
 
     /// The stage's layers: states `[tokens, width]` to states, or to the features on the last stage.
-    ///
-    /// # Errors
-    /// The operators'.
     pub fn layers(&self, g: &mut Graph<'_>, states: Var) -> Result<Var> {
         let mut x = states;
         let mut kept = Vec::new();
@@ -208,8 +204,8 @@ impl SiglipVisionModel {
     }
 }
 
-/// Opens a directory of the vision model (or of a whole SigLIP model, whose text half is passed over) and checks that it
-/// holds every parameter of its configuration, and no other.
+/// Opens a directory of the vision model (or of a whole SigLIP model, whose text half is passed over) and checks that
+/// it holds every parameter of its configuration, and no other.
 ///
 /// # Errors
 /// [`Error::Io`], [`Error::Format`].
@@ -237,7 +233,7 @@ fn name(part: &str) -> String {
     format!("{ENCODER}{part}")
 }
 
-/// The attention-pooling head (`SiglipMultiheadAttentionPoolingHead`), which checkpoints have and LLaVA doesn't read.
+/// The attention-pooling head (`SiglipMultiheadAttentionPoolingHead`), which checkpoints have and LLaVA does not read.
 fn head(config: &SiglipVisionConfig) -> Vec<ParameterSpec> {
     let (width, inner) = (config.hidden_size, config.intermediate_size);
     let std = (width as f64).powf(-0.5);

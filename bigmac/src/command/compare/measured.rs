@@ -208,9 +208,8 @@ impl Comparison<'_> {
         );
         let wide = self.rows.iter().map(|row| self.title(row).chars().count()).max().unwrap_or(0).max(8);
         let ran = self.rows.iter().any(|row| row.measured.is_some());
-        let simulated = heads([-(wide as isize), 11, 10], ["schedule", "simulated", "x nested"]);
-        let names =
-            ["measured", "(quartiles)", "error", "x nested", "(quartiles)", "encoder", "llm", "generator"];
+        let simulated = heads([-(wide as isize), 11, 10], "schedule|simulated|x nested");
+        let names = "measured|(quartiles)|error|x nested|(quartiles)|encoder|llm|generator";
         let measured = if ran { heads(MEASURED, names) } else { "\n".to_owned() };
         text += &(simulated.trim_end_matches('\n').to_owned() + &measured);
         for row in &self.rows {

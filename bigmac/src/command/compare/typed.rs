@@ -95,21 +95,7 @@ impl Comparison<'_> {
         );
         text += &heads(
             widths,
-            [
-                "schedule",
-                "time",
-                "x nested",
-                "x ideal",
-                "x bound",
-                "ranks",
-                "rank-time",
-                "x nested",
-                "bubble",
-                "busy",
-                "encoder",
-                "llm",
-                "generator",
-            ],
+            "schedule|time|x nested|x ideal|x bound|ranks|rank-time|x nested|bubble|busy|encoder|llm|generator",
         );
         for row in &self.rows {
             text += &match &row.outcome {

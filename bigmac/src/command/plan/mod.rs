@@ -35,8 +35,8 @@ pub(super) struct PlanArgs {
     #[arg(long, value_name = "NAME|FILE", default_value = "h100", help = help::<Device>("Device", "my-device.toml"))]
     device: String,
 
-    /// Times that `bigmac profile` has measured for the model's layers, in place of the device's peaks: it still says the
-    /// memory, and the peak that MFU is a share of
+    /// Times that `bigmac profile` has measured for the model's layers, in place of the device's peaks: it still says
+    /// the memory, and the peak that MFU is a share of
     #[arg(long, value_name = "FILE", conflicts_with = "paper")]
     profile: Option<PathBuf>,
 
@@ -68,7 +68,7 @@ pub(super) struct PlanArgs {
     #[arg(long, value_name = "V,...", value_delimiter = ',', default_value = "1,2,3,4")]
     chunks: Vec<usize>,
 
-    /// Give the last LLM chunk fewer layers, for the output matrix's sake; `bigmac train` cuts evenly
+    /// Give the last LLM chunk fewer layers, to make up for the output matrix; `bigmac train` cuts evenly
     #[arg(long)]
     balance_llm: bool,
 
@@ -92,8 +92,8 @@ pub(super) struct PlanArgs {
     #[arg(long, value_name = "K", default_value_t = 5)]
     top: usize,
 
-    /// Compare nested schedules with the others as BigMac's evaluation does, on one layout, at several batches: for --model,
-    /// or both of the evaluation, on the first of --ranks [default: 8] and with the first of --llm
+    /// Compare nested schedules with the others as BigMac's evaluation does, on one layout, at several batches: for
+    /// --model, or both of the evaluation, on the first of --ranks [default: 8] and with the first of --llm
     #[arg(long)]
     paper: bool,
 

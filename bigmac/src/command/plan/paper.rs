@@ -1,10 +1,9 @@
 //! `bigmac plan --paper`: the table of BigMac's evaluation, by simulation.
 
-use crate::command::table::{heads, line, percent};
+use crate::command::table::{GIB, heads, line, percent};
 use bigmac::plan::{Compared, Setting, compare};
 use serde_json::{Value, json};
 
-const GIB: f64 = 1073741824.0;
 /// The models of the evaluation.
 pub(super) const MODELS: [&str; 2] = ["qwen3-30b-a3b-vit", "qwen3-30b-a3b-vit-mmdit"];
 /// What is compared with the others.
@@ -100,17 +99,7 @@ pub(super) fn json(tables: &[Table]) -> Value {
     Value::Array(tables.iter().map(table).collect())
 }
 
-const HEADS: [&str; 9] = [
-    "schedule",
-    "devices",
-    "pipeline",
-    "bubble",
-    "nested is",
-    "nested-fill",
-    "activations",
-    "memory",
-    "fits",
-];
+const HEADS: &str = "schedule|devices|pipeline|bubble|nested is|nested-fill|activations|memory|fits";
 const WIDTHS: [isize; 9] = [-20, 8, 10, 8, 10, 13, 13, 9, 6];
 
 pub(super) fn text(setting: &Setting<'_>, tables: &[Table]) -> String {

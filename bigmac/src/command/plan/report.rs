@@ -1,12 +1,10 @@
 //! What `bigmac plan` prints.
 
 use super::settings::settings;
-use crate::command::table::{heads, line, percent};
+use crate::command::table::{GIB, heads, line, percent};
 use bigmac::plan::{Counts, Found, Model, Request, Step, budget_text};
 use bigmac_schedule::{ModuleKind, PerModule};
 use serde_json::{Value, json};
-
-const GIB: f64 = 1073741824.0;
 
 /// The plans as one object.
 pub(super) fn json(model: &str, device: &str, request: &Request<'_>, found: &Found) -> Value {
@@ -96,13 +94,8 @@ pub(super) fn text(model: &str, request: &Request<'_>, found: &Found) -> String 
         text += "Without an LLM there is no pipeline to schedule: each device is a replica that runs its items one after the other.\n\n";
     }
     let rate = if request.model.llm.is_some() { "seq/s" } else { "batch/s" };
-    text += &heads(
-        WIDTHS,
-        [
-            "schedule", "llm", "ranks", "chunks", "replicas", "group", "again", "split", "time", rate, "MFU",
-            "bubble", "GiB",
-        ],
-    );
+    let names = format!("schedule|llm|ranks|chunks|replicas|group|again|split|time|{rate}|MFU|bubble|GiB");
+    text += &heads(WIDTHS, &names);
     found.steps.iter().for_each(|step| text += &line(WIDTHS, cells(step)));
     text += "\nagain: modules whose layers are computed again in the backward; split: weights and gradients over the devices of \
              a node\n(E encoder, L LLM, G generator). GiB: the fullest rank. group: microbatches that share a slot.\n";
@@ -154,14 +147,13 @@ fn microbatch(model: &Model) -> String {
 
 fn details(best: &Step) -> String {
     let seconds = &best.seconds;
-    let kinds = best.fullest().kinds().map(|(kind, _)| kind);
     let widths = [-6, 13, 13, 13, 13, 13, 13, 13];
     let mut text = format!(
         "\nThe best: pipeline {:.3}s, gradients {:.3}s, update {:.3}s. GiB by rank:\n",
         seconds.pipeline, seconds.reduction, seconds.update
     );
-    let [a, b, c, d, e, f] = kinds;
-    text += &heads(widths, ["rank", a, b, c, d, e, f, "total"]);
+    let kinds = best.fullest().kinds().map(|(kind, _)| kind);
+    text += &heads(widths, &format!("rank|{}|total", kinds.join("|")));
     for (rank, memory) in best.memory.iter().enumerate() {
         let gib = |bytes: u64| format!("{:.2}", bytes as f64 / GIB);
         let [a, b, c, d, e, f] = memory.kinds().map(|(_, bytes)| gib(bytes));

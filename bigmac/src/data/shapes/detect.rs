@@ -175,11 +175,10 @@ fn to_pixel(value: u8) -> f32 {
 
 #[cfg(test)]
 mod tests {
-    use bigmac_runtime::rng::{Philox, Purpose};
-
     use super::*;
     use crate::data::rgb_to_pixels;
     use crate::data::shapes::draw_scene;
+    use bigmac_runtime::rng::{Philox, Purpose};
 
     const TEST: Purpose = Purpose::new("detector test");
 

@@ -1,10 +1,9 @@
 //! Drawing a scene: antialiased shapes on a light ground. Only arithmetic that IEEE 754 rounds exactly is used, so that
 //! a seed gives the same bytes on every machine.
 
+use super::scene::{Color, Form, Object, Place, Scene, Size};
 use bigmac_runtime::rng::Philox;
 use image::{Rgb, RgbImage};
-
-use super::scene::{Color, Form, Object, Place, Scene, Size};
 
 /// The ground, 8-bit RGB.
 pub const BACKGROUND: [u8; 3] = [242, 240, 235];
@@ -92,9 +91,9 @@ fn draw_object(image: &mut RgbImage, object: &Object, side: usize, offset: (f32,
 
 #[cfg(test)]
 mod tests {
-    use bigmac_runtime::rng::Purpose;
-
     use super::*;
+    use bigmac_close::{absolute, assert_close};
+    use bigmac_runtime::rng::Purpose;
 
     #[test]
     fn coverage_adds_up_to_the_area() {
@@ -108,7 +107,7 @@ mod tests {
                     }
                 }
                 let wanted = area * radius * radius;
-                assert!((sum - wanted).abs() < 0.02 * wanted + 0.4, "{form:?} {radius}: {sum} for {wanted}");
+                assert_close(sum, wanted, absolute(f64::from(0.02 * wanted + 0.4)));
             }
         }
     }

@@ -2,7 +2,6 @@
 
 use std::fmt;
 use std::str::FromStr;
-
 use thiserror::Error;
 
 /// An attribute with a word for each of its values.
@@ -233,11 +232,9 @@ impl FromStr for Scene {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::HashSet;
-
-    use proptest::prelude::*;
-
     use super::*;
+    use proptest::prelude::*;
+    use std::collections::HashSet;
 
     #[test]
     fn there_are_7920_scenes_and_every_caption_is_its_own() {

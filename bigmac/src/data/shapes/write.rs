@@ -1,21 +1,19 @@
 //! Writing a shapes set: pictures, `train.jsonl`, `heldout.jsonl`, and `dataset.json`, which comes last and says that
 //! the set is complete.
 
-use std::fs::{self, File, OpenOptions};
-use std::io::{BufWriter, Write};
-use std::path::Path;
-
-use bigmac_runtime::rng::{Philox, Purpose};
-use image::codecs::png::{CompressionType, FilterType, PngEncoder};
-use rayon::prelude::*;
-use serde::{Deserialize, Serialize};
-
 use super::draw::draw_scene;
 use super::scene::Scene;
 use crate::data::error::DataError;
 use crate::data::jsonl::{DESCRIPTION, WRITING_MARK};
 use crate::data::order::EpochOrder;
 use crate::data::record::IMAGE_MARK;
+use bigmac_runtime::rng::{Philox, Purpose};
+use image::codecs::png::{CompressionType, FilterType, PngEncoder};
+use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
+use std::fs::{self, File, OpenOptions};
+use std::io::{BufWriter, Write};
+use std::path::Path;
 
 /// Raised whenever the same specification would give other bytes.
 const VERSION: u32 = 1;
@@ -285,12 +283,11 @@ fn persist(
 
 #[cfg(test)]
 mod tests {
-    use std::collections::{BTreeMap, HashSet};
-    use std::path::PathBuf;
-
     use super::*;
     use crate::data::shapes::Detector;
     use crate::data::{Dataset, Layout, RecordReader, Tokenizer, load_square};
+    use std::collections::{BTreeMap, HashSet};
+    use std::path::PathBuf;
 
     const SPEC: ShapesSpec = ShapesSpec { samples: 61, heldout: 7, seed: 3 };
 

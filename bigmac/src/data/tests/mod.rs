@@ -5,12 +5,10 @@ mod pictures;
 mod reading;
 mod tokens;
 
+use super::*;
+use image::{Rgb, RgbImage};
 use std::path::PathBuf;
 use std::sync::Arc;
-
-use image::{Rgb, RgbImage};
-
-use super::*;
 
 const LAYOUT: Layout =
     Layout { image_size: 8, tokens_per_tile: 4, max_tiles: 1, draw_size: 4, tokens_per_microbatch: 64 };

@@ -1,10 +1,8 @@
-use std::collections::BTreeMap;
-
-use bigmac_runtime::rng::Purpose;
-use proptest::prelude::*;
-
 use super::*;
 use crate::data::pack::balance;
+use bigmac_runtime::rng::Purpose;
+use proptest::prelude::*;
+use std::collections::BTreeMap;
 
 const TEST: Purpose = Purpose::new("packing test");
 
@@ -54,7 +52,7 @@ fn a_step_depends_on_seed_and_number_alone() {
     let set = mixed(50);
     let planner = set.planner(12, 3, 7);
     let plans: Vec<StepPlan> = (0..20).map(|step| planner.step(step)).collect();
-    // Asked in any order, by a planner made anew, from a set read anew.
+    // Asked in any order, by another planner, from a set read again.
     for step in [19, 3, 11, 0] {
         assert_eq!(set.planner(12, 3, 7).step(step), plans[step as usize]);
     }
@@ -182,7 +180,7 @@ proptest! {
                 let wanted: Vec<_> = alone.draw_at.iter().map(|at| start..start + at).collect();
                 prop_assert_eq!(cond, wanted);
             }
-            let image = data.tokenizer().specials().image;
+            let image = data.tokenizer.specials().image;
             let mut marked: Vec<usize> = m.images.iter().flat_map(|item| item.rows.clone()).collect();
             marked.sort_unstable();
             let tokens: Vec<usize> = (0..m.len()).filter(|&i| m.tokens[i] == image).collect();

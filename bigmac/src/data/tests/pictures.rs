@@ -1,10 +1,6 @@
-use image::{DynamicImage, ImageFormat, Rgba, RgbaImage};
-
 use super::*;
-
-fn close(a: f32, b: f32) -> bool {
-    (a - b).abs() < 1e-6
-}
+use bigmac_close::{absolute, assert_close};
+use image::{DynamicImage, ImageFormat, Rgba, RgbaImage};
 
 #[test]
 fn pixels_run_channel_by_channel_from_minus_one_to_one() {
@@ -12,7 +8,7 @@ fn pixels_run_channel_by_channel_from_minus_one_to_one() {
     let pixels = rgb_to_pixels(&image);
     assert_eq!(pixels[..6], [-1.0, -1.0, 1.0, -1.0, -1.0, 1.0]);
     assert_eq!(pixels[6..12], [-1.0, -1.0, -1.0, 1.0, 1.0, 1.0]);
-    assert!(pixels[12..].iter().all(|&p| close(p, -0.6)));
+    pixels[12..].iter().for_each(|&p| assert_close(p, -0.6f32, absolute(1e-6)));
     assert_eq!(pixels_to_rgb(&pixels, 3, 2).unwrap(), image);
     let error = pixels_to_rgb(&pixels, 2, 2).unwrap_err().to_string();
     assert!(error.contains("18 values") && error.contains("give 12 values"), "{error}");
@@ -100,7 +96,9 @@ fn a_picture_of_the_right_size_is_not_resampled_and_a_plain_one_stays_plain() {
     let plain = load_square(&PictureRef::new(&set.path("plain.png")), 16).unwrap();
     assert_eq!(plain.len(), 3 * 16 * 16);
     for (channel, value) in [-0.6, -0.2, 0.6].into_iter().enumerate() {
-        assert!(plain[channel * 256..(channel + 1) * 256].iter().all(|&p| close(p, value)));
+        plain[channel * 256..(channel + 1) * 256]
+            .iter()
+            .for_each(|&p| assert_close(p, value, absolute(1e-6)));
     }
 }
 

@@ -70,14 +70,14 @@ fn llava_files_are_read_with_loss_on_answers_only() {
     let set = Set::new("llava.json", LLAVA);
     let layout = Layout { tokens_per_microbatch: 128, ..LAYOUT };
     let data = set.load_with(&layout).unwrap();
-    let specials = data.tokenizer().specials();
+    let specials = data.tokenizer.specials();
     let learned = |index| -> String {
         let learned = data.expand(index).targets.into_iter().filter(|&t| t != IGNORE).map(|t| t as u32);
         learned.map(|t| if t == specials.eos { '|' } else { t as u8 as char }).collect()
     };
     assert_eq!(learned(0), " a| bc|");
     assert_eq!(learned(1), " a|");
-    let text: String = data.samples()[0]
+    let text: String = data.samples[0]
         .tokens
         .iter()
         .map(|&t| match t {
@@ -88,7 +88,7 @@ fn llava_files_are_read_with_loss_on_answers_only() {
         })
         .collect();
     assert_eq!(text, "^USER: #\nq ASSISTANT: a|USER: r ASSISTANT: bc|");
-    assert_eq!(data.samples().iter().map(|sample| sample.line).collect::<Vec<_>>(), [2, 7]);
+    assert_eq!(data.samples.iter().map(|sample| sample.line).collect::<Vec<_>>(), [2, 7]);
     // The same, an element a line.
     let values: Vec<serde_json::Value> = serde_json::from_str(LLAVA).unwrap();
     let lines: Vec<String> = values.iter().map(|v| v.to_string()).collect();
@@ -151,7 +151,7 @@ fn too_long_a_sample_is_named_with_its_numbers() {
         "{error}"
     );
     let fits = format!(r#"{{"text": "{}", "images": ["a.png"]}}"#, "x".repeat(58));
-    assert_eq!(Set::lines(&[&fits]).load().unwrap().samples()[0].len(), 64);
+    assert_eq!(Set::lines(&[&fits]).load().unwrap().samples[0].len(), 64);
 }
 
 #[test]
