@@ -30,9 +30,6 @@ impl Tensor {
     }
 
     /// As [`Tensor::arg`], `offset` elements further.
-    ///
-    /// # Errors
-    /// As [`Tensor::arg`].
     pub fn arg_at(&self, offset: usize) -> Result<Arg> {
         self.address(offset, "launch").map(Arg::Pointer)
     }
@@ -70,9 +67,6 @@ impl Tensor {
     }
 
     /// As [`Tensor::arg_mut`], `offset` elements further.
-    ///
-    /// # Errors
-    /// As [`Tensor::arg_mut`].
     pub fn arg_mut_at(&mut self, offset: usize) -> Result<Arg> {
         self.check_writable("launch")?;
         self.arg_at(offset)
@@ -102,9 +96,6 @@ impl Tensor {
     }
 
     /// A contiguous tensor with these values on the CPU, which may be this one; waits for the device.
-    ///
-    /// # Errors
-    /// Those of copying and of the driver.
     pub fn to_cpu(&self, ctx: &Context) -> Result<Tensor> {
         let Some((gpu, _)) = self.allocation() else { return self.contiguous(&ctx.host()) };
         let whole = self.contiguous(ctx)?;
@@ -133,9 +124,6 @@ impl Tensor {
     }
 
     /// Sets the elements `range` of this contiguous, unshared tensor to zero.
-    ///
-    /// # Errors
-    /// As [`Tensor::write`].
     pub fn clear(&mut self, range: Range<usize>) -> Result<()> {
         if range.start > range.end || range.end > self.len() {
             return Err(Error::shape("clear", self.shape(), format!("a tensor that holds {range:?}")));

@@ -101,9 +101,6 @@ impl Tensor {
     }
 
     /// A contiguous tensor of zeros.
-    ///
-    /// # Errors
-    /// As [`Tensor::empty`].
     pub fn zeros(ctx: &Context, shape: &[usize], dtype: DType) -> Result<Tensor> {
         let mut tensor = Tensor::empty(ctx, shape, dtype)?;
         match tensor.allocation() {
@@ -348,17 +345,11 @@ impl Tensor {
     }
 
     /// This tensor when it is contiguous, else a contiguous copy.
-    ///
-    /// # Errors
-    /// As [`Tensor::empty`].
     pub fn contiguous(&self, ctx: &Context) -> Result<Tensor> {
         if self.is_contiguous() { Ok(self.clone()) } else { self.copy(ctx) }
     }
 
     /// A contiguous copy in a storage of its own.
-    ///
-    /// # Errors
-    /// As [`Tensor::empty`].
     pub fn copy(&self, ctx: &Context) -> Result<Tensor> {
         if self.is_shape_only() {
             return Ok(Tensor::shape_only(&self.spec()));

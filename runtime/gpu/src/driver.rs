@@ -66,10 +66,10 @@ pub trait Driver: Send + Sync + Debug {
     /// Sets every byte to `value`, after the work so far.
     fn fill(&self, to: u64, value: u8, bytes: usize) -> DriverResult<()>;
 
-    /// Waits until all work so far is done; errors of kernels that ran in between come up here.
+    /// Waits until all work so far is done; errors of kernels that ran before are returned here.
     fn synchronize(&self) -> DriverResult<()>;
 
-    /// Compiles a program, or finds it compiled in the cache on disk, and tells what its kernels take.
+    /// Compiles a program, or finds it compiled in the cache on disk, and reads the parameters of its kernels.
     fn compile(&self, program: &Program<'_>) -> DriverResult<Compiled>;
 
     /// Loads a compiled program and returns the kernel of that name.
@@ -102,7 +102,7 @@ pub trait Driver: Send + Sync + Debug {
 
 /// A copy from the device that was queued. It may be dropped at any time: then the bytes are lost, and nothing waits.
 pub trait PendingDownload: Send + Debug {
-    /// Waits until the copy is done and returns its bytes; errors of kernels that ran before it come up here.
+    /// Waits until the copy is done and returns its bytes; errors of kernels that ran before it are returned here.
     fn wait(self: Box<Self>) -> DriverResult<Vec<u8>>;
 }
 

@@ -32,14 +32,14 @@ struct Inner {
     compiling: Turns<ProgramKey>,
 }
 
-/// What tells programs apart. One may have several kernels.
+/// The identity of a program, which may have several kernels.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct ProgramKey {
     file: &'static str,
     knobs: SmallVec<[(&'static str, Knob); 8]>,
 }
 
-/// What tells loaded kernels apart: the program, and the kernel's name.
+/// The identity of a loaded kernel: its program and its name.
 type Key = (ProgramKey, &'static str);
 
 #[derive(Debug)]
@@ -237,7 +237,7 @@ impl Allocation {
         &self.gpu
     }
 
-    /// Where it begins.
+    /// Its first address.
     pub fn address(&self) -> u64 {
         self.address
     }

@@ -27,8 +27,8 @@ impl<K> Default for Turns<K> {
 }
 
 impl<K: Clone + Eq + Hash> Turns<K> {
-    /// Does `work` while no other thread works for `key`. Whoever waited looks first whether it is done: an error or a
-    /// panic of the one before leaves it undone.
+    /// Does `work` while no other thread works for `key`. After waiting, `work` must check whether it is still to be
+    /// done: an error or a panic of another thread leaves it undone.
     pub fn alone<T>(&self, key: &K, work: impl FnOnce() -> T) -> T {
         let turn = lock(&self.0).entry(key.clone()).or_default().clone();
         let held = lock(&turn);

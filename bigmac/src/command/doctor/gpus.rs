@@ -1,11 +1,11 @@
-//! GPUs, and what it takes to use them.
+//! GPUs, and what is needed to use them.
 
 use bigmac_gpu::libraries::{self, Lookup};
 use bigmac_gpu::nvidia::{Architecture, Compiler, DeviceInfo, Machine, OpenError};
 use serde::Serialize;
 use std::path::PathBuf;
 
-/// What there is of NVIDIA's.
+/// The GPUs of NVIDIA, their driver and the compiler of kernels.
 #[derive(Debug, Serialize)]
 pub(super) struct Gpus {
     /// The latest CUDA version that the driver knows.
@@ -23,7 +23,7 @@ pub(super) struct Gpus {
 /// A GPU.
 #[derive(Debug, Serialize)]
 pub(super) struct Gpu {
-    /// What to call it: `cuda:0`.
+    /// Its name in options: `cuda:0`.
     pub device: String,
     pub name: String,
     /// `sm_90`, for compute capability 9.0.
@@ -42,7 +42,7 @@ impl Gpu {
     /// Tries the GPU, if kernels are written for it.
     fn inspect(machine: &Machine, device: &DeviceInfo) -> Gpu {
         let tried = if device.architecture < Architecture::EARLIEST {
-            Err(format!("it is older than {}, which kernels are written for", Architecture::EARLIEST))
+            Err(format!("the kernels need {} or later", Architecture::EARLIEST))
         } else {
             machine.allocator(device.ordinal).map_err(|error| error.to_string())
         };
@@ -66,19 +66,14 @@ impl Gpus {
             Err(_) => Compiler::open(),
         };
         let missing = match (&machine, &compiler) {
-            // Where libraries were looked for is told for all of them together.
+            // The directories that were searched are printed once for all libraries.
             (Err(OpenError::Library(error)), _) | (Ok(_), Err(error)) => Some(error.brief()),
             (Err(error), _) => Some(error.to_string()),
             (Ok(machine), Ok(compiler)) => machine
                 .devices
                 .iter()
                 .all(|device| device.architecture < Architecture::EARLIEST)
-                .then(|| {
-                    format!(
-                        "every GPU here is older than {}, which kernels are written for",
-                        Architecture::EARLIEST
-                    )
-                })
+                .then(|| format!("the kernels need a GPU of {} or later", Architecture::EARLIEST))
                 .or_else(|| {
                     let newest = machine.devices.iter().map(|device| device.architecture).max()?;
                     compiler.check_target(&newest.target()).err().map(|error| error.to_string())

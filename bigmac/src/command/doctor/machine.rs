@@ -5,7 +5,7 @@ use bigmac::profile::processor;
 use serde::Serialize;
 use std::path::{Path, PathBuf};
 
-/// What the system says of this machine; `None` where it does not say.
+/// What the system reports of this machine; `None` where it does not.
 #[derive(Debug, Serialize)]
 pub(super) struct Machine {
     pub processor: Option<String>,

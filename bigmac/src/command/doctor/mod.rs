@@ -9,9 +9,9 @@ use clap::Args;
 use serde::Serialize;
 use std::fmt::Write;
 
-/// Say what this machine has: processor, memory, GPUs, libraries and where they were looked for, measured speeds.
+/// Print what this machine has: processor, memory, GPUs, libraries and where they were searched, measured speeds.
 ///
-/// Measures for about a second. Nothing is changed on the machine.
+/// Measures for about a second. Changes nothing on the machine.
 #[derive(Debug, Args)]
 #[command(after_help = "Example:\n  bigmac doctor --json | jq .measured")]
 pub(super) struct Doctor {
@@ -20,7 +20,7 @@ pub(super) struct Doctor {
     json: bool,
 }
 
-/// Everything the command says.
+/// Everything that the command prints.
 #[derive(Debug, Serialize)]
 struct Report {
     version: &'static str,
@@ -39,7 +39,7 @@ struct Backend {
     note: &'static str,
 }
 
-/// What this program can run on here. A library that is found is of no use to a backend that is not built in.
+/// The backends of this program, and whether each can run here.
 fn backends(gpus: &gpus::Gpus) -> Vec<Backend> {
     let backend = |name, usable, note| Backend { name, usable, note };
     vec![
@@ -47,7 +47,7 @@ fn backends(gpus: &gpus::Gpus) -> Vec<Backend> {
         backend("local", true, "ranks are threads of one process"),
         match gpus.missing {
             None => backend("cuda", true, "computes on NVIDIA GPUs"),
-            Some(_) => backend("cuda", false, "computes on NVIDIA GPUs; what is missing stands under GPUs"),
+            Some(_) => backend("cuda", false, "computes on NVIDIA GPUs; under GPUs it says what is missing"),
         },
     ]
 }
@@ -69,7 +69,7 @@ impl Doctor {
     }
 }
 
-/// Bytes as people read them.
+/// Bytes in GiB, for messages.
 fn gib(bytes: u64) -> String {
     format!("{:.1} GiB", bytes as f64 / (1_u64 << 30) as f64)
 }
@@ -135,12 +135,12 @@ impl Report {
                 (None, None) => writeln!(out, "  {title:<41}not found ({purpose})")?,
             }
         }
-        writeln!(out, "  looked in, in this order")?;
+        writeln!(out, "  searched in this order")?;
         for directory in directories() {
             writeln!(out, "    {}", directory.display())?;
         }
         let variables: Vec<&str> = self.libraries.iter().map(|lookup| lookup.library.variable).collect();
-        writeln!(out, "  a file named in one of {} is taken instead", variables.join(", "))?;
+        writeln!(out, "  a file named in {} is used instead", variables.join(", "))?;
         Ok(out)
     }
 }

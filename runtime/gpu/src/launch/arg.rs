@@ -39,9 +39,6 @@ impl Arg {
     }
 
     /// A `u32` argument.
-    ///
-    /// # Errors
-    /// As [`Arg::i32`].
     pub fn u32<N: Copy + std::fmt::Display>(value: N) -> Result<Arg>
     where
         u32: TryFrom<N>,
@@ -50,9 +47,6 @@ impl Arg {
     }
 
     /// An `i64` argument.
-    ///
-    /// # Errors
-    /// As [`Arg::i32`].
     pub fn i64<N: Copy + std::fmt::Display>(value: N) -> Result<Arg>
     where
         i64: TryFrom<N>,

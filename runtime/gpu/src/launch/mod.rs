@@ -28,7 +28,7 @@ pub struct Launch {
 }
 
 impl Launch {
-    /// The kernel of that name, over one block of one warp until something else is said.
+    /// The kernel of that name, over one block of one warp unless it is changed.
     pub fn new(source: &'static Source, kernel: &'static str) -> Self {
         Launch {
             source,
@@ -58,25 +58,25 @@ impl Launch {
         self
     }
 
-    /// So many blocks along x, y and z. Without any the launch does nothing.
+    /// Sets the blocks along x, y and z. A launch of no blocks does nothing.
     pub fn grid(mut self, blocks: [usize; 3]) -> Self {
         self.grid = blocks;
         self
     }
 
-    /// So many threads to a block, along x.
+    /// Sets the threads of a block, along x.
     pub fn block(mut self, threads: usize) -> Self {
         self.block = [threads, 1, 1];
         self
     }
 
-    /// So many blocks along x to a cluster (sm_90 and up).
+    /// Sets the blocks of a cluster, along x (sm_90 and later).
     pub fn cluster(mut self, blocks: usize) -> Self {
         self.cluster = [blocks, 1, 1];
         self
     }
 
-    /// So many bytes of dynamic shared memory.
+    /// Sets the bytes of dynamic shared memory.
     pub fn shared(mut self, bytes: usize) -> Self {
         self.shared = bytes;
         self

@@ -1,4 +1,4 @@
-//! Kernel sources: where their text comes from, and what their kernels take.
+//! Kernel sources: where their text comes from, and the parameters of their kernels.
 
 use crate::error::{DriverError, DriverResult};
 use crate::shared::variable;
@@ -143,7 +143,7 @@ pub struct Signature {
     pub parameters: Vec<Parameter>,
 }
 
-/// A program that is compiled, with what its kernels take.
+/// A program that is compiled, with the parameters of its kernels.
 #[derive(Clone, Debug)]
 pub struct Compiled {
     /// The kernels.

@@ -21,7 +21,7 @@ pub(crate) fn required_length(file: &mut (impl Read + Seek)) -> Result<Option<u6
     let segments_end = segments.saturating_add(size * count);
     let (sections, section_size, section_count) = table(40, 58, 60);
     let mut end = HEADER.max(segments_end).max(sections.saturating_add(section_size * section_count));
-    // Entries of another size than that of the format would be of a format that is not known here.
+    // Entries of another size would be of a format that is not known here.
     if size == 56 {
         for segment in read(file, segments, size * count)?.chunks_exact(56) {
             end = end.max(number(segment, 8, 8).saturating_add(number(segment, 32, 8)));

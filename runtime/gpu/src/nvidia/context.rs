@@ -9,7 +9,7 @@ use std::ffi::{c_int, c_void};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-/// A pointer that the driver knows something by.
+/// A pointer by which the driver knows an object.
 #[derive(Debug)]
 pub(super) struct Handle<T>(pub *mut T);
 

@@ -21,7 +21,7 @@ impl std::fmt::Display for Version {
     }
 }
 
-/// Why a GPU cannot be opened, or it is unknown what GPUs there are. `file` is that of the library.
+/// Why a GPU cannot be opened, or the GPUs cannot be listed. `file` is that of the library.
 #[derive(Clone, Debug, thiserror::Error)]
 #[allow(missing_docs)]
 pub enum OpenError {

@@ -1,5 +1,5 @@
 //! Runs kernels on the CPU, for tests: the host compiler makes a library of each source, in which every CUDA thread is
-//! a fiber (`include/replay.cuh`). Device memory is this process's own.
+//! a fiber (`replay.cuh`). Device memory is this process's own.
 
 use crate::cache::{Cache, Key};
 use crate::driver::{Driver, DriverError, DriverResult, Function, Geometry, Mark, PendingDownload};
@@ -35,7 +35,7 @@ pub enum Order {
     Random(u32),
 }
 
-/// The struct of the same name in `include/replay.cuh`.
+/// The struct of the same name in `replay.cuh`.
 #[repr(C)]
 struct LaunchRequest {
     grid: [u32; 3],
@@ -316,7 +316,7 @@ impl Driver for Replay {
         Err(DriverError::call("replay", String::from_utf8_lossy(&text)))
     }
 
-    /// As `include/hopper_replay.cuh` reads it: address; rank, element size and swizzle; extents; strides; tile.
+    /// As `hopper_replay.cuh` reads it: address; rank, element size and swizzle; extents; strides; tile.
     fn tensor_map(&self, address: u64, shape: &TensorMapShape) -> DriverResult<TensorMap> {
         let rank = shape.extents.len();
         shape.check(address).map_err(|message| DriverError::call("tensor_map", message))?;

@@ -82,6 +82,17 @@ impl Ring {
         }
     }
 
+    /// A block that `bytes` bytes from the device are on their way to.
+    ///
+    /// # Safety
+    /// There are as many bytes at `from` on the device.
+    unsafe fn fetch(&self, stream: &Stream, from: u64, bytes: usize) -> DriverResult<Block> {
+        let block = self.take(stream)?;
+        // SAFETY: the caller vouches for the device's memory; the block lives until the copy is done.
+        block.copy(stream, |cuda, host| unsafe { cuda.download(host, from, bytes, stream.raw()) })?;
+        Ok(block)
+    }
+
     fn put(&self, block: Block) {
         lock(&self.used).push_back(block);
     }
@@ -165,10 +176,8 @@ impl Staging {
         let mut from = from;
         let mut under_way: Option<(Block, &mut [u8])> = None;
         for part in to.chunks_mut(ring.bytes) {
-            let block = ring.take(stream)?;
-            // SAFETY: the caller vouches for the device's memory; the block lives until the copy is done.
-            block
-                .copy(stream, |cuda, host| unsafe { cuda.download(host, from, part.len(), stream.raw()) })?;
+            // SAFETY: the caller vouches for the device's memory.
+            let block = unsafe { ring.fetch(stream, from, part.len())? };
             from += part.len() as u64;
             // The part before is taken out while this one is on its way.
             if let Some(before) = under_way.replace((block, part)) {
@@ -186,10 +195,8 @@ impl Staging {
         let mut pending = Pending { ring: self.later.clone(), parts: Vec::new() };
         for start in (0..bytes).step_by(self.later.bytes) {
             let len = self.later.bytes.min(bytes - start);
-            let block = self.later.take(stream)?;
-            let from = from + start as u64;
-            // SAFETY: the caller vouches for the device's memory; the block lives until the copy is done.
-            block.copy(stream, |cuda, host| unsafe { cuda.download(host, from, len, stream.raw()) })?;
+            // SAFETY: the caller vouches for the device's memory.
+            let block = unsafe { self.later.fetch(stream, from + start as u64, len)? };
             pending.parts.push((block, len));
         }
         Ok(pending)
