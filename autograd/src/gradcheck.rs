@@ -3,12 +3,11 @@
 use crate::graph::{Graph, Var};
 use crate::params::{Gradients, Parameters};
 use crate::tape::Mode;
-use bigmac_kernels::check::{random, to_f64};
+use bigmac_kernels::check::{against_differences, random, to_f64};
 use bigmac_runtime::{Context, DType, Error, Result, Tensor};
 
 /// Elements of each tensor that are tried: enough to hit every row and column of small ones, few enough to be quick.
 const PROBES: usize = 24;
-const STEP: f64 = 1e-3;
 
 /// Compares gradients of `f` with central differences of fourth order, for every trainable parameter and every float input.
 ///
@@ -54,7 +53,7 @@ where
         params.iter().filter(|(_, p)| p.trainable()).map(|(id, p)| (id, p.name().to_owned())).collect();
     for (id, name) in ids {
         let analytic = to_f64(ctx, &gradients.view(id)?)?;
-        compare(&name, &analytic, tolerance, |i, by| {
+        against_differences("gradcheck", &name, &analytic, (PROBES, tolerance), |i, by| {
             let old = nudge(params.get_mut(id), i, by)?;
             let loss = loss(params, inputs);
             set(params.get_mut(id), i, old)?;
@@ -68,41 +67,12 @@ where
             Some(grad) => to_f64(ctx, &grad)?,
             None => vec![0.0; inputs[n].len()],
         };
-        compare(&format!("input {n}"), &analytic, tolerance, |i, by| {
+        against_differences("gradcheck", &format!("input {n}"), &analytic, (PROBES, tolerance), |i, by| {
             let old = nudge(&mut inputs[n], i, by)?;
             let loss = loss(params, &inputs);
             set(&mut inputs[n], i, old)?;
             loss
         })?;
-    }
-    Ok(())
-}
-
-fn compare(
-    name: &str,
-    analytic: &[f64],
-    tolerance: f64,
-    mut loss_at: impl FnMut(usize, f64) -> Result<f64>,
-) -> Result<()> {
-    let stride = analytic.len().div_ceil(PROBES).max(1);
-    let probes = (0..analytic.len())
-        .step_by(stride)
-        .map(|i| i + (i / stride) % stride)
-        .filter(|&i| i < analytic.len());
-    let (mut error, mut norm) = (0.0, 0.0);
-    for i in probes {
-        let near = loss_at(i, STEP)? - loss_at(i, -STEP)?;
-        let far = loss_at(i, 2.0 * STEP)? - loss_at(i, -2.0 * STEP)?;
-        let difference = (8.0 * near - far) / (12.0 * STEP);
-        error += (difference - analytic[i]).powi(2);
-        norm += difference.powi(2);
-    }
-    let relative = error.sqrt() / norm.sqrt().max(1e-3);
-    if relative.is_nan() || relative > tolerance {
-        let message = format!(
-            "the gradient of {name} differs from central differences by {relative:.2e}, allowed {tolerance:.1e}"
-        );
-        return Err(Error::argument("gradcheck", message));
     }
     Ok(())
 }

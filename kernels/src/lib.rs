@@ -57,3 +57,44 @@ pub mod types {
     pub use bigmac_runtime::{DType, Error};
     pub use half::{bf16, f16};
 }
+
+/// What the guides have their readers write, as `build.rs` copied it: it compiles, and its tests pass.
+#[cfg(test)]
+mod guides {
+    /// docs/add-an-operator.md.
+    mod operator {
+        include!(concat!(env!("OUT_DIR"), "/operator/0.rs"));
+    }
+
+    /// docs/add-a-kernel.md.
+    mod kernel {
+        include!(concat!(env!("OUT_DIR"), "/kernel/0.rs"));
+    }
+
+    /// Its launch of a kernel that is not a formula.
+    #[expect(dead_code, reason = "it is shown, and compiled here")]
+    mod fill {
+        include!(concat!(env!("OUT_DIR"), "/kernel/3.rs"));
+    }
+
+    #[test]
+    fn kernels_are_listed() {
+        let sources = kernel::programs().into_iter().chain(fill::programs()).map(|of| of.source().file);
+        assert!(sources.eq(["relu_squared/kernel.cu", "fill/kernel.cu"]));
+    }
+
+    /// Lines that are to be added beside those of another operator are such lines.
+    #[test]
+    fn lines_beside_others_are_like_them() {
+        let like_silu =
+            |block: &str| block.trim().replace("relu_squared", "silu").replace("ReluSquared", "Silu");
+        let has = |text: &str, block: &str| text.lines().any(|line| line.trim() == like_silu(block));
+        let lib = include_str!("lib.rs");
+        assert!(
+            has(lib, include_str!(concat!(env!("OUT_DIR"), "/operator/1.rs")))
+                && has(lib, include_str!(concat!(env!("OUT_DIR"), "/kernel/1.rs")))
+        );
+        let lab = include_str!("../../benches/src/bin/bigmac-bench/kernels/families/elementwise.rs");
+        assert!(has(lab, include_str!(concat!(env!("OUT_DIR"), "/kernel/2.rs"))));
+    }
+}

@@ -357,12 +357,12 @@ pub trait Operator: std::fmt::Debug + Send + Sync {
         Err(Error::NoBackward { op: self.name() })
     }
 
-    /// Writes or adds the gradient of the weight that `grad` names.
+    /// Writes or adds the gradient of the weight whose number `dw` has.
     ///
     /// # Errors
     /// [`Error::NoBackward`] when the operator has no weights.
-    fn backward_weight(&self, ctx: &Context, backward: &Backward<'_>, grad: WeightGrad<'_>) -> Result<()> {
-        let _ = (ctx, backward, grad);
+    fn backward_weight(&self, ctx: &Context, backward: &Backward<'_>, dw: WeightGrad<'_>) -> Result<()> {
+        let _ = (ctx, backward, dw);
         Err(Error::NoBackward { op: self.name() })
     }
 

@@ -131,6 +131,13 @@ pub(crate) fn gather(
     });
 }
 
+/// Writes the rows of `part` bytes of `x` from byte `start` on into the rows of `whole` bytes of `y`.
+pub(crate) fn place(x: &[u8], y: &mut [u8], [part, start, whole]: [usize; 3]) {
+    for (to, from) in y.chunks_exact_mut(whole.max(1)).zip(x.chunks_exact(part.max(1))) {
+        to[start..start + part].copy_from_slice(from);
+    }
+}
+
 /// Adds `x` to `sums`, element by element.
 pub(crate) fn accumulate<T: Float>(sums: &mut [T::Acc], x: &[T]) {
     for (sum, x) in sums.iter_mut().zip(x) {

@@ -1,7 +1,7 @@
 //! How kernels cut row-major matrices on a GPU: the knobs of `rows.cuh` and `columns.cuh`.
 
 use bigmac_gpu::{Arg, Launch, Source, Variants};
-use bigmac_runtime::DType;
+use bigmac_runtime::{DType, Result};
 
 /// What sources that include `rows.cuh` or `columns.cuh` include.
 pub(crate) const INCLUDES: &[(&str, &str)] = &[
@@ -74,6 +74,23 @@ impl RowTiles {
                 list.launched(&tiles.over(Launch::new(source, ""), 1))
             })
         })
+    }
+
+    /// The launch of `kernel` over `rows` rows of `width` elements, where `tensors` are what is read and written in packs; and the kernel's
+    /// arguments `rows`, `width` and `1 / width`.
+    ///
+    /// # Errors
+    /// [`bigmac_runtime::Error::DType`] in the name of `op` unless `dtype` is F32 or BF16.
+    pub(crate) fn launch(
+        op: &'static str,
+        (source, kernel): (&'static Source, &'static str),
+        dtype: DType,
+        [rows, width]: [usize; 2],
+        tensors: &[Arg],
+    ) -> Result<(Launch, [Arg; 3])> {
+        let tiles = RowTiles::new(width, pack(dtype, width, tensors));
+        let launch = tiles.over(Launch::new(source, kernel).element(dtype.in_kernels(op)?), rows);
+        Ok((launch, [Arg::i32(rows)?, Arg::i32(width)?, Arg::f32(1.0 / width as f64)]))
     }
 
     /// The launch with this tiling's knobs and extents, over `rows` rows.

@@ -81,6 +81,7 @@ fn attention_counts_the_keys_that_queries_see() {
             bounds_k: bounds_k.clone().into(),
             causal,
             scale: 1.0,
+            variant: None,
         };
         // Scores and weighted sums, 2 per channel each; four products of the same pairs for the gradients.
         let forward = 4 * pairs * heads * dim;

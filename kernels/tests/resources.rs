@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// Set, the record is written anew.
+/// Set, the record is written again.
 const WRITE: &str = "BIGMAC_WRITE_RESOURCES";
 
 /// What is recorded of a kernel. `spills` are the bytes that a thread stores and loads for want of registers.
@@ -67,7 +67,7 @@ fn compile(
 }
 
 /// Compiles everything, on all processors. Where the same compiler makes something else of a program than is recorded, it is asked again:
-/// it isn't deterministic, and of some programs takes a register more or less in one compilation of a hundred.
+/// it is not deterministic, and of some programs takes a register more or less in one compilation of a hundred.
 fn compile_all(compiler: &Compiler, recorded: Option<&Record>) -> Record {
     const AGAIN: usize = 2;
     let nvrtc = compiler.version().to_string();
@@ -135,7 +135,7 @@ fn kernels_take_what_is_recorded() {
     let compiler = match Compiler::open() {
         Ok(compiler) => compiler,
         Err(error) if std::env::var_os("CI").is_none_or(|ci| ci != "true") => {
-            eprintln!("SKIPPED: no kernel was compiled, as NVRTC isn't here: {error}");
+            eprintln!("SKIPPED: no kernel was compiled, as NVRTC is not here: {error}");
             return;
         }
         Err(error) => panic!("{error}"),
@@ -155,7 +155,7 @@ fn kernels_take_what_is_recorded() {
     let wrong = differences(&recorded, &found);
     assert!(
         wrong.is_empty(),
-        "{} kernels differ from {} (NVRTC {}):\n{}\nWhen that is as it should be, write the file anew: \
+        "{} kernels differ from {} (NVRTC {}):\n{}\nWhen that is as it should be, write the file again: \
          {WRITE}=1 cargo test -p bigmac-kernels --test resources",
         wrong.len(),
         Record::file().display(),
@@ -205,6 +205,6 @@ fn every_source_is_among_the_programs() {
     assert!(listed.remove("copy.cu"), "the runtime's own");
     assert_eq!(
         there, listed,
-        "every .cu below kernels/src has a line in kernels/src/programs.rs, and every line a file"
+        "every .cu below kernels/src is listed by `programs` of its folder, and every source there is a file"
     );
 }

@@ -135,7 +135,13 @@ fn products_and_attention() {
     Check::new(&product).input(&[2, 19, 23]).input(&[2, 23, 9]).dtypes(&BF16).run().unwrap();
     for (head, causal) in [(16, true), (20, false)] {
         let bounds = [0usize, 5, 5, 24];
-        let attention = Attention { bounds_q: bounds.into(), bounds_k: bounds.into(), causal, scale: 0.25 };
+        let attention = Attention {
+            bounds_q: bounds.into(),
+            bounds_k: bounds.into(),
+            causal,
+            scale: 0.25,
+            variant: None,
+        };
         let check = Check::new(&attention).input(&[24, 4, head]).input(&[24, 2, head]).input(&[24, 2, head]);
         check.dtypes(&BF16).run().unwrap();
     }

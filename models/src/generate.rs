@@ -119,7 +119,7 @@ pub fn score(
     let mut scores = Vec::with_capacity(count - from);
     for start in (from - 1..count - 1).step_by(SCORED_ROWS) {
         let rows = SCORED_ROWS.min(count - 1 - start);
-        let block = g.apply(Narrow::new(hidden.shape(), 0, start, rows), &[&hidden], &[])?;
+        let block = g.apply(Narrow { dim: 0, start, len: rows }, &[&hidden], &[])?;
         let normed = model.final_norm(&mut g, &block)?;
         let logits = model.logits(&mut g, &normed)?;
         for row in 0..rows {

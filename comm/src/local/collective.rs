@@ -1,16 +1,19 @@
-//! Collectives between threads. Ranks lend each other their tensors, read them, and return once nobody holds what they
-//! lent: a caller's tensor can be written again, and its memory scopes are exact, as soon as the call is over.
+//! Messages and collectives between threads. In a collective ranks lend each other their tensors, read them, and return once
+//! no rank holds what it was lent: a caller's tensor can be written again, and its memory scopes are exact, as soon as the
+//! call is over.
 
 use super::LocalCommunicator;
 use super::world::{Awaited, OtherCall, Part, Round};
 use crate::communicator::{Communicator, shard};
 use crate::error::{CommError, Result};
+use crate::tag::Tag;
 use bigmac_kernels::expect_float;
 use bigmac_kernels::reduce::{Reduce, reduce};
 use bigmac_runtime::memory::scopes;
 use bigmac_runtime::{Context, Error, Spec, Tensor};
 use std::iter::repeat_n;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::time::Instant;
 
 /// One collective call of a group.
@@ -75,8 +78,49 @@ impl LocalCommunicator {
     pub(super) fn meet(&self, call: &Call, round: u8) -> Result<()> {
         self.exchange(call, round, repeat_n((), self.size())).map(drop)
     }
+}
 
-    pub(super) fn all_reduce_in_place(&self, ctx: &Context, tensor: &mut Tensor, op: Reduce) -> Result<()> {
+impl Communicator for LocalCommunicator {
+    fn rank(&self) -> usize {
+        self.rank
+    }
+
+    fn size(&self) -> usize {
+        self.members.len()
+    }
+
+    fn split(&self, color: u64, key: i64) -> Result<Box<dyn Communicator>> {
+        let call = self.begin("split".into());
+        let wishes = self.exchange(&call, 0, repeat_n((color, key), self.size()))?;
+        let mut ranks: Vec<usize> = (0..self.size()).filter(|&rank| wishes[rank].0 == color).collect();
+        ranks.sort_by_key(|&rank| (wishes[rank].1, rank));
+        let rank = ranks.iter().take_while(|&&rank| rank != self.rank).count();
+        Ok(Box::new(LocalCommunicator {
+            seat: self.seat.clone(),
+            group: self.world_ref().group(self.group, call.number, color),
+            members: ranks.iter().map(|&rank| self.members[rank]).collect(),
+            rank,
+            calls: AtomicU64::new(0),
+        }))
+    }
+
+    fn send(&self, ctx: &Context, tensor: Tensor, to: usize, tag: Tag) -> Result<()> {
+        let to = self.member("send", to)?;
+        let rank = self.seat.rank;
+        let tensor = Self::in_flight(ctx, tensor)?;
+        self.world_ref().deliver(rank, to, |inbox| inbox.put_message((self.group, rank, tag), tensor))
+    }
+
+    fn recv(&self, ctx: &Context, from: usize, tag: Tag, spec: &Spec) -> Result<Tensor> {
+        let from = self.member("recv", from)?;
+        let awaited = Awaited::Message((self.group, from, tag));
+        let tensor = self.world_ref().wait(self.seat.rank, awaited, Instant::now(), |inbox| {
+            inbox.take_message((self.group, from, tag))
+        })?;
+        self.accept(ctx, tensor, from, Some(tag), spec)
+    }
+
+    fn all_reduce(&self, ctx: &Context, tensor: &mut Tensor, op: Reduce) -> Result<()> {
         expect_float("all_reduce", [&tensor.spec()])?;
         tensor.check_writable("all_reduce")?;
         let call = self.begin(format!("all_reduce ({op}) of {}", describe(&tensor.spec())));
@@ -92,7 +136,7 @@ impl LocalCommunicator {
         self.meet(&call, 2)
     }
 
-    pub(super) fn reduce_rows(&self, ctx: &Context, tensor: &Tensor, op: Reduce) -> Result<Tensor> {
+    fn reduce_scatter(&self, ctx: &Context, tensor: &Tensor, op: Reduce) -> Result<Tensor> {
         expect_float("reduce_scatter", [&tensor.spec()])?;
         let (count, rest) = rows("reduce_scatter", tensor)?;
         let call = self.begin(format!("reduce_scatter ({op}) of {}", describe(&tensor.spec())));
@@ -108,7 +152,7 @@ impl LocalCommunicator {
         Ok(out)
     }
 
-    pub(super) fn gather_rows(&self, ctx: &Context, tensor: &Tensor) -> Result<Tensor> {
+    fn all_gather(&self, ctx: &Context, tensor: &Tensor) -> Result<Tensor> {
         let (_, rest) = rows("all_gather", tensor)?;
         let call = self.begin(format!("all_gather of {} rows of {rest:?}", tensor.dtype()));
         let contiguous = tensor.contiguous(ctx)?;
@@ -122,7 +166,7 @@ impl LocalCommunicator {
         Ok(out)
     }
 
-    pub(super) fn broadcast_in_place(&self, ctx: &Context, tensor: &mut Tensor, root: usize) -> Result<()> {
+    fn broadcast(&self, ctx: &Context, tensor: &mut Tensor, root: usize) -> Result<()> {
         let source = self.member("broadcast", root)?;
         tensor.check_writable("broadcast")?;
         let call = self.begin(format!("broadcast from rank {source} of {}", describe(&tensor.spec())));
@@ -138,12 +182,7 @@ impl LocalCommunicator {
         self.meet(&call, 1)
     }
 
-    pub(super) fn swap_all(
-        &self,
-        ctx: &Context,
-        tensors: Vec<Tensor>,
-        specs: &[Spec],
-    ) -> Result<Vec<Tensor>> {
+    fn all_to_all_v(&self, ctx: &Context, tensors: Vec<Tensor>, specs: &[Spec]) -> Result<Vec<Tensor>> {
         let size = self.size();
         for (what, given) in [("tensors", tensors.len()), ("specs", specs.len())] {
             if given != size {
@@ -159,6 +198,14 @@ impl LocalCommunicator {
             .collect::<Result<Vec<Tensor>>>()?;
         self.meet(&call, 1)?;
         Ok(accepted)
+    }
+
+    fn barrier(&self) -> Result<()> {
+        self.meet(&self.begin("barrier".into()), 0)
+    }
+
+    fn abort(&self, reason: &str) {
+        self.seat.world.fail(self.seat.rank, reason);
     }
 }
 

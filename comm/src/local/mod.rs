@@ -6,17 +6,14 @@ mod world;
 
 pub use ranks::{RankError, RankFailure, run_ranks};
 
-use crate::communicator::Communicator;
 use crate::error::{CommError, Result};
 use crate::tag::Tag;
-use bigmac_kernels::reduce::Reduce;
 use bigmac_runtime::memory::scopes;
 use bigmac_runtime::{Context, Spec, Tensor};
-use std::iter::repeat_n;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
-use world::{Awaited, GroupId, World};
+use world::{GroupId, World};
 
 /// A rank's place in its world; given up when the last communicator of the rank is dropped.
 struct Seat {
@@ -119,78 +116,7 @@ impl LocalCommunicator {
         tensor.move_to_scope(ctx.scope())?;
         Ok(tensor)
     }
-}
 
-impl Communicator for LocalCommunicator {
-    fn rank(&self) -> usize {
-        self.rank
-    }
-
-    fn size(&self) -> usize {
-        self.members.len()
-    }
-
-    fn split(&self, color: u64, key: i64) -> Result<Box<dyn Communicator>> {
-        let call = self.begin("split".into());
-        let wishes = self.exchange(&call, 0, repeat_n((color, key), self.size()))?;
-        let mut ranks: Vec<usize> = (0..self.size()).filter(|&rank| wishes[rank].0 == color).collect();
-        ranks.sort_by_key(|&rank| (wishes[rank].1, rank));
-        let rank = ranks.iter().take_while(|&&rank| rank != self.rank).count();
-        Ok(Box::new(LocalCommunicator {
-            seat: self.seat.clone(),
-            group: self.world_ref().group(self.group, call.number, color),
-            members: ranks.iter().map(|&rank| self.members[rank]).collect(),
-            rank,
-            calls: AtomicU64::new(0),
-        }))
-    }
-
-    fn send(&self, ctx: &Context, tensor: Tensor, to: usize, tag: Tag) -> Result<()> {
-        let to = self.member("send", to)?;
-        let rank = self.seat.rank;
-        let tensor = Self::in_flight(ctx, tensor)?;
-        self.world_ref().deliver(rank, to, |inbox| inbox.put_message((self.group, rank, tag), tensor))
-    }
-
-    fn recv(&self, ctx: &Context, from: usize, tag: Tag, spec: &Spec) -> Result<Tensor> {
-        let from = self.member("recv", from)?;
-        let awaited = Awaited::Message((self.group, from, tag));
-        let tensor = self.world_ref().wait(self.seat.rank, awaited, Instant::now(), |inbox| {
-            inbox.take_message((self.group, from, tag))
-        })?;
-        self.accept(ctx, tensor, from, Some(tag), spec)
-    }
-
-    fn all_reduce(&self, ctx: &Context, tensor: &mut Tensor, op: Reduce) -> Result<()> {
-        self.all_reduce_in_place(ctx, tensor, op)
-    }
-
-    fn reduce_scatter(&self, ctx: &Context, tensor: &Tensor, op: Reduce) -> Result<Tensor> {
-        self.reduce_rows(ctx, tensor, op)
-    }
-
-    fn all_gather(&self, ctx: &Context, tensor: &Tensor) -> Result<Tensor> {
-        self.gather_rows(ctx, tensor)
-    }
-
-    fn broadcast(&self, ctx: &Context, tensor: &mut Tensor, root: usize) -> Result<()> {
-        self.broadcast_in_place(ctx, tensor, root)
-    }
-
-    fn all_to_all_v(&self, ctx: &Context, tensors: Vec<Tensor>, specs: &[Spec]) -> Result<Vec<Tensor>> {
-        self.swap_all(ctx, tensors, specs)
-    }
-
-    fn barrier(&self) -> Result<()> {
-        self.meet(&self.begin("barrier".into()), 0)
-    }
-
-    fn abort(&self, reason: &str) {
-        self.seat.world.fail(self.seat.rank, reason);
-    }
-}
-
-impl LocalCommunicator {
     /// Numbers a collective call. `text` is what every rank's call must be, word by word.
     fn begin(&self, text: String) -> collective::Call {
         let number = self.calls.fetch_add(1, Ordering::Relaxed);

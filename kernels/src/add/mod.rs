@@ -1,10 +1,11 @@
 //! Sum of two tensors.
 
-mod cpu;
 pub(crate) mod cuda;
 
-use crate::elementwise::infer_like_inputs;
+use crate::elementwise::{infer_like_inputs, map};
+use crate::numeric::Float;
 use crate::operator::*;
+use crate::rows::BLOCK;
 use bigmac_runtime::{Context, DType, Error, Result, Spec, Tensor};
 
 /// `y = a + b`: inputs `a` and `b` of one shape and float dtype; the output is contiguous. Saves nothing.
@@ -40,7 +41,10 @@ pub fn add(ctx: &Context, a: &Tensor, b: &Tensor) -> Result<Tensor> {
     if ctx.is_gpu() {
         cuda::add(ctx, &a, &b, &mut y)?;
     } else {
-        crate::for_float!("add", a.dtype(), T => cpu::add::<T>(ctx, a.as_slice()?, b.as_slice()?, y.as_mut_slice()?))?;
+        crate::for_float!("add", a.dtype(), T => {
+            map(ctx, [a.as_slice::<T>()?, b.as_slice()?], y.as_mut_slice()?, |[a, b]| a + b);
+            Ok(())
+        })?;
     }
     Ok(y)
 }
@@ -57,7 +61,7 @@ pub fn accumulate(ctx: &Context, mut a: Tensor, b: &Tensor) -> Result<Tensor> {
     if ctx.is_gpu() {
         cuda::accumulate(ctx, &mut a, &b)?;
     } else {
-        crate::for_float!("add", a.dtype(), T => cpu::accumulate::<T>(ctx, a.as_mut_slice()?, b.as_slice()?))?;
+        crate::for_float!("add", a.dtype(), T => accumulate_on_cpu::<T>(ctx, a.as_mut_slice()?, b.as_slice()?))?;
     }
     Ok(a)
 }
@@ -72,10 +76,19 @@ pub fn add_assign(ctx: &Context, a: &mut Tensor, b: &Tensor) -> Result<()> {
     }
     match a.dtype() {
         DType::F32 if ctx.is_gpu() => cuda::accumulate(ctx, a, &b.contiguous(ctx)?),
-        DType::F64 => cpu::accumulate::<f64>(ctx, a.as_mut_slice()?, b.as_slice()?),
-        DType::F32 => cpu::accumulate::<f32>(ctx, a.as_mut_slice()?, b.as_slice()?),
+        DType::F64 => accumulate_on_cpu::<f64>(ctx, a.as_mut_slice()?, b.as_slice()?),
+        DType::F32 => accumulate_on_cpu::<f32>(ctx, a.as_mut_slice()?, b.as_slice()?),
         given => Err(Error::DType { op: "add", given, wanted: "f32 or f64".into() }),
     }
+}
+
+fn accumulate_on_cpu<T: Float>(ctx: &Context, a: &mut [T], b: &[T]) -> Result<()> {
+    ctx.threads().chunks_mut(a, BLOCK, |i, a| {
+        for (a, b) in a.iter_mut().zip(&b[i * BLOCK..]) {
+            *a = T::from_acc(a.acc() + b.acc());
+        }
+    });
+    Ok(())
 }
 
 #[cfg(test)]

@@ -45,15 +45,10 @@ impl Operator for AddWeight {
         Ok(smallvec![Some(backward.grad(self.name())?.clone())])
     }
 
-    fn backward_weight(
-        &self,
-        ctx: &Context,
-        backward: &Backward<'_>,
-        mut grad: WeightGrad<'_>,
-    ) -> Result<()> {
+    fn backward_weight(&self, ctx: &Context, backward: &Backward<'_>, mut dw: WeightGrad<'_>) -> Result<()> {
         let dy = backward.grad(self.name())?.contiguous(ctx)?;
         let width = backward.weights[0].len();
-        column_sums::into_grad(ctx, self.name(), &dy, width, Terms::Values, &mut grad)
+        column_sums::into_grad(ctx, self.name(), &dy, width, Terms::Values, &mut dw)
     }
 }
 

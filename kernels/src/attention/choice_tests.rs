@@ -24,7 +24,7 @@ fn launch(ctx: &Context, op: &dyn Operator, dtype: DType, [q, k]: [[usize; 3]; 2
 }
 
 fn attention(bounds: &[usize]) -> Attention {
-    Attention { bounds_q: bounds.into(), bounds_k: bounds.into(), causal: true, scale: 1.0 }
+    Attention { bounds_q: bounds.into(), bounds_k: bounds.into(), causal: true, scale: 1.0, variant: None }
 }
 
 #[test]
@@ -39,7 +39,7 @@ fn every_head_size_gets_programs_of_the_list() {
             let (op, shape) = (attention(&[0, 3]), [3, 1, dim]);
             assert!(launch(&ctx, &op, dtype, [shape; 2], aligned), "{dtype} {dim} {aligned}");
             for (variant, of) in variants(dtype, dim).iter().enumerate() {
-                let tiled = TiledAttention { attention: op.clone(), variant };
+                let tiled = Attention { variant: Some(variant), ..op.clone() };
                 let [q, k, v] = [(); 3].map(|()| heads(&ctx, shape, dtype, aligned));
                 let takes = of.takes(&ctx, [&q, &k, &v]).unwrap();
                 assert_eq!(takes, launch(&ctx, &tiled, dtype, [shape; 2], aligned), "{dtype} {dim} {of}");

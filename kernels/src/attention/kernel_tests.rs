@@ -9,7 +9,7 @@ use std::ops::Range;
 type Heads = (usize, usize, usize);
 
 struct Case {
-    op: TiledAttention,
+    op: Attention,
     heads: Heads,
     dtype: DType,
     /// q, k, v and the gradient of the output, rounded to `dtype`.
@@ -40,14 +40,14 @@ fn packed(lengths: &[usize]) -> Vec<usize> {
 impl Case {
     fn new(bounds_q: &[usize], bounds_k: &[usize], causal: bool, heads: Heads, dtype: DType) -> Case {
         let scale = 1.0 / (heads.2 as f64).sqrt();
-        let attention = Attention { bounds_q: bounds_q.into(), bounds_k: bounds_k.into(), causal, scale };
-        let mut case = Case {
-            op: TiledAttention { attention, variant: 0 },
-            heads,
-            dtype,
-            values: Default::default(),
-            wider: false,
+        let op = Attention {
+            bounds_q: bounds_q.into(),
+            bounds_k: bounds_k.into(),
+            causal,
+            scale,
+            variant: Some(0),
         };
+        let mut case = Case { op, heads, dtype, values: Default::default(), wider: false };
         let host = Context::cpu(0, 1).unwrap();
         for i in 0..4 {
             let shape = case.shape(i);
@@ -58,12 +58,12 @@ impl Case {
     }
 
     fn variant(mut self, variant: usize) -> Case {
-        self.op.variant = variant;
+        self.op.variant = Some(variant);
         self
     }
 
     fn scale(mut self, scale: f64) -> Case {
-        self.op.attention.scale = scale;
+        self.op.scale = scale;
         self
     }
 
@@ -73,7 +73,7 @@ impl Case {
     }
 
     fn shape(&self, i: usize) -> [usize; 3] {
-        let Attention { bounds_q, bounds_k, .. } = &self.op.attention;
+        let Attention { bounds_q, bounds_k, .. } = &self.op;
         let (heads, key_heads, dim) = self.heads;
         if i == 1 || i == 2 { [last(bounds_k), key_heads, dim] } else { [last(bounds_q), heads, dim] }
     }
@@ -264,6 +264,7 @@ fn slices_of_a_fused_projection_agree_with_copies() {
             bounds_k: [0, 11, 30].into(),
             causal: true,
             scale: 0.1,
+            variant: None,
         };
         let run = |inputs: [&Tensor; 3]| to_f64(&ctx, &op.compute(&ctx, &inputs, &[]).unwrap()).unwrap();
         let copies = [0, 1, 2].map(|i| parts[i].copy(&ctx).unwrap());
@@ -275,10 +276,16 @@ fn slices_of_a_fused_projection_agree_with_copies() {
 fn what_no_kernel_takes_is_told() {
     let Some(gpu) = gpus().unwrap().first() else { return };
     let ctx = Context::on_gpu(0, 1, gpu).unwrap();
-    let attention = Attention { bounds_q: [0, 1].into(), bounds_k: [0, 1].into(), causal: true, scale: 1.0 };
+    let attention = Attention {
+        bounds_q: [0, 1].into(),
+        bounds_k: [0, 1].into(),
+        causal: true,
+        scale: 1.0,
+        variant: None,
+    };
     let run = |dim: usize, dtype: DType, variant: usize| {
         let x = Tensor::zeros(&ctx, &[1, 1, dim], dtype).unwrap();
-        let op = TiledAttention { attention: attention.clone(), variant };
+        let op = Attention { variant: Some(variant), ..attention.clone() };
         op.compute(&ctx, &[&x, &x, &x], &[]).map(|_| ())
     };
     run(256, DType::BF16, 0).unwrap();

@@ -43,15 +43,9 @@ pub struct Attention {
     pub causal: bool,
     /// Factor of the scores, usually `1 / sqrt(D)`.
     pub scale: f64,
-}
-
-/// [`Attention`] with one of the [`variants`] of a GPU's kernels, whatever the problem: for measuring and testing them. The same on a CPU.
-#[derive(Clone, Debug)]
-pub struct TiledAttention {
-    /// What to compute.
-    pub attention: Attention,
-    /// Which of the variants for the inputs' dtype and head size to use; one that isn't there is an error.
-    pub variant: usize,
+    /// Which of the [`variants`] for the inputs' dtype and head size a GPU runs, for measuring and testing them; `None` for the one that
+    /// suits the problem.
+    pub variant: Option<usize>,
 }
 
 /// Shapes and rules of one call.
@@ -130,40 +124,6 @@ impl Attention {
             dim: q.shape()[2],
         }
     }
-
-    fn forward_with(&self, ctx: &Context, call: &Call<'_>, variant: Option<usize>) -> Result<Forwarded> {
-        let ([q, k, v], need) = ([0, 1, 2].map(|i| call.inputs[i]), call.need);
-        let problem = self.problem(q, k);
-        let (out, lse) = if let Some(gpu) = ctx.gpu() {
-            cuda::forward(ctx, gpu, &problem, [q, k, v], variant, need.any())?
-        } else {
-            cpu::forward(ctx, &problem, [q, k, v], need.any())?
-        };
-        Ok(Forwarded::with(out, lse))
-    }
-
-    fn backward_with(
-        &self,
-        ctx: &Context,
-        backward: &Backward<'_>,
-        variant: Option<usize>,
-    ) -> Result<InputGrads> {
-        let saved = |i| backward.saved(Self::NAME, i);
-        let given = Given {
-            inputs: [saved(0)?, saved(1)?, saved(2)?],
-            out: saved(3)?,
-            dout: backward.grad(Self::NAME)?,
-            lse: saved(4)?,
-            need: [0, 1, 2].map(|i| backward.need.input(i)),
-        };
-        let problem = self.problem(given.inputs[0], given.inputs[1]);
-        let grads = if ctx.is_gpu() {
-            cuda::backward(ctx, &problem, &given, variant)?
-        } else {
-            cpu::backward(ctx, &problem, &given)?
-        };
-        Ok(grads.into_iter().collect())
-    }
 }
 
 impl Operator for Attention {
@@ -199,7 +159,14 @@ impl Operator for Attention {
     }
 
     fn forward(&self, ctx: &Context, call: &Call<'_>) -> Result<Forwarded> {
-        self.forward_with(ctx, call, None)
+        let ([q, k, v], need) = ([0, 1, 2].map(|i| call.inputs[i]), call.need);
+        let problem = self.problem(q, k);
+        let (out, lse) = if let Some(gpu) = ctx.gpu() {
+            cuda::forward(ctx, gpu, &problem, [q, k, v], self.variant, need.any())?
+        } else {
+            cpu::forward(ctx, &problem, [q, k, v], need.any())?
+        };
+        Ok(Forwarded::with(out, lse))
     }
 
     /// Two products of all pairs of a query and a key, and four for the gradients; the scores that the backward computes again don't
@@ -212,28 +179,20 @@ impl Operator for Attention {
     }
 
     fn backward_input(&self, ctx: &Context, backward: &Backward<'_>) -> Result<InputGrads> {
-        self.backward_with(ctx, backward, None)
-    }
-}
-
-impl Operator for TiledAttention {
-    fn name(&self) -> &'static str {
-        Attention::NAME
-    }
-
-    fn infer(&self, inputs: &[Spec], weights: &[Spec], need: Need<'_>) -> Result<Inferred> {
-        self.attention.infer(inputs, weights, need)
-    }
-
-    fn forward(&self, ctx: &Context, call: &Call<'_>) -> Result<Forwarded> {
-        self.attention.forward_with(ctx, call, Some(self.variant))
-    }
-
-    fn flops(&self, inputs: &[Spec], weights: &[Spec], need: Need<'_>) -> Flops {
-        self.attention.flops(inputs, weights, need)
-    }
-
-    fn backward_input(&self, ctx: &Context, backward: &Backward<'_>) -> Result<InputGrads> {
-        self.attention.backward_with(ctx, backward, Some(self.variant))
+        let saved = |i| backward.saved(Self::NAME, i);
+        let given = Given {
+            inputs: [saved(0)?, saved(1)?, saved(2)?],
+            out: saved(3)?,
+            dout: backward.grad(Self::NAME)?,
+            lse: saved(4)?,
+            need: [0, 1, 2].map(|i| backward.need.input(i)),
+        };
+        let problem = self.problem(given.inputs[0], given.inputs[1]);
+        let grads = if ctx.is_gpu() {
+            cuda::backward(ctx, &problem, &given, self.variant)?
+        } else {
+            cpu::backward(ctx, &problem, &given)?
+        };
+        Ok(grads.into_iter().collect())
     }
 }

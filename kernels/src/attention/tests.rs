@@ -4,7 +4,7 @@ use bigmac_runtime::DType;
 
 fn attention(bounds_q: &[usize], bounds_k: &[usize], causal: bool, dim: usize) -> Attention {
     let scale = 1.0 / (dim as f64).sqrt();
-    Attention { bounds_q: bounds_q.into(), bounds_k: bounds_k.into(), causal, scale }
+    Attention { bounds_q: bounds_q.into(), bounds_k: bounds_k.into(), causal, scale, variant: None }
 }
 
 fn check(

@@ -65,7 +65,8 @@ pub fn cast(ctx: &Context, x: &Tensor, to: DType) -> Result<Tensor> {
     Ok(y)
 }
 
-fn convert<T: Float, U: Float>(ctx: &Context, x: &[T], y: &mut [U]) {
+/// `y = x` in another float type, rounded.
+pub(crate) fn convert<T: Float, U: Float>(ctx: &Context, x: &[T], y: &mut [U]) {
     ctx.threads().chunks_mut(y, BLOCK, |block, y| {
         for (y, x) in y.iter_mut().zip(&x[block * BLOCK..]) {
             *y = U::from_acc(U::Acc::of(x.acc().f64()));

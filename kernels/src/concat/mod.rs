@@ -3,6 +3,7 @@
 pub(crate) mod cuda;
 
 use crate::operator::*;
+use crate::rows::place;
 use bigmac_runtime::{Context, Error, Result, Spec, Tensor};
 
 /// The inputs one after the other along dimension `dim`: any number of inputs (at least one) of one float dtype whose
@@ -71,13 +72,6 @@ impl Operator for Concat {
             part
         };
         backward.saved.iter().enumerate().map(part).collect()
-    }
-}
-
-/// Writes the rows of `part` bytes of `x` from byte `start` on into the rows of `whole` bytes of `y`.
-fn place(x: &[u8], y: &mut [u8], [part, start, whole]: [usize; 3]) {
-    for (to, from) in y.chunks_exact_mut(whole.max(1)).zip(x.chunks_exact(part.max(1))) {
-        to[start..start + part].copy_from_slice(from);
     }
 }
 

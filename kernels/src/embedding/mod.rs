@@ -62,21 +62,16 @@ impl Operator for Embedding {
         Ok(smallvec![None])
     }
 
-    fn backward_weight(
-        &self,
-        ctx: &Context,
-        backward: &Backward<'_>,
-        mut grad: WeightGrad<'_>,
-    ) -> Result<()> {
+    fn backward_weight(&self, ctx: &Context, backward: &Backward<'_>, mut dw: WeightGrad<'_>) -> Result<()> {
         let ids = backward.saved(self.name(), 0)?.contiguous(ctx)?;
         let dy = backward.grad(self.name())?.contiguous(ctx)?;
         let table = backward.weights[0].shape();
         if ctx.is_gpu() {
-            return cuda::scatter(ctx, &ids, &dy, [table[0], table[1]], &mut grad);
+            return cuda::scatter(ctx, &ids, &dy, [table[0], table[1]], &mut dw);
         }
-        let (ids, accumulate) = (ids.as_slice::<i32>()?, grad.accumulate);
+        let (ids, accumulate) = (ids.as_slice::<i32>()?, dw.accumulate);
         crate::for_float!(self.name(), dy.dtype(), T => {
-            let to = grad.slice()?;
+            let to = dw.slice()?;
             if !accumulate {
                 to.fill(crate::Real::ZERO);
             }

@@ -1,7 +1,7 @@
 //! Layer normalisation on a GPU, scaled by `offset + w`.
 
-use crate::tiling::{INCLUDES, RowTiles, pack};
-use bigmac_gpu::{Arg, Launch, Source, Variants};
+use crate::tiling::{INCLUDES, RowTiles};
+use bigmac_gpu::{Arg, Source, Variants};
 use bigmac_runtime::{Context, Result, Tensor};
 
 static SOURCE: Source =
@@ -21,14 +21,12 @@ pub(super) fn forward(
     eps: f64,
     (y, statistics): (&mut Tensor, &mut Tensor),
 ) -> Result<()> {
-    let (width, rows) = (w.len(), x.len() / w.len());
-    let [x_arg, w_arg, b_arg, y_arg] = [x.arg()?, w.arg()?, b.arg()?, y.arg_mut()?];
-    let tiles = RowTiles::new(width, pack(x.dtype(), width, &[x_arg, w_arg, b_arg, y_arg]));
-    let launch =
-        tiles.over(Launch::new(&SOURCE, "layer_norm_forward").element(x.dtype().in_kernels(op)?), rows);
-    let extents = [Arg::i32(rows)?, Arg::i32(width)?, Arg::f32(1.0 / width as f64), Arg::f32(eps)];
-    let tensors = [x_arg, w_arg, b_arg, Arg::f32(offset), y_arg, statistics.arg_mut()?];
-    ctx.launch(&launch, &[&tensors[..], &extents].concat())
+    let shape = [x.len() / w.len(), w.len()];
+    let packs = [x.arg()?, w.arg()?, b.arg()?, y.arg_mut()?];
+    let (launch, extents) = RowTiles::launch(op, (&SOURCE, "layer_norm_forward"), x.dtype(), shape, &packs)?;
+    let [x, w, b, y] = packs;
+    let tensors = [x, w, b, Arg::f32(offset), y, statistics.arg_mut()?];
+    ctx.launch(&launch, &[&tensors[..], &extents, &[Arg::f32(eps)]].concat())
 }
 
 /// The gradient of x.
@@ -41,12 +39,10 @@ pub(super) fn backward_input(
     dy: &Tensor,
     dx: &mut Tensor,
 ) -> Result<()> {
-    let (width, rows) = (w.len(), x.len() / w.len());
-    let [x_arg, w_arg, dy_arg, dx_arg] = [x.arg()?, w.arg()?, dy.arg()?, dx.arg_mut()?];
-    let tiles = RowTiles::new(width, pack(x.dtype(), width, &[x_arg, w_arg, dy_arg, dx_arg]));
-    let launch =
-        tiles.over(Launch::new(&SOURCE, "layer_norm_backward").element(x.dtype().in_kernels(op)?), rows);
-    let extents = [Arg::i32(rows)?, Arg::i32(width)?, Arg::f32(1.0 / width as f64)];
-    let tensors = [x_arg, w_arg, Arg::f32(offset), statistics.arg()?, dy_arg, dx_arg];
+    let shape = [x.len() / w.len(), w.len()];
+    let packs = [x.arg()?, w.arg()?, dy.arg()?, dx.arg_mut()?];
+    let (launch, extents) = RowTiles::launch(op, (&SOURCE, "layer_norm_backward"), x.dtype(), shape, &packs)?;
+    let [x, w, dy, dx] = packs;
+    let tensors = [x, w, Arg::f32(offset), statistics.arg()?, dy, dx];
     ctx.launch(&launch, &[&tensors[..], &extents].concat())
 }

@@ -41,19 +41,14 @@ impl Operator for LayerNorm {
         Ok(smallvec![Some(dx)])
     }
 
-    fn backward_weight(
-        &self,
-        ctx: &Context,
-        backward: &Backward<'_>,
-        mut grad: WeightGrad<'_>,
-    ) -> Result<()> {
+    fn backward_weight(&self, ctx: &Context, backward: &Backward<'_>, mut dw: WeightGrad<'_>) -> Result<()> {
         let (op, width) = (self.name(), backward.weights[0].len());
         let dy = backward.grad(op)?.contiguous(ctx)?;
-        if grad.weight == 1 {
-            return column_sums::into_grad(ctx, op, &dy, width, Terms::Values, &mut grad);
+        if dw.weight == 1 {
+            return column_sums::into_grad(ctx, op, &dy, width, Terms::Values, &mut dw);
         }
         let (x, statistics) = (backward.saved(op, 0)?.contiguous(ctx)?, backward.saved(op, 1)?);
-        column_sums::into_grad(ctx, op, &dy, width, Terms::Normalised { x: &x, statistics }, &mut grad)
+        column_sums::into_grad(ctx, op, &dy, width, Terms::Normalised { x: &x, statistics }, &mut dw)
     }
 }
 

@@ -98,23 +98,18 @@ impl Operator for Linear {
         Ok(smallvec![Some(dx)])
     }
 
-    fn backward_weight(
-        &self,
-        ctx: &Context,
-        backward: &Backward<'_>,
-        mut grad: WeightGrad<'_>,
-    ) -> Result<()> {
-        let add = grad.accumulate;
+    fn backward_weight(&self, ctx: &Context, backward: &Backward<'_>, mut dw: WeightGrad<'_>) -> Result<()> {
+        let add = dw.accumulate;
         let given = backward.grad(Self::NAME)?;
-        if ctx.is_gpu() && grad.weight < 1 + usize::from(self.bias) {
-            return match grad.weight {
-                0 => cuda::backward_weight(ctx, backward.saved(Self::NAME, 0)?, given, &mut grad),
-                _ => cuda::backward_bias(ctx, given, &mut grad),
+        if ctx.is_gpu() && dw.weight < 1 + usize::from(self.bias) {
+            return match dw.weight {
+                0 => cuda::backward_weight(ctx, backward.saved(Self::NAME, 0)?, given, &mut dw),
+                _ => cuda::backward_bias(ctx, given, &mut dw),
             };
         }
         crate::for_float!(Self::NAME, given.dtype(), T => {
-            let weight = grad.weight;
-            let to = grad.slice::<<T as Float>::Acc>()?;
+            let weight = dw.weight;
+            let to = dw.slice::<<T as Float>::Acc>()?;
             match weight {
                 0 => {
                     let (x, dy) = (widened(ctx, backward.saved(Self::NAME, 0)?)?, widened(ctx, given)?);

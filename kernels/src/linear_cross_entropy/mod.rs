@@ -173,22 +173,17 @@ impl Operator for LinearCrossEntropy {
         Ok(smallvec![Some(dh), None])
     }
 
-    fn backward_weight(
-        &self,
-        ctx: &Context,
-        backward: &Backward<'_>,
-        mut grad: WeightGrad<'_>,
-    ) -> Result<()> {
-        if grad.weight != 0 {
-            return Err(Error::argument(Self::NAME, format!("there is no weight {}", grad.weight)));
+    fn backward_weight(&self, ctx: &Context, backward: &Backward<'_>, mut dw: WeightGrad<'_>) -> Result<()> {
+        if dw.weight != 0 {
+            return Err(Error::argument(Self::NAME, format!("there is no weight {}", dw.weight)));
         }
         if ctx.is_gpu() {
-            return self.backward_on_gpu(ctx, backward, false, Some(grad)).map(drop);
+            return self.backward_on_gpu(ctx, backward, false, Some(dw)).map(drop);
         }
-        let add = grad.accumulate;
+        let add = dw.accumulate;
         crate::for_float!(Self::NAME, backward.saved(Self::NAME, 0)?.dtype(), T => {
             type R = <T as Float>::Acc;
-            let dw = grad.slice::<R>()?;
+            let dw = dw.slice::<R>()?;
             self.with_pass::<R, _>(ctx, backward, |pass, lse, factor| {
                 cpu::backward_weight(ctx, pass, lse, factor, add, dw)
             })

@@ -1,7 +1,7 @@
 //! RMSNorm on a GPU.
 
-use crate::tiling::{INCLUDES, RowTiles, pack};
-use bigmac_gpu::{Arg, Launch, Source, Variants};
+use crate::tiling::{INCLUDES, RowTiles};
+use bigmac_gpu::{Arg, Source, Variants};
 use bigmac_runtime::{Context, Result, Tensor};
 
 static SOURCE: Source =
@@ -20,14 +20,10 @@ pub(super) fn forward(
     eps: f64,
     (y, rstd): (&mut Tensor, &mut Tensor),
 ) -> Result<()> {
-    let (width, rows) = (w.len(), x.len() / w.len());
-    let (x_arg, w_arg, y_arg) = (x.arg()?, w.arg()?, y.arg_mut()?);
-    let tiles = RowTiles::new(width, pack(x.dtype(), width, &[x_arg, w_arg, y_arg]));
-    let launch =
-        tiles.over(Launch::new(&SOURCE, "rms_norm_forward").element(x.dtype().in_kernels(op)?), rows);
-    let [rows, columns] = [Arg::i32(rows)?, Arg::i32(width)?];
-    let inverse = Arg::f32(1.0 / width as f64);
-    ctx.launch(&launch, &[x_arg, w_arg, y_arg, rstd.arg_mut()?, rows, columns, inverse, Arg::f32(eps)])
+    let shape = [x.len() / w.len(), w.len()];
+    let tensors = [x.arg()?, w.arg()?, y.arg_mut()?];
+    let (launch, extents) = RowTiles::launch(op, (&SOURCE, "rms_norm_forward"), x.dtype(), shape, &tensors)?;
+    ctx.launch(&launch, &[&tensors[..], &[rstd.arg_mut()?], &extents, &[Arg::f32(eps)]].concat())
 }
 
 /// The gradient of x.
@@ -39,12 +35,9 @@ pub(super) fn backward_input(
     dy: &Tensor,
     dx: &mut Tensor,
 ) -> Result<()> {
-    let (width, rows) = (w.len(), x.len() / w.len());
-    let [x_arg, w_arg, dy_arg, dx_arg] = [x.arg()?, w.arg()?, dy.arg()?, dx.arg_mut()?];
-    let tiles = RowTiles::new(width, pack(x.dtype(), width, &[x_arg, w_arg, dy_arg, dx_arg]));
-    let launch =
-        tiles.over(Launch::new(&SOURCE, "rms_norm_backward").element(x.dtype().in_kernels(op)?), rows);
-    let [rows, columns] = [Arg::i32(rows)?, Arg::i32(width)?];
-    let inverse = Arg::f32(1.0 / width as f64);
-    ctx.launch(&launch, &[x_arg, w_arg, rstd.arg()?, dy_arg, dx_arg, rows, columns, inverse])
+    let shape = [x.len() / w.len(), w.len()];
+    let tensors = [x.arg()?, w.arg()?, dy.arg()?, dx.arg_mut()?];
+    let (launch, extents) = RowTiles::launch(op, (&SOURCE, "rms_norm_backward"), x.dtype(), shape, &tensors)?;
+    let [x, w, dy, dx] = tensors;
+    ctx.launch(&launch, &[&[x, w, rstd.arg()?, dy, dx][..], &extents].concat())
 }

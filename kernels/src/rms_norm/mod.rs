@@ -68,17 +68,12 @@ impl Operator for RmsNorm {
         Ok(smallvec![Some(dx)])
     }
 
-    fn backward_weight(
-        &self,
-        ctx: &Context,
-        backward: &Backward<'_>,
-        mut grad: WeightGrad<'_>,
-    ) -> Result<()> {
+    fn backward_weight(&self, ctx: &Context, backward: &Backward<'_>, mut dw: WeightGrad<'_>) -> Result<()> {
         let x = backward.saved(self.name(), 0)?.contiguous(ctx)?;
         let rstd = backward.saved(self.name(), 1)?;
         let dy = backward.grad(self.name())?.contiguous(ctx)?;
         let width = backward.weights[0].len();
-        column_sums::into_grad(ctx, self.name(), &dy, width, Terms::Scaled { x: &x, rstd }, &mut grad)
+        column_sums::into_grad(ctx, self.name(), &dy, width, Terms::Scaled { x: &x, rstd }, &mut dw)
     }
 }
 

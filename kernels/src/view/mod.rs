@@ -1,21 +1,21 @@
-//! Views: other shapes, slices and orders of the same elements. None of them copies in its forward or saves anything.
+//! Views: other shapes, slices and orders of the same elements. None of them copies in its forward or saves values.
 
 pub(crate) mod cuda;
 
 use crate::operator::*;
+use crate::rows::place;
 use bigmac_runtime::{Context, Dims, Error, Result, Spec, Tensor};
 
-/// The same elements in another shape; the input must be contiguous.
+/// The same elements in another shape; the input must be contiguous. Saves nothing but the input's shape.
 #[derive(Clone, Debug)]
 pub struct Reshape {
-    from: Dims,
     to: Dims,
 }
 
 impl Reshape {
-    /// From the shape that the input has to the one that is wanted.
-    pub fn new(from: &[usize], to: &[usize]) -> Self {
-        Reshape { from: Dims::from_slice(from), to: Dims::from_slice(to) }
+    /// The shape that is wanted.
+    pub fn new(to: &[usize]) -> Self {
+        Reshape { to: Dims::from_slice(to) }
     }
 }
 
@@ -24,14 +24,14 @@ impl Operator for Reshape {
         "reshape"
     }
 
-    fn infer(&self, inputs: &[Spec], weights: &[Spec], _need: Need<'_>) -> Result<Inferred> {
+    fn infer(&self, inputs: &[Spec], weights: &[Spec], need: Need<'_>) -> Result<Inferred> {
         let ([x], []) = expect_counts(self.name(), inputs, weights)?;
         let to = Spec::new(&self.to, x.dtype);
-        if x.shape != self.from || x.len() != to.len() {
-            let wanted = format!("{:?}, of as many elements as {:?}", self.from, self.to);
+        if x.len() != to.len() {
+            let wanted = format!("as many elements as {:?}", self.to);
             return Err(Error::shape(self.name(), &x.shape, wanted));
         }
-        Ok(Inferred::view(to, []))
+        Ok(Inferred::view(to, need.any().then_some(SavedSpec::Shape(0))))
     }
 
     fn forward(&self, _ctx: &Context, call: &Call<'_>) -> Result<Forwarded> {
@@ -39,8 +39,9 @@ impl Operator for Reshape {
     }
 
     fn backward_input(&self, ctx: &Context, backward: &Backward<'_>) -> Result<InputGrads> {
+        let from = carried_shape(backward.saved(self.name(), 0)?);
         let dy = backward.grad(self.name())?.contiguous(ctx)?;
-        Ok(smallvec![Some(dy.reshape(&self.from)?)])
+        Ok(smallvec![Some(dy.reshape(from)?)])
     }
 }
 
@@ -81,20 +82,16 @@ impl Operator for Permute {
     }
 }
 
-/// The slice `start..start + len` of dimension `dim`, as a view. Its backward writes zeros around the gradient.
-#[derive(Clone, Debug)]
+/// The slice `start..start + len` of dimension `dim`, as a view. Saves nothing but the input's shape; the backward writes zeros around the
+/// gradient.
+#[derive(Clone, Copy, Debug)]
 pub struct Narrow {
-    dim: usize,
-    start: usize,
-    len: usize,
-    from: Dims,
-}
-
-impl Narrow {
-    /// The slice `start..start + len` of dimension `dim` of an input of shape `from`.
-    pub fn new(from: &[usize], dim: usize, start: usize, len: usize) -> Self {
-        Narrow { dim, start, len, from: Dims::from_slice(from) }
-    }
+    /// The dimension.
+    pub dim: usize,
+    /// Its first index that is kept.
+    pub start: usize,
+    /// How many are kept.
+    pub len: usize,
 }
 
 impl Operator for Narrow {
@@ -102,13 +99,10 @@ impl Operator for Narrow {
         "narrow"
     }
 
-    fn infer(&self, inputs: &[Spec], weights: &[Spec], _need: Need<'_>) -> Result<Inferred> {
+    fn infer(&self, inputs: &[Spec], weights: &[Spec], need: Need<'_>) -> Result<Inferred> {
         let ([x], []) = expect_counts(self.name(), inputs, weights)?;
-        if x.shape != self.from {
-            return Err(Error::shape(self.name(), &x.shape, format!("{:?}", self.from)));
-        }
         let view = Tensor::shape_only(x).narrow(self.dim, self.start, self.len)?;
-        Ok(Inferred::view(view.spec(), []))
+        Ok(Inferred::view(view.spec(), need.any().then_some(SavedSpec::Shape(0))))
     }
 
     fn forward(&self, _ctx: &Context, call: &Call<'_>) -> Result<Forwarded> {
@@ -116,21 +110,17 @@ impl Operator for Narrow {
     }
 
     fn backward_input(&self, ctx: &Context, backward: &Backward<'_>) -> Result<InputGrads> {
+        let from = carried_shape(backward.saved(self.name(), 0)?);
         let dy = backward.grad(self.name())?.contiguous(ctx)?;
-        let inner = self.from[self.dim + 1..].iter().product::<usize>();
-        let extents = [self.len, self.start, self.from[self.dim]].map(|n| n * inner);
+        let inner = from[self.dim + 1..].iter().product::<usize>();
+        let extents = [self.len, self.start, from[self.dim]].map(|n| n * inner);
         if ctx.is_gpu() {
-            let mut dx = Tensor::empty(ctx, &self.from, dy.dtype())?;
+            let mut dx = Tensor::empty(ctx, from, dy.dtype())?;
             cuda::pad(ctx, &dy, &mut dx, extents)?;
             return Ok(smallvec![Some(dx)]);
         }
-        let mut dx = Tensor::zeros(ctx, &self.from, dy.dtype())?;
-        let [part, start, whole] = extents.map(|n| n * dy.dtype().size());
-        for (to, from) in
-            dx.as_mut_bytes()?.chunks_exact_mut(whole.max(1)).zip(dy.as_bytes()?.chunks_exact(part.max(1)))
-        {
-            to[start..start + part].copy_from_slice(from);
-        }
+        let mut dx = Tensor::zeros(ctx, from, dy.dtype())?;
+        place(dy.as_bytes()?, dx.as_mut_bytes()?, extents.map(|n| n * dy.dtype().size()));
         Ok(smallvec![Some(dx)])
     }
 }
@@ -152,13 +142,13 @@ mod tests {
             (&[4, 8], 1, 0, 8),
             (&[4, 8], 1, 3, 0),
         ] {
-            Check::new(&Narrow::new(shape, dim, start, len)).input(shape).run().unwrap();
+            Check::new(&Narrow { dim, start, len }).input(shape).run().unwrap();
         }
     }
 
     #[test]
     fn permutations_and_reshapes_pass() {
         Check::new(&Permute::new(&[2, 0, 1])).input(&[2, 3, 5]).run().unwrap();
-        Check::new(&Reshape::new(&[3, 4], &[2, 6])).input(&[3, 4]).contiguous_only().run().unwrap();
+        Check::new(&Reshape::new(&[2, 6])).input(&[3, 4]).contiguous_only().run().unwrap();
     }
 }

@@ -91,7 +91,7 @@ impl VisionEncoder {
             SelectStrategy::Full => features,
             SelectStrategy::Default => {
                 let tokens = features.shape()[0] - 1;
-                g.apply(Narrow::new(features.shape(), 0, 1, tokens), &[&features], &[])?
+                g.apply(Narrow { dim: 0, start: 1, len: tokens }, &[&features], &[])?
             }
         };
         projector.forward(g, &features)

@@ -104,7 +104,7 @@ impl Stream {
     fn project(&self, g: &mut Graph<'_>, dense: &Dense, x: &Var) -> Result<Var> {
         let y = dense.forward(g, x)?;
         let shape = [y.shape()[0], self.heads[0], self.heads[1]];
-        g.apply(Reshape::new(y.shape(), &shape), &[&y], &[])
+        g.apply(Reshape::new(&shape), &[&y], &[])
     }
 
     /// The same, each head normalised.
@@ -210,8 +210,8 @@ impl Block {
         let mut q = joint(g, [text_q, q])?;
         q = rotations.apply(g, &q)?;
         let attended = self.attend(g, &q, &k, &v)?;
-        let of_text = g.apply(Narrow::new(attended.shape(), 0, 0, tokens), &[&attended], &[])?;
-        let of_image = g.apply(Narrow::new(attended.shape(), 0, tokens, patches), &[&attended], &[])?;
+        let of_text = g.apply(Narrow { dim: 0, start: 0, len: tokens }, &[&attended], &[])?;
+        let of_image = g.apply(Narrow { dim: 0, start: tokens, len: patches }, &[&attended], &[])?;
         let image = image.finish(g, image_in, &of_image, &image_modulation)?;
         Ok(vec![image, text.finish(g, text_in, &of_text, &text_modulation)?])
     }
@@ -224,9 +224,10 @@ impl Block {
             bounds_k: [0, k.shape()[0]].into(),
             causal: false,
             scale: (head as f64).powf(-0.5),
+            variant: None,
         };
         let y = g.apply(attention, &[q, k, v], &[])?;
-        g.apply(Reshape::new(y.shape(), &[q.shape()[0], heads * head]), &[&y], &[])
+        g.apply(Reshape::new(&[q.shape()[0], heads * head]), &[&y], &[])
     }
 }
 

@@ -68,7 +68,7 @@ impl Streams {
     /// What a stage hands to the next, [tokens + patches + 1, D]: text, image, time. So the embedding of the time is
     /// computed, and learned, by the first stage alone.
     pub fn pack(&self, g: &mut Graph<'_>) -> Result<Var> {
-        let row = Reshape::new(self.time.shape(), &[1, self.time.shape()[0]]);
+        let row = Reshape::new(&[1, self.time.shape()[0]]);
         let time = g.apply(row, &[&self.time], &[])?;
         g.apply(Concat { dim: 0 }, &[&self.text, &self.image, &time], &[])
     }
@@ -85,10 +85,10 @@ impl Streams {
                 return Err(Error::shape(OP, packed.shape(), wanted));
             }
         };
-        let mut rows = |start, count| g.apply(Narrow::new(packed.shape(), 0, start, count), &[packed], &[]);
+        let mut rows = |start, count| g.apply(Narrow { dim: 0, start, len: count }, &[packed], &[]);
         let (text, image) = (rows(0, tokens)?, rows(tokens, patches)?);
         let time = rows(tokens + patches, 1)?;
-        let vector = Reshape::new(time.shape(), &[time.shape()[1]]);
+        let vector = Reshape::new(&[time.shape()[1]]);
         Ok(Streams { image, text, time: g.apply(vector, &[&time], &[])? })
     }
 }

@@ -18,7 +18,7 @@ pub(super) fn zero_dense(prefix: &str, outputs: usize, inputs: usize) -> Vec<Par
 /// Part `i` of a vector cut in `parts` of equal length.
 fn part(g: &mut Graph<'_>, vector: &Var, parts: usize, i: usize) -> Result<Var> {
     let len = vector.shape()[0] / parts;
-    g.apply(Narrow::new(vector.shape(), 0, i * len, len), &[vector], &[])
+    g.apply(Narrow { dim: 0, start: i * len, len }, &[vector], &[])
 }
 
 /// Layer norm of `x` [T, D] without parameters, then `x * (1 + scale) + shift` with those parts of `modulation` [parts

@@ -154,7 +154,7 @@ impl Rotations {
     /// The rotations of what follows the first `text` tokens.
     pub(super) fn of_image(&self, g: &mut Graph<'_>, text: usize) -> Result<Rotations> {
         let mut rest = |table: &Var| {
-            let narrow = Narrow::new(table.shape(), 0, text, table.shape()[0].saturating_sub(text));
+            let narrow = Narrow { dim: 0, start: text, len: table.shape()[0].saturating_sub(text) };
             g.apply(narrow, &[table], &[])
         };
         Ok(Rotations { cos: rest(&self.cos)?, sin: rest(&self.sin)? })

@@ -96,7 +96,7 @@ impl Layer {
         drop(normed);
         let attended = attend(g, q, k, v)?;
         let flat = [x.shape()[0], config.num_attention_heads * config.head_dim];
-        let attended = g.apply(Reshape::new(attended.shape(), &flat), &[&attended], &[])?;
+        let attended = g.apply(Reshape::new(&flat), &[&attended], &[])?;
         let branch = self.o.forward(g, &attended)?;
         drop(attended);
         let x = g.apply(Add, &[x, &branch], &[])?;
@@ -113,7 +113,7 @@ impl Layer {
         let y = layer.forward(g, x)?;
         let heads = y.shape()[1] / config.head_dim;
         let shape = [x.shape()[0], heads, config.head_dim];
-        g.apply(Reshape::new(y.shape(), &shape), &[&y], &[])
+        g.apply(Reshape::new(&shape), &[&y], &[])
     }
 
     /// Norm of every head where the model has it, then the rotation.

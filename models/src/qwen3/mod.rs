@@ -210,7 +210,7 @@ impl Qwen3 {
 
     fn attention(&self, bounds_q: Arc<[usize]>, bounds_k: Arc<[usize]>) -> Attention {
         let scale = (self.config.head_dim as f64).powf(-0.5);
-        Attention { bounds_q, bounds_k, causal: true, scale }
+        Attention { bounds_q, bounds_k, causal: true, scale, variant: None }
     }
 
     /// The final norm: hidden states `[T, width]` to the states that the output matrix and the generator read (last

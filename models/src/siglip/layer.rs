@@ -66,16 +66,17 @@ impl Layer {
         let normed = self.norm1.forward(g, x)?;
         let mut project = |layer: &Dense| {
             let y = layer.forward(g, &normed)?;
-            g.apply(Reshape::new(y.shape(), &heads), &[&y], &[])
+            g.apply(Reshape::new(&heads), &[&y], &[])
         };
         let (q, k, v) = (project(&self.q)?, project(&self.k)?, project(&self.v)?);
         drop(normed);
         let bounds: Arc<[usize]> = [0, tokens].into();
         let scale = (head_dim as f64).powf(-0.5);
-        let attention = Attention { bounds_q: bounds.clone(), bounds_k: bounds, causal: false, scale };
+        let attention =
+            Attention { bounds_q: bounds.clone(), bounds_k: bounds, causal: false, scale, variant: None };
         let attended = g.apply(attention, &[&q, &k, &v], &[])?;
         drop((q, k, v));
-        let attended = g.apply(Reshape::new(attended.shape(), x.shape()), &[&attended], &[])?;
+        let attended = g.apply(Reshape::new(x.shape()), &[&attended], &[])?;
         let branch = self.out.forward(g, &attended)?;
         drop(attended);
         let x = g.apply(Add, &[x, &branch], &[])?;

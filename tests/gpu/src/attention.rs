@@ -6,8 +6,7 @@ use anyhow::{anyhow, ensure};
 use bigmac_gpu::{DriverError, GpuError};
 use bigmac_kernels::{
     Backward, Call, Need, Operator,
-    attention::Attention,
-    attention::{TiledAttention, variants as all},
+    attention::{Attention, variants as all},
     check::{float_tensor, to_f64},
 };
 use bigmac_runtime::{Context, DType, Error, Tensor};
@@ -86,6 +85,7 @@ impl Example {
             bounds_k: bounds.as_slice().into(),
             causal,
             scale: (dim as f64).sqrt().recip(),
+            variant: None,
         };
         let wanted = run(&bench.cpu, &attention, &exactly, &exact(&dy)?)?;
         Ok(Example { attention, inputs, dy, wanted })
@@ -172,7 +172,7 @@ fn check(bench: &Bench, sizes: &[usize]) -> anyhow::Result<Outcome> {
                 refused.push(name);
                 continue;
             }
-            let tiled = TiledAttention { attention: example.attention.clone(), variant };
+            let tiled = Attention { variant: Some(variant), ..example.attention.clone() };
             example.compare(bench, &tiled, &name, &mut faults)?;
             count += 1;
         }

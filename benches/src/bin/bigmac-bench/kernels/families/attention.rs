@@ -7,8 +7,7 @@ use super::Family;
 use anyhow::ensure;
 use bigmac_kernels::{
     Operator,
-    attention::Attention,
-    attention::{TiledAttention, variants},
+    attention::{Attention, variants},
 };
 use bigmac_runtime::DType;
 use std::sync::Arc;
@@ -44,6 +43,7 @@ fn cases(extents: &[usize], dtype: DType) -> anyhow::Result<Vec<Case>> {
         bounds_k: bounds,
         causal: causal == 1,
         scale: (head as f64).sqrt().recip(),
+        variant: None,
     };
     let total = sequences * tokens;
     // Heads don't know of each other: the last key head and the queries that read it are compared.
@@ -62,8 +62,7 @@ fn cases(extents: &[usize], dtype: DType) -> anyhow::Result<Vec<Case>> {
         let (q, k) = ([total, heads, head], [total, kv_heads, head]);
         let subject = OperatorSubject::new(operator.clone(), pass, dtype, &[&q, &k, &k]);
         let numbered = variants(dtype, head).iter().enumerate().map(|(number, variant)| {
-            let tiled: Arc<dyn Operator> =
-                Arc::new(TiledAttention { attention: operator.clone(), variant: number });
+            let tiled: Arc<dyn Operator> = Arc::new(Attention { variant: Some(number), ..operator.clone() });
             (Variant { number: number as u32, name: variant.to_string() }, tiled)
         });
         let subject = subject.alternatives(numbered);
