@@ -36,7 +36,9 @@ fn a_build_for_a_younger_processor_says_so() {
     assert_eq!(out.status.code(), Some(1), "{said}");
     assert!(out.stdout.is_empty());
     assert_eq!(said.trim_end().lines().count(), 1, "{said}");
-    for part in ["error: this program was built for a processor with", "avx2", "fma", "RUSTFLAGS", "x86-64-v3"] {
+    for part in
+        ["error: this program was built for a processor with", "avx2", "fma", "RUSTFLAGS", "x86-64-v3"]
+    {
         assert!(said.contains(part), "'{part}' is not in: {said}");
     }
 }

@@ -45,7 +45,7 @@ enum Command {
     Compare(Box<compare::CompareArgs>),
     Profile(profile::ProfileArgs),
     Plan(Box<plan::PlanArgs>),
-    Doctor(doctor::Doctor),
+    Doctor(doctor::DoctorArgs),
 }
 
 impl Command {
@@ -60,7 +60,7 @@ impl Command {
             Command::Compare(args) => compare::run(*args),
             Command::Profile(args) => profile::run(args),
             Command::Plan(args) => plan::run(*args),
-            Command::Doctor(command) => command.run(),
+            Command::Doctor(args) => doctor::run(args),
         }
     }
 }

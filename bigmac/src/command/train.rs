@@ -6,6 +6,7 @@ use bigmac::config::{self, Config};
 use bigmac::eval::{Evaluation, evaluate, write_captions, write_drawings};
 use bigmac::train::{self, Checkpoint, Session};
 use bigmac_runtime::fs::write_atomically;
+use bigmac_runtime::processor;
 use bigmac_schedule::registry;
 use clap::Args;
 use serde_json::{Value, json};
@@ -90,6 +91,9 @@ pub fn run(args: TrainArgs) -> anyhow::Result<()> {
     let progress = RunProgress::new(&folder, &config, quiet, resume.as_ref().map_or(0, |c| c.state().step));
     let session = Session::open(&config, &|n| progress.wrote_pictures(n))?;
     progress.begin(&session);
+    if let (Some(warning), None) = (processor::unused(), &session.gpu) {
+        super::note(&format!("warning: {warning}"));
+    }
     let stop = stop::on_interrupt()?;
     let outcome = train::train(&session, &folder, resume.as_ref(), stop, &progress)?;
     stop::all_saved();

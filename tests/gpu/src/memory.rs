@@ -55,7 +55,9 @@ pub fn exhausted(bench: &Bench) -> anyhow::Result<Outcome> {
         }
         ensure!(held.len() < 64, "{} pieces of {piece} bytes fit into a device with 8 of them", held.len());
     };
-    let Error::OutOfMemory { bytes, in_use, .. } = &error else { bail!("expected OutOfMemory, got: {error}") };
+    let Error::OutOfMemory { bytes, in_use, .. } = &error else {
+        bail!("expected OutOfMemory, got: {error}")
+    };
     ensure!(*bytes == piece, "{piece} bytes were asked for, the error says {bytes}");
     ensure!(in_use.contains("encoder activations"), "no scope's bytes are in the error: {in_use}");
     let count = held.len();

@@ -5,6 +5,7 @@ mod machine;
 mod measure;
 
 use bigmac_gpu::libraries::{Lookup, directories};
+use bigmac_runtime::processor;
 use clap::Args;
 use serde::Serialize;
 use std::fmt::Write;
@@ -14,7 +15,7 @@ use std::fmt::Write;
 /// Measures for about a second. Changes nothing on the machine.
 #[derive(Debug, Args)]
 #[command(after_help = "Example:\n  bigmac doctor --json | jq .measured")]
-pub(super) struct Doctor {
+pub(super) struct DoctorArgs {
     /// Print one JSON object instead of text.
     #[arg(long)]
     json: bool,
@@ -25,6 +26,8 @@ pub(super) struct Doctor {
 struct Report {
     version: &'static str,
     machine: machine::Machine,
+    /// What this processor could do and this program does not use.
+    warning: Option<&'static str>,
     gpus: gpus::Gpus,
     backends: Vec<Backend>,
     libraries: Vec<Lookup>,
@@ -52,21 +55,21 @@ fn backends(gpus: &gpus::Gpus) -> Vec<Backend> {
     ]
 }
 
-impl Doctor {
-    pub(super) fn run(&self) -> anyhow::Result<()> {
-        let machine = machine::Machine::inspect()?;
-        let gpus = gpus::Gpus::inspect();
-        let report = Report {
-            version: env!("CARGO_PKG_VERSION"),
-            measured: measure::Measured::take(machine.threads)?,
-            machine,
-            backends: backends(&gpus),
-            gpus,
-            libraries: gpus::libraries(),
-        };
-        let text = if self.json { serde_json::to_string_pretty(&report)? + "\n" } else { report.text()? };
-        super::print(&text)
-    }
+/// Runs the command.
+pub(super) fn run(args: DoctorArgs) -> anyhow::Result<()> {
+    let machine = machine::Machine::inspect()?;
+    let gpus = gpus::Gpus::inspect();
+    let report = Report {
+        version: env!("CARGO_PKG_VERSION"),
+        measured: measure::Measured::take(machine.threads)?,
+        machine,
+        warning: processor::unused(),
+        backends: backends(&gpus),
+        gpus,
+        libraries: gpus::libraries(),
+    };
+    let text = if args.json { serde_json::to_string_pretty(&report)? + "\n" } else { report.text()? };
+    super::print(&text)
 }
 
 /// Bytes in GiB, for messages.
@@ -82,9 +85,12 @@ impl Report {
         writeln!(out, "bigmac {}", self.version)?;
         writeln!(out, "\nMachine")?;
         writeln!(out, "  processor   {}", machine.processor.as_deref().unwrap_or("unknown"))?;
-        writeln!(out, "  threads     {} (as many as this process may run at once)", machine.threads)?;
+        writeln!(out, "  threads     {} (available to this process)", machine.threads)?;
         writeln!(out, "  vectors     {}", machine.extensions.join(" "))?;
         writeln!(out, "  built for   {}", machine.built_for.join(" "))?;
+        if let Some(warning) = self.warning {
+            writeln!(out, "  warning     {warning}")?;
+        }
         let (total, available) = (known(machine.memory_total), known(machine.memory_available));
         writeln!(out, "  memory      {total}, {available} available")?;
         writeln!(out, "  disk        {} free in {}", known(machine.disk_free), machine.directory.display())?;

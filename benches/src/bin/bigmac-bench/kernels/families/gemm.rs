@@ -144,10 +144,8 @@ impl ProductReady<'_> {
             return Ok(multiply(self.ctx, "gemm", a, b, out, epilogue, Batch::ONE)?);
         };
         let variant = variants().iter().find(|v| v.number == number);
-        let variant = variant.ok_or_else(|| Error::Argument {
-            op: "gemm",
-            message: format!("no variant {number}"),
-        })?;
+        let variant =
+            variant.ok_or_else(|| Error::Argument { op: "gemm", message: format!("no variant {number}") })?;
         Ok(multiply_with(self.ctx, (variant, 1), "gemm", a, b, out, epilogue, Batch::ONE)?)
     }
 
