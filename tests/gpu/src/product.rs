@@ -75,8 +75,8 @@ impl Example {
         let [m, n, _] = self.extents;
         let mut c = Tensor::zeros(&bench.ctx, &[m, n], DType::F32)?;
         let ([a, b], out) = (self.factors(), Output::new(&mut c, n));
-        Problem::new("gpu-tests", a, b, out, Epilogue::default(), Batch::ONE)?
-            .run_with(&bench.ctx, way.0, way.1)?;
+        let problem = Problem::new("gpu-tests", a, b, out, Epilogue::default(), Batch::ONE)?;
+        problem.run_with(&bench.ctx, variant, splits)?;
         Ok(to_f64(&bench.ctx, &c)?)
     }
 }
