@@ -1,5 +1,6 @@
-//! Lists the folders of `src` that hold kernels, for `src/programs.rs`: so an operator is one folder and one `mod` line.
-//! What the kernels are compiled as is said by `programs` in the folder's `cuda.rs`, or without one in its `mod.rs`.
+//! Lists the folders of `src` that hold kernels, for `src/programs.rs`: so an operator is one folder and one `mod`
+//! line. What the kernels are compiled as is said by `programs` in the folder's `cuda.rs`, or without one in its
+//! `mod.rs`.
 //!
 //! Also copies what the guides in `docs` have their readers write, for the tests in `src/lib.rs`.
 

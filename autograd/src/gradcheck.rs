@@ -9,11 +9,12 @@ use bigmac_runtime::{Context, DType, Error, Result, Tensor};
 /// Elements of each tensor that are tried: enough to hit every row and column of small ones, few enough to be quick.
 const PROBES: usize = 24;
 
-/// Compares gradients of `f` with central differences of fourth order, for every trainable parameter and every float input.
+/// Compares gradients of `f` with central differences of fourth order, for every trainable parameter and every float
+/// input.
 ///
 /// `params` and float `inputs` are of dtype F64. `f` returns one variable of any shape; the loss is its sum weighted by
-/// fixed random numbers. `tolerance` is the largest allowed norm of the error over the norm of the gradient; 1e-7 is what
-/// smooth functions of moderate values reach.
+/// fixed random numbers. `tolerance` is the largest allowed norm of the error over the norm of the gradient; 1e-7 is
+/// what smooth functions of moderate values reach.
 ///
 /// # Errors
 /// [`Error::Argument`] that names the parameter or input that is off, and by how much; the operators' own errors.

@@ -182,7 +182,7 @@ impl<'a> Graph<'a> {
         Ok(outputs)
     }
 
-    /// Outputs and saved tensors, computed or foreseen; and operations, where they are watched.
+    /// Outputs and saved tensors, computed or predicted; and operations, where they are watched.
     fn compute(&self, op: &dyn Operator, call: &Call<'_>) -> Result<(SmallVec<[Tensor; 1]>, Saved, Flops)> {
         let specs = |tensors: &[&Tensor]| tensors.iter().map(|t| t.spec()).collect::<SmallVec<[Spec; 4]>>();
         let (inputs, weights) = (specs(call.inputs), specs(call.weights));
@@ -286,7 +286,7 @@ where
         }
         let seeds: Vec<_> =
             outputs.iter().zip(grads).filter_map(|(v, g)| Some((v.id()?, g.clone()?))).collect();
-        // What the tape doesn't hold is free before the walk.
+        // What the tape does not hold is free before the walk.
         drop(outputs);
         let ids: SmallVec<[Option<VarId>; 4]> = leaves.iter().map(Var::id).collect();
         drop(leaves);

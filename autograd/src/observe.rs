@@ -1,4 +1,5 @@
-//! Watching what a graph applies and a tape differentiates, for measuring: what was run, how many operations that is and how many bytes.
+//! Watching what a graph applies and a tape differentiates, for measuring: what was run, how many operations that is
+//! and how many bytes.
 
 use bigmac_kernels::{
     Backward, Flops, Inferred, InputGrads, Need, Operator, OutputSpec, SavedSpec, WeightGrad,
@@ -20,7 +21,7 @@ pub enum Pass {
     Backward,
 }
 
-/// A pass that was computed, or put behind a device's work so far.
+/// A pass that was computed, or queued after a device's work so far.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Applied {
     /// The operator's name; `gradient sum` for gradients of one variable that are added up.
@@ -29,17 +30,18 @@ pub struct Applied {
     pub pass: Pass,
     /// Operations by the operator's definition ([`Flops`]); 0 for a forward that is computed again.
     pub flops: f64,
-    /// Bytes that the pass reads and writes at least: each of its tensors once, whatever its kernels do. Views move nothing.
+    /// Bytes that the pass reads and writes at least: each of its tensors once, whatever its kernels do. Views move
+    /// nothing.
     pub bytes: f64,
 }
 
-/// Is told of every pass as soon as it is done or, on a GPU, put behind the work so far.
+/// Is told of every pass as soon as it is done or, on a GPU, queued after the work so far.
 pub trait Observer: Debug + Send + Sync {
     /// That pass comes after all that were told before it.
     fn applied(&self, applied: Applied);
 }
 
-/// Who is told, if anybody.
+/// Who is told, if there is an observer.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Watch {
     observer: Option<Arc<dyn Observer>>,
@@ -54,8 +56,8 @@ fn tensor_bytes<'a>(tensors: impl IntoIterator<Item = &'a Tensor>) -> f64 {
     tensors.into_iter().map(|tensor| tensor.spec().bytes() as f64).sum()
 }
 
-/// Bytes of weights that an operator reads for `others`, what is computed from them: one that has no products looks up a weight for each
-/// number, as an embedding does, and not its whole table.
+/// Bytes of weights that an operator reads for `others`, what is computed from them: one that has no products looks up
+/// a weight for each number, as an embedding does, and not its whole table.
 fn read(weights: f64, flops: f64, others: f64) -> f64 {
     if flops > 0.0 { weights } else { weights.min(others) }
 }

@@ -39,8 +39,8 @@ impl Parameter {
         self.trainable
     }
 
-    /// Where its elements lie in a flat buffer over all parameters of the module (gradients, moments, masters). It starts at a multiple
-    /// of [`Parameters::ALIGNMENT`].
+    /// Where its elements lie in a flat buffer over all parameters of the module (gradients, moments, masters). It
+    /// starts at a multiple of [`Parameters::ALIGNMENT`].
     pub fn range(&self) -> Range<usize> {
         self.range.clone()
     }
@@ -55,8 +55,8 @@ pub struct Parameters {
 }
 
 impl Parameters {
-    /// What the ranges of parameters in flat buffers start at multiples of, in elements: 256 bytes of F32, which every wide access and
-    /// the tensor memory accelerator of a GPU ask less than. The elements in between are zeros.
+    /// What the ranges of parameters in flat buffers start at multiples of, in elements: 256 bytes of F32, which every
+    /// wide access and the tensor memory accelerator of a GPU ask less than. The elements in between are zeros.
     pub const ALIGNMENT: usize = 64;
 
     /// No parameters yet.
@@ -67,7 +67,7 @@ impl Parameters {
     /// Adds a contiguous float tensor as a parameter.
     ///
     /// # Errors
-    /// [`Error::Argument`] when the name is taken or the tensor is no contiguous float tensor.
+    /// [`Error::Argument`] when the name is taken or the tensor is not a contiguous float tensor.
     pub fn add(&mut self, name: impl Into<String>, tensor: Tensor, trainable: bool) -> Result<ParamId> {
         let name = name.into();
         if !tensor.dtype().is_float() || !tensor.is_contiguous() {
@@ -75,7 +75,7 @@ impl Parameters {
         }
         let id = ParamId(self.list.len());
         if self.by_name.insert(name.clone(), id).is_some() {
-            return Err(Error::argument("parameters", format!("there are two parameters named '{name}'")));
+            return Err(Error::argument("parameters", format!("two parameters are named '{name}'")));
         }
         let start = self.elements.next_multiple_of(Self::ALIGNMENT);
         let range = start..start + tensor.len();
@@ -154,8 +154,9 @@ impl Parameters {
 
 /// The gradients of a module's parameters in one flat buffer: F32, or F64 for F64 parameters.
 ///
-/// The first gradient of a step is written, later ones are added, so no pass over the buffer clears it. Between parameters it is zero
-/// from the beginning, and nothing writes there: sums over the whole buffer are those over the gradients.
+/// The first gradient of a step is written, later ones are added, so no pass over the buffer clears it. Between
+/// parameters it is zero from the beginning, and nothing writes there: sums over the whole buffer are those over the
+/// gradients.
 #[derive(Debug)]
 pub struct Gradients {
     flat: Tensor,

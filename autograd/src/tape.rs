@@ -236,7 +236,7 @@ impl Tape {
         self.nodes.is_empty()
     }
 
-    /// Bytes of the storages that the tape holds, each counted once: measured for a recording graph, foretold by a
+    /// Bytes of the storages that the tape holds, each counted once: measured for a recording graph, predicted by a
     /// planning one.
     pub fn saved_bytes(&self) -> usize {
         self.bytes_with(&[])
@@ -266,7 +266,7 @@ impl Tape {
         let mut table = GradTable(vec![None; self.vars as usize]);
         for (id, grad) in seeds {
             if id.0 >= self.vars {
-                return Err(Error::argument("backward", "got a seed for a variable of another tape"));
+                return Err(Error::argument("backward", "the seed is for a variable of another tape"));
             }
             table.add(ctx, id, grad, &self.watch)?;
         }

@@ -21,15 +21,15 @@ pub fn shard(len: usize, size: usize, rank: usize) -> Range<usize> {
 
 /// One rank's end of a group of ranks.
 ///
-/// Messages and collectives don't disturb each other. Every rank of a group makes the same collective calls in the same
-/// order; a difference is a [`CommError::Mismatch`](crate::CommError::Mismatch). Two threads of one rank that make
+/// Messages and collectives do not disturb each other. Every rank of a group makes the same collective calls in the
+/// same order; a difference is a [`CommError::Mismatch`](crate::CommError::Mismatch). Two threads of one rank that make
 /// collectives at once need a group each ([`Communicator::split`]).
 ///
-/// Every call fails, instead of waiting on, when a peer can't do its part: with
+/// Every call fails, instead of waiting on, when a peer cannot do its part: with
 /// [`CommError::Poisoned`](crate::CommError::Poisoned) at once when a peer failed, panicked or ended, with
-/// [`CommError::Timeout`](crate::CommError::Timeout) when nothing came within the group's time limit. After an error of a
-/// collective the contents of what it was to write are unspecified, and the group is of no more use. Calls that wait
-/// refuse to run on a worker of a thread pool ([`CommError::InsidePool`](crate::CommError::InsidePool)).
+/// [`CommError::Timeout`](crate::CommError::Timeout) when nothing came within the group's time limit. After an error of
+/// a collective the contents of what it was to write are unspecified, and the group cannot be used any more. Calls that
+/// wait refuse to run on a worker of a thread pool ([`CommError::InsidePool`](crate::CommError::InsidePool)).
 pub trait Communicator: Send + Sync + std::fmt::Debug {
     /// This rank's number in the group, from 0.
     fn rank(&self) -> usize;
@@ -44,32 +44,34 @@ pub trait Communicator: Send + Sync + std::fmt::Debug {
     /// As every collective.
     fn split(&self, color: u64, key: i64) -> Result<Box<dyn Communicator>>;
 
-    /// Sends a tensor to rank `to`, without waiting for it to be received. Messages with the same tag arrive in the order
-    /// they were sent; messages with different tags can be received in any order.
+    /// Sends a tensor to rank `to`, without waiting for it to be received. Messages with the same tag arrive in the
+    /// order they were sent; messages with different tags can be received in any order.
     ///
-    /// A tensor that is whole ([`Tensor::is_whole`]) and not shared is handed over as it is; of any other a whole copy is
-    /// sent. So what was sent can't change any more, and the receiver can write to what it got. While in flight the bytes
-    /// are counted under this rank's [`MESSAGES`](bigmac_runtime::memory::scopes::MESSAGES).
+    /// A tensor that is whole ([`Tensor::is_whole`]) and not shared is handed over as it is; of any other a whole copy
+    /// is sent. So what was sent cannot change any more, and the receiver can write to what it got. While in flight the
+    /// bytes are counted under this rank's [`MESSAGES`](bigmac_runtime::memory::scopes::MESSAGES).
     ///
     /// # Errors
-    /// [`Runtime`](crate::CommError::Runtime) when the scope's budget or the memory doesn't allow it;
-    /// [`NoSuchRank`](crate::CommError::NoSuchRank); [`Poisoned`](crate::CommError::Poisoned), also when `to` has ended.
+    /// [`Runtime`](crate::CommError::Runtime) when the scope's budget or the memory does not allow it;
+    /// [`NoSuchRank`](crate::CommError::NoSuchRank); [`Poisoned`](crate::CommError::Poisoned), also when `to` has
+    /// ended.
     fn send(&self, ctx: &Context, tensor: Tensor, to: usize, tag: Tag) -> Result<()>;
 
     /// The next message of that tag from rank `from`; waits for it. It is counted under `ctx.scope()` from now on.
     ///
     /// # Errors
-    /// [`Spec`](crate::CommError::Spec) when shape or dtype isn't that of `spec` (the message is gone then);
+    /// [`Spec`](crate::CommError::Spec) when shape or dtype is not that of `spec` (the message is gone then);
     /// [`Runtime`](crate::CommError::Runtime) when the scope's budget has no room;
     /// [`NoSuchRank`](crate::CommError::NoSuchRank), [`Poisoned`](crate::CommError::Poisoned),
     /// [`Timeout`](crate::CommError::Timeout).
     fn recv(&self, ctx: &Context, from: usize, tag: Tag, spec: &Spec) -> Result<Tensor>;
 
-    /// Reduces `tensor` over all ranks, in place: any shape, the same on every rank; F64, F32, BF16 or F16; contiguous and
-    /// not shared. In flight are 1/size of its bytes.
+    /// Reduces `tensor` over all ranks, in place: any shape, the same on every rank; F64, F32, BF16 or F16; contiguous
+    /// and not shared. In flight are 1/size of its bytes.
     ///
     /// # Errors
-    /// [`Runtime`](crate::CommError::Runtime) for another dtype or a tensor that can't be written; as every collective.
+    /// [`Runtime`](crate::CommError::Runtime) for another dtype or a tensor that cannot be written; as every
+    /// collective.
     fn all_reduce(&self, ctx: &Context, tensor: &mut Tensor, op: Reduce) -> Result<()>;
 
     /// Reduces `[rows, ...]`, the same shape on every rank, and returns the rows that [`shard`] gives this rank, in
@@ -79,26 +81,27 @@ pub trait Communicator: Send + Sync + std::fmt::Debug {
     /// [`Runtime`](crate::CommError::Runtime) for a tensor without dimensions or of another dtype; as every collective.
     fn reduce_scatter(&self, ctx: &Context, tensor: &Tensor, op: Reduce) -> Result<Tensor>;
 
-    /// The `[rows, ...]` of all ranks below each other, in rank order, in `ctx.scope()`. The number of rows may differ from
-    /// rank to rank (so it undoes [`Communicator::reduce_scatter`]'s cut); everything else is the same. Any dtype.
+    /// The `[rows, ...]` of all ranks below each other, in rank order, in `ctx.scope()`. The number of rows may differ
+    /// from rank to rank (so it undoes [`Communicator::reduce_scatter`]'s cut); everything else is the same. Any dtype.
     ///
     /// # Errors
     /// [`Runtime`](crate::CommError::Runtime) for a tensor without dimensions; as every collective.
     fn all_gather(&self, ctx: &Context, tensor: &Tensor) -> Result<Tensor>;
 
-    /// Overwrites `tensor` with that of rank `root`: any shape and dtype, the same on every rank; contiguous and not shared.
+    /// Overwrites `tensor` with that of rank `root`: any shape and dtype, the same on every rank; contiguous and not
+    /// shared.
     ///
     /// # Errors
-    /// [`Runtime`](crate::CommError::Runtime) for a tensor that can't be written;
+    /// [`Runtime`](crate::CommError::Runtime) for a tensor that cannot be written;
     /// [`NoSuchRank`](crate::CommError::NoSuchRank); as every collective.
     fn broadcast(&self, ctx: &Context, tensor: &mut Tensor, root: usize) -> Result<()>;
 
     /// Sends `tensors[r]` to each rank `r` and returns what each rank sent here, in rank order; `specs[r]` is what is
-    /// wanted from rank `r`. Shapes may all differ. Tensors are handed over and counted as by [`Communicator::send`] and
-    /// [`Communicator::recv`].
+    /// wanted from rank `r`. Shapes may all differ. Tensors are handed over and counted as by [`Communicator::send`]
+    /// and [`Communicator::recv`].
     ///
     /// # Errors
-    /// [`Count`](crate::CommError::Count) when there isn't one tensor and one spec per rank;
+    /// [`Count`](crate::CommError::Count) when there is not one tensor and one spec per rank;
     /// [`Spec`](crate::CommError::Spec); as every collective.
     fn all_to_all_v(&self, ctx: &Context, tensors: Vec<Tensor>, specs: &[Spec]) -> Result<Vec<Tensor>>;
 

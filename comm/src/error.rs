@@ -10,7 +10,7 @@ pub type Result<T, E = CommError> = std::result::Result<T, E>;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum CommError {
-    /// A peer failed, panicked or ended, so this rank can't go on.
+    /// A peer failed, panicked or ended, so this rank cannot go on.
     #[error("rank {rank} stopped because of rank {by}: {reason}")]
     Poisoned {
         /// The rank whose call returned this.
@@ -20,9 +20,9 @@ pub enum CommError {
         /// What happened there.
         reason: String,
     },
-    /// A peer didn't come within the time limit.
+    /// A peer did not come within the time limit.
     #[error(
-        "rank {rank} waited {seconds} s for {what}; if the peer is only slow, raise the time limit, else the ranks run \
+        "rank {rank} waited {seconds} s for {what}; if the peer is only slow, raise the time limit; otherwise the ranks run \
          different plans"
     )]
     Timeout {
@@ -33,9 +33,9 @@ pub enum CommError {
         /// How long it waited.
         seconds: f64,
     },
-    /// A message came whose shape or dtype isn't what the receiver wanted.
+    /// A message came whose shape or dtype is not what the receiver wanted.
     #[error(
-        "rank {rank} wanted {} {:?} from rank {from} {} and got {} {:?}; both ranks must run the same plan",
+        "rank {rank} expected {} {:?} from rank {from} {}, got {} {:?}; both ranks must run the same plan",
         wanted.dtype, wanted.shape, tag.map_or("in all_to_all_v".into(), |tag| format!("under tag {tag}")), got.dtype,
         got.shape
     )]
@@ -66,8 +66,8 @@ pub enum CommError {
         /// That rank's call.
         there: String,
     },
-    /// A rank that the group doesn't have.
-    #[error("{op}: got rank {given}, wanted one below {size}, the size of the group")]
+    /// A rank that the group does not have.
+    #[error("{op}: expected a rank below {size}, the size of the group, got {given}")]
     NoSuchRank {
         /// The call.
         op: &'static str,
@@ -77,7 +77,7 @@ pub enum CommError {
         size: usize,
     },
     /// Not one argument per rank.
-    #[error("{op}: got {given} {what}, wanted {size}, one per rank of the group")]
+    #[error("{op}: expected {size} {what}, one per rank of the group, got {given}")]
     Count {
         /// The call.
         op: &'static str,

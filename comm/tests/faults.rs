@@ -7,7 +7,7 @@ use bigmac_runtime::{Context, DType, Spec, Tensor};
 use std::sync::{Barrier, Mutex};
 use std::time::{Duration, Instant};
 
-/// Far longer than any of these tests may take: whoever waits this long has not been woken.
+/// Far longer than any of these tests may take: a rank that waits this long has not been woken.
 const LIMIT: Duration = Duration::from_secs(30);
 
 fn spec() -> Spec {
@@ -32,8 +32,8 @@ const WAITS: &[(&str, Wait)] = &[
     ("split", |comm, _| comm.split(0, 0).map(drop)),
 ];
 
-/// Runs three ranks of which rank 1 does `fault` a little later than the others have begun to wait; returns what these got
-/// and what `run_ranks` said.
+/// Runs three ranks of which rank 1 does `fault` a little later than the others have begun to wait; returns what these
+/// got and what `run_ranks` said.
 fn with_fault(
     wait: Wait,
     fault: impl Fn(LocalCommunicator) -> Result<(), CommError> + Sync,

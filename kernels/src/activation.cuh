@@ -1,4 +1,5 @@
-// Functions that the formulas of several operators share; those of numeric.rs, with the hardware's exponential and reciprocal.
+// Functions that the formulas of several operators share; those of numeric.rs, with the hardware's exponential and
+// reciprocal.
 #pragma once
 #include "bigmac.cuh"
 
@@ -14,8 +15,9 @@ DEV float silu(float x, float& slope) {
     return y;
 }
 
-/// Distribution function of the normal distribution, and its density: t exp(-x^2 / 2) P(t) below 0, with t = 1 / (1 + 0.27 |x|), the form of
-/// Abramowitz and Stegun 7.1.26 with the polynomial of numeric.rs (relative error of 3e-8). One exponential serves both.
+/// Distribution function of the normal distribution, and its density: t exp(-x^2 / 2) P(t) below 0, with t = 1 / (1 +
+/// 0.27 |x|), the form of Abramowitz and Stegun 7.1.26 with the polynomial of numeric.rs (relative error of 3e-8). One
+/// exponential serves both.
 DEV float normal(float x, float& density) {
     const float e = exp2_fast(-0.5f * LOG2_E * x * x);
     const float t = reciprocal_fast(0.27f * fabsf(x) + 1.0f);

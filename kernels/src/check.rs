@@ -1,6 +1,7 @@
-//! Checks one operator in one call: shape inference, gradients, strided inputs, every float dtype, any number of threads.
+//! Checks one operator in one call: shape inference, gradients, strided inputs, every float dtype, any number of
+//! threads.
 //!
-//! Meant for everyone who changes a kernel or adds one:
+//! For everyone who changes a kernel or adds one:
 //!
 //! ```
 //! use bigmac_kernels::{Add, check::Check};
@@ -117,13 +118,13 @@ impl<'a> Check<'a> {
         self
     }
 
-    /// Don't try strided inputs: for an operator that asks for contiguous ones.
+    /// Do not try strided inputs: for an operator that asks for contiguous ones.
     pub fn contiguous_only(mut self) -> Self {
         self.strided = false;
         self
     }
 
-    /// Don't run the operator's kernels: for an operator, or a dtype of it, that a GPU doesn't take.
+    /// Do not run the operator's kernels: for an operator, or a dtype of it, that a GPU does not take.
     pub fn cpu_only(mut self) -> Self {
         self.gpu = false;
         self
@@ -305,7 +306,7 @@ impl<'a> Check<'a> {
         Ok(passes[0][GUARD..GUARD + len].to_vec())
     }
 
-    /// What was foreseen against what came.
+    /// What was predicted against what came.
     fn check_inferred(&self, inferred: &Inferred, forwarded: &Forwarded, inputs: &[&Tensor]) -> Result<()> {
         let new = |saved: &SavedSpec| match saved {
             SavedSpec::New(spec) => Some(spec.clone()),
@@ -321,22 +322,22 @@ impl<'a> Check<'a> {
                 forwarded.new.len()
             )));
         }
-        for (i, (foreseen, output)) in inferred.outputs.iter().zip(&forwarded.outputs).enumerate() {
-            let storage_fits = match foreseen {
+        for (i, (predicted, output)) in inferred.outputs.iter().zip(&forwarded.outputs).enumerate() {
+            let storage_fits = match predicted {
                 OutputSpec::New(_) => output.is_whole(),
                 OutputSpec::View { input, .. } => output.storage_id() == inputs[*input].storage_id(),
             };
-            if *foreseen.spec() != output.spec() || !storage_fits {
+            if *predicted.spec() != output.spec() || !storage_fits {
                 return Err(self.fail(format!(
-                    "infer predicted {foreseen:?} as output {i}, forward gave {:?}",
+                    "infer predicted {predicted:?} as output {i}, forward gave {:?}",
                     output.spec()
                 )));
             }
         }
-        for (i, (foreseen, saved)) in new.iter().zip(&forwarded.new).enumerate() {
-            if *foreseen != saved.spec() || !saved.is_whole() {
+        for (i, (predicted, saved)) in new.iter().zip(&forwarded.new).enumerate() {
+            if *predicted != saved.spec() || !saved.is_whole() {
                 return Err(self.fail(format!(
-                    "infer predicted {foreseen:?} as new saved tensor {i}, forward gave {:?}",
+                    "infer predicted {predicted:?} as new saved tensor {i}, forward gave {:?}",
                     saved.spec()
                 )));
             }
@@ -429,8 +430,9 @@ impl Argument {
     }
 }
 
-/// Compares a gradient with central differences of fourth order of a loss, at up to `probes` elements: `loss_at(i, by)` is the loss with
-/// element `i` that much larger. `tolerance` is the largest allowed norm of the error over the norm of the gradient.
+/// Compares a gradient with central differences of fourth order of a loss, at up to `probes` elements: `loss_at(i, by)`
+/// is the loss with element `i` that much larger. `tolerance` is the largest allowed norm of the error over the norm of
+/// the gradient.
 ///
 /// # Errors
 /// Those of `loss_at`; [`Error::Argument`] in the name of `op` when `name`'s gradient is off, and by how much.
@@ -466,9 +468,11 @@ pub fn against_differences(
 /// The variable that names a device whose kernels operators are checked on, such as `cuda`, instead of the replay.
 pub const CHECK_DEVICE: &str = "BIGMAC_CHECK_DEVICE";
 
-/// The devices that kernels are checked on: the replay in three orders of threads, or the device in [`CHECK_DEVICE`], twice.
+/// The devices that kernels are checked on: the replay in three orders of threads, or the device in [`CHECK_DEVICE`],
+/// twice.
 ///
-/// Without a C++ compiler there is no replay: that is said on the standard error, and is an error where the variable `CI` is set.
+/// Without a C++ compiler there is no replay: that is said on the standard error, and is an error where the variable
+/// `CI` is set.
 ///
 /// # Errors
 /// [`Error::Gpu`] for a device that this machine does not have.

@@ -1,7 +1,8 @@
-// Tiles of row-major matrices for kernels that treat a column's elements alike: a thread keeps VEC columns and walks down rows.
+// Tiles of row-major matrices for kernels that treat a column's elements alike: a thread keeps VEC columns and walks
+// down rows.
 //
-// Knobs: VEC, elements of a pack: 16 bytes' worth when rows are aligned to that, else 1; LANES, a power of two up to 32, packs side
-// by side in a tile. A block of BLOCK threads is GROUPS rows of LANES threads.
+// Knobs: VEC, elements of a pack: 16 bytes' worth when rows are aligned to that, else 1; LANES, a power of two up to
+// 32, packs side by side in a tile. A block of BLOCK threads is GROUPS rows of LANES threads.
 #pragma once
 #include "held.cuh"
 

@@ -1,21 +1,25 @@
-// Maps: kernels that compute each element of their outputs from the same element of their inputs. An operator's kernel is its formula:
+// Maps: kernels that compute each element of their outputs from the same element of their inputs. An operator's kernel
+// is its formula:
 //
 //     KERNEL void mul_forward(i64 n, const T* a, const T* b, T* y) {
 //         map(n, outputs(y), [](float a, float b) { return a * b; }, a, b);
 //     }
 //
-// Formulas compute in float. Elements move in packs of 16 bytes where every tensor is aligned to that, and one by one where one isn't and at
-// the ragged end. An output may be one of the inputs: what a thread writes it has read before, and nobody else reads it.
+// Formulas compute in float. Elements move in packs of 16 bytes where every tensor is aligned to that, and one by one
+// where one is not and at the ragged end. An output may be one of the inputs: what a thread writes it has read before,
+// and no other thread reads it.
 //
-// Knobs: THREADS to a block; PACKS that a thread has under way, all of which it asks for before it uses the first. With 2 packs of one input an
-// SM full of threads has 64 KiB in flight, with 2 of three inputs one that is half full 96 KiB: enough to cover the latency of memory.
+// Knobs: THREADS to a block; PACKS that a thread has under way, all of which it asks for before it uses the first. With
+// 2 packs of one input an SM full of threads has 64 KiB in flight, with 2 of three inputs one that is half full 96 KiB:
+// enough to cover the latency of memory.
 #pragma once
 #include "bigmac.cuh"
 
-// ---- elements under way -------------------------------------------------------------------------------------------------------------
+// ---- elements under way
+// -------------------------------------------------------------------------------------------------------------
 
-/// `L` elements as the words that they were loaded in. Taken apart only when they are used: a thread that takes bf16 out of their words at
-/// once waits for each load before it asks for the next.
+/// `L` elements as the words that they were loaded in. Taken apart only when they are used: a thread that takes bf16
+/// out of their words at once waits for each load before it asks for the next.
 template <class E, int L>
 struct Words {
     static constexpr int COUNT = ceil_div(L * int(sizeof(E)), 4);
@@ -50,12 +54,14 @@ DEV Words<E, L> words_of(float x) {
     return w;
 }
 
-// ---- what a map reads ---------------------------------------------------------------------------------------------------------------
+// ---- what a map reads
+// ---------------------------------------------------------------------------------------------------------------
 //
 // An input is an index: a struct that says where an element lies, with
 // - `Element`, the type of what it finds;
 // - `const Element* find(i64 at) const`: where element `at` lies, null when there is none;
-// - `bool packs(int l) const`: whether every `l` elements from a multiple of `l` on follow each other, aligned, or are missing together;
+// - `bool packs(int l) const`: whether every `l` elements from a multiple of `l` on follow each other, aligned, or are
+//   missing together;
 // - `float missing() const`: what stands for an element that there is not.
 
 /// A tensor as it lies; zeros without one.
@@ -74,7 +80,8 @@ DEV Flat<E> as_index(E* x) { return {x}; }
 template <class S>
 DEV S as_index(const S& index) { return index; }
 
-// ---- what a map writes --------------------------------------------------------------------------------------------------------------
+// ---- what a map writes
+// --------------------------------------------------------------------------------------------------------------
 
 /// The results of a formula for one element.
 template <int M>
@@ -117,7 +124,8 @@ struct Outputs {
 template <class E, class... R>
 DEV Outputs<E, 1 + sizeof...(R)> outputs(E* first, R*... rest) { return {{first, rest...}}; }
 
-// ---- the map ------------------------------------------------------------------------------------------------------------------------
+// ---- the map
+// ------------------------------------------------------------------------------------------------------------------------
 
 /// Where a thread's pack `p` of `L` elements begins, of those from `begin` on.
 template <int L>
@@ -184,7 +192,8 @@ DEV void map_indices(i64 n, const Out& y, const F& f, const X&... x) {
     }
 }
 
-/// y = f(x...) for each of `n` elements. `f` takes a float for each input and returns one for each output, several as `values(..)`; an input
-/// is a pointer or an index. Blocks take tiles of THREADS * PACKS packs in turn, so that any grid is right, and one block per tile is best.
+/// y = f(x...) for each of `n` elements. `f` takes a float for each input and returns one for each output, several as
+/// `values(..)`; an input is a pointer or an index. Blocks take tiles of THREADS * PACKS packs in turn, so that any
+/// grid is right, and one block per tile is best.
 template <class Out, class F, class... X>
 DEV void map(i64 n, const Out& y, const F& f, const X&... x) { map_indices(n, y, f, as_index(x)...); }

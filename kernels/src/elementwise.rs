@@ -60,7 +60,8 @@ pub(crate) fn map_to_two<T: Float, const N: usize>(
         let (y, z) = (y.as_chunks_mut::<LANES>(), z.as_chunks_mut::<LANES>());
         for (y, z) in y.0.iter_mut().zip(z.0) {
             let x = x.map(|x| chunk::<T, LANES>(x, at));
-            // Apart, and not as pairs: those lie in memory side by side, and taking them apart again is what isn't vectorised.
+            // Apart, and not as pairs: those lie in memory side by side, and taking them apart again is what is not
+            // vectorised.
             let (mut a, mut b) = ([T::Acc::ZERO; LANES], [T::Acc::ZERO; LANES]);
             for lane in 0..LANES {
                 [a[lane], b[lane]] = formula(from_fn(|n| x[n][lane].acc()));

@@ -9,8 +9,8 @@ use bigmac_runtime::{Context, DType, Element, Error, Result, Spec, Tensor};
 use smallvec::SmallVec;
 use std::array::from_fn;
 
-/// A differentiable function of `N` numbers (one or two), of which [`elementwise_operator`] makes an operator: its inputs are `N` tensors
-/// of one shape and float dtype, its output is like them.
+/// A differentiable function of `N` numbers (one or two), of which [`elementwise_operator`] makes an operator: its
+/// inputs are `N` tensors of one shape and float dtype, its output is like them.
 pub(crate) trait Elementwise<const N: usize>: Copy + Send + Sync {
     /// The operator's name.
     const NAME: &'static str;
@@ -33,14 +33,15 @@ pub(crate) trait Elementwise<const N: usize>: Copy + Send + Sync {
     /// The function.
     fn value<A: Real>(&self, x: [A; N]) -> A;
 
-    /// `dy` times the derivative by each input. A gradient that isn't wanted may be computed from anything, and is dropped.
+    /// `dy` times the derivative by each input. A gradient that is not wanted may be computed from anything, and is
+    /// dropped.
     fn gradients<A: Real>(&self, x: [A; N], dy: A) -> [A; N];
 }
 
-/// The two kernels of an elementwise operator, over `n` elements of `x` and so on:
-/// `forward(i64 n, const T* x.., T* y, parameter)` and `backward(i64 n, const T* x.., const T* dy, T* dx.., parameter)`.
+/// The two kernels of an elementwise operator, over `n` elements of `x` and so on: `forward(i64 n, const T* x.., T* y,
+/// parameter)` and `backward(i64 n, const T* x.., const T* dy, T* dx.., parameter)`.
 ///
-/// Of a backward's pointers, those of inputs that weren't saved and of gradients that aren't wanted are null.
+/// Of a backward's pointers, those of inputs that were not saved and of gradients that are not wanted are null.
 pub(crate) struct Kernels {
     source: &'static Source,
     forward: &'static str,
@@ -185,7 +186,7 @@ pub(crate) fn backward<E: Elementwise<N>, const N: usize>(
         let written = dx.iter_mut().map(|dx| dx.as_mut().map_or(Ok(Arg::NULL), Tensor::arg_mut));
         launch(op, ctx, E::KERNELS.backward, (dy.dtype(), dy.len()), read.chain(written))?;
     } else {
-        // No wanted gradient reads what wasn't saved: anything of the right length may stand there.
+        // No wanted gradient reads what was not saved: anything of the right length may stand there.
         let read = from_fn(|k| x.get(k).and_then(Option::as_ref).unwrap_or(&dy));
         backward_on_cpu(op, ctx, read, &mut dx)?;
     }
@@ -225,6 +226,7 @@ mod tests {
     use crate::scale::Scale;
     use crate::silu::Silu;
     use crate::swiglu::SwiGlu;
+    use bigmac_close::{absolute, is_close};
 
     /// Elements `offset..` of a tensor that is longer: contiguous, and not aligned.
     fn view(ctx: &Context, stream: u32, n: usize, offset: usize, dtype: DType) -> Tensor {
@@ -237,7 +239,8 @@ mod tests {
         crate::check::to_f64(&ctx.host(), &host).unwrap()
     }
 
-    /// The output and the wanted gradients; input `i` starts `i` elements, and the output's gradient `count` elements, after an aligned one.
+    /// The output and the wanted gradients; input `i` starts `i` elements, and the output's gradient `count` elements,
+    /// after an aligned one.
     fn evaluate(ctx: &Context, op: &dyn Operator, wanted: &[bool], n: usize, dtype: DType) -> Vec<Vec<f64>> {
         let inputs: Vec<Tensor> = (0..wanted.len()).map(|i| view(ctx, i as u32, n, i, dtype)).collect();
         let need = Need { inputs: wanted, weights: &[] };
@@ -275,9 +278,9 @@ mod tests {
                             let given = evaluate(&gpu, op, wanted, n, dtype);
                             let expected = evaluate(&cpu, op, wanted, n, dtype);
                             for (given, expected) in given.iter().flatten().zip(expected.iter().flatten()) {
-                                let error = (given - expected).abs();
+                                let allowed = absolute(allowed * (0.1 + expected.abs()));
                                 assert!(
-                                    error <= allowed * (0.1 + expected.abs()),
+                                    is_close(*given, *expected, allowed),
                                     "{op:?} {dtype} {n}: {given} {expected}"
                                 );
                             }

@@ -2,13 +2,14 @@
 #pragma once
 #include "bigmac.cuh"
 
-/// `N` elements as floats: `held[i]`. Pairs of bf16 stay one word until then: apart, each would take a register of its own.
+/// `N` elements as floats: `held[i]`. Pairs of bf16 stay one word until then: apart, each would take a register of its
+/// own.
 template <class E, int N>
 struct Held {
     Pack<E, N> pack;
     METHOD float operator[](int i) const { return to_float(pack.at[i]); }
-    /// Elements are taken out of their words anew from here on: the floats of before, kept for their next use, would take twice the registers.
-    /// `zero` is 0, which the compiler must not know.
+    /// Elements are taken out of their words again from here on: the floats of before, kept for their next use, would
+    /// take twice the registers. `zero` is 0, which the compiler must not know.
     METHOD void reread(u32) {}
 };
 template <>

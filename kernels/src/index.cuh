@@ -1,4 +1,5 @@
-// Indices for maps (elementwise.cuh) whose elements lie elsewhere in their input than in their output, or are missing there.
+// Indices for maps (elementwise.cuh) whose elements lie elsewhere in their input than in their output, or are missing
+// there.
 #pragma once
 #include "elementwise.cuh"
 
@@ -45,7 +46,8 @@ struct Rows {
     METHOD float missing() const { return NAN_VALUE; }
 };
 
-/// Row i of `x` where `source[i]` is negative, else row `source[i]` of `e`; rows of `width`. Without e, zeros for its rows.
+/// Row i of `x` where `source[i]` is negative, else row `source[i]` of `e`; rows of `width`. Without e, zeros for its
+/// rows.
 template <class E>
 struct EitherRow {
     typedef E Element;
@@ -85,7 +87,8 @@ struct Padded {
     METHOD float missing() const { return 0.0f; }
 };
 
-/// An output: rows of `part` elements, each written where the inset says in a row of `y` [.., whole]. The rest of y is left as it is.
+/// An output: rows of `part` elements, each written where the inset says in a row of `y` [.., whole]. The rest of y is
+/// left as it is.
 template <class E>
 struct Placed {
     typedef E Element;

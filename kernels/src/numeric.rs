@@ -34,13 +34,15 @@ pub trait Real:
     fn sqrt(self) -> Self;
     /// Natural logarithm.
     fn ln(self) -> Self;
-    /// e to the power of `self`; for f32 a polynomial without branches, so that loops over it become vector code (error below 2 ulp).
+    /// e to the power of `self`; for f32 a polynomial without branches, so that loops over it become vector code (error
+    /// below 2 ulp).
     fn exp(self) -> Self;
     /// Hyperbolic tangent, by [`Real::exp`] for f32.
     fn tanh(self) -> Self;
     /// The error function; for f32 by a rational approximation without branches (error below 1e-6).
     fn erf(self) -> Self;
-    /// The normal distribution function and its density; for f32 without branches (relative error of both below 1e-6 down to -4).
+    /// The normal distribution function and its density; for f32 without branches (relative error of both below 1e-6
+    /// down to -4).
     fn normal(self) -> (Self, Self);
     /// The larger of two numbers.
     fn max(self, other: Self) -> Self;
@@ -220,7 +222,7 @@ fn exp_f32(x: f32) -> f32 {
     p = p.mul_add(r, 5.000_000_1e-1);
     let y = p.mul_add(r * r, r + 1.0);
     let exponent = (shifted.to_bits() as i32).wrapping_sub(MAGIC.to_bits() as i32).wrapping_add(127);
-    // Two factors, so that results up to f32::MAX don't pass through an infinite power of two.
+    // Two factors, so that results up to f32::MAX do not pass through an infinite power of two.
     let scale = f32::from_bits((exponent.wrapping_sub(1).clamp(0, 254) as u32) << 23);
     let result = y * scale * 2.0;
     let result = if x > 88.722_83 { f32::INFINITY } else { result };
@@ -305,7 +307,8 @@ fn erf_f64(x: f64) -> f64 {
     (1.0 - (-a * a).exp() / (std::f64::consts::PI.sqrt() * fraction)).copysign(x)
 }
 
-/// Runs `$body` with `$t` bound to the Rust type of a float [`DType`](bigmac_runtime::DType); any other dtype is an error.
+/// Runs `$body` with `$t` bound to the Rust type of a float [`DType`](bigmac_runtime::DType); any other dtype is an
+/// error.
 #[macro_export]
 macro_rules! for_float {
     ($op:expr, $dtype:expr, $t:ident => $body:expr) => {
@@ -336,6 +339,7 @@ macro_rules! for_float {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use bigmac_close::{absolute, assert_close};
 
     fn worst(f: impl Fn(f32) -> f32, reference: impl Fn(f64) -> f64, range: std::ops::Range<f32>) -> f64 {
         let steps = 200_000;
@@ -372,8 +376,8 @@ mod tests {
             (2.0, 0.995_322_265_018_952_7),
             (3.0, 0.999_977_909_503_001_4),
         ] {
-            assert!((Real::erf(x) - y).abs() < 1e-14, "erf({x}) = {}", Real::erf(x));
-            assert!((Real::erf(-x) + y).abs() < 1e-14);
+            assert_close(Real::erf(x), y, absolute(1e-14));
+            assert_close(Real::erf(-x), -y, absolute(1e-14));
         }
         assert!(worst(Real::erf, Real::erf, -5.0..-1e-3) < 1e-6);
         assert!(worst(Real::erf, Real::erf, 1e-3..5.0) < 1e-6);

@@ -37,7 +37,7 @@ impl Need<'_> {
     }
 }
 
-/// An output as [`Operator::infer`] foresees it.
+/// An output as [`Operator::infer`] predicts it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum OutputSpec {
     /// A tensor in a storage of its own.
@@ -60,7 +60,7 @@ impl OutputSpec {
     }
 }
 
-/// A tensor that [`Operator::forward`] saves for its backward, as [`Operator::infer`] foresees it.
+/// A tensor that [`Operator::forward`] saves for its backward, as [`Operator::infer`] predicts it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SavedSpec {
     /// That input, or a view of it.
@@ -169,7 +169,8 @@ pub struct Backward<'a> {
     pub saved: &'a [Tensor],
     /// The weights, as the forward was given them.
     pub weights: &'a [&'a Tensor],
-    /// One gradient per output, of the output's shape and dtype, possibly strided; `None` where nothing depends on that output.
+    /// One gradient per output, of the output's shape and dtype, possibly strided; `None` where nothing depends on that
+    /// output.
     pub grads: &'a [Option<Tensor>],
     /// Which gradients are wanted, as the forward was told.
     pub need: Need<'a>,
@@ -190,7 +191,7 @@ impl<'a> Backward<'a> {
     /// Saved tensor `i`.
     ///
     /// # Errors
-    /// [`Error::Argument`] when the forward didn't save it, since it was told that no gradient needs it.
+    /// [`Error::Argument`] when the forward did not save it, since it was told that no gradient needs it.
     pub fn saved(&self, op: &'static str, i: usize) -> Result<&'a Tensor> {
         self.saved
             .get(i)
@@ -228,7 +229,7 @@ impl WeightGrad<'_> {
     /// The first element of the range as a kernel's argument.
     ///
     /// # Errors
-    /// As [`Tensor::arg_mut`]; [`Error::Shape`] when the buffer doesn't hold the range.
+    /// As [`Tensor::arg_mut`]; [`Error::Shape`] when the buffer does not hold the range.
     pub fn arg_mut(&mut self) -> Result<Arg> {
         if self.range.end > self.buffer.len() {
             let wanted = format!("a buffer that holds {:?}", self.range);
@@ -261,13 +262,13 @@ pub trait WeightGrads {
     /// Where to write, or to add, the gradient of weight number `weight`; asked for once per weight.
     fn of(&mut self, weight: usize) -> WeightGrad<'_>;
 
-    /// The gradients of all weights are computed, and those of the inputs come next. An operator that computes both together doesn't say
-    /// so.
+    /// The gradients of all weights are computed, and those of the inputs come next. An operator that computes both
+    /// together does not say so.
     fn written(&mut self) {}
 }
 
-/// Floating-point operations of an operator's passes by its definition, of products alone, whatever its kernels compute again or leave
-/// out: what model FLOPs utilisation counts (Chowdhery et al., *PaLM*, arXiv 2204.02311, appendix B).
+/// Floating-point operations of an operator's passes by its definition, of products alone, whatever its kernels compute
+/// again or leave out: what model FLOPs utilisation counts (Chowdhery et al., *PaLM*, arXiv 2204.02311, appendix B).
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Flops {
     /// The forward.
@@ -301,13 +302,14 @@ pub trait Operator: std::fmt::Debug + Send + Sync {
     /// The operator's name, for errors and profiles.
     fn name(&self) -> &'static str;
 
-    /// Checks shapes and dtypes, and foretells output shapes and what will be saved, without computing.
+    /// Checks shapes and dtypes, and predicts output shapes and what will be saved, without computing.
     ///
     /// # Errors
     /// [`Error::Shape`], [`Error::DType`], [`Error::Argument`].
     fn infer(&self, inputs: &[Spec], weights: &[Spec], need: Need<'_>) -> Result<Inferred>;
 
-    /// Computes the outputs, and the new tensors that are saved. Its caller has called [`Operator::infer`] on the same shapes.
+    /// Computes the outputs, and the new tensors that are saved. Its caller has called [`Operator::infer`] on the same
+    /// shapes.
     ///
     /// # Errors
     /// Those of allocation, and [`Error::NotContiguous`] where the docstring asks for contiguous data.
@@ -337,7 +339,8 @@ pub trait Operator: std::fmt::Debug + Send + Sync {
         true
     }
 
-    /// Operations of its passes on such inputs and weights, which [`Operator::infer`] accepts; none for an operator without products.
+    /// Operations of its passes on such inputs and weights, which [`Operator::infer`] accepts; none for an operator
+    /// without products.
     fn flops(&self, inputs: &[Spec], weights: &[Spec], need: Need<'_>) -> Flops {
         let _ = (inputs, weights, need);
         Flops::default()
@@ -366,8 +369,8 @@ pub trait Operator: std::fmt::Debug + Send + Sync {
         Err(Error::NoBackward { op: self.name() })
     }
 
-    /// All gradients for which `backward.need` asks: those of the weights, then those of the inputs, none of which are returned where none
-    /// is wanted. For an operator to override whose gradients have work in common.
+    /// All gradients for which `backward.need` asks: those of the weights, then those of the inputs, none of which are
+    /// returned where none is wanted. For an operator to override whose gradients have work in common.
     ///
     /// # Errors
     /// As [`Operator::backward_weight`] and [`Operator::backward_input`].
@@ -445,5 +448,5 @@ pub fn expect_float<'a>(op: &'static str, specs: impl IntoIterator<Item = &'a Sp
             _ => dtype = Some(spec.dtype),
         }
     }
-    dtype.ok_or_else(|| Error::argument(op, "got no tensors"))
+    dtype.ok_or_else(|| Error::argument(op, "expected at least one tensor"))
 }

@@ -1,5 +1,5 @@
-//! Every program that launches can ask for, so that all of them are compiled, and their registers and spills compared with what is
-//! recorded, on machines without a GPU (`kernels/tests/resources.rs`).
+//! Every program that launches can ask for, so that all of them are compiled, and their registers and spills compared
+//! with what is recorded, on machines without a GPU (`kernels/tests/resources.rs`).
 
 #[cfg(test)]
 mod recorder;

@@ -1,8 +1,10 @@
-// Rows that are read once and kept in registers: what kernels share that reduce over the last dimension and then write it.
+// Rows that are read once and kept in registers: what kernels share that reduce over the last dimension and then write
+// it.
 //
-// Knobs: VEC, elements of a pack: 16 bytes' worth when rows are aligned to that, else 1; TEAM, threads to a row, a power of two; PACKS,
-// packs of a row to a thread; ROWS, rows of a team, which are under way together; LOOPED, 1 for rows too wide for all that: they
-// are read again for every pass. Teams of up to a warp share blocks of 128 threads and add up with shuffles alone; larger teams are blocks, with ROWS = 1.
+// Knobs: VEC, elements of a pack: 16 bytes' worth when rows are aligned to that, else 1; TEAM, threads to a row, a
+// power of two; PACKS, packs of a row to a thread; ROWS, rows of a team, which are under way together; LOOPED, 1 for
+// rows too wide for all that: they are read again for every pass. Teams of up to a warp share blocks of 128 threads and
+// add up with shuffles alone; larger teams are blocks, with ROWS = 1.
 #pragma once
 #include "held.cuh"
 
@@ -47,7 +49,8 @@ DEV void reread(Elements (&rows)[ROWS], i32 width) {
     for (int r = 0; r < ROWS; r++) reread(rows[r], width);
 }
 
-/// Writes `f(p, i)` as element `i` of this thread's pack `p` of the span from `base` of that row; nothing beyond `rows` and `width`.
+/// Writes `f(p, i)` as element `i` of this thread's pack `p` of the span from `base` of that row; nothing beyond `rows`
+/// and `width`.
 template <class F>
 DEV void store_span(T* to, i32 row, i32 rows, i32 base, i32 width, F f) {
     UNROLL
@@ -63,7 +66,8 @@ DEV void each_span(i32 width, F visit) {
     for (i32 base = 0; base < (LOOPED ? width : 1); base += SPAN) visit(base);
 }
 
-/// Replaces every number by its sum over the team, in every thread. `scratch` is shared memory, which is used a single time.
+/// Replaces every number by its sum over the team, in every thread. `scratch` is shared memory, which is used a single
+/// time.
 template <int N>
 DEV void team_sums(float (&v)[N], float (&scratch)[N][WARP]) {
     constexpr int LANES = TEAM < WARP ? TEAM : WARP, WARPS = TEAM / LANES;

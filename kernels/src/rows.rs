@@ -1,7 +1,7 @@
 //! Loops over rows and columns that become vector code, with a fixed order of every sum.
 //!
 //! Sums go into arrays of independent lanes, which the compiler keeps in vector registers: a float sum in one variable
-//! can't be reordered, so it would run at the latency of an addition. Element `i` of a row always goes to the same
+//! cannot be reordered, so it would run at the latency of an addition. Element `i` of a row always goes to the same
 //! lane and lanes are folded in the same order, so a result depends on the row alone.
 
 use crate::numeric::{Float, Real};

@@ -1,16 +1,19 @@
 // Sums over rows that go to the same place, in a fixed order: the gradient of a look-up.
 //
-// Places are given sorted: keys[q] is where row order[q] of `dy` [n, width] goes, and rows of one key stand in the order in which they are
-// added. There is a block of THREADS threads to each q. The blocks of one key share its columns, whichever rows they come from, so that
-// a key with thousands of rows (the id of padding, or of an image's tokens) occupies as many blocks as it has tiles of columns.
+// Places are given sorted: keys[q] is where row order[q] of `dy` [n, width] goes, and rows of one key stand in the
+// order in which they are added. There is a block of THREADS threads to each q. The blocks of one key share its
+// columns, whichever rows they come from, so that a key with thousands of rows (the id of padding, or of an image's
+// tokens) occupies as many blocks as it has tiles of columns.
 //
-// Knobs: THREADS to a block; VEC, elements of a pack: 16 bytes' worth where the rows of both sides are aligned to that, else 1.
+// Knobs: THREADS to a block; VEC, elements of a pack: 16 bytes' worth where the rows of both sides are aligned to that,
+// else 1.
 #pragma once
 #include "elementwise.cuh"
 
 /// From so many rows on a key's rows are spread over the threads of a block, below that its columns are.
 constexpr i32 MANY = 32;
-/// With many rows: threads side by side in a row, which read 64 bytes of it; rows side by side; rows that a thread has under way.
+/// With many rows: threads side by side in a row, which read 64 bytes of it; rows side by side; rows that a thread has
+/// under way.
 constexpr int ABREAST = VEC == 1 ? 32 : 4;
 constexpr int GROUPS = THREADS / ABREAST;
 constexpr int DEEP = 4;
@@ -53,7 +56,8 @@ DEV void next_rows(i32 (&row)[DEEP], const i32* keys, const i32* order, i32 n, i
     }
 }
 
-/// to[keys[q]] (+)= dy[order[q]] for q in 0..n; keys of `limit` and above are left out. Places without a row are left as they are.
+/// to[keys[q]] (+)= dy[order[q]] for q in 0..n; keys of `limit` and above are left out. Places without a row are left
+/// as they are.
 template <class To>
 DEV void segment_sums(const i32* keys, const i32* order, const T* dy, To* to, i32 n, i32 width, i32 limit, bool accumulate) {
     SHARED u32 counts[2][THREADS / WARP];

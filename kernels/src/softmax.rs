@@ -86,6 +86,7 @@ pub(crate) fn probabilities<R: Real>(scores: &mut [R], log_sum_exp: R) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use bigmac_close::{absolute, assert_close};
 
     #[test]
     fn pieces_give_what_the_whole_gives() {
@@ -102,11 +103,11 @@ mod tests {
                 seen.iter_mut().for_each(|x| *x *= factor);
                 seen.extend(piece);
             }
-            assert!((running.log_sum_exp() - wanted).abs() < 1e-13);
+            assert_close(running.log_sum_exp(), wanted, absolute(1e-13));
             let mut direct = row.clone();
             probabilities(&mut direct, wanted);
             for (a, b) in seen.iter().zip(&direct) {
-                assert!((a * running.inverse() - b).abs() < 1e-14);
+                assert_close(a * running.inverse(), *b, absolute(1e-14));
             }
         }
     }

@@ -39,7 +39,8 @@ pub(crate) struct RowTiles {
 impl RowTiles {
     /// The tiling of rows of `width` in packs of `pack`. It depends on nothing else, so neither do results.
     pub(crate) fn new(width: usize, pack: usize) -> Self {
-        /// Loads that a thread has under way at a time: with fewer the latency of memory shows, and more take registers.
+        /// Loads that a thread has under way at a time: with fewer the latency of memory shows, and more take
+        /// registers.
         const DEPTH: usize = 4;
         /// The largest team: 128 registers to a thread are left.
         const TEAM: usize = 512;
@@ -63,8 +64,8 @@ impl RowTiles {
         RowTiles { pack, team, packs, rows, looped }
     }
 
-    /// The variants of a source of kernels over rows: at widths of heads and hidden states, and at some that leave rows unaligned or are
-    /// too wide to be held.
+    /// The variants of a source of kernels over rows: at widths of heads and hidden states, and at some that leave rows
+    /// unaligned or are too wide to be held.
     pub(crate) fn variants(source: &'static Source) -> Vec<Variants> {
         const WIDTHS: [usize; 14] =
             [64, 128, 512, 1024, 1152, 2560, 4096, 5120, 8192, 16_384, 32_768, 97, 4099, 10_001];
@@ -76,8 +77,8 @@ impl RowTiles {
         })
     }
 
-    /// The launch of `kernel` over `rows` rows of `width` elements, where `tensors` are what is read and written in packs; and the kernel's
-    /// arguments `rows`, `width` and `1 / width`.
+    /// The launch of `kernel` over `rows` rows of `width` elements, where `tensors` are what is read and written in
+    /// packs; and the kernel's arguments `rows`, `width` and `1 / width`.
     ///
     /// # Errors
     /// [`bigmac_runtime::Error::DType`] in the name of `op` unless `dtype` is F32 or BF16.
@@ -121,14 +122,14 @@ impl ColumnTiles {
     const BLOCK: usize = 256;
     const DEPTH: usize = 4;
 
-    /// The tiling of `width` columns in packs of `pack`. Narrow tiles make more blocks, and leave fewer lanes idle where `width` is small;
-    /// wide ones read more bytes in a row.
+    /// The tiling of `width` columns in packs of `pack`. Narrow tiles make more blocks, and leave fewer lanes idle
+    /// where `width` is small; wide ones read more bytes in a row.
     pub(crate) fn new(width: usize, pack: usize, narrow: bool) -> Self {
         let lanes = if narrow || width <= 8 * pack { 8 } else { WARP };
         ColumnTiles { pack, lanes, across: width.div_ceil(lanes * pack) }
     }
 
-    /// Tilings whose programs differ: narrow and wide, of rows that are aligned and of some that aren't.
+    /// Tilings whose programs differ: narrow and wide, of rows that are aligned and of some that are not.
     pub(crate) fn all(dtype: DType) -> [Self; 3] {
         let whole = pack(dtype, 1024, &[]);
         [(whole, false), (whole, true), (1, false)].map(|(pack, narrow)| Self::new(1024, pack, narrow))

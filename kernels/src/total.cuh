@@ -1,5 +1,5 @@
-// Sums over whole tensors, in an order that depends on their length alone: each block of a grid that the length fixes adds up its
-// share, and one block adds up the blocks' sums (sum_finish of sum/kernel.cu).
+// Sums over whole tensors, in an order that depends on their length alone: each block of a grid that the length fixes
+// adds up its share, and one block adds up the blocks' sums (sum_finish of sum/kernel.cu).
 #pragma once
 #include "bigmac.cuh"
 
@@ -8,8 +8,8 @@ constexpr int PACK = 16 / sizeof(T);
 /// Packs that a thread has under way at once, each with a chain of additions of its own.
 constexpr int CHAINS = 4;
 
-/// The pack that begins at element `first` of x [length]. `whole`: it ends within x, and is aligned; else elements come one by one, zeros
-/// behind the end.
+/// The pack that begins at element `first` of x [length]. `whole`: it ends within x, and is aligned; else elements come
+/// one by one, zeros behind the end.
 DEV Pack<T, PACK> pack_at(const T* x, i64 first, i64 length, bool whole) {
     if (whole) return load_pack<PACK>(x + first);
     Pack<T, PACK> p;
@@ -17,8 +17,9 @@ DEV Pack<T, PACK> pack_at(const T* x, i64 first, i64 length, bool whole) {
     return p;
 }
 
-/// The sum over this block's share of `length` elements, in every thread. `term(first, whole)` is the sum of the terms of the pack that begins
-/// at element `first`, loaded with pack_at; `packs_aligned` says that packs are. Packs go round all threads of the grid.
+/// The sum over this block's share of `length` elements, in every thread. `term(first, whole)` is the sum of the terms
+/// of the pack that begins at element `first`, loaded with pack_at; `packs_aligned` says that packs are. Packs go round
+/// all threads of the grid.
 template <class F>
 DEV float block_total(i64 length, bool packs_aligned, F term) {
     SHARED float scratch[32];

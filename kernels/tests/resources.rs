@@ -1,5 +1,5 @@
-//! Registers, shared memory and spills of every kernel, compared with what is recorded beside this: what a GPU would show as a
-//! slower kernel shows here, without one. Needs NVRTC and no driver.
+//! Registers, shared memory and spills of every kernel, compared with what is recorded beside this: what a GPU would
+//! show as a slower kernel shows here, without one. Needs NVRTC and no driver.
 
 use bigmac_gpu::nvidia::{Compiler, Resources};
 use bigmac_gpu::{Knobs, Program, Source};
@@ -66,8 +66,9 @@ fn compile(
     image.resources.iter().map(entry).collect()
 }
 
-/// Compiles everything, on all processors. Where the same compiler makes something else of a program than is recorded, it is asked again:
-/// it is not deterministic, and of some programs takes a register more or less in one compilation of a hundred.
+/// Compiles everything, on all processors. Where the same compiler makes something else of a program than is recorded,
+/// it is asked again: it is not deterministic, and of some programs takes a register more or less in one compilation of
+/// a hundred.
 fn compile_all(compiler: &Compiler, recorded: Option<&Record>) -> Record {
     const AGAIN: usize = 2;
     let nvrtc = compiler.version().to_string();

@@ -1,7 +1,8 @@
-//! Kernels under the address sanitizer: every access of a replayed kernel is checked against the exact size of the tensor that it
-//! goes to.
+//! Kernels under the address sanitizer: every access of a replayed kernel is checked against the exact size of the
+//! tensor that it goes to.
 //!
-//! The sanitizer's library has to be in a process from its start, so each test here starts this program once more with it, for itself. A replay has its memory from the system's allocator, which the sanitizer watches.
+//! The sanitizer's library has to be in a process from its start, so each test here starts this program once more with
+//! it, for itself. A replay has its memory from the system's allocator, which the sanitizer watches.
 
 use bigmac_gpu::{Arg, Gpu, Launch, Order, Source, replay};
 use bigmac_kernels::{
@@ -43,14 +44,15 @@ use std::process::Command;
 const BOTH: [DType; 2] = [DType::F32, DType::BF16];
 const BF16: [DType; 1] = [DType::BF16];
 
-/// The sanitizer's library; `None`, and said so, where the compiler has none, which is a failure where the variable `CI` is set.
+/// The sanitizer's library; `None`, and said so, where the compiler has none, which is a failure where the variable
+/// `CI` is set.
 fn libasan() -> Option<PathBuf> {
     let found = || -> Result<PathBuf, String> {
         let (compiler, _) = replay::find_compiler()?;
         let out = Command::new(&compiler).arg("-print-file-name=libasan.so").output();
         let out = out.map_err(|e| format!("{}: {e}", compiler.display()))?;
         let path = PathBuf::from(String::from_utf8_lossy(&out.stdout).trim());
-        // A compiler that doesn't find it answers with the bare name.
+        // A compiler that does not find it answers with the bare name.
         path.is_absolute().then_some(path).ok_or_else(|| {
             format!(
                 "{} has no libasan.so; install its sanitizers, or name another compiler in {}",
@@ -62,15 +64,15 @@ fn libasan() -> Option<PathBuf> {
     match found() {
         Ok(path) => Some(path),
         Err(message) => {
-            assert!(std::env::var_os("CI").is_none(), "kernels can't be sanitized: {message}");
+            assert!(std::env::var_os("CI").is_none(), "kernels cannot be sanitized: {message}");
             eprintln!("SKIPPED: no kernel is sanitized. {message}");
             None
         }
     }
 }
 
-/// Runs `checks` when this process is under the sanitizer. Else starts this program once more under it, for the test of that name alone, and
-/// returns what came of it; `None` without a sanitizer.
+/// Runs `checks` when this process is under the sanitizer. Else starts this program once more under it, for the test of
+/// that name alone, and returns what came of it; `None` without a sanitizer.
 fn sanitized(test: &str, checks: impl FnOnce()) -> Option<(bool, String)> {
     if std::env::var_os(replay::SANITIZE).is_some() {
         checks();
@@ -160,7 +162,8 @@ fn rows_and_elements() {
     let eps = 1e-6;
     for shape in [[3, 37], [5, 264]] {
         let width = [shape[1]];
-        // Contiguous ones only: which kernel takes strided inputs of odd widths, and so the order of its sums, may differ.
+        // Contiguous ones only: which kernel takes strided inputs of odd widths, and so the order of its sums, may
+        // differ.
         let (rms, layer, ada) = (RmsNorm { eps }, LayerNorm { eps }, AdaLayerNorm { eps });
         fn check<'a>(op: &'a dyn Operator, shape: &[usize]) -> Check<'a> {
             Check::new(op).dtypes(&BF16).contiguous_only().input(shape)

@@ -1,5 +1,6 @@
-//! What the assembler makes of the main loops of Hopper's products in clusters, read from the disassembled code: a fence for the whole GPU
-//! there would hold up the tensor cores in every step, and nothing but time would tell. Needs NVRTC and nvdisasm, and no driver.
+//! What the assembler makes of the main loops of Hopper's products in clusters, read from the disassembled code: a
+//! fence for the whole GPU there would hold up the tensor cores in every step, and nothing but time would tell. Needs
+//! NVRTC and nvdisasm, and no driver.
 
 use bigmac_gpu::nvidia::Compiler;
 use bigmac_gpu::{Knob, Knobs, Program, Source};
@@ -8,7 +9,7 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// The disassembler, when it isn't found by itself.
+/// The disassembler, when it is not found by itself.
 const NVDISASM: &str = "BIGMAC_NVDISASM";
 
 /// An instruction, and those that may follow it.
@@ -42,8 +43,8 @@ impl Code {
                 None => (None, *line),
             };
             let opcode = text.split_whitespace().next().unwrap_or_default();
-            // Any label may be gone to. Beside the plain forms that go there always, the next instruction may follow as well: too many ways
-            // find a loop where there is none, too few would hide one.
+            // Any label may be gone to. Beside the plain forms that go there always, the next instruction may follow as
+            // well: too many ways find a loop where there is none, too few would hide one.
             let label =
                 text.split_once("`(").and_then(|(_, rest)| rest.split_once(')')).map(|(label, _)| label);
             let operands = text.split_once(' ').map_or("", |(_, operands)| operands.trim());
@@ -98,7 +99,7 @@ impl Code {
             if self.in_a_loop(at) {
                 faults.push(format!("{text} is in a loop"));
             } else if !self.opens_a_cluster_barrier(at) {
-                faults.push(format!("{text} doesn't belong to a barrier of the cluster"));
+                faults.push(format!("{text} does not belong to a barrier of the cluster"));
             }
         }
         faults.sort();
@@ -144,7 +145,7 @@ fn nvdisasm(compiler: &Compiler) -> Result<PathBuf, String> {
     found.ok_or_else(|| format!("nvdisasm is neither on the path nor beside {}", compiler.file().display()))
 }
 
-/// Both tools; `None`, said aloud, where one isn't here and need not be.
+/// Both tools; `None`, said aloud, where one is not here and need not be.
 fn tools() -> Option<(Compiler, PathBuf)> {
     let found = Compiler::open().map_err(|e| e.to_string()).and_then(|compiler| {
         let nvdisasm = nvdisasm(&compiler)?;
@@ -224,7 +225,7 @@ fn a_fence_in_a_loop_is_found_and_one_of_a_barrier_is_not() {
         assert_eq!(faults(fence), [format!("{fence} is in a loop")]);
     }
     let moved = listing("NOP").replace("/*0100*/", "/*00f8*/ MEMBAR.ALL.GPU ;\n/*0100*/");
-    assert_eq!(Code::parse(&moved).faults(), ["MEMBAR.ALL.GPU doesn't belong to a barrier of the cluster"]);
+    assert_eq!(Code::parse(&moved).faults(), ["MEMBAR.ALL.GPU does not belong to a barrier of the cluster"]);
     let without = listing("NOP").replace(".RED", "");
     assert_eq!(Code::parse(&without).faults(), ["there is no arrival at another block in a loop"]);
 }

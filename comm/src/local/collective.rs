@@ -1,6 +1,6 @@
-//! Messages and collectives between threads. In a collective ranks lend each other their tensors, read them, and return once
-//! no rank holds what it was lent: a caller's tensor can be written again, and its memory scopes are exact, as soon as the
-//! call is over.
+//! Messages and collectives between threads. In a collective ranks lend each other their tensors, read them, and return
+//! once no rank holds what it was lent: a caller's tensor can be written again, and its memory scopes are exact, as
+//! soon as the call is over.
 
 use super::LocalCommunicator;
 use super::world::{Awaited, OtherCall, Part, Round};
@@ -40,8 +40,8 @@ fn rows<'a>(op: &'static str, tensor: &'a Tensor) -> Result<(usize, &'a [usize])
 }
 
 impl LocalCommunicator {
-    /// Gives the ranks of the group, this one included, one of `values` each, and returns what each of them gave to this
-    /// one, in rank order.
+    /// Gives the ranks of the group, this one included, one of `values` each, and returns what each of them gave to
+    /// this one, in rank order.
     pub(super) fn exchange<T: Send + 'static>(
         &self,
         call: &Call,
@@ -73,8 +73,8 @@ impl LocalCommunicator {
         parts.into_iter().zip(members).map(content).collect()
     }
 
-    /// Returns when every rank has come this far; as the last round of a call, when every rank has let go of what it was
-    /// lent.
+    /// Returns when every rank has come this far; as the last round of a call, when every rank has let go of what it
+    /// was lent.
     pub(super) fn meet(&self, call: &Call, round: u8) -> Result<()> {
         self.exchange(call, round, repeat_n((), self.size())).map(drop)
     }
@@ -128,7 +128,7 @@ impl Communicator for LocalCommunicator {
         let own = shard(tensor.len(), self.size(), self.rank());
         let mut reduced = Tensor::empty(&ctx.in_scope(scopes::MESSAGES), &[own.len()], tensor.dtype())?;
         reduce(ctx, op, &lent, own.start, &mut reduced)?;
-        // Before the next round, so that whoever has all its answers owns its tensor alone again.
+        // Before the next round, so that a rank with all its answers owns its tensor alone again.
         drop(lent);
         let shards = self.exchange(&call, 1, repeat_n(reduced, self.size()))?;
         concatenate(ctx, &shards, tensor)?;
@@ -209,7 +209,7 @@ impl Communicator for LocalCommunicator {
     }
 }
 
-/// Writes the `parts` into `out` behind each other; together they are as long as it.
+/// Writes the `parts` into `out` one after the other; together they are as long as it.
 fn concatenate(ctx: &Context, parts: &[Tensor], out: &mut Tensor) -> Result<()> {
     let mut at = 0;
     for part in parts {

@@ -25,7 +25,7 @@ pub enum RankFailure<E> {
     #[error("ended without receiving {0}")]
     Unreceived(String),
     /// The system refused the thread.
-    #[error("can't start its thread: {0}; run fewer ranks")]
+    #[error("cannot start its thread: {0}; run fewer ranks")]
     NotStarted(std::io::Error),
 }
 
@@ -39,13 +39,13 @@ pub struct RankError<E> {
     pub cause: RankFailure<E>,
 }
 
-/// Runs `f` once per rank of a new world, each on a thread named `rank-N`, and returns what they returned, in rank order.
-/// A call that waits longer than `timeout` for a peer fails.
+/// Runs `f` once per rank of a new world, each on a thread named `rank-N`, and returns what they returned, in rank
+/// order. A call that waits longer than `timeout` for a peer fails.
 ///
 /// # Errors
-/// The first cause: when a rank's closure returns an error or panics, the others' pending and later calls fail, and all of
-/// them are waited for; what is returned is the error of the rank that began it. Messages that nobody received are an
-/// error of their receiver.
+/// The first cause: when a rank's closure returns an error or panics, the others' pending and later calls fail, and all
+/// of them are waited for; what is returned is the error of the rank that began it. Messages that were not received are
+/// an error of their receiver.
 pub fn run_ranks<R, E, F>(size: usize, timeout: Duration, f: F) -> Result<Vec<R>, RankError<E>>
 where
     R: Send,
@@ -95,7 +95,7 @@ fn run_rank<R, E: Display>(
 ) -> Result<R, RankFailure<E>> {
     // The rank ends only once its failure is known: else a peer that waits for it would take the end for the cause.
     let _seat = comm.seat.clone();
-    // A panic goes on to nobody: the rank's state is dropped here, and the world refuses every later call.
+    // A panic ends here: the rank's state is dropped here, and the world refuses every later call.
     match catch_unwind(AssertUnwindSafe(|| f(comm))) {
         Ok(Ok(value)) => Ok(value),
         Ok(Err(error)) => {

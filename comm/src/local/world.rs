@@ -56,8 +56,8 @@ impl Inbox {
         self.parts.insert(key, part);
     }
 
-    /// The parts of all members in a round, in their order, once all are there; or, as soon as one has come that belongs
-    /// to another call.
+    /// The parts of all members in a round, in their order, once all are there; or, as soon as one has come that
+    /// belongs to another call.
     pub fn take_parts(&mut self, round: &Round<'_>) -> Option<Result<Vec<Part>, OtherCall>> {
         let mut found =
             round.members.iter().filter_map(|&from| Some((from, self.parts.get(&round.key(from))?)));
@@ -70,7 +70,7 @@ impl Inbox {
         Some(Ok(round.members.iter().filter_map(|&from| self.parts.remove(&round.key(from))).collect()))
     }
 
-    /// In words, what has arrived from `from` in that group under other tags: the first hint when a wait is in vain.
+    /// In words, what has arrived from `from` in that group under other tags: the first hint when a wait times out.
     fn tags_from(&self, group: GroupId, from: usize) -> String {
         let tags: BTreeSet<u64> =
             self.messages.keys().filter(|key| (key.0, key.1) == (group, from)).map(|key| key.2.0).collect();
@@ -86,7 +86,7 @@ struct Place {
 }
 
 impl Place {
-    /// Every critical section leaves an inbox whole, so a panic elsewhere doesn't matter.
+    /// Every critical section leaves an inbox whole, so a panic elsewhere does not matter.
     fn lock(&self) -> MutexGuard<'_, Inbox> {
         self.inbox.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -130,7 +130,7 @@ pub(super) enum Awaited<'a> {
 }
 
 impl Awaited<'_> {
-    /// The ranks whose message or part isn't there.
+    /// The ranks whose message or part is not there.
     fn missing(&self, inbox: &Inbox) -> Vec<usize> {
         match *self {
             Awaited::Message(key) => {
@@ -190,21 +190,21 @@ impl World {
         self.failure.get()
     }
 
-    /// Records a failure, unless there was one before, and wakes everybody.
+    /// Records a failure, unless there was one before, and wakes all ranks.
     pub fn fail(&self, rank: usize, reason: &str) {
         if self.failure.set(Failure { rank, reason: reason.to_owned() }).is_ok() {
             self.wake_all();
         }
     }
 
-    /// Records that a rank makes no more calls, and wakes everybody.
+    /// Records that a rank makes no more calls, and wakes all ranks.
     pub fn end(&self, rank: usize) {
         self.places[rank].ended.store(true, Ordering::Release);
         self.wake_all();
     }
 
-    /// Who has checked for failures and ends holds its lock until it sleeps: taking the lock once means nobody sleeps
-    /// through the news.
+    /// A rank that has checked for failures and ends holds its lock until it sleeps: taking the lock once means that no
+    /// rank sleeps through the news.
     fn wake_all(&self) {
         for place in &self.places {
             drop(place.lock());
@@ -244,10 +244,11 @@ impl World {
         Ok(())
     }
 
-    /// Takes out of the inbox of `rank` what is awaited, once `take` finds it there; the time limit counts from `began`.
+    /// Takes out of the inbox of `rank` what is awaited, once `take` finds it there; the time limit counts from
+    /// `began`.
     ///
     /// # Errors
-    /// [`CommError::Poisoned`] when some rank has failed, or one has ended and its message or part isn't there;
+    /// [`CommError::Poisoned`] when some rank has failed, or one has ended and its message or part is not there;
     /// [`CommError::Timeout`]; [`CommError::InsidePool`].
     pub fn wait<T>(
         &self,

@@ -47,7 +47,7 @@ pub fn all_reduce(comm: &dyn Communicator) {
     let mut part = tensor::<f32>(&ctx, comm.rank(), &[9]).narrow(0, 2, 5).unwrap();
     comm.all_reduce(&ctx, &mut part, Reduce::Sum).unwrap();
     assert_eq!(part.as_bytes().unwrap(), bytes(&sum::<f32>(comm.size(), 9)[2..7]));
-    // What can't be written or added is refused before anybody waits.
+    // What cannot be written or added is refused before any rank waits.
     let held = part.clone();
     let error = comm.all_reduce(&ctx, &mut part, Reduce::Sum).unwrap_err();
     assert!(matches!(error, CommError::Runtime(Error::Shared { .. })), "{error}");

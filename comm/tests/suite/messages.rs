@@ -11,7 +11,7 @@ fn ring(comm: &dyn Communicator) -> (usize, usize) {
     ((rank + 1) % size, (rank + size - 1) % size)
 }
 
-/// Everybody sends to everybody, itself included, and receives in another order.
+/// Every rank sends to every rank, itself included, and receives in another order.
 pub fn out_of_order(comm: &dyn Communicator) {
     let ctx = context(comm);
     let len = |from: usize, to: usize, tag: usize| (from * 5 + to * 3 + tag * 7) % 19;
@@ -42,7 +42,7 @@ pub fn same_tag_keeps_order(comm: &dyn Communicator) {
     }
 }
 
-/// Nobody receives before everybody has sent everything: sending doesn't wait.
+/// No rank receives before all have sent everything: sending does not wait.
 pub fn many_in_flight(comm: &dyn Communicator) {
     const COUNT: usize = 500;
     let ctx = context(comm);
@@ -108,7 +108,7 @@ pub fn views_are_copied(comm: &dyn Communicator) {
         got.as_mut_slice::<f32>().unwrap().fill(7.0);
     }
     comm.barrier().unwrap();
-    // Also when nobody else holds the rest of the storage: it doesn't travel along.
+    // Also when no other tensor holds the rest of the storage: it does not travel along.
     let part = tensor::<f32>(&ctx, comm.rank(), &[4, 6]).narrow(0, 3, 1).unwrap();
     comm.send(&ctx, part, next, Tag(9)).unwrap();
     assert_eq!((current(&ctx, MESSAGES), current(&ctx, WORKSPACE)), (6 * 4, 24 * 4));

@@ -7,8 +7,8 @@ use bigmac_runtime::{Context, Result, Spec};
 
 /// `y = (x - mean) / sqrt(variance + eps) * (1 + scale) + shift` over the last dimension.
 ///
-/// Inputs x `[T, D]`, shift `[D]` and scale `[D]` of one float dtype; output like x. Saves x, mean and reciprocal standard
-/// deviation of each row, and the scale when x's gradient is wanted; nothing when only the shift's is.
+/// Inputs x `[T, D]`, shift `[D]` and scale `[D]` of one float dtype; output like x. Saves x, mean and reciprocal
+/// standard deviation of each row, and the scale when x's gradient is wanted; nothing when only the shift's is.
 ///
 /// Source: Peebles and Xie, *Scalable Diffusion Models with Transformers*, arXiv 2212.09748, section 3.2 (adaLN).
 #[derive(Clone, Copy, Debug)]

@@ -14,8 +14,8 @@ pub(crate) fn programs() -> Vec<Variants> {
 }
 
 const THREADS: usize = 256;
-/// Elements of a chunk: enough that a block's start costs little beside its work, few enough that all multiprocessors are busy with
-/// a small module.
+/// Elements of a chunk: enough that a block's start costs little beside its work, few enough that all multiprocessors
+/// are busy with a small module.
 pub(super) const CHUNK: usize = 8192;
 
 /// Where a parameter lies.
@@ -31,7 +31,7 @@ pub(super) struct Span {
 impl Span {
     pub(super) fn new(member: Member<'_>) -> Result<Self> {
         let Arg::Pointer(weight) = member.weight.arg_mut()? else {
-            return Err(Error::argument(OP, "got a weight without an address on the device"));
+            return Err(Error::argument(OP, "the weight has no address on the device"));
         };
         let dtype = member.weight.dtype();
         Ok(Span { weight, dtype, offset: member.range.start, len: member.range.len(), decays: member.decays })

@@ -16,14 +16,15 @@ pub struct Group {
 impl Group {
     /// One step of every member; see [`AdamW`].
     ///
-    /// Each element's result is what [`step`](super::step) gives for its parameter alone, to the bit, on CPU and GPU (clipping on the device
-    /// rounds its factor to f32). [`AdamW::grad_scale`] applies beside `clip`. Elements move once through memory: 16 bytes in and 12 out
-    /// for an F32 weight, 16 in and 14 out for a BF16 one with a master. Nothing waits for the device.
+    /// Each element's result is what [`step`](super::step) gives for its parameter alone, to the bit, on CPU and GPU
+    /// (clipping on the device rounds its factor to f32). [`AdamW::grad_scale`] applies beside `clip`. Elements move
+    /// once through memory: 16 bytes in and 12 out for an F32 weight, 16 in and 14 out for a BF16 one with a master.
+    /// Nothing waits for the device.
     ///
     /// # Errors
-    /// [`Error::Argument`] for step 0 and for ranges that don't fit the weights or the buffers or aren't in ascending order;
-    /// [`Error::Shape`], [`Error::DType`], [`Error::NotContiguous`], [`Error::Shared`]. An error may come when some members are
-    /// updated already.
+    /// [`Error::Argument`] for step 0 and for ranges that do not fit the weights or the buffers or are not in ascending
+    /// order; [`Error::Shape`], [`Error::DType`], [`Error::NotContiguous`], [`Error::Shared`]. An error may come when
+    /// some members are updated already.
     pub fn step<'a>(
         &mut self,
         ctx: &Context,
@@ -61,7 +62,7 @@ impl Group {
     }
 }
 
-/// The step with its gradients scaled down; `None` when the norm isn't finite.
+/// The step with its gradients scaled down; `None` when the norm is not finite.
 fn clipped(adamw: AdamW, clip: Option<Clip<'_>>) -> Result<Option<AdamW>> {
     let Some(Clip { squares, max_norm }) = clip else { return Ok(Some(adamw)) };
     let norm = squares.as_slice::<f32>()?.iter().map(|&s| f64::from(s)).sum::<f64>().sqrt();
@@ -85,7 +86,7 @@ fn check_buffers(gradients: &Tensor, state: &State<'_>, clip: Option<Clip<'_>>) 
     }
     match clip {
         Some(clip) if clip.max_norm.is_nan() || clip.max_norm <= 0.0 => {
-            Err(Error::argument(OP, format!("got a largest norm of {}, wanted more than 0", clip.max_norm)))
+            Err(Error::argument(OP, format!("expected a largest norm above 0, got {}", clip.max_norm)))
         }
         _ => Ok(()),
     }

@@ -18,8 +18,8 @@ struct Step {
     float scale, rest1, rest2, beta2, inverse_root, eps, keep, rate;
 };
 
-/// The new weight; the moments are updated. Every rounding is written out, so that an element's result doesn't depend on the
-/// loop that it is in, and is that of the CPU.
+/// The new weight; the moments are updated. Every rounding is written out, so that an element's result does not depend
+/// on the loop that it is in, and is that of the CPU.
 DEV float moved(const Step& s, float weight, float grad, float& m, float& v) {
     const float g = multiply(grad, s.scale);
     m = fmaf(g - m, s.rest1, m);
@@ -28,7 +28,8 @@ DEV float moved(const Step& s, float weight, float grad, float& m, float& v) {
     return fmaf(weight, s.keep, -step);
 }
 
-/// Updates `length` elements, a multiple of N, with N to an access. A thread loads AHEAD packs of everything before it stores any.
+/// Updates `length` elements, a multiple of N, with N to an access. A thread loads AHEAD packs of everything before it
+/// stores any.
 template <int N, int AHEAD>
 DEV void update(const Step& s, i32 length, T* weight, const float* grad, float* first, float* second, float* master) {
     const i32 packs = length / N, step = blockDim.x;
@@ -65,9 +66,9 @@ DEV void update(const Step& s, i32 length, T* weight, const float* grad, float* 
 
 /// Updates the chunks: weights, the flat moments and, with MASTER, the flat masters, from the flat gradients.
 ///
-/// Gradients are multiplied by `grad_scale`, and where `squares` points to the sum of squares of all gradients, also by what brings its root
-/// down to `max_norm`. A sum of squares that isn't finite changes nothing.
-/// Grid: a block of 256 threads per chunk. Chunks of one parameter begin at multiples of 4 elements from its first.
+/// Gradients are multiplied by `grad_scale`, and where `squares` points to the sum of squares of all gradients, also by
+/// what brings its root down to `max_norm`. A sum of squares that is not finite changes nothing. Grid: a block of 256
+/// threads per chunk. Chunks of one parameter begin at multiples of 4 elements from its first.
 KERNEL __launch_bounds__(256) void adamw_step(const Chunk* chunks, const float* grads, float* first, float* second, float* masters,
                                               const float* squares, float max_norm, float grad_scale, float rest1, float rest2, float beta2,
                                               float inverse_root, float eps, float keep, float rate) {

@@ -26,10 +26,11 @@ pub struct State<'a> {
     pub master: Option<&'a mut Tensor>,
 }
 
-/// Clipping by a norm that only the device knows: gradients are multiplied with `max_norm / norm` where the norm is larger.
+/// Clipping by a norm that only the device knows: gradients are multiplied with `max_norm / norm` where the norm is
+/// larger.
 ///
-/// A norm that isn't finite changes nothing, neither weights nor moments, so that whoever sees it later finds everything as it was
-/// before the step.
+/// A norm that is not finite changes nothing, neither weights nor moments, so that a later check finds everything as it
+/// was before the step.
 #[derive(Clone, Copy, Debug)]
 pub struct Clip<'a> {
     /// `[1]` in F32: the sum of the squares of all gradients, of all modules and ranks.
@@ -46,7 +47,7 @@ impl Member<'_> {
             return Ok(());
         }
         let message = format!(
-            "got elements {:?} for a weight of {}, wanted as many, from {end} on and within {len}",
+            "got elements {:?} for a weight of {}; expected as many, from {end} on and within {len}",
             self.range,
             self.weight.len()
         );

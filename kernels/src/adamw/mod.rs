@@ -63,7 +63,7 @@ const OP: &str = "adamw";
 impl AdamW {
     fn check(&self) -> Result<()> {
         if self.step == 0 {
-            return Err(Error::argument(OP, "got step 0; steps count from 1"));
+            return Err(Error::argument(OP, "expected a step from 1, got step 0"));
         }
         Ok(())
     }
@@ -95,7 +95,10 @@ pub fn step(
         ("master weights", master.as_ref().map_or(len, |m| m.len())),
     ] {
         if given != len {
-            return Err(Error::argument(OP, format!("got {given} {what} for a parameter of {len} elements")));
+            return Err(Error::argument(
+                OP,
+                format!("expected {len} {what}, one per element of the parameter, got {given} {what}"),
+            ));
         }
     }
     fn update<T: Float<Acc = f32>>(
@@ -121,6 +124,7 @@ pub fn step(
 pub(crate) mod tests {
     use super::*;
     use crate::check::{float_tensor, random, to_f64};
+    use bigmac_close::{absolute, assert_all_close, assert_close};
 
     pub(crate) const ADAMW: AdamW =
         AdamW { lr: 3e-3, betas: [0.9, 0.95], eps: 1e-8, weight_decay: 0.1, step: 1, grad_scale: 0.5 };
@@ -174,12 +178,9 @@ pub(crate) mod tests {
         let (one, three) = (Context::cpu(0, 1).unwrap(), Context::cpu(0, 3).unwrap());
         let state = run(&one, &values, DType::F32, false, 10);
         let given = state.param.as_slice::<f32>().unwrap();
-        for i in 0..len {
-            assert!((f64::from(given[i]) - p[i]).abs() < 2e-6, "{i}: {} {}", given[i], p[i]);
-            assert!(
-                (f64::from(state.m[i]) - m[i]).abs() < 1e-6 && (f64::from(state.v[i]) - v[i]).abs() < 1e-6
-            );
-        }
+        assert_all_close(given, &p, absolute(2e-6));
+        assert_all_close(&state.m, &m, absolute(1e-6));
+        assert_all_close(&state.v, &v, absolute(1e-6));
         let other = run(&three, &values, DType::F32, false, 10);
         assert_eq!(other.param.as_slice::<f32>().unwrap(), given);
         assert_eq!((other.m, other.v), (state.m, state.v));
@@ -203,7 +204,7 @@ pub(crate) mod tests {
             to_f64(&ctx, &state.param).unwrap().iter().zip([1.0, -2.0]).zip(random(&[2], 1))
         {
             let exact = start * (1.0 - 3e-4) - 3e-3 * g.signum();
-            assert!((p - exact).abs() <= exact.abs() / 256.0, "{p} {exact}");
+            assert_close(*p, exact, absolute(exact.abs() / 256.0));
         }
     }
 

@@ -49,7 +49,7 @@ pub fn add(ctx: &Context, a: &Tensor, b: &Tensor) -> Result<Tensor> {
     Ok(y)
 }
 
-/// Adds `b` to `a`, in `a`'s own storage when nobody else holds it.
+/// Adds `b` to `a`, in `a`'s own storage when no other tensor holds it.
 ///
 /// # Errors
 /// As [`add`].

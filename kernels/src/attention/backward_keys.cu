@@ -1,12 +1,14 @@
 // Attention, backward: the gradients of keys and values. Knobs and method: backward.cuh.
 #include "attention/backward.cuh"
 
-/// dk = scale ds^T q and dv = p^T dout for the tokens of `tiles` (of keys) under all heads of keys, with p = exp(scale q k^T - lse) and
-/// ds = p (dout v^T - rows): summed over the queries that see a key, under each of the `group` heads that read it, in this order.
+/// dk = scale ds^T q and dv = p^T dout for the tokens of `tiles` (of keys) under all heads of keys, with p = exp(scale
+/// q k^T - lse) and ds = p (dout v^T - rows): summed over the queries that see a key, under each of the `group` heads
+/// that read it, in this order.
 ///
-/// Strides and shapes as in attention_forward, dk and dv contiguous, `rows` as attention_rows leaves it. Grid: tiles x heads of keys x
-/// PARTS. A block holds ROWS keys and values in shared memory and passes over the queries; a warp has 16 MT rows of keys, so that p^T
-/// and ds^T are the left sides of the products that follow without leaving their registers.
+/// Strides and shapes as in attention_forward, dk and dv contiguous, `rows` as attention_rows leaves it. Grid: tiles x
+/// heads of keys x PARTS. A block holds ROWS keys and values in shared memory and passes over the queries; a warp has
+/// 16 MT rows of keys, so that p^T and ds^T are the left sides of the products that follow without leaving their
+/// registers.
 KERNEL __launch_bounds__(THREADS, BLOCKS) void attention_backward_keys(
     const i32* __restrict__ tiles, const T* __restrict__ q, const T* __restrict__ k, const T* __restrict__ v,
     const T* __restrict__ dout, const float* __restrict__ rows, T* __restrict__ dk, T* __restrict__ dv, i64 q_token, i64 q_head,
@@ -51,7 +53,7 @@ KERNEL __launch_bounds__(THREADS, BLOCKS) void attention_backward_keys(
         __syncthreads();
         load(i + STAGES - 1);
         const i32 first = start + i % steps * OTHERS;
-        // Keys that aren't there gather what is not stored; queries that aren't there are zeros, and add nothing.
+        // Keys that are not there gather what is not stored; queries that are not there are zeros, and add nothing.
         if (row >= tile.rows || first + OTHERS <= tile.bound + row) continue;
         const T* of_q = passing + i % STAGES * 2 * TILE;
         const T* of_dout = of_q + TILE;
@@ -77,7 +79,8 @@ KERNEL __launch_bounds__(THREADS, BLOCKS) void attention_backward_keys(
         accumulate(y, p, of_dout, part, scratch);
         accumulate(x, ds, of_q, part, scratch);
     }
-    // The last barrier lies before the last use of keys and values, but a warp overwrites only rows that it alone reads.
+    // The last barrier lies before the last use of keys and values, but a warp overwrites only rows that it alone
+    // reads.
     __syncwarp();
     float factor[MT][2], one[MT][2];
     UNROLL

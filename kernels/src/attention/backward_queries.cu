@@ -1,14 +1,15 @@
-// Attention, backward: the gradient of queries, and what both kernels of the backward need of each query. Knobs and method: backward.cuh.
+// Attention, backward: the gradient of queries, and what both kernels of the backward need of each query. Knobs and
+// method: backward.cuh.
 #include "attention/backward.cuh"
 
 /// Lanes that a row of chunks keeps busy: a power of two.
 constexpr int LANES = CHUNKS > 16 ? 32 : CHUNKS > 8 ? 16 : CHUNKS > 4 ? 8 : CHUNKS > 2 ? 4 : 2;
 
-/// rows[head, token] = (lse log2(e), sum(dout out)), what every later use of a query needs. (A query without a key has an lse of minus
-/// infinity; it has no score that isn't masked.)
+/// rows[head, token] = (lse log2(e), sum(dout out)), what every later use of a query needs. (A query without a key has
+/// an lse of minus infinity; it has no score that is not masked.)
 ///
-/// out [tokens, heads, dim] contiguous, dout the same with strides. LANES of a warp take one token under one head; grid: all of them. The
-/// order of the sum doesn't depend on how the rows can be read.
+/// out [tokens, heads, dim] contiguous, dout the same with strides. LANES of a warp take one token under one head;
+/// grid: all of them. The order of the sum does not depend on how the rows can be read.
 KERNEL __launch_bounds__(256) void attention_rows(const T* __restrict__ out, const T* __restrict__ dout, const float* __restrict__ lse,
                                                   float* __restrict__ rows, i64 dout_token, i64 dout_head, i32 heads, i32 dim, i32 tokens) {
     const i64 index = i64(blockIdx.x) * (256 / LANES) + threadIdx.x / LANES;
@@ -37,7 +38,8 @@ KERNEL __launch_bounds__(256) void attention_rows(const T* __restrict__ out, con
 
 /// dq = scale ds k for the tokens of `tiles` (of queries) under all heads, with ds as in attention_backward_keys.
 ///
-/// Grid: tiles x heads x PARTS. A block holds ROWS queries and their rows of dout in shared memory and passes over the keys that they see.
+/// Grid: tiles x heads x PARTS. A block holds ROWS queries and their rows of dout in shared memory and passes over the
+/// keys that they see.
 KERNEL __launch_bounds__(THREADS, BLOCKS) void attention_backward_queries(
     const i32* __restrict__ tiles, const T* __restrict__ q, const T* __restrict__ k, const T* __restrict__ v,
     const T* __restrict__ dout, const float* __restrict__ rows, T* __restrict__ dq, i64 q_token, i64 q_head, i64 k_token, i64 k_head,

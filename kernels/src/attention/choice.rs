@@ -1,5 +1,5 @@
-//! Which programs a call gets. Launches and the list of all programs ask the same functions, so that what is launched is what is compiled
-//! where there is no GPU.
+//! Which programs a call gets. Launches and the list of all programs ask the same functions, so that what is launched
+//! is what is compiled where there is no GPU.
 
 use super::Attention;
 use super::variants::{Form, Tiling, Variant, variants};
@@ -73,7 +73,8 @@ impl Inputs {
     /// Of q, k, v, and of the output's gradient in a backward.
     ///
     /// # Errors
-    /// [`Error::DType`] unless they are f32 or bf16, [`Error::Argument`] when heads are too large, and those of [`Tensor::arg`].
+    /// [`Error::DType`] unless they are f32 or bf16, [`Error::Argument`] when heads are too large, and those of
+    /// [`Tensor::arg`].
     pub(super) fn new(tensors: &[&Tensor]) -> Result<Inputs> {
         let (dtype, dim) = (tensors[0].dtype(), tensors[0].shape()[2]);
         if !matches!(dtype, DType::F32 | DType::BF16) {
@@ -83,7 +84,7 @@ impl Inputs {
         if dim > Tiling::MOST_COLUMNS {
             let most = Tiling::MOST_COLUMNS;
             let message = format!(
-                "got heads of {dim} columns, a GPU takes up to {most}; use more heads of fewer columns"
+                "expected heads of up to {most} columns on a GPU, got {dim}; use more heads of fewer columns"
             );
             return Err(Error::argument(Attention::NAME, message));
         }
@@ -92,8 +93,8 @@ impl Inputs {
         Ok(Inputs { dtype, dim, aligned, empty })
     }
 
-    /// Columns of a tile: HEAD of `tiles.cuh`. Whole fragments, in two parts where one block can't hold all columns; what can't be read
-    /// 16 bytes at a time is slow anyway, and has few sizes, so that few programs are compiled.
+    /// Columns of a tile: HEAD of `tiles.cuh`. Whole fragments, in two parts where one block cannot hold all columns;
+    /// what cannot be read 16 bytes at a time is slow anyway, and has few sizes, so that few programs are compiled.
     pub(super) fn columns(&self) -> usize {
         let columns = match (self.aligned, self.dim) {
             (true, 0..=128) => self.dim.next_multiple_of(16),
@@ -126,7 +127,8 @@ impl Inputs {
     /// The forward's form.
     ///
     /// # Errors
-    /// [`Error::Argument`] when the variant that is asked for isn't there, or can't take these inputs on such a device.
+    /// [`Error::Argument`] when the variant that is asked for is not there, or cannot take these inputs on such a
+    /// device.
     pub(super) fn forward(&self, wanted: Wanted, target: Target) -> Result<&'static Form> {
         let by_warpgroups = || {
             let mut forms = variants(self.dtype, self.dim).iter().map(|variant| &variant.forward);
@@ -142,15 +144,15 @@ impl Inputs {
         if self.suit(form, target) {
             return Ok(form);
         }
-        let message = "got a variant by warpgroups, which wants a GPU of sm_90a, some queries and keys, and rows that start at \
-                       multiples of 16 bytes; use another variant";
+        let message = "a variant by warpgroups needs a GPU of sm_90a, some queries and keys, and rows that start at multiples of \
+                       16 bytes; use another variant";
         Err(Error::argument(Attention::NAME, message))
     }
 
     /// The variant whose tilings a backward takes; any inputs suit those.
     ///
     /// # Errors
-    /// [`Error::Argument`] when the variant that is asked for isn't there.
+    /// [`Error::Argument`] when the variant that is asked for is not there.
     pub(super) fn variant(&self, wanted: Wanted) -> Result<&'static Variant> {
         let all = variants(self.dtype, self.dim);
         let number = match wanted {
@@ -160,7 +162,7 @@ impl Inputs {
         all.get(number).ok_or_else(|| {
             let (Inputs { dtype, dim, .. }, count) = (self, all.len());
             let message = format!(
-                "got variant {number}, wanted one of the {count} for heads of {dim} columns in {dtype}"
+                "expected one of the {count} variants for heads of {dim} columns in {dtype}, got variant {number}"
             );
             Error::argument(Attention::NAME, message)
         })
@@ -198,8 +200,8 @@ impl Inputs {
     }
 }
 
-/// True when rows of the tensor's heads can be read 16 bytes at a time, or those of its copy when it is one that is copied first: see
-/// `operand`.
+/// True when rows of the tensor's heads can be read 16 bytes at a time, or those of its copy when it is one that is
+/// copied first: see `operand`.
 fn aligned(tensor: &Tensor) -> Result<bool> {
     let (strides, size) = (tensor.strides(), tensor.dtype().size());
     if strides[2] != 1 {

@@ -53,7 +53,7 @@ fn every_head_size_gets_programs_of_the_list() {
             }
         }
         let (missing, asked) = recorder.unlisted();
-        assert!(missing.is_empty(), "{} of {asked} aren't listed:\n{}", missing.len(), missing.join("\n"));
+        assert!(missing.is_empty(), "{} of {asked} are not listed:\n{}", missing.len(), missing.join("\n"));
     }
 }
 

@@ -99,7 +99,7 @@ impl Problem<'_> {
         (self.bounds_q.len() - 1) * self.key_heads
     }
 
-    /// Units to a block of work, which shares one workspace. Units don't depend on each other, so neither do results.
+    /// Units to a block of work, which shares one workspace. Units do not depend on each other, so neither do results.
     fn units_to_block(&self) -> usize {
         self.units().div_ceil(32)
     }

@@ -10,7 +10,7 @@ use std::cmp::Reverse;
 
 pub(crate) use super::choice::programs;
 
-/// More tokens than this, and differences of places don't fit the kernels' integers.
+/// More tokens than this, and differences of places do not fit the kernels' integers.
 const MOST_TOKENS: usize = 1 << 29;
 
 /// Fewer blocks than this leave multiprocessors idle: two rounds of those of an H100.
@@ -28,8 +28,9 @@ struct Tile {
 }
 
 impl Problem<'_> {
-    /// Every tile of `rows` tokens, the one with most work first: blocks start in this order, so that the last to end are short.
-    /// Without a mask, and among tiles of the same work, neighbours stay neighbours, which read the same keys.
+    /// Every tile of `rows` tokens, the one with most work first: blocks start in this order, so that the last to end
+    /// are short. Without a mask, and among tiles of the same work, neighbours stay neighbours, which read the same
+    /// keys.
     pub(super) fn tiles(&self, rows: usize, of_keys: bool) -> Vec<i32> {
         let mut tiles: Vec<Tile> = Vec::new();
         for (q, k) in self.bounds_q.windows(2).zip(self.bounds_k.windows(2)) {
@@ -63,7 +64,7 @@ impl Problem<'_> {
         if tokens.iter().all(|&t| t <= MOST_TOKENS) {
             return Ok(());
         }
-        let message = format!("got {tokens:?} queries and keys, a GPU takes up to {MOST_TOKENS}");
+        let message = format!("expected up to {MOST_TOKENS} queries and keys on a GPU, got {tokens:?}");
         Err(Error::argument(Attention::NAME, message))
     }
 
@@ -260,7 +261,7 @@ pub(super) fn backward(
     if !need_k && !need_v {
         return Ok([dq, None, None]);
     }
-    // One kernel gives both; what nobody wants is workspace.
+    // One kernel gives both; what is not wanted is workspace.
     let scope = |wanted: bool| if wanted { ctx.clone() } else { workspace.clone() };
     let mut dk = Tensor::empty(&scope(need_k), k.shape(), dtype)?;
     let mut dv = Tensor::empty(&scope(need_v), v.shape(), dtype)?;

@@ -1,18 +1,21 @@
-// Attention, forward: FlashAttention-2 (arXiv 2307.08691, algorithm 1) on mma.sync, or on fused multiply-adds for float.
+// Attention, forward: FlashAttention-2 (arXiv 2307.08691, algorithm 1) on mma.sync, or on fused multiply-adds for
+// float.
 //
-// Knobs beside those of tiles.cuh: OTHERS, keys of a tile; STAGES, tiles of keys (and of values) in flight or in use; BLOCKS, blocks that an SM
-// should hold.
+// Knobs beside those of tiles.cuh: OTHERS, keys of a tile; STAGES, tiles of keys (and of values) in flight or in use;
+// BLOCKS, blocks that an SM should hold.
 #include "attention/tiles.cuh"
 
 constexpr int NT = OTHERS / 8, DT = HEAD / 8;
 
-/// out = softmax(scale q k^T) v and lse = log(sum exp(scale q k^T)), for the tokens of `tiles` ([*, 5], see Tile) and all heads.
+/// out = softmax(scale q k^T) v and lse = log(sum exp(scale q k^T)), for the tokens of `tiles` ([*, 5], see Tile) and
+/// all heads.
 ///
-/// q [tokens, heads, dim], k and v [.., heads / group, dim] with strides of tokens and heads; out [tokens, heads, dim] and lse [heads, tokens]
-/// contiguous. A query without a key gets 0 and minus infinity.
+/// q [tokens, heads, dim], k and v [.., heads / group, dim] with strides of tokens and heads; out [tokens, heads, dim]
+/// and lse [heads, tokens] contiguous. A query without a key gets 0 and minus infinity.
 ///
-/// Grid: tiles x heads, heads first, so that the tiles which the host lists first start first under all heads. A block holds ROWS queries
-/// in shared memory, passes over the keys that they see, and a warp keeps maximum, sum and output of its 16 MT queries in registers.
+/// Grid: tiles x heads, heads first, so that the tiles which the host lists first start first under all heads. A block
+/// holds ROWS queries in shared memory, passes over the keys that they see, and a warp keeps maximum, sum and output of
+/// its 16 MT queries in registers.
 KERNEL __launch_bounds__(THREADS, BLOCKS) void attention_forward(
     const i32* __restrict__ tiles, const T* __restrict__ q, const T* __restrict__ k, const T* __restrict__ v,
     T* __restrict__ out, float* __restrict__ lse, i64 q_token, i64 q_head, i64 k_token, i64 k_head, i64 v_token, i64 v_head,
@@ -28,7 +31,8 @@ KERNEL __launch_bounds__(THREADS, BLOCKS) void attention_forward(
     const T* of_v = v + head / group * v_head + tile.other * v_token;
     const i32 lane = threadIdx.x % WARP, g = lane / 4, t = lane % 4;
     const i32 row = threadIdx.x / WARP * WARP_ROWS;
-    // A score has to grow with what is compared for the maximum: scores of a scale that isn't positive are multiplied first.
+    // A score has to grow with what is compared for the maximum: scores of a scale that is not positive are multiplied
+    // first.
     const bool falling = !(scale > 0.0f);
     const float factor = falling ? LOG2_E : scale * LOG2_E;
 
@@ -36,8 +40,8 @@ KERNEL __launch_bounds__(THREADS, BLOCKS) void attention_forward(
     const i32 steps = ceil_div(most(0, seen(tile.rows - 1)), OTHERS);
     const i32 warp_seen = row < tile.rows ? seen(least(row + WARP_ROWS, tile.rows) - 1) : 0;
 
-    // Tiles come in the order key 0, value 0, key 1, .. Each is waited for, then the barrier says that everybody is done with the one
-    // before, whose place the load takes that is 2 STAGES - 1 ahead.
+    // Tiles come in the order key 0, value 0, key 1, .. Each is waited for, then the barrier says that all threads are
+    // done with the one before, whose place the load takes that is 2 STAGES - 1 ahead.
     const auto load = [&](i32 i) {
         const i32 step = i / 2, first = step * OTHERS;
         if (step < steps) {

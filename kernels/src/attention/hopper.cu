@@ -1,8 +1,9 @@
-// Attention, forward, on Hopper: FlashAttention-3 (arXiv 2407.08608, algorithm 2 and section 3.1) in bf16. Tiles come by TMA, products are the
-// warpgroups' own (wgmma).
+// Attention, forward, on Hopper: FlashAttention-3 (arXiv 2407.08608, algorithm 2 and section 3.1) in bf16. Tiles come
+// by TMA, products are the warpgroups' own (wgmma).
 //
-// Knobs: HEAD, the head size, 64 or 128; OTHERS, keys of a tile; CONSUMERS, warpgroups that compute, each 64 queries of a tile; STAGES, tiles of
-// keys, and of values, in flight or in use; REGISTERS, of a computing thread, and SPARE, of a loading one.
+// Knobs: HEAD, the head size, 64 or 128; OTHERS, keys of a tile; CONSUMERS, warpgroups that compute, each 64 queries of
+// a tile; STAGES, tiles of keys, and of values, in flight or in use; REGISTERS, of a computing thread, and SPARE, of a
+// loading one.
 #include "bigmac.cuh"
 #include "hopper.cuh"
 #include "attention/tile.cuh"
@@ -47,8 +48,8 @@ struct Rows {
     float maximum[2], sum[2];
 };
 
-/// Makes scores exponentials relative to the largest so far, and gives the factor by which what was there becomes relative to it too. Of row h
-/// the columns from `left[h]` on are masked where `edge`.
+/// Makes scores exponentials relative to the largest so far, and gives the factor by which what was there becomes
+/// relative to it too. Of row h the columns from `left[h]` on are masked where `edge`.
 DEV void soften(float (&s)[OTHERS / 2], Rows& rows, float (&shrink)[2], float factor, bool edge, const i32 (&left)[2]) {
     UNROLL for (int h = 0; h < 2; h++) {
         if (edge) {
@@ -73,14 +74,15 @@ DEV void soften(float (&s)[OTHERS / 2], Rows& rows, float (&shrink)[2], float fa
     }
 }
 
-/// Exponentials as the left side of the product with the values: sums of one product lie as the next one's left side does.
+/// Exponentials as the left side of the product with the values: sums of one product lie as the next one's left side
+/// does.
 DEV void pack_rows(u32 (&p)[OTHERS / 16][4], const float (&s)[OTHERS / 2]) {
     UNROLL for (int k = 0; k < OTHERS / 16; k++) UNROLL for (int i = 0; i < 4; i++) p[k][i] = pack_bf16(s[8 * k + 2 * i], s[8 * k + 2 * i + 1]);
 }
 
-/// Clears the rows of a tile of values from `rows` on, by all threads of a warpgroup: their probabilities are 0, but 0 times an infinity is no
-/// number, and so no value of the sequence after this one may be multiplied. Other warpgroups read the tile as well, and clear it for themselves
-/// when they come to it: what they write then is what is there.
+/// Clears the rows of a tile of values from `rows` on, by all threads of a warpgroup: their probabilities are 0, but 0
+/// times an infinity is no number, and so no value of the sequence after this one may be multiplied. Other warpgroups
+/// read the tile as well, and clear it for themselves when they come to it: what they write then is what is there.
 DEV void clear_rows(char* tile, i32 rows, i32 thread) {
     // A row is permuted within its own 128 bytes.
     for (i32 at = rows * 128 + thread * 16; at < KV_PANEL; at += GROUP * 16) {
@@ -91,13 +93,15 @@ DEV void clear_rows(char* tile, i32 rows, i32 thread) {
 
 #endif
 
-/// What attention_forward computes. The maps describe q, k and v as (column, token, head), in tiles of 64 by ROWS (OTHERS) by 1, swizzled by 128
-/// bytes; out and lse as there. A tile reads past the end of its sequence: scores of what it finds there are masked, and values cleared.
+/// What attention_forward computes. The maps describe q, k and v as (column, token, head), in tiles of 64 by ROWS
+/// (OTHERS) by 1, swizzled by 128 bytes; out and lse as there. A tile reads past the end of its sequence: scores of
+/// what it finds there are masked, and values cleared.
 ///
-/// Grid: at most tiles x heads blocks, each of which takes every gridDim-th. One thread loads; each consumer passes over the keys with 64
-/// queries: it starts the scores of a tile and the output of the one before, and computes exponentials of the first while the second is
-/// under way. Consumers start their products in turn, so that one's exponentials are computed during the other's products.
-/// One block to a multiprocessor, so that the registers at entry are known, which registers_grow and registers_shrink count from.
+/// Grid: at most tiles x heads blocks, each of which takes every gridDim-th. One thread loads; each consumer passes
+/// over the keys with 64 queries: it starts the scores of a tile and the output of the one before, and computes
+/// exponentials of the first while the second is under way. Consumers start their products in turn, so that one's
+/// exponentials are computed during the other's products. One block to a multiprocessor, so that the registers at entry
+/// are known, which registers_grow and registers_shrink count from.
 KERNEL __launch_bounds__(THREADS, 1) void attention_forward_hopper(const __grid_constant__ TensorMap q_map, const __grid_constant__ TensorMap k_map,
                                                                    const __grid_constant__ TensorMap v_map, const i32* __restrict__ tiles,
                                                                    bf16* __restrict__ out, float* __restrict__ lse, i32 count, i32 heads,
@@ -106,7 +110,8 @@ KERNEL __launch_bounds__(THREADS, 1) void attention_forward_hopper(const __grid_
     SHARED_DYNAMIC(char, shared);
     char* keys = shared + Q_BYTES;
     char* values = keys + STAGES * KV_BYTES;
-    // Of the queries, of each stage of keys, and of each of values: when it is there, and when all warps have done with it.
+    // Of the queries, of each stage of keys, and of each of values: when it is there, and when all warps have done with
+    // it.
     u64* q_full = reinterpret_cast<u64*>(shared + BARRIERS);
     u64 *q_empty = q_full + 1, *k_full = q_full + 2, *k_empty = k_full + STAGES, *v_full = k_empty + STAGES, *v_empty = v_full + STAGES;
     if (threadIdx.x == 0) {
@@ -162,7 +167,8 @@ KERNEL __launch_bounds__(THREADS, 1) void attention_forward_hopper(const __grid_
     const auto release = [&](u64* barrier) {
         if (lane == 0) mbarrier_arrive(barrier);
     };
-    // A consumer waits for its turn at its own barrier, where the one before it arrives; the first turn is given by the last.
+    // A consumer waits for its turn at its own barrier, where the one before it arrives; the first turn is given by the
+    // last.
     const auto take_turn = [&] { barrier_sync(1 + consumer, 2 * GROUP); };
     const auto pass_turn = [&] { barrier_arrive(1 + (consumer + 1) % CONSUMERS, 2 * GROUP); };
     if (consumer == CONSUMERS - 1) pass_turn();

@@ -14,7 +14,7 @@ struct Case {
     dtype: DType,
     /// q, k, v and the gradient of the output, rounded to `dtype`.
     values: [Vec<f64>; 4],
-    /// Whether one order takes tensors out of wider ones, at places that aren't multiples of 16 bytes.
+    /// Whether one order takes tensors out of wider ones, at places that are not multiples of 16 bytes.
     wider: bool,
 }
 
@@ -154,8 +154,8 @@ fn every_variant_agrees_around_the_edges_of_tiles() {
 
 #[test]
 fn more_keys_than_queries_and_fewer_agree() {
-    // One query with a cache, queries without keys, keys without queries, queries of which the first see nothing; in the last the first
-    // query doesn't see the last key of a fragment, and sees all before it.
+    // One query with a cache, queries without keys, keys without queries, queries of which the first see nothing; in
+    // the last the first query does not see the last key of a fragment, and sees all before it.
     let bounds_q = packed(&[1, 65, 0, 33, 130, 16, 20]);
     let bounds_k = packed(&[129, 0, 17, 70, 67, 1, 34]);
     for (dtype, dim) in [(DType::BF16, 64), (DType::BF16, 128), (DType::F32, 128)] {
@@ -184,7 +184,8 @@ fn outside(values: &[f64], tokens: usize, range: &Range<usize>) -> Vec<f64> {
     [&values[..range.start * width], &values[range.end * width..]].concat()
 }
 
-/// A case over sequences of `before`, 70 and 20 tokens, of which the second has no finite number, and the same case without it.
+/// A case over sequences of `before`, 70 and 20 tokens, of which the second has no finite number, and the same case
+/// without it.
 fn beside_infinities(before: usize, causal: bool, dim: usize, dtype: DType) -> (Case, Case) {
     let case = |lengths: &[usize]| Case::new(&packed(lengths), &packed(lengths), causal, (1, 1, dim), dtype);
     let (mut beside, mut alone) = (case(&[before, 70, 20]), case(&[before, 20]));
@@ -214,7 +215,7 @@ fn a_sequence_of_infinities_leaves_its_neighbours_as_they_are() {
             let (beside, alone) = (beside.variant(variant), alone.variant(variant));
             let gpus = gpus().unwrap().iter().map(|gpu| Context::on_gpu(0, 1, gpu).unwrap());
             for (order, ctx) in gpus.chain([Context::cpu(0, 1).unwrap()]).enumerate() {
-                // Rows that aren't aligned are loaded in another way, which those by warpgroups don't have.
+                // Rows that are not aligned are loaded in another way, which those by warpgroups do not have.
                 let wider = order == 1 && dim == 40;
                 let run = |case: &Case| case.run(&ctx, dtype, |t| if wider { in_wider(&ctx, &t) } else { t });
                 for ((name, given), wanted) in NAMES.iter().zip(run(&beside)).zip(run(&alone)) {
@@ -239,7 +240,8 @@ fn scales_of_any_sign_and_scores_of_any_size_agree() {
             Case::new(&bounds, &bounds, true, (1, 1, 128), dtype).scale(scale).check();
         }
     }
-    // Scores of some thousands: a maximum that is not subtracted would overflow, one of another row would leave nothing.
+    // Scores of some thousands: a maximum that is not subtracted would overflow, one of another row would leave
+    // nothing.
     let mut case = Case::new(&bounds, &bounds, false, (1, 1, 128), DType::F32);
     case.values[0].iter_mut().for_each(|x| *x = (*x * 1e3).round());
     let wanted = case.run(&Context::cpu(0, 1).unwrap(), DType::F64, |t| t);

@@ -19,20 +19,21 @@ use std::sync::Arc;
 
 /// `softmax(scale q k^T) v` within each of several packed sequences, without ever holding a matrix of all its scores.
 ///
-/// Inputs: q `[T, Hq, D]`, k and v `[S, Hkv, D]`, where Hq is a multiple of Hkv and query head h reads key head
-/// `h / (Hq / Hkv)`; the last dimension should have stride 1, else it is copied. Output `[T, Hq, D]`. Sequence i has the
+/// Inputs: q `[T, Hq, D]`, k and v `[S, Hkv, D]`, where Hq is a multiple of Hkv and query head h reads key head `h /
+/// (Hq / Hkv)`; the last dimension should have stride 1, else it is copied. Output `[T, Hq, D]`. Sequence i has the
 /// queries `bounds_q[i]..bounds_q[i + 1]` and the keys `bounds_k[i]..bounds_k[i + 1]`.
 ///
 /// With `causal`, query i of n sees the keys `0..=i + m - n` of m: the last query sees the last key, which is what
-/// decoding with a cache of keys wants. A query that sees no key gives 0. What a sequence holds has no effect on the results of another,
-/// be it infinite or no number.
+/// decoding with a cache of keys wants. A query that sees no key gives 0. What a sequence holds has no effect on the
+/// results of another, be it infinite or no number.
 ///
 /// Forward and backward go over blocks of queries and keys with the running maximum and sum of FlashAttention-2 (arXiv
 /// 2307.08691, algorithms 1 and 2). Saves q, k, v, the output and the log-sum-exp `[Hq, T]` of each query's scores when
 /// any gradient is wanted; the backward computes the probabilities again.
 ///
-/// A GPU takes f32 and bf16, and heads of up to 256 columns; those of 64 and 128 columns are the fast ones. In bf16 probabilities, and
-/// gradients of scores, are rounded to bf16 before they are multiplied with values, keys and queries.
+/// A GPU takes f32 and bf16, and heads of up to 256 columns; those of 64 and 128 columns are the fast ones. In bf16
+/// probabilities, and gradients of scores, are rounded to bf16 before they are multiplied with values, keys and
+/// queries.
 #[derive(Clone, Debug)]
 pub struct Attention {
     /// Where each sequence's queries start, and T at the end.
@@ -43,8 +44,8 @@ pub struct Attention {
     pub causal: bool,
     /// Factor of the scores, usually `1 / sqrt(D)`.
     pub scale: f64,
-    /// Which of the [`variants`] for the inputs' dtype and head size a GPU runs, for measuring and testing them; `None` for the one that
-    /// suits the problem.
+    /// Which of the [`variants`] for the inputs' dtype and head size a GPU runs, for measuring and testing them; `None`
+    /// for the one that suits the problem.
     pub variant: Option<usize>,
 }
 
@@ -75,8 +76,9 @@ struct Given<'a> {
 }
 
 impl Variant {
-    /// True when the forward can take these q, k and v on the context's device: those by warpgroups want a GPU of sm_90a, some queries and keys,
-    /// and rows that start at multiples of 16 bytes. The backward takes any, and so does a CPU.
+    /// True when the forward can take these q, k and v on the context's device: those by warpgroups want a GPU of
+    /// sm_90a, some queries and keys, and rows that start at multiples of 16 bytes. The backward takes any, and so does
+    /// a CPU.
     ///
     /// # Errors
     /// When the inputs are none that a GPU takes.
@@ -93,7 +95,7 @@ impl Attention {
         if rising && bounds.first() == Some(&0) && bounds.last() == Some(&tokens) {
             return Ok(());
         }
-        let message = format!("got bounds {bounds:?} of {what}, wanted them to rise from 0 to {tokens}");
+        let message = format!("expected bounds of {what} that rise from 0 to {tokens}, got {bounds:?}");
         Err(Error::argument(Self::NAME, message))
     }
 
@@ -149,7 +151,7 @@ impl Operator for Attention {
             let (q, k) = (self.bounds_q.len(), self.bounds_k.len());
             return Err(Error::argument(
                 Self::NAME,
-                format!("got {q} bounds of queries and {k} of keys, wanted as many"),
+                format!("expected as many bounds of queries as of keys, got {q} and {k}"),
             ));
         }
         let lse = Spec::new(&[q[1], q[0]], dtype.accumulator());
@@ -169,8 +171,8 @@ impl Operator for Attention {
         Ok(Forwarded::with(out, lse))
     }
 
-    /// Two products of all pairs of a query and a key, and four for the gradients; the scores that the backward computes again don't
-    /// count.
+    /// Two products of all pairs of a query and a key, and four for the gradients; the scores that the backward
+    /// computes again do not count.
     fn flops(&self, inputs: &[Spec], _weights: &[Spec], need: Need<'_>) -> Flops {
         let width = inputs[0].shape[1] * inputs[0].shape[2];
         let forward = 4.0 * self.pairs() * width as f64;

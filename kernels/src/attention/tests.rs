@@ -1,5 +1,6 @@
 use super::*;
 use crate::check::{Check, float_tensor, random, to_f64};
+use bigmac_close::{absolute, assert_close};
 use bigmac_runtime::DType;
 
 fn attention(bounds_q: &[usize], bounds_k: &[usize], causal: bool, dim: usize) -> Attention {
@@ -113,7 +114,7 @@ fn outputs_agree_with_the_definition() {
             let out = op.compute(&ctx, &[&tq, &tk, &tv], &[]).unwrap();
             let out = to_f64(&ctx, &out).unwrap();
             for (a, b) in out.iter().zip(reference(&op, &q, &k, &v, (heads, key_heads, dim))) {
-                assert!((a - b).abs() < 1e-12, "{a} {b}");
+                assert_close(*a, b, absolute(1e-12));
             }
         }
     }

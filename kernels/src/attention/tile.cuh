@@ -5,8 +5,8 @@
 
 constexpr float LOG2_E = 1.4426950408889634f, LN_2 = 0.6931471805599453f;
 
-/// `rows` tokens from `first` on, which meet the `count` tokens from `other` on. Rows are queries and see the others before `bound + row`, or
-/// are keys and are seen by the others from `bound + row` on.
+/// `rows` tokens from `first` on, which meet the `count` tokens from `other` on. Rows are queries and see the others
+/// before `bound + row`, or are keys and are seen by the others from `bound + row` on.
 struct Tile {
     i32 first, rows, other, count, bound;
 };

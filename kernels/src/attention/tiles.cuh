@@ -1,9 +1,10 @@
-// Tiles of attention: how they lie in shared memory, how they come and go, and the two products of a warp that forward and backward
-// are made of. Each is there for bf16 (tensor cores) and for float (fused multiply-adds) with the same layout of results, so that the
-// kernels are written once.
+// Tiles of attention: how they lie in shared memory, how they come and go, and the two products of a warp that forward
+// and backward are made of. Each is there for bf16 (tensor cores) and for float (fused multiply-adds) with the same
+// layout of results, so that the kernels are written once.
 //
-// Knobs: HEAD, the columns of a tile: the head size, padded with zeros to a multiple of 16; EXACT, whether it is the head size; ALIGNED, whether
-// all inputs can be read 16 bytes at a time; WARPS, warps of a block; MT, how many times 16 rows a warp owns.
+// Knobs: HEAD, the columns of a tile: the head size, padded with zeros to a multiple of 16; EXACT, whether it is the
+// head size; ALIGNED, whether all inputs can be read 16 bytes at a time; WARPS, warps of a block; MT, how many times 16
+// rows a warp owns.
 #pragma once
 
 #include "attention/tile.cuh"
@@ -11,8 +12,8 @@
 
 /// Elements of a chunk of 16 bytes, and chunks of a row.
 constexpr int PER = 16 / sizeof(T), CHUNKS = HEAD / PER;
-/// Chunks from a row to the next. Eight rows at the same column have to lie in different banks: where a row is a multiple of all banks
-/// its chunks are permuted by the row's number, else an odd pitch does it.
+/// Chunks from a row to the next. Eight rows at the same column have to lie in different banks: where a row is a
+/// multiple of all banks its chunks are permuted by the row's number, else an odd pitch does it.
 constexpr bool PERMUTED = CHUNKS % 8 == 0;
 constexpr int PITCH = PERMUTED ? CHUNKS : CHUNKS | 1;
 /// Elements of a tile's row in shared memory.
@@ -61,10 +62,11 @@ DEV void load_tile(T* tile, const T* from, i64 stride, i32 dim, i32 rows) {
     }
 }
 
-// ---- products of a warp ----------------------------------------------------------------------------------------------------
+// ---- products of a warp
+// ----------------------------------------------------------------------------------------------------
 //
-// Sums of a warp are `float x[MT][N / 8][4]`: with g = lane / 4 and t = lane % 4, x[i][j][2 h + e] is row 16 i + g + 8 h, column 8 j + 2 t
-// + e.
+// Sums of a warp are `float x[MT][N / 8][4]`: with g = lane / 4 and t = lane % 4, x[i][j][2 h + e] is row 16 i + g + 8
+// h, column 8 j + 2 t + e.
 
 template <int NT>
 DEV void clear(float (&x)[MT][NT][4]) {
@@ -99,8 +101,8 @@ DEV void scores(float (&x)[MT][NT][4], const bf16* a, const bf16* b) {
     }
 }
 
-/// x += p b of the warp's [16 MT, 8 NT] sums `p`, rounded to bf16, and 8 DT columns of `b` from chunk `first` on. No scratch is needed: sums
-/// of one product lie as the next one's left side does.
+/// x += p b of the warp's [16 MT, 8 NT] sums `p`, rounded to bf16, and 8 DT columns of `b` from chunk `first` on. No
+/// scratch is needed: sums of one product lie as the next one's left side does.
 template <int DT, int NT>
 DEV void accumulate(float (&x)[MT][DT][4], const float (&p)[MT][NT][4], const bf16* b, i32 first, bf16*) {
     static_assert(DT % 2 == 0, "fragments of b come in pairs");
@@ -181,13 +183,15 @@ DEV void accumulate(float (&x)[MT][DT][4], const float (&p)[MT][NT][4], const fl
     }
 }
 
-// ---- the way out -----------------------------------------------------------------------------------------------------------
+// ---- the way out
+// -----------------------------------------------------------------------------------------------------------
 
 DEV void put_pair(bf16* to, float a, float b) { *reinterpret_cast<u32*>(to) = pack_bf16(a, b); }
 DEV void put_pair(float* to, float a, float b) { store_pack(to, Pack<float, 2>{{a, b}}); }
 
-/// Writes the warp's sums, times a factor per row, to `rows` rows of `dim` columns from `to` on, columns from chunk `first` on. They go
-/// through `tile`, the warp's own rows of a tile that nobody reads any more, so that whole chunks are stored.
+/// Writes the warp's sums, times a factor per row, to `rows` rows of `dim` columns from `to` on, columns from chunk
+/// `first` on. They go through `tile`, the warp's own rows of a tile that is not read any more, so that whole chunks
+/// are stored.
 template <int DT>
 DEV void store_rows(T* to, i64 stride, i32 dim, i32 rows, T* tile, i32 first, const float (&x)[MT][DT][4],
                     const float (&factor)[MT][2]) {

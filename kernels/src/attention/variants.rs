@@ -96,7 +96,8 @@ impl Warpgroups {
     }
 
     pub(super) fn set(&self, launch: Launch) -> Launch {
-        // A multiprocessor has 512 registers for the threads that have the same place in each of four warpgroups of 128.
+        // A multiprocessor has 512 registers for the threads that have the same place in each of four warpgroups of
+        // 128.
         let (registers, spare) = if self.consumers == 2 { (224, 56) } else { (160, 32) };
         let knobs = [
             ("OTHERS", self.others),
@@ -151,18 +152,19 @@ impl fmt::Display for Variant {
     }
 }
 
-// What limits the bf16 kernels is, beside the tensor cores, the 128 bytes that shared memory gives per clock: a product of 16x8x16 takes
-// two clocks of an A100 (or some 1.6 of an H100 through mma.sync), and a warp of 16 rows reads 256 bytes of the passing tile for each;
-// with 32 rows it is 128. So warps have 32 rows wherever their sums fit into 255 registers a thread: forward up to 128 columns, dq up
-// to 64. dk and dv are two sums, which leaves 16 rows; their passing tiles are then wide, so that the fragments of the block's own
-// tiles serve many products. Eight warps to a multiprocessor, in two blocks where the shared memory of an A100 (163 KB) has room for
-// two: one computes while the other waits at a barrier.
+// What limits the bf16 kernels is, beside the tensor cores, the 128 bytes that shared memory gives per clock: a product
+// of 16x8x16 takes two clocks of an A100 (or some 1.6 of an H100 through mma.sync), and a warp of 16 rows reads 256
+// bytes of the passing tile for each; with 32 rows it is 128. So warps have 32 rows wherever their sums fit into 255
+// registers a thread: forward up to 128 columns, dq up to 64. dk and dv are two sums, which leaves 16 rows; their
+// passing tiles are then wide, so that the fragments of the block's own tiles serve many products. Eight warps to a
+// multiprocessor, in two blocks where the shared memory of an A100 (163 KB) has room for two: one computes while the
+// other waits at a barrier.
 //
 // The second variant of each has half as many rows to a block, for problems of few or short sequences.
 //
-// Warpgroups: at 128 columns two of 64 queries each, whose scores (64 registers), probabilities (32) and output (64) leave room for the
-// products of one tile to run beside the exponentials of the next. At 64 columns a tile takes as long for its exponentials, 16 per
-// clock, as for its products: three warpgroups in turn keep both busy.
+// Warpgroups: at 128 columns two of 64 queries each, whose scores (64 registers), probabilities (32) and output (64)
+// leave room for the products of one tile to run beside the exponentials of the next. At 64 columns a tile takes as
+// long for its exponentials, 16 per clock, as for its products: three warpgroups in turn keep both busy.
 const BF16_64: &[Variant] = &[
     Variant {
         forward: Form::Warps(Tiling::new(4, 2, 64, 2, 2)),
@@ -185,7 +187,7 @@ const BF16_64: &[Variant] = &[
         queries: Tiling::new(4, 2, 32, 2, 2),
     },
 ];
-// Between the tuned sizes a pitch that isn't a power of two costs registers.
+// Between the tuned sizes a pitch that is not a power of two costs registers.
 const BF16_112: &[Variant] = &[
     Variant {
         forward: Form::Warps(Tiling::new(4, 1, 64, 1, 2)),
@@ -236,8 +238,9 @@ const F32_256: &[Variant] = &[Variant {
     queries: Tiling::new(2, 1, 16, 2, 1).parts(2),
 }];
 
-/// The variants of the GPU's kernels for heads of `dim` columns; empty for dtypes and sizes that have none. The first is what a
-/// large problem gets, the second, if there is one, a small one; those by warpgroups are for heads of 64 and 128 columns.
+/// The variants of the GPU's kernels for heads of `dim` columns; empty for dtypes and sizes that have none. The first
+/// is what a large problem gets, the second, if there is one, a small one; those by warpgroups are for heads of 64 and
+/// 128 columns.
 pub fn variants(dtype: DType, dim: usize) -> &'static [Variant] {
     match (dtype, dim) {
         (DType::BF16, 64) => BF16_64,

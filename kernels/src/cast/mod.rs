@@ -7,8 +7,8 @@ use crate::operator::*;
 use crate::rows::BLOCK;
 use bigmac_runtime::{Context, DType, Error, Result, Spec, Tensor};
 
-/// `y = x` in float dtype `to`, rounded to nearest even (F64 to a half type by way of F32): input x of any shape and float
-/// dtype (on a GPU F32 and BF16). Saves nothing but x's dtype. A cast to the dtype that x has is a view.
+/// `y = x` in float dtype `to`, rounded to nearest even (F64 to a half type by way of F32): input x of any shape and
+/// float dtype (on a GPU F32 and BF16). Saves nothing but x's dtype. A cast to the dtype that x has is a view.
 #[derive(Clone, Copy, Debug)]
 pub struct Cast {
     /// The dtype of the output.

@@ -58,7 +58,8 @@ impl Pass {
     }
 }
 
-/// Strips of rows are summed apart, then their sums: which rows make a strip depends on the shape alone, so the result does.
+/// Strips of rows are summed apart, then their sums: which rows make a strip depends on the shape alone, so the result
+/// does.
 pub(super) fn sum(
     ctx: &Context,
     op: &'static str,

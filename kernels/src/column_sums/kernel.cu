@@ -41,11 +41,13 @@ DEV void add_rows(Pack<float, VEC>& sum, const T* dy, const T* x, const float* s
         for (int i = 0; i < VEC; i++) sum.at[i] += term(dys[d][i], TERMS == VALUES ? 0.0f : xs[d][i], terms[d]);
 }
 
-/// Sums over strips of `strip` rows of dy [rows, width], or of its products with x: row `s` of `to` gets (or, with `accumulate`, to
-/// a float is added) the sums over strip `s`. The sums of all rows are those of one strip, or, with another launch, of the strips' sums.
+/// Sums over strips of `strip` rows of dy [rows, width], or of its products with x: row `s` of `to` gets (or, with
+/// `accumulate`, to a float is added) the sums over strip `s`. The sums of all rows are those of one strip, or, with
+/// another launch, of the strips' sums.
 ///
-/// Grid: (tiles of COLUMNS columns, strips). Thread (group, lane) sums rows group, group + GROUPS, .. of its strip; the groups' sums
-/// are added in order. So the order of a sum depends on the shape alone. x and statistics are not read where TERMS has no use for them.
+/// Grid: (tiles of COLUMNS columns, strips). Thread (group, lane) sums rows group, group + GROUPS, .. of its strip; the
+/// groups' sums are added in order. So the order of a sum depends on the shape alone. x and statistics are not read
+/// where TERMS has no use for them.
 KERNEL __launch_bounds__(BLOCK) void column_sums(const T* __restrict__ dy, const T* __restrict__ x,
                                                  const float* __restrict__ statistics, OUT* to, i32 rows, i32 width, i32 strip,
                                                  i32 accumulate) {

@@ -1,6 +1,7 @@
 //! Sums over the rows of matrices: what gradients of biases, norms' weights, gates, scales and shifts are.
 //!
-//! The order of every sum is fixed by the shape: rows are cut in blocks, which are summed apart, and the blocks' sums added in order.
+//! The order of every sum is fixed by the shape: rows are cut in blocks, which are summed apart, and the blocks' sums
+//! added in order.
 
 mod cpu;
 pub(crate) mod cuda;
@@ -25,7 +26,7 @@ pub(crate) enum Terms<'a> {
 /// Writes the sums over the rows of the contiguous dy to a weight's gradient, or adds them.
 ///
 /// # Errors
-/// [`Error::Shape`] when the gradient doesn't have `width` elements; those of tensors and launches.
+/// [`Error::Shape`] when the gradient does not have `width` elements; those of tensors and launches.
 pub(crate) fn into_grad(
     ctx: &Context,
     op: &'static str,
@@ -69,6 +70,7 @@ pub(crate) fn rounded(
 mod tests {
     use super::*;
     use crate::check::{float_tensor, gpus, random, to_f64};
+    use bigmac_close::{absolute, is_close};
     use bigmac_runtime::DType;
 
     /// Dy, x and per-row factors of a shape, on one device.
@@ -132,12 +134,16 @@ mod tests {
             let ctx = Context::on_gpu(0, 1, gpu).unwrap();
             let given = Case::new(&ctx, shape, dtype, shift).sums(&ctx, kinds);
             for (i, (given, wanted)) in given.iter().zip(&wanted).enumerate() {
-                // Sums are rounded to the dtype in every other vector: to one more or less where they come close to a middle.
+                // Sums are rounded to the dtype in every other vector: to one more or less where they come close to a
+                // middle.
                 let allowed = if i % 2 == 1 && dtype == DType::BF16 { 8e-3 } else { 2e-6 };
                 let scale = (shape[0] as f64).sqrt().max(1.0);
                 for (given, wanted) in given.iter().zip(wanted) {
-                    let error = (given - wanted).abs() / (scale + wanted.abs());
-                    assert!(error <= allowed, "{shape:?} {dtype} {shift} {i}: {given} instead of {wanted}");
+                    let allowed = absolute(allowed * (scale + wanted.abs()));
+                    assert!(
+                        is_close(*given, *wanted, allowed),
+                        "{shape:?} {dtype} {shift} {i}: {given} instead of {wanted}"
+                    );
                 }
             }
             assert_eq!(

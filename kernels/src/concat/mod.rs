@@ -93,7 +93,8 @@ mod tests {
             let check = Check::new(&op).input(&shape(1)).input(&shape(0));
             check.input_values(random(&shape(3), 8), &shape(3), false).input(&shape(7)).run().unwrap();
         }
-        // Whole packs to a GPU's thread, and more of them than a block takes; then parts that end, and that begin, within a pack.
+        // Whole packs to a GPU's thread, and more of them than a block takes; then parts that end, and that begin,
+        // within a pack.
         for widths in [[64, 24, 8], [60, 27, 1], [4, 64, 4]] {
             let [a, b, c] = widths.map(|width| [70, width]);
             Check::new(&Concat { dim: 1 }).input(&a).input(&b).input(&c).run().unwrap();

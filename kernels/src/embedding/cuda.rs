@@ -18,7 +18,8 @@ pub(crate) fn programs() -> Vec<Variants> {
 const SORT_THREADS: usize = 1024;
 const DIGIT_BITS: u32 = 8;
 
-/// Tokens sorted by id, those of one id in their order: the ids, and the tokens that have them, from element `start` on.
+/// Tokens sorted by id, those of one id in their order: the ids, and the tokens that have them, from element `start`
+/// on.
 struct Sorted {
     keys: Tensor,
     order: Tensor,

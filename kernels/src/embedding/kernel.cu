@@ -20,9 +20,10 @@ DEV u32 same_digit(u32 digit, bool live, i32 bits) {
     return same;
 }
 
-/// Sorts the tokens by id, tokens of one id staying in their order: keys = the ids, `limit` for one outside 0..limit; order = the tokens.
-/// Radix sort from the lowest digit up, `passes` passes over digits of `bits` bits, which hold `limit`. keys and order have room for 2 n, and
-/// the result is in the first half after an odd number of passes, else in the second. One block: a warp sorts a part of the tokens.
+/// Sorts the tokens by id, tokens of one id staying in their order: keys = the ids, `limit` for one outside 0..limit;
+/// order = the tokens. Radix sort from the lowest digit up, `passes` passes over digits of `bits` bits, which hold
+/// `limit`. keys and order have room for 2 n, and the result is in the first half after an odd number of passes, else
+/// in the second. One block: a warp sorts a part of the tokens.
 KERNEL __launch_bounds__(SORT_THREADS) void sort_tokens(const i32* ids, i32* keys, i32* order, i32 n, i32 limit, i32 passes, i32 bits) {
     // How many tokens of each digit a warp has; then where it puts the next one, counted from where the digit starts.
     SHARED u32 counts[WARPS][DIGITS];
@@ -86,8 +87,8 @@ KERNEL __launch_bounds__(SORT_THREADS) void sort_tokens(const i32* ids, i32* key
     }
 }
 
-/// table[keys[q]] (+)= the sum of dy[order[q]] over the q of one key, in order; a block per q. Rows of the table without a key are left as
-/// they are.
+/// table[keys[q]] (+)= the sum of dy[order[q]] over the q of one key, in order; a block per q. Rows of the table
+/// without a key are left as they are.
 KERNEL __launch_bounds__(THREADS, 8) void embedding_backward(const i32* keys, const i32* order, const T* dy, float* table, i32 n, i32 width, i32 limit, i32 accumulate) {
     segment_sums(keys, order, dy, table, n, width, limit, accumulate != 0);
 }

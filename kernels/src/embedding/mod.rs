@@ -10,9 +10,9 @@ use bigmac_runtime::{Context, DType, Error, Result, Spec, Tensor};
 
 /// Row `ids[t]` of a table for each token.
 ///
-/// Input ids I32 `[..]`, weight table `[V, D]` of float dtype; output `[.., D]`. An id outside `0..V` is an error on the CPU; on a GPU, which
-/// nobody waits for, it gives a row of NaN, and the gradient leaves it out. Saves the ids. The gradient of the table is added up in an order that
-/// the ids alone decide: on the CPU that of the tokens.
+/// Input ids I32 `[..]`, weight table `[V, D]` of float dtype; output `[.., D]`. An id outside `0..V` is an error on
+/// the CPU; on a GPU, which the host does not wait for, it gives a row of NaN, and the gradient leaves it out. Saves
+/// the ids. The gradient of the table is added up in an order that the ids alone decide: on the CPU that of the tokens.
 ///
 /// Reference: `torch.nn.Embedding`.
 #[derive(Clone, Copy, Debug)]

@@ -1,5 +1,6 @@
 use super::*;
 use crate::check::{Check, float_tensor, gpus, random, to_f64};
+use bigmac_close::{absolute, is_close};
 
 #[test]
 fn repeated_and_missing_ids_pass() {
@@ -33,7 +34,8 @@ fn reference(ids: &[i32], dy: &[f64], [rows, width]: [usize; 2]) -> Vec<f64> {
     sums
 }
 
-/// Checks the gradient on a GPU, written and then added to, for a table whose gradient starts at element `start` of its buffer.
+/// Checks the gradient on a GPU, written and then added to, for a table whose gradient starts at element `start` of its
+/// buffer.
 fn check_gradient(ctx: &Context, ids: &[i32], table: [usize; 2], dtype: DType, start: usize) {
     let [rows, width] = table;
     let dy = float_tensor(&ctx.host(), &random(&[ids.len(), width], 3), &[ids.len(), width], dtype).unwrap();
@@ -53,16 +55,17 @@ fn check_gradient(ctx: &Context, ids: &[i32], table: [usize; 2], dtype: DType, s
         let given = buffer.to_vec::<f32>(ctx).unwrap();
         assert!(given[..start].iter().chain(&given[start + rows * width..]).all(|&v| v == 5.0));
         for (i, (&given, wanted)) in given[start..].iter().zip(&wanted).enumerate() {
-            let error = (f64::from(given) - factor * wanted).abs();
-            assert!(error <= 1e-5 * (1.0 + wanted.abs()), "{table:?} {dtype} {i}: {given} {wanted}");
+            let allowed = absolute(1e-5 * (1.0 + wanted.abs()));
+            assert!(is_close(given, factor * wanted, allowed), "{table:?} {dtype} {i}: {given} {wanted}");
         }
     }
 }
 
 #[test]
 fn gradients_on_a_gpu_have_every_term_once() {
-    // Id 2 stands in more places than a block has threads, 5 in more than the few that one thread adds up, 0 and 9 once. Of those outside
-    // the table 18 has the last digits of 2. The widest rows have more tiles than a block has threads.
+    // Id 2 stands in more places than a block has threads, 5 in more than the few that one thread adds up, 0 and 9
+    // once. Of those outside the table 18 has the last digits of 2. The widest rows have more tiles than a block has
+    // threads.
     let ids: Vec<i32> = (0..300)
         .map(|t| match t {
             17 => 0,

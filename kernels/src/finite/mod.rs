@@ -8,12 +8,13 @@ const OP: &str = "admit";
 
 /// `to[0] =` the last of some `values` if all of them are finite and `to[0]` is not NaN; else NaN.
 ///
-/// Once `to[0]` is NaN it stays that: whatever depends on it (see [`Clip`](crate::adamw::Clip)) stops at the first call with a value that
-/// isn't finite, although the host learns of it later. Nothing waits for the device. `values` are F32, a few, at least one; `to` is F32
-/// `[1]`: start from zeros.
+/// Once `to[0]` is NaN it stays that: whatever depends on it (see [`Clip`](crate::adamw::Clip)) stops at the first call
+/// with a value that is not finite, although the host learns of it later. Nothing waits for the device. `values` are
+/// F32, a few, at least one; `to` is F32 `[1]`: start from zeros.
 ///
 /// # Errors
-/// [`Error::Shape`], [`Error::DType`], [`Error::NotContiguous`]; [`Error::Shared`] when another tensor holds `to`'s storage.
+/// [`Error::Shape`], [`Error::DType`], [`Error::NotContiguous`]; [`Error::Shared`] when another tensor holds `to`'s
+/// storage.
 pub fn admit(ctx: &Context, values: &Tensor, to: &mut Tensor) -> Result<()> {
     if values.is_empty() || to.shape() != [1] {
         return Err(Error::shape(OP, (values.shape(), to.shape()), "at least one value, and a result [1]"));

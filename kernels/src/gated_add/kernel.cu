@@ -11,9 +11,11 @@ DEV void gate_rows(const T* x, const Held<T, VEC>& gate, const T* y, T* z, i32 r
         store_each<VEC>(z + i64(row + d * GROUPS) * width + column, [&](int i) { return gate[i] * ys[d][i] + (x ? xs[d][i] : 0.0f); });
 }
 
-/// z = x + gate * y for x, y and z [rows, width] and gate [width]; without an x (null) z = gate * y, which is the gradient of y when y is z's.
+/// z = x + gate * y for x, y and z [rows, width] and gate [width]; without an x (null) z = gate * y, which is the
+/// gradient of y when y is z's.
 ///
-/// Grid: a block per tile of COLUMNS columns and DEPTH * GROUPS rows, tiles of the same rows side by side. A thread reads its gates once.
+/// Grid: a block per tile of COLUMNS columns and DEPTH * GROUPS rows, tiles of the same rows side by side. A thread
+/// reads its gates once.
 KERNEL __launch_bounds__(BLOCK) void gated_add(const T* __restrict__ x, const T* __restrict__ gate, const T* __restrict__ y,
                                                T* __restrict__ z, i32 rows, i32 width) {
     const i32 tiles = ceil_div(width, COLUMNS);

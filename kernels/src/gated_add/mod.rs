@@ -7,8 +7,8 @@ use crate::column_sums::{self, Terms};
 use crate::operator::*;
 use bigmac_runtime::{Context, Error, Result, Spec, Tensor};
 
-/// `x + gate * y` with one gate per column: inputs x `[T, D]`, gate `[D]` and y `[T, D]` of one float dtype, output like
-/// x. Saves the gate when y's gradient is wanted, then y when the gate's is.
+/// `x + gate * y` with one gate per column: inputs x `[T, D]`, gate `[D]` and y `[T, D]` of one float dtype, output
+/// like x. Saves the gate when y's gradient is wanted, then y when the gate's is.
 ///
 /// Source: Peebles and Xie, *Scalable Diffusion Models with Transformers*, arXiv 2212.09748, section 3.2 (adaLN-Zero).
 #[derive(Clone, Copy, Debug)]

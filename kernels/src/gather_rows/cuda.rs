@@ -22,8 +22,9 @@ const SEGMENT_THREADS: usize = 128;
 /// [`Error::Argument`] for a number above those of I32; those of allocation and copying.
 pub(super) fn upload(ctx: &Context, rows: impl Iterator<Item = usize>) -> Result<Tensor> {
     let rows = rows.map(|row| {
-        i32::try_from(row)
-            .map_err(|_| Error::argument("gather_rows", format!("got row {row}; a GPU's rows are i32")))
+        i32::try_from(row).map_err(|_| {
+            Error::argument("gather_rows", format!("expected rows that fit i32 on a GPU, got {row}"))
+        })
     });
     let rows = rows.collect::<Result<Vec<i32>>>()?;
     Tensor::from_slice(ctx, &rows, &[rows.len()])
@@ -37,7 +38,8 @@ pub(crate) fn gather(ctx: &Context, x: &Tensor, rows: &Tensor, y: &mut Tensor) -
     ctx.launch(&launch, &[Arg::i64(y.len())?, x.arg()?, rows.arg()?, y.arg_mut()?, width, limit])
 }
 
-/// A launch of a kernel that calls `segment_sums` for the rows of `dy` `[n, width]`, whose sums go to rows of that width at `to`.
+/// A launch of a kernel that calls `segment_sums` for the rows of `dy` `[n, width]`, whose sums go to rows of that
+/// width at `to`.
 ///
 /// # Errors
 /// [`Error::DType`] in the name of `op` unless dy is F32 or BF16.

@@ -7,7 +7,8 @@ KERNEL void gather_rows(i64 n, const T* x, const i32* rows, T* y, i32 width, i32
     map(n, outputs(y), Same{}, Rows<T>{x, rows, width, limit});
 }
 
-/// dx[keys[q]] = the sum of dy[order[q]] over the q of one key, in order; a block per q. Rows of dx without a key are left as they are.
+/// dx[keys[q]] = the sum of dy[order[q]] over the q of one key, in order; a block per q. Rows of dx without a key are
+/// left as they are.
 KERNEL __launch_bounds__(THREADS, 8) void gather_rows_backward(const i32* keys, const i32* order, const T* dy, T* dx, i32 n, i32 width, i32 limit) {
     segment_sums(keys, order, dy, dx, n, width, limit, false);
 }

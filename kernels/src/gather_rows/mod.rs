@@ -9,8 +9,9 @@ use bigmac_runtime::memory::scopes;
 use bigmac_runtime::{Context, Error, Result, Spec, Tensor};
 use std::sync::Arc;
 
-/// `y[i] = x[rows[i]]`: input x `[T, D]` of float dtype, output `[rows.len(), D]`. Saves nothing but x's shape. Rows may
-/// repeat; the gradients of a repeated row are added up in the accumulator type, in an order that `rows` alone decides.
+/// `y[i] = x[rows[i]]`: input x `[T, D]` of float dtype, output `[rows.len(), D]`. Saves nothing but x's shape. Rows
+/// may repeat; the gradients of a repeated row are added up in the accumulator type, in an order that `rows` alone
+/// decides.
 ///
 /// Reference: `torch.index_select` of dimension 0.
 #[derive(Clone, Debug)]
@@ -90,7 +91,7 @@ pub(crate) fn gather_both(
 /// Checks that rows lie below `tokens`.
 pub(crate) fn expect_rows(op: &'static str, rows: &[usize], tokens: usize) -> Result<()> {
     match rows.iter().find(|&&row| row >= tokens) {
-        Some(row) => Err(Error::argument(op, format!("row {row} is outside x, which has {tokens}"))),
+        Some(row) => Err(Error::argument(op, format!("row {row} is outside x, which has {tokens} rows"))),
         None => Ok(()),
     }
 }

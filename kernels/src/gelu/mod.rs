@@ -61,6 +61,7 @@ mod tests {
     use super::*;
     use crate::check::{Check, to_f64};
     use crate::operator::*;
+    use bigmac_close::{absolute, assert_all_close};
     use bigmac_runtime::{Context, Tensor};
 
     #[test]
@@ -85,7 +86,7 @@ mod tests {
         ] {
             let y = Gelu { tanh }.compute(&ctx, &[&x], &[]).unwrap();
             let y = to_f64(&ctx, &y).unwrap();
-            assert!(y.iter().zip(wanted).all(|(a, b)| (a - b).abs() < 1e-9), "{tanh} {y:?}");
+            assert_all_close(&y, &wanted, absolute(1e-9));
         }
     }
 }

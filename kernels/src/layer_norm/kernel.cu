@@ -1,8 +1,8 @@
 #include "rows.cuh"
 
-/// y = (x - mean) rstd (offset + w) + b per row of x [rows, width], with rstd = 1 / sqrt(variance + eps) and statistics [rows, 2] = mean
-/// and rstd; inverse = 1 / width. The variance is that of the row minus its mean, so that a mean far from 0 cancels nothing. Grid: teams of ROWS
-/// rows; x is read once.
+/// y = (x - mean) rstd (offset + w) + b per row of x [rows, width], with rstd = 1 / sqrt(variance + eps) and statistics
+/// [rows, 2] = mean and rstd; inverse = 1 / width. The variance is that of the row minus its mean, so that a mean far
+/// from 0 cancels nothing. Grid: teams of ROWS rows; x is read once.
 KERNEL __launch_bounds__(BLOCK) void layer_norm_forward(const T* __restrict__ x, const T* __restrict__ w,
                                                         const T* __restrict__ b, float offset, T* __restrict__ y,
                                                         float* __restrict__ statistics, i32 rows, i32 width, float inverse, float eps) {
@@ -66,8 +66,8 @@ KERNEL __launch_bounds__(BLOCK) void layer_norm_forward(const T* __restrict__ x,
     });
 }
 
-/// dx = rstd (g - mean(g) - n mean(g n)) per row, with n = (x - mean) rstd and g = (offset + w) dy. Grid: teams of ROWS rows; x and dy
-/// are read once.
+/// dx = rstd (g - mean(g) - n mean(g n)) per row, with n = (x - mean) rstd and g = (offset + w) dy. Grid: teams of ROWS
+/// rows; x and dy are read once.
 KERNEL __launch_bounds__(BLOCK) void layer_norm_backward(const T* __restrict__ x, const T* __restrict__ w, float offset,
                                                          const float* __restrict__ statistics, const T* __restrict__ dy,
                                                          T* __restrict__ dx, i32 rows, i32 width, float inverse) {

@@ -11,8 +11,8 @@ use bigmac_runtime::{Context, Error, Result, Spec, Tensor};
 /// `y = (x - mean) / sqrt(variance + eps) * w + b` over the last dimension (variance with `1 / D`), computed in the
 /// accumulator type.
 ///
-/// Input x `[.., D]`, weights w `[D]` and b `[D]` of the same float dtype; output like x. Saves x, and mean and reciprocal
-/// standard deviation of each row; nothing when only the gradient of b is wanted.
+/// Input x `[.., D]`, weights w `[D]` and b `[D]` of the same float dtype; output like x. Saves x, and mean and
+/// reciprocal standard deviation of each row; nothing when only the gradient of b is wanted.
 ///
 /// Source: Ba, Kiros and Hinton, *Layer Normalization*, arXiv 1607.06450; `torch.nn.LayerNorm`.
 #[derive(Clone, Copy, Debug)]

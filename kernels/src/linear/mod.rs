@@ -13,7 +13,8 @@ use bigmac_runtime::{Context, Error, Result, Spec};
 /// `y = x w^T (+ b)`, as `torch.nn.Linear`: input x `[.., in]`; weights w `[out, in]` and, with `bias`, b `[out]`;
 /// output `[.., out]`. Sums are kept in the accumulator dtype and rounded once.
 ///
-/// Backward: `dx = dy w`, `dw = dy^T x`, `db = sum of dy over rows`. Saves x, and only when the gradient of w is wanted.
+/// Backward: `dx = dy w`, `dw = dy^T x`, `db = sum of dy over rows`. Saves x, and only when the gradient of w is
+/// wanted.
 #[derive(Clone, Copy, Debug)]
 pub struct Linear {
     /// Whether there is a weight 1, added to every row.

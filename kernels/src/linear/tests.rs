@@ -14,7 +14,7 @@ fn gradients_agree_for_odd_and_even_shapes() {
         (&[65, 24], 31),
         (&[130, 8], 3),
         (&[29], 4),
-        // Around the edges of the GPU's tiles, with rows that are and aren't aligned to 16 bytes.
+        // Around the edges of the GPU's tiles, with rows that are and are not aligned to 16 bytes.
         (&[64, 64], 128),
         (&[65, 72], 136),
         (&[63, 65], 127),

@@ -22,7 +22,7 @@ pub(super) struct Row {
 #[derive(Debug)]
 pub(super) struct Pass<'a, R> {
     rows: &'a [Row],
-    /// The hidden states of those tokens, one behind the other; `None` where they are all that there are.
+    /// The hidden states of those tokens, one after the other; `None` where they are all that there are.
     gathered: Option<Tensor>,
     hidden: &'a [R],
     w: &'a Tensor,

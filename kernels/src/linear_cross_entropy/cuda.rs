@@ -1,4 +1,5 @@
-//! The fused loss on a GPU: blocks of tokens by chunks of the vocabulary, products by kernels of their own, rows by `kernel.cu`.
+//! The fused loss on a GPU: blocks of tokens by chunks of the vocabulary, products by kernels of their own, rows by
+//! `kernel.cu`.
 
 use super::LinearCrossEntropy;
 use crate::cast::cast;
@@ -21,8 +22,8 @@ const OP: &str = LinearCrossEntropy::NAME;
 
 /// Bytes of logits and their gradients that are held at a time.
 const WORKSPACE: usize = 256 << 20;
-/// Tokens to a block. Each chunk of words adds to the block's gradient of the hidden states and each block to the chunk's gradient of the
-/// weight, both in f32 through memory; that traffic is least where both are about as large.
+/// Tokens to a block. Each chunk of words adds to the block's gradient of the hidden states and each block to the
+/// chunk's gradient of the weight, both in f32 through memory; that traffic is least where both are about as large.
 const TOKENS: usize = 8192;
 /// Chunks are a multiple of this, so that tiles of the products are whole and rows begin at 16 bytes.
 const WORDS: usize = 128;
@@ -117,8 +118,9 @@ impl Pass {
 
     /// Writes the logits of `block` against `chunk`: f32 whatever the dtype.
     ///
-    /// Rounded to bf16 a logit of 20 is off by up to 0.06, and so is its probability, relative to it. With logits spread by 4 that puts
-    /// gradients off by 7e-3 of their norm, against 1.3e-3 for f32 logits whose gradients are rounded; the row kernels read 2 bytes more.
+    /// Rounded to bf16 a logit of 20 is off by up to 0.06, and so is its probability, relative to it. With logits
+    /// spread by 4 that puts gradients off by 7e-3 of their norm, against 1.3e-3 for f32 logits whose gradients are
+    /// rounded; the row kernels read 2 bytes more.
     fn logits(
         &self,
         ctx: &Context,
@@ -187,8 +189,8 @@ pub(super) fn forward(ctx: &Context, pass: &Pass, scale: f64) -> Result<(Tensor,
     Ok((loss, lse))
 }
 
-/// Returns the gradient of the hidden states if `want_hidden`, and writes or adds that of the weight where it is wanted, from the same
-/// recomputed logits. `grad` `[1]` is the gradient of the loss.
+/// Returns the gradient of the hidden states if `want_hidden`, and writes or adds that of the weight where it is
+/// wanted, from the same recomputed logits. `grad` `[1]` is the gradient of the loss.
 pub(super) fn backward(
     ctx: &Context,
     pass: &Pass,

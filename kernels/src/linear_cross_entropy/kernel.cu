@@ -33,12 +33,14 @@ DEV void absorb(Running& r, const Pack<float, PACK> (&x)[N]) {
     r = {max, sum};
 }
 
-/// Takes the logits of words start..start+width of each row in, and behind the last chunk writes the row's log-sum-exp and its loss.
+/// Takes the logits of words start..start+width of each row in, and after the last chunk writes the row's log-sum-exp
+/// and its loss.
 ///
-/// logits [rows, width] lie `stride` apart, a multiple of 4, aligned to 16 bytes. What was seen of earlier chunks is in maxima, sums, picked
-/// (the target's logit) [rows]; the first chunk doesn't read them. Behind the last one lse and terms [rows] hold log-sum-exp and
-/// log-sum-exp - target's logit: 0 for a token without a target, whose logits aren't read, and NaN for a target that is no word (0..words).
-/// Grid: a block per row, 32 to 256 threads; thread t reads packs t, t + threads, ..
+/// logits [rows, width] lie `stride` apart, a multiple of 4, aligned to 16 bytes. What was seen of earlier chunks is in
+/// maxima, sums, picked (the target's logit) [rows]; the first chunk does not read them. Behind the last one lse and
+/// terms [rows] hold log-sum-exp and log-sum-exp - target's logit: 0 for a token without a target, whose logits are not
+/// read, and NaN for a target that is no word (0..words). Grid: a block per row, 32 to 256 threads; thread t reads
+/// packs t, t + threads, ..
 KERNEL __launch_bounds__(256) void cross_entropy_forward(const float* logits, i64 stride, i32 start, i32 width, i32 words,
                                                          const i32* targets, i32 is_first, i32 is_last, float* maxima, float* sums,
                                                          float* picked, float* lse, float* terms) {
@@ -51,7 +53,7 @@ KERNEL __launch_bounds__(256) void cross_entropy_forward(const float* logits, i6
         return;
     }
     const float* x = logits + row * stride;
-    // What thread 0 needs behind the loop comes while the loop runs.
+    // What thread 0 needs after the loop comes while the loop runs.
     Running earlier = {-INFINITY_VALUE, 0.0f};
     float logit = 0.0f;
     if (threadIdx.x == 0) {
@@ -99,11 +101,11 @@ KERNEL __launch_bounds__(256) void cross_entropy_forward(const float* logits, i6
     }
 }
 
-/// gradients = scale grad[0] (e^(logits - lse) - onehot(target)) for words start..start+width of each row: 0 for a token without a target, NaN
-/// where lse is.
+/// gradients = scale grad[0] (e^(logits - lse) - onehot(target)) for words start..start+width of each row: 0 for a
+/// token without a target, NaN where lse is.
 ///
-/// logits and gradients [rows, width] lie `stride` apart, a multiple of 4, aligned to 16 bytes, and may be the same memory when T is float.
-/// Grid: a block per row, 32 to 256 threads; a thread writes what it read.
+/// logits and gradients [rows, width] lie `stride` apart, a multiple of 4, aligned to 16 bytes, and may be the same
+/// memory when T is float. Grid: a block per row, 32 to 256 threads; a thread writes what it read.
 KERNEL __launch_bounds__(256) void cross_entropy_backward(const float* logits, T* gradients, i64 stride, i32 start, i32 width,
                                                           const i32* targets, const float* lse, const float* grad, float scale) {
     const i64 row = blockIdx.x;

@@ -13,19 +13,19 @@ use bigmac_runtime::{Context, DType, Error, Result, Spec, Tensor};
 /// The target of a token without a loss, as in PyTorch and Hugging Face.
 const IGNORED: i32 = -100;
 
-/// `scale * sum over tokens of (logsumexp(w h) - (w h)[target])`: the cross-entropy of `w h` against the targets, without
-/// a tensor of all logits.
+/// `scale * sum over tokens of (logsumexp(w h) - (w h)[target])`: the cross-entropy of `w h` against the targets,
+/// without a tensor of all logits.
 ///
-/// Inputs: hidden `[T, D]` and targets I32 `[T]`, -100 where a token has no loss; weight w `[V, D]`. Output: the loss `[1]`
-/// in the accumulator dtype. Logits are computed for `chunk` words and a few hundred tokens at a time under a running
-/// maximum and sum, for the tokens with a target only, and computed again in the backward, as in Liger Kernel's fused
-/// linear cross-entropy (arXiv 2410.10989) and Cut Cross-Entropy (arXiv 2411.09009). With p = softmax(w h),
-/// `dh = g scale (p - onehot) w` and `dw = g scale (p - onehot)^T h`.
+/// Inputs: hidden `[T, D]` and targets I32 `[T]`, -100 where a token has no loss; weight w `[V, D]`. Output: the loss
+/// `[1]` in the accumulator dtype. Logits are computed for `chunk` words and a few hundred tokens at a time under a
+/// running maximum and sum, for the tokens with a target only, and computed again in the backward, as in Liger Kernel's
+/// fused linear cross-entropy (arXiv 2410.10989) and Cut Cross-Entropy (arXiv 2411.09009). With p = softmax(w h), `dh =
+/// g scale (p - onehot) w` and `dw = g scale (p - onehot)^T h`.
 ///
 /// Saves hidden, targets and each token's log-sum-exp `[T]` when any gradient is wanted.
 ///
-/// A target that is neither -100 nor a word, 0..V, is an [`Error::Argument`] on the CPU. On a GPU, where nothing waits to look, it makes
-/// the loss and the gradients NaN.
+/// A target that is neither -100 nor a word, 0..V, is an [`Error::Argument`] on the CPU. On a GPU, where nothing waits
+/// to look, it makes the loss and the gradients NaN.
 ///
 /// On a GPU a chunk is as many words as 256 MiB hold of logits and their gradients, for up to 8192 tokens at a time.
 #[derive(Clone, Copy, Debug)]
@@ -49,7 +49,7 @@ impl LinearCrossEntropy {
                 _ => {
                     return Err(Error::argument(
                         Self::NAME,
-                        format!("got target {target} at token {token}, wanted {IGNORED} or 0..{words}"),
+                        format!("expected target {IGNORED} or 0..{words} at token {token}, got {target}"),
                     ));
                 }
             }
@@ -82,7 +82,8 @@ impl LinearCrossEntropy {
         Ok((loss, lse))
     }
 
-    /// The gradients on a GPU, from one recomputation of the logits: of the hidden states if they are wanted, and of the weight.
+    /// The gradients on a GPU, from one recomputation of the logits: of the hidden states if they are wanted, and of
+    /// the weight.
     fn backward_on_gpu(
         &self,
         ctx: &Context,
@@ -96,8 +97,8 @@ impl LinearCrossEntropy {
         cuda::backward(ctx, &pass, backward.saved(Self::NAME, 2)?, grad, want_hidden, dw)
     }
 
-    /// Calls `f` with what a backward recomputes the logits from, each token's log-sum-exp, and the gradient of a token's
-    /// cross-entropy.
+    /// Calls `f` with what a backward recomputes the logits from, each token's log-sum-exp, and the gradient of a
+    /// token's cross-entropy.
     fn with_pass<R: Scalar, Output>(
         &self,
         ctx: &Context,
@@ -136,7 +137,7 @@ impl Operator for LinearCrossEntropy {
             return Err(Error::shape(Self::NAME, (h, t, w), "a weight of at least one word"));
         }
         if self.chunk == 0 {
-            return Err(Error::argument(Self::NAME, "got chunks of 0 words, wanted at least 1"));
+            return Err(Error::argument(Self::NAME, "expected chunks of at least 1 word, got 0"));
         }
         let wide = dtype.accumulator();
         let saved = [SavedSpec::Input(0), SavedSpec::Input(1), SavedSpec::New(Spec::new(t, wide))];

@@ -1,5 +1,6 @@
 use super::*;
 use crate::check::{Check, float_tensor, random, to_f64};
+use bigmac_close::{absolute, assert_close};
 
 fn targets(tokens: usize, words: usize) -> Vec<i32> {
     (0..tokens).map(|i| if i % 3 == 1 { IGNORED } else { (i * 7 % words) as i32 }).collect()
@@ -47,7 +48,7 @@ fn the_loss_is_the_sum_of_cross_entropies() {
             (0..13).map(|v| logit(v).exp()).sum::<f64>().ln() - logit(t[i] as usize)
         })
         .sum();
-    assert!((to_f64(&ctx, &outputs[0]).unwrap()[0] - 0.5 * wanted).abs() < 1e-12);
+    assert_close(to_f64(&ctx, &outputs[0]).unwrap()[0], 0.5 * wanted, absolute(1e-12));
     assert!(saved.is_empty());
 }
 

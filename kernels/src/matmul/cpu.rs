@@ -3,7 +3,7 @@
 use crate::product::{Matrix, Scalar, product};
 use bigmac_runtime::{Context, Result};
 
-/// One product behind the other, each shared among the threads.
+/// One product after the other, each shared among the threads.
 pub(super) fn batched<R: Scalar>(
     ctx: &Context,
     a: &[Matrix<'_, R>],

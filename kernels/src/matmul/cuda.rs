@@ -7,7 +7,8 @@ fn oriented(factor: Factor<'_>, transpose: bool) -> Factor<'_> {
     if transpose { factor.transposed() } else { factor }
 }
 
-/// `op(a) op(b)` for each matrix of a batch, as a tensor of that shape `[.., m, n]`; a factor is transposed where its flag says so.
+/// `op(a) op(b)` for each matrix of a batch, as a tensor of that shape `[.., m, n]`; a factor is transposed where its
+/// flag says so.
 pub(super) fn batched(
     ctx: &Context,
     (a, transpose_a): (&Tensor, bool),

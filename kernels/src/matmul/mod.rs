@@ -10,12 +10,13 @@ use crate::operator::*;
 use crate::product::{Matrix, rounded, widened};
 use bigmac_runtime::{Context, Error, Result, Spec, Tensor};
 
-/// `y = a b` for each matrix of a batch, as `torch.matmul` without broadcasting: inputs a `[.., m, k]` (stored `[.., k, m]`
-/// when `transpose_a`) and b `[.., k, n]` (stored `[.., n, k]` when `transpose_b`), of equal leading extents; output
-/// `[.., m, n]`. Strided views are read where they lie in F32 and F64,
-/// and on a GPU where each matrix or its transpose has contiguous rows and the matrices are evenly spaced. Sums are kept in the accumulator dtype.
+/// `y = a b` for each matrix of a batch, as `torch.matmul` without broadcasting: inputs a `[.., m, k]` (stored `[.., k,
+/// m]` when `transpose_a`) and b `[.., k, n]` (stored `[.., n, k]` when `transpose_b`), of equal leading extents;
+/// output `[.., m, n]`. Strided views are read where they lie in F32 and F64, and on a GPU where each matrix or its
+/// transpose has contiguous rows and the matrices are evenly spaced. Sums are kept in the accumulator dtype.
 ///
-/// Backward: `da = dy b^T`, `db = a^T dy`, each transposed back as it was stored. Saves b for the first and a for the second.
+/// Backward: `da = dy b^T`, `db = a^T dy`, each transposed back as it was stored. Saves b for the first and a for the
+/// second.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct MatMul {
     /// a is stored transposed.
@@ -145,7 +146,7 @@ impl Operator for MatMul {
             } else {
                 (dy.shape()[batch + 1], self.transpose_a)
             };
-            // k, which dy doesn't know, is the other factor's first or second extent.
+            // k, which dy does not know, is the other factor's first or second extent.
             let inner = other.shape()[batch + usize::from(of_a == other_side)];
             let stored = if of_a { self.transpose_a } else { !self.transpose_b };
             let mut shape = dy.shape().to_vec();

@@ -9,11 +9,11 @@ use crate::rows::total;
 use crate::sum::scalar;
 use bigmac_runtime::{Context, Error, Result, Spec, Tensor};
 
-/// `y = scale * sum((prediction - target)^2)`: inputs of one shape and float dtype, output `[1]` in the accumulator dtype.
-/// The target gets no gradient. Saves both.
+/// `y = scale * sum((prediction - target)^2)`: inputs of one shape and float dtype, output `[1]` in the accumulator
+/// dtype. The target gets no gradient. Saves both.
 ///
-/// With `scale = 1 / elements` it is `torch.nn.MSELoss`; a caller who averages over several items gives each the scale of
-/// the whole.
+/// With `scale = 1 / elements` it is `torch.nn.MSELoss`; a caller who averages over several items gives each the scale
+/// of the whole.
 #[derive(Clone, Copy, Debug)]
 pub struct MeanSquaredError {
     /// What the sum is multiplied with.

@@ -29,9 +29,9 @@ DEV float normal(u32 radius, u32 angle) {
     return float(sqrt(-2.0 * log(r)) * cos(a));
 }
 
-/// latents = (1 - t) x + t n and target = n - x, rounded, for `count` elements x and normal numbers n: two to a block of the stream, whose key
-/// is (k0, k1) and whose blocks are (number, c1, c2, c3).
-/// Grid: a thread per block of the stream, 256 to a block.
+/// latents = (1 - t) x + t n and target = n - x, rounded, for `count` elements x and normal numbers n: two to a block
+/// of the stream, whose key is (k0, k1) and whose blocks are (number, c1, c2, c3). Grid: a thread per block of the
+/// stream, 256 to a block.
 KERNEL __launch_bounds__(BLOCK) void noise_add(const float* x, i64 count, float t, u32 k0, u32 k1, u32 c1, u32 c2, u32 c3, T* latents,
                                                T* target) {
     const i64 block = i64(blockIdx.x) * BLOCK + threadIdx.x;

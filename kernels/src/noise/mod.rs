@@ -9,11 +9,11 @@ use bigmac_runtime::{Context, DType, Error, Result, Tensor};
 
 const OP: &str = "noise";
 
-/// `(1 - t) x + t n`, and its derivative by t `n - x`, where n are the first standard normal numbers of `stream`, one for each element of x:
-/// two tensors of x's shape, computed in F32 and rounded to `dtype`.
+/// `(1 - t) x + t n`, and its derivative by t `n - x`, where n are the first standard normal numbers of `stream`, one
+/// for each element of x: two tensors of x's shape, computed in F32 and rounded to `dtype`.
 ///
-/// x is F32, of any shape. On a GPU `dtype` is F32 or BF16, and the numbers are drawn there: those of the CPU, up to a unit in the last
-/// place of n where its logarithm or cosine rounds otherwise.
+/// x is F32, of any shape. On a GPU `dtype` is F32 or BF16, and the numbers are drawn there: those of the CPU, up to a
+/// unit in the last place of n where its logarithm or cosine rounds otherwise.
 ///
 /// Source: Liu et al., *Flow Straight and Fast*, arXiv 2209.03003, eq. 1.
 ///
@@ -34,7 +34,10 @@ pub fn add_noise(
         });
     }
     if stream.counter()[0] != 0 {
-        return Err(Error::argument(OP, "got a stream that numbers were drawn from, wanted a new one"));
+        return Err(Error::argument(
+            OP,
+            "expected a new stream of random numbers, got one that numbers were drawn from",
+        ));
     }
     let x = x.contiguous(ctx)?;
     if ctx.is_gpu() {
@@ -53,6 +56,7 @@ pub fn add_noise(
 mod tests {
     use super::*;
     use crate::check::{gpus, random, to_f64};
+    use bigmac_close::{absolute, is_close};
     use bigmac_runtime::Device;
     use bigmac_runtime::rng::Purpose;
 
@@ -92,8 +96,8 @@ mod tests {
                         let mut differ = 0;
                         for (i, (a, b)) in given.iter().zip(&wanted).enumerate() {
                             // The last place of n, which is below 8, or of the result.
-                            let allowed = 2f64.powi(-21) + rounding * b.abs();
-                            assert!((a - b).abs() <= allowed, "{dtype} {i} of {len}: {a} {b}");
+                            let allowed = absolute(2f64.powi(-21) + rounding * b.abs());
+                            assert!(is_close(*a, *b, allowed), "{dtype} {i} of {len}: {a} {b}");
                             differ += usize::from(a != b);
                         }
                         // A replay has the CPU's logarithm and cosine.

@@ -5,10 +5,10 @@ pub(crate) mod cuda;
 use crate::rows::total;
 use bigmac_runtime::{Context, DType, Error, Result, Tensor};
 
-/// The sum of the squares of a float tensor's elements: fixed blocks in the accumulator type, their sums in f64 (on a GPU in f32), so that
-/// it is the same for any number of threads and any GPU.
+/// The sum of the squares of a float tensor's elements: fixed blocks in the accumulator type, their sums in f64 (on a
+/// GPU in f32), so that it is the same for any number of threads and any GPU.
 ///
-/// On a GPU this waits for the device; [`add_sum_of_squares`] doesn't.
+/// On a GPU this waits for the device; [`add_sum_of_squares`] does not.
 ///
 /// # Errors
 /// [`Error::DType`]; those of allocation for a strided view.
@@ -26,7 +26,8 @@ pub fn sum_of_squares(ctx: &Context, x: &Tensor) -> Result<f64> {
 /// `to[0] += sum of the squares of x`, without waiting for the device. `to` is F32 `[1]`: start from zeros.
 ///
 /// # Errors
-/// [`Error::Shape`], [`Error::DType`]; [`Error::Shared`] when another tensor holds `to`'s storage; those of allocation for a strided view.
+/// [`Error::Shape`], [`Error::DType`]; [`Error::Shared`] when another tensor holds `to`'s storage; those of allocation
+/// for a strided view.
 pub fn add_sum_of_squares(ctx: &Context, x: &Tensor, to: &mut Tensor) -> Result<()> {
     const OP: &str = "add_sum_of_squares";
     if to.shape() != [1] {
@@ -47,6 +48,7 @@ pub fn add_sum_of_squares(ctx: &Context, x: &Tensor, to: &mut Tensor) -> Result<
 mod tests {
     use super::*;
     use crate::check::{float_tensor, gpus, random, to_f64};
+    use bigmac_close::{absolute, assert_close, is_close};
 
     #[test]
     fn agrees_with_f64_for_any_number_of_threads() {
@@ -59,7 +61,10 @@ mod tests {
                 let x = float_tensor(&one, &values, &[len], dtype).unwrap();
                 let wanted: f64 = to_f64(&one, &x).unwrap().iter().map(|x| x * x).sum();
                 let given = sum_of_squares(&one, &x).unwrap();
-                assert!((given - wanted).abs() <= allowed * wanted, "{dtype} {len}: {given} {wanted}");
+                assert!(
+                    is_close(given, wanted, absolute(allowed * wanted)),
+                    "{dtype} {len}: {given} {wanted}"
+                );
                 assert_eq!(given.to_bits(), sum_of_squares(&three, &x).unwrap().to_bits());
             }
         }
@@ -88,15 +93,14 @@ mod tests {
                         sum.to_vec::<f32>(ctx).unwrap()[0]
                     };
                     let given = add(&view);
-                    let error = (f64::from(given) - wanted).abs();
-                    let allowed = if ctx.is_gpu() { 3e-7 } else { 2e-6 };
-                    assert!(error <= allowed * wanted, "{dtype} {len}: {given} {wanted}");
+                    let allowed = absolute(wanted * if ctx.is_gpu() { 3e-7 } else { 2e-6 });
+                    assert!(is_close(given, wanted, allowed), "{dtype} {len}: {given} {wanted}");
                     // Aligned or not, in any order, the same bits.
                     assert_eq!(given.to_bits(), add(&view.copy(ctx).unwrap()).to_bits());
                     if ctx.is_gpu() {
                         assert_eq!(*bits.get_or_insert(given.to_bits()), given.to_bits());
                         let alone = sum_of_squares(ctx, &view).unwrap();
-                        assert!((alone + 2.5 - wanted).abs() <= 3e-7 * wanted);
+                        assert_close(alone + 2.5, wanted, allowed);
                     }
                 }
             }

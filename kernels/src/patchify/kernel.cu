@@ -1,8 +1,8 @@
 // Cutting an image into patches, and putting it together again.
 #include "index.cuh"
 
-/// The element of an image [channels, height, width] that is element `at` of its patches [height / patch * width / patch, channels * patch *
-/// patch].
+/// The element of an image [channels, height, width] that is element `at` of its patches [height / patch * width /
+/// patch, channels * patch * patch].
 DEV i64 in_image(i64 at, i32 channels, i32 height, i32 width, i32 patch) {
     i32 px, py, channel, column;
     at = divide(at, patch, px);

@@ -5,9 +5,9 @@ pub(crate) mod cuda;
 use crate::operator::*;
 use bigmac_runtime::{Context, Error, Result, Spec, Tensor};
 
-/// The patches of an image, row by row: input image `[C, H, W]` of float dtype, output `[H/P W/P, C P P]` whose rows are in
-/// the order (channel, y, x), which is that of a convolution's weight `[D, C, P, P]`. `P = patch` divides H and W. Saves
-/// nothing but the shape.
+/// The patches of an image, row by row: input image `[C, H, W]` of float dtype, output `[H/P W/P, C P P]` whose rows
+/// are in the order (channel, y, x), which is that of a convolution's weight `[D, C, P, P]`. `P = patch` divides H and
+/// W. Saves nothing but the shape.
 ///
 /// Source: Dosovitskiy et al., *An Image is Worth 16x16 Words*, arXiv 2010.11929, section 3.1.
 #[derive(Clone, Copy, Debug)]
@@ -62,7 +62,7 @@ fn patchify(ctx: &Context, image: &Tensor, patch: usize) -> Result<Tensor> {
 /// `[H/P W/P, C P P]`, as [`Patchify`] gives them.
 ///
 /// # Errors
-/// [`Error::Shape`] when the shapes don't fit each other; those of allocation.
+/// [`Error::Shape`] when the shapes do not fit each other; those of allocation.
 pub fn unpatchify(ctx: &Context, patches: &Tensor, image: [usize; 3], patch: usize) -> Result<Tensor> {
     let shape = patches_shape("unpatchify", &image, patch)?;
     if patches.shape() != shape {

@@ -1,8 +1,9 @@
 //! Matrix products on a GPU: bf16 by tensor cores, fp32 by fused multiply-adds.
 //!
-//! [`multiply`] picks a kernel by the problem's shape; [`multiply_with`] takes one of [`variants`]. Sums are kept in fp32 and rounded
-//! once. How a sum over k is split depends on the problem alone, never on the device or on the tile, and all kernels of a family add in the
-//! same order: which bits come out depends on the problem and the family. Hopper has a family of its own, whose tensor cores add in theirs.
+//! [`multiply`] picks a kernel by the problem's shape; [`Problem::run_with`] takes one of [`variants`]. Sums are kept in
+//! fp32 and rounded once. How a sum over k is split depends on the problem alone, never on the device or on the tile,
+//! and all kernels of a family add in the same order: which bits come out depends on the problem and the family. Hopper
+//! has a family of its own, whose tensor cores add in theirs.
 
 mod facts;
 mod finish;
@@ -25,15 +26,15 @@ pub use views::{with_matrices, with_rows};
 use crate::operator::WeightGrad;
 use bigmac_runtime::{Context, Result, Tensor};
 
-/// One factor op(A) of a product, as it lies in a tensor: element (i, j) at `offset + i * leading + j`, or at `offset + j * leading + i`
-/// when `transposed`.
+/// One factor op(A) of a product, as it lies in a tensor: element (i, j) at `offset + i * leading + j`, or at `offset +
+/// j * leading + i` when `transposed`.
 #[derive(Clone, Copy, Debug)]
 pub struct Factor<'a> {
     /// Where the elements lie, F32 or BF16.
     pub tensor: &'a Tensor,
     /// Elements from the view's first one to (0, 0).
     pub offset: usize,
-    /// Rows of op(A), that is behind the transposition.
+    /// Rows of op(A), that is after the transposition.
     pub rows: usize,
     /// Columns of op(A).
     pub cols: usize,
@@ -82,7 +83,8 @@ impl<'a> Output<'a> {
         Output { tensor, offset: 0, leading: cols }
     }
 
-    /// The range of a gradient buffer that belongs to a weight of `cols` columns. Whether to add is for [`Epilogue::accumulate`].
+    /// The range of a gradient buffer that belongs to a weight of `cols` columns. Whether to add is for
+    /// [`Epilogue::accumulate`].
     pub fn gradient(grad: &'a mut WeightGrad<'_>, cols: usize) -> Self {
         Output { offset: grad.range.start, tensor: grad.buffer, leading: cols }
     }
@@ -98,8 +100,8 @@ pub enum Activation {
     GeluTanh,
     /// GELU by the error function, as [`Gelu`](crate::gelu::Gelu) without.
     GeluExact,
-    /// Columns 2j and 2j + 1 of the product are a gate and what it lets through: `c[i, j] = silu(p[i, 2j]) p[i, 2j + 1]`, so c has half
-    /// as many columns. Interleaved, since both then lie in one thread's registers.
+    /// Columns 2j and 2j + 1 of the product are a gate and what it lets through: `c[i, j] = silu(p[i, 2j]) p[i, 2j +
+    /// 1]`, so c has half as many columns. Interleaved, since both then lie in one thread's registers.
     SiluGate,
 }
 
@@ -120,7 +122,8 @@ impl Activation {
     }
 }
 
-/// What happens to the sums on their way to memory: `c = act(alpha * a b + bias) + residual (+ c)`, in fp32, rounded once.
+/// What happens to the sums on their way to memory: `c = act(alpha * a b + bias) + residual (+ c)`, in fp32, rounded
+/// once.
 #[derive(Clone, Copy, Debug)]
 pub struct Epilogue<'a> {
     /// Factor of the product.
@@ -129,7 +132,7 @@ pub struct Epilogue<'a> {
     pub bias: Option<&'a Tensor>,
     /// What follows.
     pub activation: Activation,
-    /// Added behind the activation: `[count, m, columns of c]` without gaps, of c's dtype, contiguous.
+    /// Added after the activation: `[count, m, columns of c]` without gaps, of c's dtype, contiguous.
     pub residual: Option<&'a Tensor>,
     /// Adds to what c holds, which has to be F32, instead of writing it.
     pub accumulate: bool,
@@ -165,8 +168,9 @@ impl Batch {
 /// With k = 0 the product is 0; with m, n or the batch's count 0 nothing happens. A rule names the kernel.
 ///
 /// # Errors
-/// In the name of `op`: [`Error::Shape`](bigmac_runtime::Error::Shape) for factors that don't fit each other or their tensors,
-/// [`Error::DType`](bigmac_runtime::Error::DType) for other dtypes than said above, those of allocating workspace and of launching.
+/// In the name of `op`: [`Error::Shape`](bigmac_runtime::Error::Shape) for factors that do not fit each other or their
+/// tensors, [`Error::DType`](bigmac_runtime::Error::DType) for other dtypes than said above, those of allocating
+/// workspace and of launching.
 pub fn multiply(
     ctx: &Context,
     op: &'static str,
@@ -182,27 +186,5 @@ pub fn multiply(
     }
     let splits = variants::splits(&problem);
     let variant = variants::choose(ctx, &problem, splits)?;
-    launch::launch(ctx, variant, splits, &mut problem)
-}
-
-/// As [`multiply`], by the given kernel, with the sum over k split in at most `splits` parts.
-///
-/// # Errors
-/// As [`multiply`]; [`Error::Argument`](bigmac_runtime::Error::Argument) when that kernel doesn't take such a problem.
-pub fn multiply_with(
-    ctx: &Context,
-    (variant, splits): (&Variant, usize),
-    op: &'static str,
-    a: Factor<'_>,
-    b: Factor<'_>,
-    out: Output<'_>,
-    epilogue: Epilogue<'_>,
-    batch: Batch,
-) -> Result<()> {
-    let mut problem = Problem::new(op, a, b, out, epilogue, batch)?;
-    variants::check(ctx, variant, &problem)?;
-    if problem.is_empty() {
-        return Ok(());
-    }
     launch::launch(ctx, variant, splits, &mut problem)
 }

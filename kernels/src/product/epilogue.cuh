@@ -16,7 +16,7 @@ struct Epilogue {
     const T* bias;
     /// Like c, without gaps.
     const Out* residual;
-    /// Columns of the product; c has half as many behind SILU_GATE.
+    /// Columns of the product; c has half as many after SILU_GATE.
     i32 columns;
     float alpha;
     u32 flags;
@@ -81,7 +81,8 @@ DEV void finish_run(const Epilogue& to, float (&v)[N], i64 row, i32 column, i32 
     store_run(c, v, count);
 }
 
-/// The sums of `N` consecutive columns of the product, the first being `column` (a multiple of N, below to.columns), to their place.
+/// The sums of `N` consecutive columns of the product, the first being `column` (a multiple of N, below to.columns), to
+/// their place.
 template <int N>
 DEV void finish(const Epilogue& to, float (&v)[N], i64 row, i32 column) {
     UNROLL for (int i = 0; i < N; i++) v[i] *= to.alpha;

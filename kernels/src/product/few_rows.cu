@@ -1,7 +1,7 @@
 // Products of very few rows, as in decoding: b is read once, and everything waits for that.
 //
-// Knobs: ROWS (1, 2, 4 or 8), at least those of the product; ALIGNED when every row of a and b starts at a multiple of 16 bytes; OUT and
-// ACTIVATION of the epilogue.
+// Knobs: ROWS (1, 2, 4 or 8), at least those of the product; ALIGNED when every row of a and b starts at a multiple of
+// 16 bytes; OUT and ACTIVATION of the epilogue.
 #include "bigmac.cuh"
 #include "product/epilogue.cuh"
 
@@ -9,7 +9,7 @@ constexpr int WARPS = 4, COLUMNS = 4;
 /// Elements of a 16-byte load.
 constexpr int CHUNK = 16 / sizeof(T);
 
-/// The elements `at` to `at + CHUNK` of a row of `k`, zeros behind its end.
+/// The elements `at` to `at + CHUNK` of a row of `k`, zeros past its end.
 DEV void load_chunk(float (&v)[CHUNK], const T* row, i32 at, i32 k) {
     if (ALIGNED && at + CHUNK <= k) {
         const Pack<T, CHUNK> pack = load_pack<CHUNK>(row + at);
@@ -19,8 +19,9 @@ DEV void load_chunk(float (&v)[CHUNK], const T* row, i32 at, i32 k) {
     }
 }
 
-/// `c = epilogue(a b)` for each of a batch: a m x k with m <= ROWS, b k x n stored [n, k]. grid (runs of COLUMNS columns times
-/// batch), block WARPS x 32. The warps of a block share k: each lane takes every WARPS x 32nd chunk of all the block's columns and of all rows of a.
+/// `c = epilogue(a b)` for each of a batch: a m x k with m <= ROWS, b k x n stored [n, k]. grid (runs of COLUMNS
+/// columns times batch), block WARPS x 32. The warps of a block share k: each lane takes every WARPS x 32nd chunk of
+/// all the block's columns and of all rows of a.
 KERNEL __launch_bounds__(WARPS* WARP) void product_few_rows(const T* __restrict__ a, const T* __restrict__ b, Out* c, const T* bias,
                                                             const Out* residual, i32 m, i32 n, i32 k, i64 a_leading, i64 b_leading,
                                                             i64 c_leading, i64 a_stride, i64 b_stride, i64 c_stride, float alpha,

@@ -1,7 +1,8 @@
 // Matrix products of float by fused multiply-adds: fp32 throughout, nothing is rounded to TF32.
 //
-// Knobs: WARPS_M x WARPS_N warps to a block, each of 32 x 64 of the result; BLOCKS to a multiprocessor; A_TRANSPOSED when a is stored [k, m], B_TRANSPOSED when b is
-// stored [n, k]; ALIGNED when every row of both starts at a multiple of 16 bytes; OUT and ACTIVATION of the epilogue.
+// Knobs: WARPS_M x WARPS_N warps to a block, each of 32 x 64 of the result; BLOCKS to a multiprocessor; A_TRANSPOSED
+// when a is stored [k, m], B_TRANSPOSED when b is stored [n, k]; ALIGNED when every row of both starts at a multiple of
+// 16 bytes; OUT and ACTIVATION of the epilogue.
 #include "bigmac.cuh"
 #include "product/epilogue.cuh"
 #include "product/raster.cuh"
@@ -11,13 +12,14 @@ constexpr int TILE_M = 32 * WARPS_M, TILE_N = 64 * WARPS_N, TILE_K = 8;
 /// Floats of a 16-byte load.
 constexpr int CHUNK = 4;
 
-/// Where element (k, i) of a tile that is EXTENT wide across k lies: row k, whose lower half has its groups of sixteen swapped. So 32
-/// lanes that hold runs along k of 16 neighbouring i write to 32 banks, and groups of four stay whole for those who read.
+/// Where element (k, i) of a tile that is EXTENT wide across k lies: row k, whose lower half has its groups of sixteen
+/// swapped. So 32 lanes that hold runs along k of 16 neighbouring i write to 32 banks, and groups of four stay whole
+/// for those who read.
 template <int EXTENT>
 DEV int place(int k, int i) { return k * EXTENT + (i ^ k / CHUNK * 16); }
 
-/// Brings tiles of a factor to shared memory, TILE_K by EXTENT, through registers: fetched while the tile before is being used.
-/// ALONG_K when k runs along the lines in memory, else across them.
+/// Brings tiles of a factor to shared memory, TILE_K by EXTENT, through registers: fetched while the tile before is
+/// being used. ALONG_K when k runs along the lines in memory, else across them.
 template <int EXTENT, bool ALONG_K>
 struct Loader {
     static constexpr int LINES = ALONG_K ? EXTENT : TILE_K, CHUNKS = (ALONG_K ? TILE_K : EXTENT) / CHUNK;
@@ -27,12 +29,13 @@ struct Loader {
     /// This thread's first chunk of the next tile.
     const float* from;
     i64 leading;
-    /// What the matrix has from this thread's first chunk on: lines across k and elements along it, or the other way round. Along k it
-    /// is `along` less than the tile has.
+    /// What the matrix has from this thread's first chunk on: lines across k and elements along it, or the other way
+    /// round. Along k it is `along` less than the tile has.
     i32 across, along;
     float held[PASSES][CHUNK];
 
-    /// From element (line 0, element 0) of the first tile on, with `extent` lines or elements left in the matrix across k.
+    /// From element (line 0, element 0) of the first tile on, with `extent` lines or elements left in the matrix across
+    /// k.
     METHOD Loader(const float* first, i64 leading, i32 extent) : leading(leading) {
         from = first + line() * leading + chunk();
         across = extent - (ALONG_K ? line() : chunk());
@@ -73,7 +76,7 @@ struct Loader {
     }
 };
 
-/// A thread's eight rows or columns of the tile: four from `first`, and four `apart` behind them.
+/// A thread's eight rows or columns of the tile: four from `first`, and four `apart` after them.
 template <int EXTENT>
 DEV void load_eight(float (&v)[8], const float* tile, int k, int first, int apart) {
     UNROLL for (int half = 0; half < 2; half++) {
@@ -82,8 +85,8 @@ DEV void load_eight(float (&v)[8], const float* tile, int k, int first, int apar
     }
 }
 
-/// `c = epilogue(a b)` for each of a batch, or one of `gridDim.y` partial sums of it; parameters, grid and splits as those of product_mma.
-/// block THREADS: a thread has 8 x 8 sums, those of a warp 4 x 8 threads.
+/// `c = epilogue(a b)` for each of a batch, or one of `gridDim.y` partial sums of it; parameters, grid and splits as
+/// those of product_mma. block THREADS: a thread has 8 x 8 sums, those of a warp 4 x 8 threads.
 KERNEL __launch_bounds__(THREADS, BLOCKS) void product_ffma(const float* __restrict__ a, const float* __restrict__ b, Out* c, const float* bias,
                                                     const Out* residual, i32 m, i32 n, i32 k, i64 a_leading, i64 b_leading,
                                                     i64 c_leading, i64 a_stride, i64 b_stride, i64 c_stride, i32 per_split,
@@ -124,7 +127,7 @@ KERNEL __launch_bounds__(THREADS, BLOCKS) void product_ffma(const float* __restr
             load_eight<TILE_N>(y, b_tiles[t % 2], step, thread_column, 32);
             UNROLL for (int i = 0; i < 8; i++) UNROLL for (int j = 0; j < 8; j++) sums[i][j] += x[i] * y[j];
         }
-        // Nobody reads the other buffer any more: all have passed the barrier behind the tile before.
+        // No thread reads the other buffer any more: all have passed the barrier after the tile before.
         if (more) {
             a_loader.put(a_tiles[(t + 1) % 2]);
             b_loader.put(b_tiles[(t + 1) % 2]);

@@ -1,8 +1,9 @@
 // Matrix products of bf16 on Hopper: tiles come by TMA, products are the warpgroups' own (wgmma), fp32 sums.
 //
-// Knobs: TILE_M x TILE_N of the result to a tile, STAGES tiles of a and b in flight; CLUSTER_M x CLUSTER_N blocks to a cluster, a single one or
-// several in a line: those one above the other (CLUSTER_M) load each tile of b together, those side by side (CLUSTER_N) each tile of a;
-// A_TRANSPOSED when a is stored [k, m], B_TRANSPOSED when b is stored [n, k]; OUT and ACTIVATION of the epilogue, BAND of the order of tiles.
+// Knobs: TILE_M x TILE_N of the result to a tile, STAGES tiles of a and b in flight; CLUSTER_M x CLUSTER_N blocks to a
+// cluster, a single one or several in a line: those one above the other (CLUSTER_M) load each tile of b together, those
+// side by side (CLUSTER_N) each tile of a; A_TRANSPOSED when a is stored [k, m], B_TRANSPOSED when b is stored [n, k];
+// OUT and ACTIVATION of the epilogue, BAND of the order of tiles.
 #include "bigmac.cuh"
 #include "hopper.cuh"
 #include "product/epilogue.cuh"
@@ -18,7 +19,8 @@ constexpr int GROUP = 128, CONSUMERS = 2, THREADS = GROUP * (1 + CONSUMERS);
 /// Products of 64 rows to a consumer.
 constexpr int PARTS = TILE_M / CONSUMERS / 64;
 constexpr int A_BYTES = TILE_M * TILE_K * 2, B_BYTES = TILE_N * TILE_K * 2, STAGE_BYTES = A_BYTES + B_BYTES;
-/// Columns of c that 128 bytes hold, and those of the product behind them: what a consumer stores at a time, 64 rows high.
+/// Columns of c that 128 bytes hold, and those of the product before the activation: what a consumer stores at a time,
+/// 64 rows high.
 constexpr int STORE_COLUMNS = 128 / sizeof(Out), STORE_SUMS = STORE_COLUMNS * (ACTIVATION == SILU_GATE ? 2 : 1), STORE_BYTES = 64 * 128;
 /// Tiles on their way out, per consumer.
 constexpr int STORES = 2;
@@ -26,7 +28,8 @@ constexpr int BARRIERS = STAGES * STAGE_BYTES + CONSUMERS * STORES * STORE_BYTES
 static_assert(TILE_M % (CONSUMERS * 64) == 0 && TILE_N % STORE_SUMS == 0, "whole products and stores");
 static_assert(TILE_M % (64 * CLUSTER_N) == 0 && TILE_N % (64 * CLUSTER_M) == 0, "whole loads");
 
-/// A tile of c: its matrix, and of c's matrices the one that takes it; first row, column and element of k; stages that its sums take.
+/// A tile of c: its matrix, and of c's matrices the one that takes it; first row, column and element of k; stages that
+/// its sums take.
 struct Place {
     i32 matrix, target, row, column, k, steps;
 };
@@ -64,8 +67,8 @@ struct Ring {
 
 #if HOPPER
 
-/// Loads TILE_LINES x 64 elements of a factor: in one piece when those along k are neighbours, else in pieces of 64 across k. Of a factor that
-/// SHARERS blocks have in common, each loads its share for all.
+/// Loads TILE_LINES x 64 elements of a factor: in one piece when those along k are neighbours, else in pieces of 64
+/// across k. Of a factor that SHARERS blocks have in common, each loads its share for all.
 template <int TILE_LINES, bool BY_K, int SHARERS>
 DEV void load_factor(char* tile, const TensorMap* map, u64* full, i32 across, i32 k, i32 matrix, u32 rank) {
     constexpr int LINES = TILE_LINES / SHARERS, PIECE = BY_K ? LINES : 64;
@@ -84,7 +87,7 @@ DEV void load_factor(char* tile, const TensorMap* map, u64* full, i32 across, i3
 /// Descriptor of a factor's tile from line `line` on, and how far 16 elements along k are.
 template <bool BY_K>
 DEV u64 factor_descriptor(const char* tile, int line) {
-    // A row holds 64 elements: of k, eight rows behind each other; or of m or n, one row for each k.
+    // A row holds 64 elements: of k, eight rows after each other; or of m or n, one row for each k.
     return BY_K ? matrix_descriptor(tile + line * 128, 16, 1024) : matrix_descriptor(tile + line / 64 * TILE_K * 128, TILE_K * 128, 1024);
 }
 template <bool BY_K>
@@ -100,8 +103,8 @@ struct Result {
     u32 flags;
 };
 
-/// Turns a thread's sums, the part of them that is stored at once, into elements of c: with SILU_GATE the first of every pair. `row` and
-/// `column` are those of sums[0] in the product.
+/// Turns a thread's sums, the part of them that is stored at once, into elements of c: with SILU_GATE the first of
+/// every pair. `row` and `column` are those of sums[0] in the product.
 DEV void finish_sums(float* sums, const Result& to, i32 row, i32 column) {
     UNROLL for (int i = 0; i < STORE_SUMS / 2; i++) sums[i] *= to.alpha;
     if (to.flags & HAS_BIAS) {
@@ -145,7 +148,8 @@ DEV void stage_sums(char* tile, const float* sums) {
             stmatrix_x4(at(thread / WARP * 16 + lane % 16, i * 4 + lane / 16 * 16), words);
         }
     } else {
-        // Of 16 lanes that write at a time, those in odd rows take another of the four blocks of eight columns: they would meet the even ones.
+        // Of 16 lanes that write at a time, those in odd rows take another of the four blocks of eight columns: they
+        // would meet the even ones.
         const bool odd = row % 2;
         UNROLL for (int i = 0; i < STORE_SUMS / 4; i += 2) {
             const int other = i + STORE_SUMS / 4;
@@ -159,7 +163,8 @@ DEV void stage_sums(char* tile, const float* sums) {
     }
 }
 
-/// Sends a consumer's 64 x TILE_N sums on their way, to `row` and `column` of matrix `target`. `turn` counts its stores.
+/// Sends a consumer's 64 x TILE_N sums on their way, to `row` and `column` of matrix `target`. `turn` counts its
+/// stores.
 DEV void store_sums(float (&sums)[TILE_N / 2], const Result& to, const TensorMap* map, char* tiles, u32 consumer, u32& turn, i32 target,
                     i32 row, i32 column) {
     const u32 thread = threadIdx.x % GROUP;
@@ -188,14 +193,16 @@ DEV void store_sums(float (&sums)[TILE_N / 2], const Result& to, const TensorMap
 
 #endif
 
-/// `c = epilogue(a b)` for each of `matrices`; a is m x k and b is k x n, both with k > 0, as the maps describe them, in tiles of 64 elements
-/// by TILE_M / CLUSTER_N or TILE_N / CLUSTER_M lines along k, or 64 along m or n by TILE_K; c in tiles of 128 bytes by 64 rows. With several
-/// `splits`, split s sums elements s per_split (a multiple of TILE_K) up to (s + 1) per_split of k, and its matrices follow behind those of s - 1.
-/// grid any number of clusters, block THREADS, shared memory BARRIERS + 16 STAGES bytes.
+/// `c = epilogue(a b)` for each of `matrices`; a is m x k and b is k x n, both with k > 0, as the maps describe them,
+/// in tiles of 64 elements by TILE_M / CLUSTER_N or TILE_N / CLUSTER_M lines along k, or 64 along m or n by TILE_K; c
+/// in tiles of 128 bytes by 64 rows. With several `splits`, split s sums elements s per_split (a multiple of TILE_K) up
+/// to (s + 1) per_split of k, and its matrices follow those of s - 1. grid any number of clusters, block THREADS,
+/// shared memory BARRIERS + 16 STAGES bytes.
 ///
-/// One thread of the first warpgroup loads tile after tile, STAGES of them ahead of the other two warpgroups, each of which computes half the
-/// rows of every tile of c; so the loads of the next tile of c are under way while this one is stored. One block to a multiprocessor, so that
-/// the registers at entry are known, which registers_grow and registers_shrink count from.
+/// One thread of the first warpgroup loads tile after tile, STAGES of them ahead of the other two warpgroups, each of
+/// which computes half the rows of every tile of c; so the loads of the next tile of c are under way while this one is
+/// stored. One block to a multiprocessor, so that the registers at entry are known, which registers_grow and
+/// registers_shrink count from.
 KERNEL __launch_bounds__(THREADS, 1) void product_hopper(const __grid_constant__ TensorMap a_map, const __grid_constant__ TensorMap b_map,
                                                          const __grid_constant__ TensorMap c_map, const bf16* bias, const Out* residual,
                                                          i32 m, i32 n, i32 k, i32 matrices, i32 splits, i32 per_split, float alpha,

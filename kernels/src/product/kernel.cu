@@ -1,8 +1,8 @@
 // Matrix products of bf16 by mma.sync, with fp32 sums.
 //
-// Knobs: TILE_M x TILE_N of the result to a block of WARPS_M x WARPS_N warps, TILE_K of the sum to a stage, STAGES stages in flight;
-// A_TRANSPOSED when a is stored [k, m], B_TRANSPOSED when b is stored [n, k]; ALIGNED when every row of both starts at a multiple of 16
-// bytes; OUT and ACTIVATION of the epilogue.
+// Knobs: TILE_M x TILE_N of the result to a block of WARPS_M x WARPS_N warps, TILE_K of the sum to a stage, STAGES
+// stages in flight; A_TRANSPOSED when a is stored [k, m], B_TRANSPOSED when b is stored [n, k]; ALIGNED when every row
+// of both starts at a multiple of 16 bytes; OUT and ACTIVATION of the epilogue.
 #include "bigmac.cuh"
 #include "product/epilogue.cuh"
 #include "product/raster.cuh"
@@ -15,16 +15,16 @@ static_assert(WARP_M % 16 == 0 && WARP_N % 32 == 0 && TILE_K % 32 == 0 && STAGES
 /// Elements of one 16-byte chunk, the unit of copies and of ldmatrix.
 constexpr int CHUNK = 8;
 
-/// Where chunk `chunk` of line `line` lies in a tile of lines of LENGTH elements. The eight lines that a phase of ldmatrix reads lie in
-/// eight different groups of banks, and so do the eight chunks that a phase of stores writes.
+/// Where chunk `chunk` of line `line` lies in a tile of lines of LENGTH elements. The eight lines that a phase of
+/// ldmatrix reads lie in eight different groups of banks, and so do the eight chunks that a phase of stores writes.
 template <int LENGTH>
 DEV int place(int line, int chunk) {
     constexpr int CHUNKS = LENGTH / CHUNK, SHARING = most(1, 8 / CHUNKS), MASK = least(8, CHUNKS) - 1;
     return line * LENGTH + (chunk ^ (line / SHARING & MASK)) * CHUNK;
 }
 
-/// Copies tiles of a factor to shared memory, LINES lines of LENGTH consecutive elements each, one tile behind the other along k, which
-/// runs along the lines (ALONG_K) or across them. Elements outside the matrix become 0.
+/// Copies tiles of a factor to shared memory, LINES lines of LENGTH consecutive elements each, one tile after the other
+/// along k, which runs along the lines (ALONG_K) or across them. Elements outside the matrix become 0.
 template <int LINES, int LENGTH, bool ALONG_K>
 struct Loader {
     static constexpr int CHUNKS = LENGTH / CHUNK, STEP = THREADS / CHUNKS, PASSES = ceil_div(LINES, STEP);
@@ -37,7 +37,8 @@ struct Loader {
     /// Lines, or elements of this thread's chunk, that the matrix has across k.
     i32 across;
 
-    /// From element (line 0, element 0) of the first tile on, with `extent` lines or elements left in the matrix across k.
+    /// From element (line 0, element 0) of the first tile on, with `extent` lines or elements left in the matrix across
+    /// k.
     METHOD Loader(const bf16* first, i64 leading, i32 extent)
         : leading(leading), line(threadIdx.x / CHUNKS), chunk(threadIdx.x % CHUNKS) {
         from = first + line * leading + chunk * CHUNK;
@@ -88,14 +89,16 @@ DEV void load_b(u32 (&r)[4], const bf16* tile, int k, int n) {
 #endif
 }
 
-/// Where a warp lays out 16 rows of sums, to store them by whole runs. Rows are 8 words longer than they need: the four rows that half a
-/// warp writes at a time are in different banks. Bit 2 of a column turns with bit 5: so are the eight runs that it reads.
+/// Where a warp lays out 16 rows of sums, to store them by whole runs. Rows are 8 words longer than they need: the four
+/// rows that half a warp writes at a time are in different banks. Bit 2 of a column turns with bit 5: so are the eight
+/// runs that it reads.
 constexpr int SLAB_ROW = WARP_N + 8;
 DEV int slab_place(int row, int column) { return row * SLAB_ROW + (column ^ (column >> 5 & 1) << 2); }
 
-/// `c = epilogue(a b)` for each of a batch, or one of `gridDim.y` partial sums of it. a is m x k and b is k x n, stored as the knobs say.
-/// grid (tiles of the result times matrices of the batch, splits of k), block THREADS. Block (x, y) sums elements y per_split (a
-/// multiple of TILE_K) up to (y + 1) per_split of k, and with split_stride puts them that many elements behind those of block (x, y - 1).
+/// `c = epilogue(a b)` for each of a batch, or one of `gridDim.y` partial sums of it. a is m x k and b is k x n, stored
+/// as the knobs say. grid (tiles of the result times matrices of the batch, splits of k), block THREADS. Block (x, y)
+/// sums elements y per_split (a multiple of TILE_K) up to (y + 1) per_split of k, and with split_stride puts them that
+/// many elements after those of block (x, y - 1).
 ///
 /// Tiles of a and b come to shared memory STAGES - 1 stages ahead; fragments come to registers one step of 16 ahead.
 KERNEL __launch_bounds__(THREADS) void product_mma(const bf16* __restrict__ a, const bf16* __restrict__ b, Out* c, const bf16* bias,
@@ -146,7 +149,7 @@ KERNEL __launch_bounds__(THREADS) void product_mma(const bf16* __restrict__ a, c
             if (step + 1 < STEPS) {
                 load_fragments((step + 1) % 2, t, step + 1);
             } else if (t + 1 < tiles) {
-                // The next tile is there, and nobody reads the stage any more that the copy below writes.
+                // The next tile is there, and no thread reads the stage any more that the copy below writes.
                 copy_async_wait<STAGES - 2>();
                 __syncthreads();
                 load_fragments(0, t + 1, 0);

@@ -36,7 +36,7 @@ impl<'a, R: Real> Matrix<'a, R> {
         matrix
     }
 
-    /// Rows one behind the other.
+    /// Rows one after the other.
     pub(crate) fn row_major(data: &'a [R], rows: usize, cols: usize) -> Self {
         Self::new(data, (rows, cols), (cols, 1))
     }
@@ -90,7 +90,7 @@ impl<'a, R: Real> MatrixMut<'a, R> {
         MatrixMut { data, rows, cols, row_stride }
     }
 
-    /// Rows one behind the other.
+    /// Rows one after the other.
     pub(crate) fn row_major(data: &'a mut [R], rows: usize, cols: usize) -> Self {
         Self::new(data, rows, cols, cols)
     }

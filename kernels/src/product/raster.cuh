@@ -10,8 +10,8 @@ struct Tile {
     i32 row, column;
 };
 
-/// Tile number `index` of `rows` x `columns`: bands of BAND rows of tiles, each walked down first, then to the right. Blocks that run at
-/// the same time then share few rows of a and few columns of b, which the L2 cache holds.
+/// Tile number `index` of `rows` x `columns`: bands of BAND rows of tiles, each walked down first, then to the right.
+/// Blocks that run at the same time then share few rows of a and few columns of b, which the L2 cache holds.
 DEV Tile tile_at(u32 index, u32 rows, u32 columns) {
     const u32 first = index / (BAND * columns) * BAND, within = index % (BAND * columns);
     const u32 height = least(rows - first, u32(BAND));

@@ -4,8 +4,8 @@
 #include "bigmac.cuh"
 #include "product/epilogue.cuh"
 
-/// `c = epilogue(sum of partial sums)` for each of a batch: partial [splits, batch, m, n], added from the first split to the last. grid and
-/// block in one dimension: a thread has a run of four columns.
+/// `c = epilogue(sum of partial sums)` for each of a batch: partial [splits, batch, m, n], added from the first split
+/// to the last. grid and block in one dimension: a thread has a run of four columns.
 KERNEL void product_reduce(const float* __restrict__ partial, Out* c, const T* bias, const Out* residual, i32 splits, i32 batch, i32 m,
                            i32 n, i64 c_leading, i64 c_stride, float alpha, u32 flags) {
     constexpr int RUN = 4;

@@ -1,5 +1,6 @@
 use super::*;
 use crate::check::random;
+use bigmac_close::{absolute, is_close};
 
 /// Every form of both operands, against sums in F64.
 fn check<R: Scalar>(m: usize, k: usize, n: usize, tolerance: f64) {
@@ -29,8 +30,8 @@ fn check<R: Scalar>(m: usize, k: usize, n: usize, tolerance: f64) {
             product(&threads, a, b, add, &mut parallel).unwrap();
             assert!(got == parallel, "{a:?} {b:?} with threads");
             for (got, want) in got.iter().zip(&want) {
-                let error = (got.f64() - want).abs();
-                assert!(error <= tolerance * (k as f64).sqrt() * want.abs().max(1.0), "{a:?} {b:?}: {error}");
+                let allowed = absolute(tolerance * (k as f64).sqrt() * want.abs().max(1.0));
+                assert!(is_close(got.f64(), *want, allowed), "{a:?} {b:?}: {} {want}", got.f64());
             }
         }
     }

@@ -1,21 +1,22 @@
 //! The product's inner loops: a block of C held in registers while k runs.
 //!
-//! Neither operand is packed. Rows of B are read as vectors, elements of A as broadcasts, so A may have any strides, and
-//! B needs unit column stride. Every element of C is one chain of fused multiply-adds in order of k, whatever the block
-//! it falls in, so results don't depend on how C is cut.
+//! Neither operand is packed. Rows of B are read as vectors, elements of A as broadcasts, so A may have any strides,
+//! and B needs unit column stride. Every element of C is one chain of fused multiply-adds in order of k, whatever the
+//! block it falls in, so results do not depend on how C is cut.
 
 use super::vector::{Scalar, Vector};
 use super::{Matrix, MatrixMut};
 
-/// Rows of C in registers, and vectors in each: 24 accumulators, 3 vectors of B and a broadcast of 32 registers; half as
-/// many where the machine has 16.
+/// Rows of C in registers, and vectors in each: 24 accumulators, 3 vectors of B and a broadcast of 32 registers; half
+/// as many where the machine has 16.
 const ROWS: usize = if cfg!(target_feature = "avx512f") { 8 } else { 4 };
 const VECTORS: usize = if cfg!(target_feature = "avx512f") { 3 } else { 2 };
 
 /// Steps of k to a pass: as many rows of a panel of B as stay in the first two levels of cache between rows of C.
 const DEPTH: usize = 384;
 
-/// What a block of C is computed from: pointers to its first elements, strides, and how many lanes of its last vector count.
+/// What a block of C is computed from: pointers to its first elements, strides, and how many lanes of its last vector
+/// count.
 struct Block<R> {
     depth: usize,
     a: *const R,
@@ -32,7 +33,7 @@ struct Block<R> {
 /// `c = a b`, or `c += a b` when `add`, in the calling thread.
 ///
 /// # Panics
-/// When the shapes don't fit or `b` has a column stride other than 1: both are the caller's to know.
+/// When the shapes do not fit or `b` has a column stride other than 1: both are the caller's to know.
 pub(crate) fn multiply<R: Scalar>(a: Matrix<'_, R>, b: Matrix<'_, R>, add: bool, mut c: MatrixMut<'_, R>) {
     assert!(a.rows == c.rows && a.cols == b.rows && b.cols == c.cols, "{a:?} {b:?}");
     assert!(b.col_stride == 1 || b.cols <= 1, "{b:?}");
@@ -101,8 +102,8 @@ unsafe fn by_rows<R: Scalar, const N: usize>(rows: usize, block: &Block<R>) {
 }
 
 /// # Safety
-/// The block's pointers reach M rows of A and C, `depth` columns of A and rows of B, N - 1 vectors and `last` elements of
-/// each row of B and C.
+/// The block's pointers reach M rows of A and C, `depth` columns of A and rows of B, N - 1 vectors and `last` elements
+/// of each row of B and C.
 unsafe fn run<R: Scalar, const M: usize, const N: usize>(block: &Block<R>) {
     // SAFETY: the caller's.
     unsafe {
@@ -140,7 +141,7 @@ unsafe fn accumulate<R: Scalar, const M: usize, const N: usize, const WHOLE: boo
                     *sum = a.mul_add(b, *sum);
                 }
             }
-            // wrapping: after the last row the pointer may lie behind the slice, where it is not read.
+            // wrapping: after the last row the pointer may lie past the slice, where it is not read.
             b = b.wrapping_add(block.b_row);
             at += block.a_col;
         }

@@ -1,5 +1,5 @@
-//! A GPU of any architecture on which nothing is compiled and nothing runs: it tells which programs launches asked for, so that they can be
-//! compared with the list.
+//! A GPU of any architecture on which nothing is compiled and nothing runs: it tells which programs launches asked for,
+//! so that they can be compared with the list.
 
 use bigmac_gpu::driver::{Function, Geometry};
 use bigmac_gpu::replay::Replay;
@@ -24,7 +24,8 @@ pub(crate) struct Recorder {
 }
 
 impl Recorder {
-    /// A context on such a device for that architecture. Its memory is a replay's; without what that needs there is none.
+    /// A context on such a device for that architecture. Its memory is a replay's; without what that needs there is
+    /// none.
     pub(crate) fn open(target: &'static str) -> Option<(Context, Recorder)> {
         // Says why, or fails, when there is no replay.
         crate::check::gpus().unwrap().first()?;
@@ -35,7 +36,7 @@ impl Recorder {
         Some((Context::on_gpu(0, 1, &gpu).unwrap(), Recorder { target, asked }))
     }
 
-    /// Those that `programs()` doesn't list for the architecture, in words, and how many there were.
+    /// Those that `programs()` does not list for the architecture, in words, and how many there were.
     pub(crate) fn unlisted(&self) -> (Vec<String>, usize) {
         let mut listed = HashSet::new();
         for variants in super::programs() {

@@ -7,8 +7,9 @@ constexpr int V = 16 / sizeof(T);
 /// The larger; NaN when either is.
 DEV float larger(float a, float b) { return b > a || b != b ? b : a; }
 
-/// out[i] = the reduction over r of tensor r's element start + i, for i in 0..n; sums are kept in fp32 and rounded once. `tensors` holds the
-/// tensors' addresses. Every element is reduced in their order, so that all ranks get the same bits.
+/// out[i] = the reduction over r of tensor r's element start + i, for i in 0..n; sums are kept in fp32 and rounded
+/// once. `tensors` holds the tensors' addresses. Every element is reduced in their order, so that all ranks get the
+/// same bits.
 KERNEL void reduce_tensors(const u64* __restrict__ tensors, i32 count, i64 start, T* __restrict__ out, i64 n, i32 largest) {
     const i64 first = (i64(blockIdx.x) * blockDim.x + threadIdx.x) * V;
     if (first >= n) return;

@@ -5,8 +5,8 @@ pub(crate) mod cuda;
 
 use bigmac_runtime::{Context, Error, Result, Tensor};
 
-/// How the values of several tensors become one. They are taken in the order of the tensors, so that the result is the same, bit for bit, for
-/// any number of threads and in every run.
+/// How the values of several tensors become one. They are taken in the order of the tensors, so that the result is the
+/// same, bit for bit, for any number of threads and in every run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reduce {
     /// Sum, kept in F32 for BF16 and F16 and rounded once at the end.
@@ -24,8 +24,8 @@ impl std::fmt::Display for Reduce {
     }
 }
 
-/// Writes to `out` the reduction of as many elements of each input from element `start` on. All are contiguous and of one float dtype (on a
-/// GPU F32 or BF16); there is at least one input.
+/// Writes to `out` the reduction of as many elements of each input from element `start` on. All are contiguous and of
+/// one float dtype (on a GPU F32 or BF16); there is at least one input.
 ///
 /// # Errors
 /// [`Error::Shape`] for an input that is too short, [`Error::DType`], [`Error::Shared`].

@@ -1,6 +1,7 @@
 #include "rows.cuh"
 
-/// y = x rstd w per row of x [rows, width], and rstd = 1 / sqrt(mean(x^2) + eps) [rows]; inverse = 1 / width. Grid: teams of ROWS rows; x is read once.
+/// y = x rstd w per row of x [rows, width], and rstd = 1 / sqrt(mean(x^2) + eps) [rows]; inverse = 1 / width. Grid:
+/// teams of ROWS rows; x is read once.
 KERNEL __launch_bounds__(BLOCK) void rms_norm_forward(const T* __restrict__ x, const T* __restrict__ w, T* __restrict__ y,
                                                       float* __restrict__ rstd, i32 rows, i32 width, float inverse, float eps) {
     SHARED float scratch[ROWS][WARP];

@@ -9,8 +9,8 @@ use bigmac_runtime::{Context, Error, Result, Spec, Tensor};
 
 /// `y = x / sqrt(mean(x^2) + eps) * w` over the last dimension, computed in the accumulator type.
 ///
-/// Input x `[.., D]`, weight w `[D]` of the same float dtype; output like x. Saves x and one reciprocal root mean square
-/// per row.
+/// Input x `[.., D]`, weight w `[D]` of the same float dtype; output like x. Saves x and one reciprocal root mean
+/// square per row.
 ///
 /// Source: Zhang and Sennrich, *Root Mean Square Layer Normalization*, arXiv 1910.07467, eq. 4; `Qwen3RMSNorm`.
 #[derive(Clone, Copy, Debug)]
@@ -81,6 +81,7 @@ impl Operator for RmsNorm {
 mod tests {
     use super::*;
     use crate::check::Check;
+    use bigmac_close::{absolute, assert_all_close};
     use bigmac_runtime::DType;
 
     #[test]
@@ -125,8 +126,7 @@ mod tests {
         let y = RmsNorm { eps: 0.5 }.compute(&ctx, &[&x], &[&w]).unwrap();
         let r = 1.0 / 13f64.sqrt();
         let wanted = [6.0 * r, 2.0 * r, 0.0, 0.0];
-        let given = y.as_slice::<f64>().unwrap();
-        assert!(given.iter().zip(wanted).all(|(a, b)| (a - b).abs() < 1e-15), "{given:?}");
+        assert_all_close(y.as_slice::<f64>().unwrap(), &wanted, absolute(1e-15));
     }
 
     #[test]

@@ -18,11 +18,12 @@ struct Key {
     device: Device,
 }
 
-/// The tables of [`rope_tables`] for the positions 0, 1, 2 and so on, the same on all axes, as far as anybody has asked: whoever wants some of
-/// them gets copies of their rows, with the same bits as if they had been computed for it.
+/// The tables of [`rope_tables`] for the positions 0, 1, 2 and so on, the same on all axes, as far as they were asked
+/// for: a caller that asks for some of them gets copies of their rows, with the same bits as if they had been computed
+/// for it.
 ///
-/// Tables are counted under the scope [`TABLES`](scopes::TABLES). They grow to the next power of two when a later position is asked for. A
-/// rank keeps one for all that it computes.
+/// Tables are counted under the scope [`TABLES`](scopes::TABLES). They grow to the next power of two when a later
+/// position is asked for. A rank keeps one for all that it computes.
 #[derive(Debug, Default)]
 pub struct RopeCache {
     tables: Mutex<HashMap<Key, (Tensor, Tensor)>>,
@@ -70,14 +71,14 @@ impl RopeCache {
         dtype: DType,
     ) -> Result<(Tensor, Tensor)> {
         let key = Key { dims: dims.to_vec(), theta: theta.to_bits(), dtype, device: ctx.device() };
-        // An entry is whole or not there, so a panic elsewhere doesn't matter.
+        // An entry is whole or not there, so a panic elsewhere does not matter.
         let mut tables = self.tables.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some((cos, sin)) = tables.get(&key).filter(|(cos, _)| cos.shape()[0] >= end) {
             return Ok((cos.clone(), sin.clone()));
         }
-        let len = end.checked_next_power_of_two().ok_or_else(|| {
-            Error::argument("rope_tables", format!("got position {end}, for which there is no table"))
-        })?;
+        let len = end
+            .checked_next_power_of_two()
+            .ok_or_else(|| Error::argument("rope_tables", format!("there is no table for position {end}")))?;
         let positions: Vec<f64> = (0..len).map(|position| position as f64).collect();
         let axes = vec![&positions[..]; dims.len()];
         let made = rope_tables(&ctx.in_scope(scopes::TABLES), &axes, dims, theta, dtype)?;

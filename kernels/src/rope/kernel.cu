@@ -1,11 +1,11 @@
 #include "held.cuh"
 
-// Knobs: INTERLEAVED, whether elements 2 i and 2 i + 1 are a pair, or i and i + half; VEC, pairs to a thread and head, and elements of a
-// pack: 16 bytes' worth where half a head is a multiple of that and heads are aligned to it, else 1; HEADS, heads to a thread,
-// a divisor of their number.
+// Knobs: INTERLEAVED, whether elements 2 i and 2 i + 1 are a pair, or i and i + half; VEC, pairs to a thread and head,
+// and elements of a pack: 16 bytes' worth where half a head is a multiple of that and heads are aligned to it, else 1;
+// HEADS, heads to a thread, a divisor of their number.
 constexpr int BLOCK = 256;
-/// A thread has two packs of a head, VEC elements from its front half and as many from its back half. A pair is one element of each, or,
-/// interleaved, lies in one of them; only single elements are then neighbours.
+/// A thread has two packs of a head, VEC elements from its front half and as many from its back half. A pair is one
+/// element of each, or, interleaved, lies in one of them; only single elements are then neighbours.
 constexpr bool WITHIN = INTERLEAVED && VEC > 1, NEIGHBOURS = INTERLEAVED && VEC == 1;
 
 /// The angles of this thread's pairs, in the order of its packs: pairs within packs are half a table apart.
@@ -19,10 +19,12 @@ DEV void load_angles(float (&to)[VEC], const float* table, i32 p, i32 half) {
     }
 }
 
-/// (a, b) -> (a cos - b sin, b cos + a sin) for every pair of each head of x [tokens, heads, 2 half], a token's elements `x_token` apart and
-/// a head's `x_head`; y is contiguous, cosines and sines are [tokens, half]. `sign` -1 turns back.
+/// (a, b) -> (a cos - b sin, b cos + a sin) for every pair of each head of x [tokens, heads, 2 half], a token's
+/// elements `x_token` apart and a head's `x_head`; y is contiguous, cosines and sines are [tokens, half]. `sign` -1
+/// turns back.
 ///
-/// Grid: a thread per token, HEADS heads and pack of pairs, `threads` in all, packs side by side; a thread reads its angles once.
+/// Grid: a thread per token, HEADS heads and pack of pairs, `threads` in all, packs side by side; a thread reads its
+/// angles once.
 KERNEL __launch_bounds__(BLOCK) void rope_rotate(const T* __restrict__ x, const float* __restrict__ cosines,
                                                  const float* __restrict__ sines, T* __restrict__ y, u32 threads, i32 heads,
                                                  i32 half, i64 x_token, i64 x_head, float sign) {

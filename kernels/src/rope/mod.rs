@@ -89,6 +89,7 @@ impl Operator for Rope {
 mod tests {
     use super::*;
     use crate::check::{Check, random};
+    use bigmac_close::{absolute, assert_close};
     use bigmac_runtime::DType;
 
     #[test]
@@ -125,7 +126,7 @@ mod tests {
             let at = |i: usize| (order[i] + 1) as f64;
             let ((a, b), (c, d)) = (turn(at(0), at(1), 1.0), turn(at(2), at(3), 0.1));
             for (i, wanted) in [a, b, c, d].into_iter().enumerate() {
-                assert!((y[4 + order[i]] - wanted).abs() < 1e-14, "{interleaved} {y:?}");
+                assert_close(y[4 + order[i]], wanted, absolute(1e-14));
             }
         }
     }

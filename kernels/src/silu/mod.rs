@@ -44,6 +44,7 @@ mod tests {
     use super::*;
     use crate::check::{Check, to_f64};
     use crate::operator::*;
+    use bigmac_close::{absolute, assert_all_close};
     use bigmac_runtime::{Context, Tensor};
 
     #[test]
@@ -60,6 +61,6 @@ mod tests {
         let y = Silu.compute(&ctx, &[&x], &[]).unwrap();
         let y = to_f64(&ctx, &y).unwrap();
         let wanted = [0.0, -1.0 / (1.0 + 1f64.exp()), 0.0, 2.0 / (1.0 + (-2f64).exp()), 1e4];
-        assert!(y.iter().zip(wanted).all(|(a, b)| (a - b).abs() < 1e-6), "{y:?}");
+        assert_all_close(&y, &wanted, absolute(1e-6));
     }
 }

@@ -40,8 +40,8 @@ pub(crate) fn pack_launch(
     Ok(Launch::new(source, kernel).element(dtype.in_kernels(op)?).grid([blocks, 1, 1]).block(THREADS))
 }
 
-/// `y[0] = factor * sum of terms`, or that much more when `add`, where `kernel` of `source` adds up blocks of terms of the contiguous tensors
-/// `x`, all of one length and dtype. `y` is `[1]`, F32.
+/// `y[0] = factor * sum of terms`, or that much more when `add`, where `kernel` of `source` adds up blocks of terms of
+/// the contiguous tensors `x`, all of one length and dtype. `y` is `[1]`, F32.
 pub(crate) fn total<const N: usize>(
     ctx: &Context,
     op: &'static str,

@@ -8,9 +8,11 @@ use crate::operator::*;
 use crate::rows::total;
 use bigmac_runtime::{Context, DType, Error, Result, Spec, Tensor};
 
-/// `y = sum(x)`: input x of any shape and float dtype, output `[1]` in the accumulator dtype. Saves nothing but the shape.
+/// `y = sum(x)`: input x of any shape and float dtype, output `[1]` in the accumulator dtype. Saves nothing but the
+/// shape.
 ///
-/// Blocks fixed by the length are added up in the accumulator type, so that the sum is the same on any number of threads and any GPU.
+/// Blocks fixed by the length are added up in the accumulator type, so that the sum is the same on any number of
+/// threads and any GPU.
 #[derive(Clone, Copy, Debug)]
 pub struct Sum;
 

@@ -8,8 +8,8 @@ use bigmac_gpu::Source;
 
 static SOURCE: Source = source("swiglu/kernel.cu", include_str!("kernel.cu"));
 
-/// `y = silu(gate) * up`: inputs gate and up of one shape and float dtype, output like them. Saves the gate, and up when
-/// the gate's gradient is wanted.
+/// `y = silu(gate) * up`: inputs gate and up of one shape and float dtype, output like them. Saves the gate, and up
+/// when the gate's gradient is wanted.
 ///
 /// Source: Shazeer, *GLU Variants Improve Transformer*, arXiv 2002.05202, eq. 5; `Qwen3MLP`.
 #[derive(Clone, Copy, Debug)]

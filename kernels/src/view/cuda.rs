@@ -11,7 +11,8 @@ pub(crate) fn programs() -> Vec<Variants> {
     vec![variants(&SOURCE, None)]
 }
 
-/// Writes the rows of `part` elements of `dy` from element `start` on into the rows of `whole` elements of `dx`, and zeros around them.
+/// Writes the rows of `part` elements of `dy` from element `start` on into the rows of `whole` elements of `dx`, and
+/// zeros around them.
 pub(super) fn pad(
     ctx: &Context,
     dy: &Tensor,

@@ -82,8 +82,8 @@ impl Operator for Permute {
     }
 }
 
-/// The slice `start..start + len` of dimension `dim`, as a view. Saves nothing but the input's shape; the backward writes zeros around the
-/// gradient.
+/// The slice `start..start + len` of dimension `dim`, as a view. Saves nothing but the input's shape; the backward
+/// writes zeros around the gradient.
 #[derive(Clone, Copy, Debug)]
 pub struct Narrow {
     /// The dimension.

@@ -7,9 +7,7 @@ use bigmac_kernels::{
     Operator,
     check::{float_tensor, to_f64},
     matmul::MatMul,
-    product::cuda::{
-        Batch, Epilogue, Factor, Family, Output, Problem, Variant, multiply_with, variants as all,
-    },
+    product::cuda::{Batch, Epilogue, Factor, Family, Output, Problem, Variant, variants as all},
 };
 use bigmac_runtime::{DType, Tensor};
 
@@ -77,8 +75,8 @@ impl Example {
         let [m, n, _] = self.extents;
         let mut c = Tensor::zeros(&bench.ctx, &[m, n], DType::F32)?;
         let ([a, b], out) = (self.factors(), Output::new(&mut c, n));
-        let way = (variant, splits);
-        multiply_with(&bench.ctx, way, "gpu-tests", a, b, out, Epilogue::default(), Batch::ONE)?;
+        let problem = Problem::new("gpu-tests", a, b, out, Epilogue::default(), Batch::ONE)?;
+        problem.run_with(&bench.ctx, variant, splits)?;
         Ok(to_f64(&bench.ctx, &c)?)
     }
 }

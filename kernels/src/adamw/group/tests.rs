@@ -3,6 +3,7 @@ use crate::adamw::cuda::CHUNK;
 use crate::adamw::step;
 use crate::adamw::tests::{ADAMW, reference};
 use crate::check::{float_tensor, gpus, random};
+use bigmac_close::{absolute, is_close};
 use std::ops::Range;
 
 /// Odd lengths put what follows out of step with packs; there are chunks one short, full and one over.
@@ -31,7 +32,7 @@ fn values(i: usize) -> Vec<f64> {
 }
 
 impl Module {
-    /// Weight `i` has dtype `dtype(i)`; with masters when one of them isn't F32.
+    /// Weight `i` has dtype `dtype(i)`; with masters when one of them is not F32.
     fn new(ctx: &Context, dtype: impl Fn(usize) -> DType) -> Self {
         let count = SHAPES.len();
         let weights: Vec<Tensor> =
@@ -147,7 +148,7 @@ fn three_steps_agree_with_the_formulas() {
                 }
             }
             for (given, wanted) in given.iter().zip(wanted) {
-                assert!((f64::from(*given) - wanted).abs() < 1e-6, "{i}: {given} {wanted}");
+                assert!(is_close(*given, wanted, absolute(1e-6)), "{i}: {given} {wanted}");
             }
         }
     }

@@ -36,7 +36,8 @@ impl Case {
         ]
     }
 
-    /// What the kernels give under that plan, the weight's gradient behind three other elements, written or added to ones.
+    /// What the kernels give under that plan, the weight's gradient after three other elements, written or added to
+    /// ones.
     fn on_gpu(&self, ctx: &Context, dtype: DType, plan: Plan, accumulate: bool) -> Outcome {
         let [hidden, targets, w] = self.arguments(ctx, dtype);
         let pass = Pass::with_plan(ctx, &hidden, &targets, &w, plan).unwrap();
@@ -145,7 +146,8 @@ fn rows_around_what_a_block_of_threads_has_under_way_agree() {
 
 #[test]
 fn far_apart_logits_lose_nothing() {
-    // Logits of up to a few hundred: exponentials of most are 0, and sums of the earlier chunks vanish beside a later maximum.
+    // Logits of up to a few hundred: exponentials of most are 0, and sums of the earlier chunks vanish beside a later
+    // maximum.
     for spread in [30.0, 1e-4] {
         let case = Case { spread, ..Case::new(6, 16, 50) };
         let plan = Plan { tokens: 4, words: 16 };

@@ -25,7 +25,7 @@ pub(super) struct Target {
     /// Elements from row to row, and from matrix to matrix.
     pub(super) leading: usize,
     pub(super) stride: usize,
-    /// Parts of the sum over k, each of so many elements and with its own matrices behind those of the part before.
+    /// Parts of the sum over k, each of so many elements and with its own matrices after those of the part before.
     pub(super) splits: usize,
     pub(super) per_split: usize,
 }

@@ -89,8 +89,8 @@ impl Form {
         })
     }
 
-    /// The forms with an activation that stand for the others: no operator asks for any, and what they add to a kernel is the same however
-    /// its factors are stored.
+    /// The forms with an activation that stand for the others: no operator asks for any, and what they add to a kernel
+    /// is the same however its factors are stored.
     fn activated(dtype: DType) -> impl Iterator<Item = Form> {
         let plain =
             Form { transposed: [false, true], aligned: true, out: dtype, activation: Activation::None };
@@ -100,7 +100,8 @@ impl Form {
     }
 }
 
-/// Every program that a launch can ask for: each kernel in all forms that it takes, on each architecture, but for activations.
+/// Every program that a launch can ask for: each kernel in all forms that it takes, on each architecture, but for
+/// activations.
 pub(crate) fn programs() -> Vec<Variants> {
     const TARGETS: [&[&str]; 2] = [&["sm_80"], &["sm_90a"]];
     const ELEMENTS: [(DType, &[&str]); 2] = [(DType::F32, &["float"]), (DType::BF16, &["bf16"])];
@@ -123,7 +124,7 @@ pub(crate) fn programs() -> Vec<Variants> {
 
 /// The launches of a family's variants for factors of `dtype` on `target`.
 fn launches(family: Family, dtype: DType, target: &str) -> Vec<Launch> {
-    // Few rows are compiled for each power of two; for tiles it's the same how many there are.
+    // Few rows are compiled for each power of two; for tiles it is the same how many there are.
     let rows: &[usize] = if family == Family::FewRows { &[1, 2, 4, 8] } else { &[4096] };
     let mut launches = Vec::new();
     for variant in variants::variants().iter().filter(|v| v.family == family) {
@@ -137,7 +138,8 @@ fn launches(family: Family, dtype: DType, target: &str) -> Vec<Launch> {
     launches
 }
 
-/// Variants that are compiled with activations: one for each kind of tile, and of Hopper's those whose sums leave the fewest registers.
+/// Variants that are compiled with activations: one for each kind of tile, and of Hopper's those whose sums leave the
+/// fewest registers.
 fn shows_activations(variant: &Variant) -> bool {
     match variant.family {
         Family::Mma | Family::Ffma => [2, 42].contains(&variant.number),

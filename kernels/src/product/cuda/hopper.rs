@@ -22,8 +22,8 @@ const STORE_LINES: usize = 64;
 /// Bytes of c on their way out: two stores for each computing warpgroup.
 const STORES: usize = 2 * 2 * STORE_LINES * LINE;
 
-/// A variant of `product/hopper.cu`: its number and name, the tile, stages, blocks of a cluster along m and n, rows of clusters to a band,
-/// and rate.
+/// A variant of `product/hopper.cu`: its number and name, the tile, stages, blocks of a cluster along m and n, rows of
+/// clusters to a band, and rate.
 macro_rules! hopper {
     ($number:literal, $name:literal, $m:literal x $n:literal, $stages:literal, $cluster_m:literal x $cluster_n:literal, $band:literal, $rate:literal) => {
         Variant {
@@ -47,13 +47,13 @@ macro_rules! hopper {
     };
 }
 
-/// Rates beside those of mma.sync, which reaches three fifths of what wgmma does: those of the products alone, since the choice counts loads
-/// beside them. Estimates, until they are measured. Bands are such that about as many rows of c as columns are under way on 132
-/// multiprocessors.
+/// Rates beside those of mma.sync, which reaches three fifths of what wgmma does: those of the products alone, since
+/// the choice counts loads beside them. Estimates, until they are measured. Bands are such that about as many rows of c
+/// as columns are under way on 132 multiprocessors.
 ///
-/// A pair shares the larger factor of its tiles: b of 128x256, a of 256x128. Pairs of 128x128 could share either; they share a, as two tiles
-/// side by side suit a width, mostly a multiple of 256, and tokens end anywhere. Number 106 is not to be used again: it was pairs of 256x128
-/// that shared b.
+/// A pair shares the larger factor of its tiles: b of 128x256, a of 256x128. Pairs of 128x128 could share either; they
+/// share a, as two tiles side by side suit a width, mostly a multiple of 256, and tokens end anywhere. Number 106 is
+/// not to be used again: it was pairs of 256x128 that shared b.
 pub(super) const VARIANTS: [Variant; 8] = [
     hopper!(100, "hopper 128x256x64", 128 x 256, 4, 1 x 1, 16, 1.55),
     hopper!(101, "hopper 256x128x64", 256 x 128, 4, 1 x 1, 8, 1.5),
@@ -65,8 +65,9 @@ pub(super) const VARIANTS: [Variant; 8] = [
     hopper!(108, "hopper pairs 128x128x64", 128 x 128, 6, 1 x 2, 12, 1.35),
 ];
 
-/// True when `variant` can do the problem, on Hopper or in replay: bf16, lines and matrices that start at multiples of 16 bytes, an even
-/// number of columns, each matrix of a batch in its own place; and what has no room for GELU's error function beside the sums.
+/// True when `variant` can do the problem, on Hopper or in replay: bf16, lines and matrices that start at multiples of
+/// 16 bytes, an even number of columns, each matrix of a batch in its own place; and what has no room for GELU's error
+/// function beside the sums.
 pub(super) fn takes(variant: &Variant, chip: Chip<'_>, facts: &Facts) -> bool {
     let [_, n, k] = facts.extents;
     let Form { aligned, out, activation, .. } = facts.form;
@@ -82,8 +83,8 @@ pub(super) fn takes(variant: &Variant, chip: Chip<'_>, facts: &Facts) -> bool {
         && facts.addressable
 }
 
-/// True when the tensor memory accelerator can address the matrices of a batch and c, and the epilogue can read pairs of what it adds. That
-/// factors are aligned is for [`Problem::is_aligned`].
+/// True when the tensor memory accelerator can address the matrices of a batch and c, and the epilogue can read pairs
+/// of what it adds. That factors are aligned is for [`Problem::is_aligned`].
 pub(super) fn addressable(problem: &Problem<'_>) -> bool {
     let Problem { m, batch, ref epilogue, ref out, .. } = *problem;
     let size = out.tensor.dtype().size();
@@ -136,7 +137,7 @@ impl Lines {
         let Some(gpu) = ctx.gpu() else {
             return Err(Error::argument(op, "tensor maps are made on a GPU"));
         };
-        // Of a single line or matrix the stride isn't used, but has to be one that is allowed.
+        // Of a single line or matrix the stride is not used, but has to be one that is allowed.
         let stride = |elements: usize, count: usize| {
             let bytes = elements * self.size;
             if count > 1 { bytes } else { bytes.next_multiple_of(16).max(16) }
@@ -152,7 +153,8 @@ impl Lines {
     }
 }
 
-/// Runs `variant`, whose knobs `launch` has: a block to each multiprocessor, whose cluster goes through its share of the tiles.
+/// Runs `variant`, whose knobs `launch` has: a block to each multiprocessor, whose cluster goes through its share of
+/// the tiles.
 ///
 /// # Errors
 /// Those of describing the matrices and of launching.

@@ -8,7 +8,8 @@ use bigmac_gpu::Arg;
 use bigmac_runtime::memory::scopes;
 use bigmac_runtime::{Context, DType, Result, Tensor};
 
-/// The parts of a split sum are multiples of this, which is one of every tile's: where they are cut doesn't depend on the tile.
+/// The parts of a split sum are multiples of this, which is one of every tile's: where they are cut does not depend on
+/// the tile.
 const SPLIT_UNIT: usize = 64;
 
 /// Runs `variant` on the problem, with the sums over k cut in at most `splits` parts.

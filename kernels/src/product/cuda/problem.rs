@@ -1,8 +1,8 @@
 //! A product whose parts have been found to fit each other.
 
-use super::{Batch, Epilogue, Factor, Output};
+use super::{Batch, Epilogue, Factor, Output, Variant, launch, variants};
 use bigmac_gpu::Arg;
-use bigmac_runtime::{DType, Error, Result, Tensor};
+use bigmac_runtime::{Context, DType, Error, Result, Tensor};
 
 /// Extents that kernels take: tiles may reach past the last element without a 32-bit index overflowing.
 const LARGEST: usize = i32::MAX as usize - 4096;
@@ -47,6 +47,15 @@ impl<'a> Problem<'a> {
         problem.check_dtypes()?;
         problem.check_extents()?;
         Ok(problem)
+    }
+
+    /// Computes it by the given kernel, with the sum over k split in at most `splits` parts.
+    ///
+    /// # Errors
+    /// As [`multiply`](super::multiply); [`Error::Argument`] when that kernel does not take such a problem.
+    pub fn run_with(mut self, ctx: &Context, variant: &Variant, splits: usize) -> Result<()> {
+        variants::check(ctx, variant, &self)?;
+        if self.is_empty() { Ok(()) } else { launch::launch(ctx, variant, splits, &mut self) }
     }
 
     /// True when c has no elements.
@@ -138,7 +147,7 @@ impl<'a> Problem<'a> {
             || leading >= woven && batch.c >= columns;
         if !apart && !self.is_empty() {
             let given = format!("rows {leading} and products {} elements apart", batch.c);
-            return Err(Error::shape(op, given, format!("{columns} columns that don't overlap")));
+            return Err(Error::shape(op, given, format!("{columns} columns that do not overlap")));
         }
         let whole = |what: &str, tensor: Option<&Tensor>, len: usize| match tensor {
             Some(tensor) if !tensor.is_contiguous() || tensor.len() != len => {
@@ -164,7 +173,8 @@ impl<'a> Problem<'a> {
     }
 }
 
-/// Elements from a view's first to the last that `count` matrices of `lines` lines of `length` elements touch; 0 for none.
+/// Elements from a view's first to the last that `count` matrices of `lines` lines of `length` elements touch; 0 for
+/// none.
 fn reach(
     offset: usize,
     (lines, length): (usize, usize),

@@ -5,6 +5,7 @@ mod hopper;
 
 use super::*;
 use crate::check::{float_tensor, gpus, random, to_f64};
+use bigmac_close::{absolute, assert_close, is_close};
 use bigmac_runtime::{DType, Error};
 
 /// A product to be checked.
@@ -174,7 +175,11 @@ impl Case {
         match self.variant {
             None => multiply(ctx, "test", a, b, out, epilogue, batch)?,
             Some(number) => {
-                multiply_with(ctx, (numbered(number), self.splits), "test", a, b, out, epilogue, batch)?;
+                Problem::new("test", a, b, out, epilogue, batch)?.run_with(
+                    ctx,
+                    numbered(number),
+                    self.splits,
+                )?;
             }
         }
         to_f64(ctx, &c)
@@ -189,9 +194,8 @@ impl Case {
             let ctx = Context::on_gpu(0, 1, gpu).unwrap();
             let given = self.given(&ctx, &values).unwrap_or_else(|e| panic!("{self:?}: {e}"));
             for (i, (given, (wanted, allowed))) in given.iter().zip(&wanted).enumerate() {
-                let error = (given - wanted).abs();
                 assert!(
-                    error <= *allowed,
+                    is_close(*given, *wanted, absolute(*allowed)),
                     "{self:?}: element {i} is {given}, wanted {wanted} to {allowed:.1e}"
                 );
             }
@@ -293,7 +297,7 @@ fn every_epilogue_is_right() {
                 let accumulate = out == DType::F32 && i != 1;
                 let case = Case { bias: i != 2, residual: i != 0, accumulate, count: 2, ..case };
                 case.check();
-                // The same behind a split sum.
+                // The same after a split sum.
                 Case { splits: 3, extents: [9, n, 200], ..case }.check();
             }
         }
@@ -336,7 +340,7 @@ fn a_batch_shares_a_factor_and_weaves_its_products() {
             let (row, head, column) = (i / (2 * n), i / n % 2, i % n);
             let terms =
                 (0..k).map(|l| values[0][(head * m + row) * k + l] * values[1][(head * k + l) * n + column]);
-            assert!((given - terms.sum::<f64>()).abs() < 1e-5);
+            assert_close(given, terms.sum::<f64>(), absolute(1e-5));
         }
     }
 }
@@ -384,7 +388,8 @@ fn what_does_not_fit_is_told() {
     dtype(run(x, y, DType::BF16, Epilogue { bias: Some(&wide), ..plain }, Batch::ONE));
     let mut c = tensor(15, DType::BF16);
     let out = Output::new(&mut c, 5);
-    let error = multiply_with(&ctx, (numbered(42), 1), "test", x, y, out, plain, Batch::ONE).unwrap_err();
+    let problem = Problem::new("test", x, y, out, plain, Batch::ONE).unwrap();
+    let error = problem.run_with(&ctx, numbered(42), 1).unwrap_err();
     assert!(error.to_string().contains("ffma 64x64x8"), "{error}");
     let overlapping = Output { leading: 4, ..Output::new(&mut c, 5) };
     shape(multiply(&ctx, "test", x, y, overlapping, plain, Batch::ONE));

@@ -5,7 +5,8 @@ use super::variant::{Family, Variant};
 use super::{Problem, hopper};
 use bigmac_runtime::{Context, DType, Error, Result};
 
-/// A variant of `product/kernel.cu`: its number and name, the tile, stages, warps along m and n, blocks to a multiprocessor and rate.
+/// A variant of `product/kernel.cu`: its number and name, the tile, stages, warps along m and n, blocks to a
+/// multiprocessor and rate.
 macro_rules! mma {
     ($number:literal, $name:literal, $m:literal x $n:literal x $k:literal, $stages:literal, $warps_m:literal x $warps_n:literal, $resident:literal, $rate:literal) => {
         Variant {
@@ -110,13 +111,14 @@ impl Variant {
         }
     }
 
-    /// Seconds to expect of the problem, up to a factor: rounds of clusters over the multiprocessors, each as long as a block's products
-    /// take, or its loads. A cluster that reaches past the last row or column takes its multiprocessors all the same.
+    /// Seconds to expect of the problem, up to a factor: rounds of clusters over the multiprocessors, each as long as a
+    /// block's products take, or its loads. A cluster that reaches past the last row or column takes its
+    /// multiprocessors all the same.
     fn cost(&self, chip: Chip<'_>, facts: &Facts, splits: usize) -> f64 {
         /// What filling and draining a block costs, in terms of the sum.
         const OVERHEAD: usize = 160;
-        /// What a line of a tile costs on Hopper when all multiprocessors load, in elements of a tile at rate 1: about 6.5 TB/s of the L2 cache
-        /// beside 440 TFLOP/s. So a tile of 128x128 that is loaded alone doesn't go beyond 1.
+        /// What a line of a tile costs on Hopper when all multiprocessors load, in elements of a tile at rate 1: about
+        /// 6.5 TB/s of the L2 cache beside 440 TFLOP/s. So a tile of 128x128 that is loaded alone does not go beyond 1.
         const LINE: f64 = 66.0;
         let ([m, n, k], [tile_m, tile_n, _]) = (facts.extents, self.tile);
         let [cluster_m, cluster_n] = self.cluster();
@@ -135,8 +137,8 @@ impl Variant {
     }
 }
 
-/// In how many parts the sums over k are cut: few elements with long sums don't fill a device otherwise. A rule on the shape alone, so
-/// that the same problem gives the same bits on every device.
+/// In how many parts the sums over k are cut: few elements with long sums do not fill a device otherwise. A rule on the
+/// shape alone, so that the same problem gives the same bits on every device.
 pub(super) fn splits(problem: &Problem<'_>) -> usize {
     parts([problem.m, problem.n, problem.k], problem.batch.count)
 }
@@ -159,7 +161,7 @@ pub(super) fn parts([m, n, k]: [usize; 3], count: usize) -> usize {
 /// [`Error::Argument`] when there is none; as [`Facts::of`].
 pub(super) fn choose(ctx: &Context, problem: &Problem<'_>, splits: usize) -> Result<&'static Variant> {
     fastest(Chip::of(ctx), &Facts::of(problem)?, splits)
-        .ok_or_else(|| Error::argument(problem.op, "no kernel multiplies such factors"))
+        .ok_or_else(|| Error::argument(problem.op, "no kernel multiplies these factors"))
 }
 
 /// The rule of [`choose`], for what it goes by.
@@ -175,7 +177,7 @@ pub(super) fn fastest(chip: Chip<'_>, facts: &Facts, splits: usize) -> Option<&'
 /// That `variant` can do the problem.
 ///
 /// # Errors
-/// [`Error::Argument`] when it can't.
+/// [`Error::Argument`] when it cannot.
 pub(super) fn check(ctx: &Context, variant: &Variant, problem: &Problem<'_>) -> Result<()> {
     if variant.takes(ctx, problem) {
         return Ok(());
@@ -183,7 +185,7 @@ pub(super) fn check(ctx: &Context, variant: &Variant, problem: &Problem<'_>) -> 
     let Problem { m, n, k, .. } = *problem;
     let stored = |transposed: bool| if transposed { "transposed" } else { "row-major" };
     let message = format!(
-        "variant {} ({}) doesn't take a {m} x {k} by {k} x {n} product of {}, first factor {}, second {}; choose another",
+        "variant {} ({}) does not take a {m} x {k} by {k} x {n} product of {}, first factor {}, second {}; choose another",
         variant.number,
         variant.name,
         problem.dtype(),

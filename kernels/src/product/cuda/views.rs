@@ -5,8 +5,8 @@ use bigmac_runtime::memory::scopes;
 use bigmac_runtime::{Context, Result, Tensor};
 
 impl<'a> Factor<'a> {
-    /// A tensor `[.., rows, cols]` where it lies, as a batch of matrices: the first, and the elements from each to the next. `None` when no
-    /// line of a matrix is contiguous, or when the leading extents are not evenly spaced.
+    /// A tensor `[.., rows, cols]` where it lies, as a batch of matrices: the first, and the elements from each to the
+    /// next. `None` when no line of a matrix is contiguous, or when the leading extents are not evenly spaced.
     pub fn of_matrices(tensor: &'a Tensor) -> Option<(Self, usize)> {
         let (&[rows, cols], leading) = tensor.shape().split_last_chunk::<2>().map(|(l, last)| (last, l))?;
         let (strides, matrix) = tensor.strides().split_at(leading.len());
@@ -46,7 +46,8 @@ fn evenly_spaced(extents: &[usize], strides: &[usize]) -> Option<(usize, usize)>
     even.map(|_| (count, stride))
 }
 
-/// Calls `f` with the rows of a tensor `[.., cols]`: where they lie or, when no kernel can read them there, copied to the workspace.
+/// Calls `f` with the rows of a tensor `[.., cols]`: where they lie or, when no kernel can read them there, copied to
+/// the workspace.
 ///
 /// # Errors
 /// Those of `f` and of copying.
@@ -59,7 +60,8 @@ pub fn with_rows<R>(ctx: &Context, tensor: &Tensor, f: impl FnOnce(Factor<'_>) -
     f(Factor::new(&copy, leading.iter().product(), cols))
 }
 
-/// Calls `f` with the matrices of a tensor `[.., rows, cols]`, as [`with_rows`]: the first, and the elements from each to the next.
+/// Calls `f` with the matrices of a tensor `[.., rows, cols]`, as [`with_rows`]: the first, and the elements from each
+/// to the next.
 ///
 /// # Errors
 /// Those of `f` and of copying.

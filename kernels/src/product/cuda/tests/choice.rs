@@ -38,7 +38,8 @@ fn an_h200_multiplies_by_these() {
         ([2048, 2048, 2048], NT, 105, 1),
         ([6144, 2048, 8192], TN, 105, 1),
         ([2048, 2048, 8192], TN, 105, 1),
-        // The gradient of k's and v's weights: 128 tiles of 128x128, all at once, which the L2 cache couldn't feed one by one.
+        // The gradient of k's and v's weights: 128 tiles of 128x128, all at once, which the L2 cache could not feed one
+        // by one.
         ([1024, 2048, 8192], TN, 108, 1),
         // Fewer blocks than multiprocessors get what they ask for.
         ([1024, 1024, 1024], NT, 102, 1),
@@ -60,7 +61,7 @@ fn an_h200_multiplies_by_these() {
         ([4096, 64, 4096], NN, 4, 4),
         ([8, 4096, 4096], NT, 60, 4),
         ([8, 4096, 4096], NN, 8, 4),
-        // What a tensor map can't describe is left to mma.sync.
+        // What a tensor map cannot describe is left to mma.sync.
         ([4096, 4095, 4096], NT, 0, 1),
     ];
     let mut wrong = Vec::new();

@@ -1,4 +1,5 @@
-//! Hopper's kernel on the replay, which has three multiprocessors: blocks, or one pair of them, that go through several tiles each.
+//! Hopper's kernel on the replay, which has three multiprocessors: blocks, or one pair of them, that go through several
+//! tiles each.
 
 use super::*;
 
@@ -41,7 +42,8 @@ fn pairs_end_where_the_product_does() {
             (numbered(number), Case { bias: true, out: DType::BF16, ..Case::new(0, 0, 72) });
         let ([tile_m, tile_n, _], [m, n]) = (variant.tile, variant.cluster());
         assert_eq!(m * n, 2);
-        // The second block has nothing, eight lines, or all but eight; then more clusters than run at once, the last half empty.
+        // The second block has nothing, eight lines, or all but eight; then more clusters than run at once, the last
+        // half empty.
         for (rows, columns) in [(tile_m, tile_n), (tile_m + 8, tile_n + 8), (m * tile_m - 8, n * tile_n - 8)]
         {
             let extents = [if m > 1 { rows } else { 24 }, if n > 1 { columns } else { 24 }, 72];
@@ -78,7 +80,7 @@ fn every_epilogue_is_right_at_every_edge() {
         let case = Case { residual: activation != SiluGate, accumulate: out == DType::F32, ..case };
         let case = case.gap(8).variant(number);
         case.check();
-        // The same behind a split sum; and few elements, the last of which no whole store holds.
+        // The same after a split sum; and few elements, the last of which no whole store holds.
         Case { splits: 3, extents: [9, 32, 200], ..case.clone() }.check();
         Case { extents: [3, 16, 64], ..case }.check();
     }

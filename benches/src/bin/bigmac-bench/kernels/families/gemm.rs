@@ -5,9 +5,7 @@ use super::super::compare::{Values, values};
 use super::super::data::Noise;
 use super::Family;
 use anyhow::Context as _;
-use bigmac_kernels::product::cuda::{
-    Batch, Epilogue, Factor, Output, Problem, multiply, multiply_with, variants,
-};
+use bigmac_kernels::product::cuda::{Batch, Epilogue, Factor, Output, Problem, multiply, variants};
 use bigmac_runtime::{Context, DType, Error, Tensor};
 use serde_json::json;
 
@@ -146,7 +144,7 @@ impl ProductReady<'_> {
         let variant = variants().iter().find(|v| v.number == number);
         let variant =
             variant.ok_or_else(|| Error::Argument { op: "gemm", message: format!("no variant {number}") })?;
-        Ok(multiply_with(self.ctx, (variant, 1), "gemm", a, b, out, epilogue, Batch::ONE)?)
+        Ok(Problem::new("gemm", a, b, out, epilogue, Batch::ONE)?.run_with(self.ctx, variant, 1)?)
     }
 
     /// Rows and columns of the product whose crossings are compared, first and last ones among them.
