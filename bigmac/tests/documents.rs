@@ -59,6 +59,32 @@ fn every_configuration_file_reads() {
     }
 }
 
+/// The command lines of the page on adding a schedule, with an order that exists in place of its example.
+#[test]
+fn commands_of_the_page_on_adding_a_schedule_run() {
+    let page = read("docs/add-a-schedule.md").replace("\\\n", " ");
+    let place = tempfile::tempdir().unwrap();
+    let commands: Vec<&str> =
+        page.lines().filter_map(|line| line.strip_prefix("cargo run --release -- ")).collect();
+    assert_eq!(commands.len(), 3, "{commands:?}");
+    for command in commands {
+        let command = command.replace("--llm stack", "--llm gpipe").replace("llm=stack", "llm=gpipe");
+        let mut run = Command::new(env!("CARGO_BIN_EXE_bigmac"));
+        run.current_dir(place.path()).args(command.split_whitespace().map(|word| match word {
+            "configs/tiny.toml" => root(word).into_os_string(),
+            word => word.into(),
+        }));
+        if command.starts_with("train") {
+            run.args(["--steps", "2", "--set", "data.shapes=64"]);
+        }
+        let output = run.output().unwrap();
+        assert!(output.status.success(), "{command}: {}", String::from_utf8_lossy(&output.stderr));
+    }
+    for made in ["stack.html", "runs/stack/timeline.html", "runs/stack/metrics.jsonl"] {
+        assert!(place.path().join(made).exists(), "{made}");
+    }
+}
+
 /// The picture in README is what the command under it draws.
 #[test]
 fn the_picture_is_up_to_date() {

@@ -1,13 +1,11 @@
 //! What every schedule implements and is built with.
 
-use std::fmt::Debug;
-
-use thiserror::Error;
-
 use crate::check::{Budget, Limits, UnknownSize};
 use crate::clock::{SimulateError, Simulation, simulate, total_cost};
 use crate::names::UnknownName;
 use crate::step::{Module, ModuleKind, Op, Table, Workload, WorkloadError};
+use std::fmt::Debug;
+use thiserror::Error;
 
 /// A way to order a whole step: encoder, LLM and generator.
 #[derive(Debug)]
@@ -89,7 +87,8 @@ impl LlmSchedule {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct LlmOptions {
     /// How many more forwards (of one chunk on one microbatch) than usual each rank runs before its first backward, as
-    /// far as there are microbatches. It leaves that much time between a microbatch's last forward and its first backward.
+    /// far as there are microbatches. It leaves that much time between a microbatch's last forward and its first
+    /// backward.
     pub extra_warmup: usize,
     /// How many microbatches a rank runs through one chunk before it turns to its next one, where the order interleaves
     /// chunks; `None`: as many as there are ranks, or some more where they do not divide the microbatches.

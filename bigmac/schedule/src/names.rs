@@ -1,4 +1,4 @@
-//! Names that a user gives: looked up among the known ones, and the nearest of those where there is no such name.
+//! Names that a user gives: looked up among the known ones, with the nearest of those where none matches.
 
 use thiserror::Error;
 
@@ -19,7 +19,7 @@ pub struct UnknownName {
 /// The one of `all` that has this name.
 ///
 /// # Errors
-/// Where there is none, with the nearest name and all known ones.
+/// Where no name matches, with the nearest and all known ones.
 pub fn find<T: Copy>(
     kind: &'static str,
     given: &str,

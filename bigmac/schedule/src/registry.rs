@@ -3,12 +3,11 @@
 
 use crate::api::{LlmSchedule, Options, Schedule, ScheduleError};
 use crate::check::Limits;
-use crate::names;
-use crate::orders::{GPIPE, INTERLEAVED, ONE_F_ONE_B, ZB_H1, ZB_H2};
 use crate::schedules::{
     BUBBLE_FILL, DISAGGREGATED, LLM_ONLY, MONOLITHIC, MONOLITHIC_BALANCED, NESTED, NESTED_FILL, PHASED,
     RECOMPUTE,
 };
+use crate::{names, orders};
 
 /// Every schedule of a whole step.
 pub const SCHEDULES: &[&Schedule] = &[
@@ -24,18 +23,19 @@ pub const SCHEDULES: &[&Schedule] = &[
 ];
 
 /// Every order of the LLM's chunks.
-pub const LLM_SCHEDULES: &[&LlmSchedule] = &[&ONE_F_ONE_B, &GPIPE, &INTERLEAVED, &ZB_H1, &ZB_H2];
+pub const LLM_SCHEDULES: &[&LlmSchedule] =
+    &[&orders::ONE_F_ONE_B, &orders::GPIPE, &orders::INTERLEAVED, &orders::ZB_H1, &orders::ZB_H2];
 
 impl Default for Options {
     fn default() -> Self {
-        Options { llm: &ONE_F_ONE_B, llm_group: None, group: None, limits: Limits::default() }
+        Options { llm: &orders::ONE_F_ONE_B, llm_group: None, group: None, limits: Limits::default() }
     }
 }
 
 /// The schedule of that name.
 ///
 /// # Errors
-/// Where there is none, with the names there are.
+/// Where no name matches, with the known ones.
 pub fn schedule(name: &str) -> Result<&'static Schedule, ScheduleError> {
     Ok(names::find("schedule", name, SCHEDULES, |schedule| schedule.name())?)
 }
@@ -43,7 +43,7 @@ pub fn schedule(name: &str) -> Result<&'static Schedule, ScheduleError> {
 /// The LLM schedule of that name.
 ///
 /// # Errors
-/// Where there is none, with the names there are.
+/// Where no name matches, with the known ones.
 pub fn llm_schedule(name: &str) -> Result<&'static LlmSchedule, ScheduleError> {
     Ok(names::find("LLM schedule", name, LLM_SCHEDULES, |schedule| schedule.name())?)
 }

@@ -1,12 +1,10 @@
 //! Limits on activation memory, always with a unit: microbatches (`2mb`) or bytes (`512MiB`).
 
-use std::fmt;
-use std::str::FromStr;
-
-use thiserror::Error;
-
 use crate::names::UnknownName;
 use crate::step::{ModuleKind, PerModule};
+use std::fmt;
+use std::str::FromStr;
+use thiserror::Error;
 
 /// The most activations that a module may hold on a rank.
 #[derive(Clone, Copy, Debug, PartialEq, PartialOrd)]

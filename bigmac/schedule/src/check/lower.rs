@@ -21,7 +21,7 @@ impl Moment {
 
 /// The table with its communication. One that already has it is returned as it is.
 ///
-/// Every value is sent right after the op that makes it, and received behind the ops that its receiver has started by
+/// Every value is sent right after the op that makes it, and received after the ops that its receiver has started by
 /// then. All ranks' lists are parts of one order in which each transfer is a single event, so the first event of that
 /// order that is not done can always be done: the lowered table cannot deadlock, whether sends are buffered or wait
 /// for their receiver, and between two ranks values are received in the order in which they are sent.

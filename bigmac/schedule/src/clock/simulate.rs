@@ -2,16 +2,14 @@
 //!
 //! Each rank runs its list in order; an op starts once the rank is free and every value it consumes is there, which is
 //! [`Workload::transfer_time`] after it was sent where it comes from another rank. Values are sent as they are made (in
-//! a lowered table by its sends). Sends are buffered and take none of the sender's time, unless its link does not overlap
-//! with computation: then it sends one value after the other before it goes on. Receives are posted, and the op that
-//! reads the value is the one that waits.
-
-use std::fmt;
-
-use thiserror::Error;
+//! a lowered table by its sends). Sends are buffered and take none of the sender's time, unless its link does not
+//! overlap with computation: then it sends one value after the other before it goes on. Receives are posted, and the op
+//! that reads the value is the one that waits.
 
 use crate::clock::memory;
 use crate::step::{Chunk, Module, Op, PerModule, Phase, Rank, Table, Unit, Value, Work, Workload, readers};
+use std::fmt;
+use thiserror::Error;
 
 /// When an op runs.
 #[derive(Clone, Copy, Debug, PartialEq)]

@@ -77,8 +77,8 @@ impl Slots {
 }
 
 /// Shares the items of every group of `group` consecutive microbatches over the ranks, longest first, each to the rank
-/// that would finish it first; among equals to the one with the fewest items, then with the least from earlier groups. Groups without items have
-/// no slot.
+/// that would finish it first; among equals to the one with the fewest items, then with the least from earlier groups.
+/// Groups without items have no slot.
 pub fn slots(workload: &Workload, module: Module, group: usize) -> Vec<Slot> {
     let microbatches: Vec<Microbatch> = workload.microbatches().collect();
     let mut totals = vec![0.0; workload.ranks()];

@@ -3,12 +3,10 @@
 mod text;
 mod torch_csv;
 
+use crate::step::{Module, Op, Table, Workload};
 use std::fmt;
 use std::path::Path;
-
 use thiserror::Error;
-
-use crate::step::{Module, Op, Table, Workload};
 
 /// How a file holds a table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,7 +55,7 @@ impl Form {
     /// every rank gets one at its end.
     ///
     /// # Errors
-    /// Where it is no table, with line and column.
+    /// Where it is not a table, with line and column.
     pub fn read(self, content: &str) -> Result<Table, FileError> {
         let table: Table = match self {
             Form::Text => content.parse()?,

@@ -11,13 +11,12 @@
 //! `R` recomputation (the letters of torch.distributed.pipelining). `hidden(m,c)` names microbatch and consuming
 //! chunk, `embeds(m.i)` an item. White space separates, `#` starts a comment.
 
-use std::fmt;
-use std::str::FromStr;
-
 use super::FileError;
 use crate::step::{
     Chunk, Item, Microbatch, Module, ModuleKind, Op, Phase, Piece, Rank, Table, Unit, Value, Work,
 };
+use std::fmt;
+use std::str::FromStr;
 
 impl fmt::Display for Rank {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -41,11 +41,11 @@ fn action(op: &Op) -> Result<String, FileError> {
     }
 }
 
-/// A CSV as a table: empty cells and communication left out, a step added to every rank. Empty lines at the end are no
+/// A CSV as a table: empty cells and communication left out, a step added to every rank. Empty lines at the end are not
 /// ranks.
 ///
 /// # Errors
-/// Where there is no row, or a cell is no action; with line and column.
+/// Where there is no row, or a cell is not an action; with line and column.
 pub fn read(text: &str) -> Result<Table, FileError> {
     let text = text.trim_end();
     if text.is_empty() {

@@ -3,8 +3,8 @@
 use crate::api::{LlmOptions, LlmSchedule, ScheduleError};
 use crate::step::{Chunk, Microbatch, ModuleKind, Op, Phase, Table, Workload};
 
-/// Every rank runs all microbatches forward through its first chunk, then through its next, and backward in the order
-/// of the chunks turned round (with several chunks: breadth-first, Lamy-Poirier, arXiv 2211.05953). All N microbatches
+/// Every rank runs all microbatches forward through its first chunk, then through its next, and backward in the reverse
+/// order of the chunks (with several chunks: breadth-first, Lamy-Poirier, arXiv 2211.05953). All N microbatches
 /// are live at once; equal stages take N R + (p - 1) R / v with R = F + B + W and N >= p. As every forward runs ahead
 /// as it is, `extra_warmup` changes nothing; nor does `group`.
 pub(crate) const GPIPE: LlmSchedule = LlmSchedule {

@@ -6,14 +6,14 @@ use crate::api::{LlmOptions, LlmSchedule, ScheduleError};
 use crate::step::{Chunk, Microbatch, ModuleKind, Op, Phase, Table, Workload, even_ranges};
 
 /// With v chunks per rank and groups of g microbatches, a rank runs a group through its first chunk, then through its
-/// next, and so on, backward through the chunks turned round. Stage `s` runs `2 (p - s - 1) + (v - 1) g` chunk forwards
-/// ahead, then a forward and a backward in turns: at most `[2 (p - 1 - s) + (v - 1) g + 1] / v` microbatches are live, and
-/// equal stages take N R + (p - 1) R / v with R = F + B + W and N >= p. One chunk per rank is [`ONE_F_ONE_B`].
+/// next, and so on, backward through the chunks in reverse. Stage `s` runs `2 (p - s - 1) + (v - 1) g` chunk forwards
+/// ahead, then a forward and a backward in turns: at most `[2 (p - 1 - s) + (v - 1) g + 1] / v` microbatches are live,
+/// and equal stages take N R + (p - 1) R / v with R = F + B + W and N >= p. One chunk per rank is [`ONE_F_ONE_B`].
 ///
 /// Megatron-LM asks for groups of at least p microbatches, the last one included: a smaller one comes round to a rank's
-/// next chunk before that can run. So without [`LlmOptions::group`] the microbatches are divided as evenly as they allow
-/// into the most groups of at least p, which are groups of p where N is a multiple of it. With it, groups have just that
-/// size, the last one what is left, and any size runs ([`Lists`]), if slowly below p.
+/// next chunk before that can run. So without [`LlmOptions::group`] the microbatches are divided as evenly as they
+/// allow into the most groups of at least p, which are groups of p where N is a multiple of it. With it, groups have
+/// just that size, the last one what is left, and any size runs ([`Lists`]), if slowly below p.
 pub(crate) const INTERLEAVED: LlmSchedule = LlmSchedule {
     name: "interleaved",
     summary: "1F1B over v chunks per rank; a v-th of its bubble",
@@ -66,16 +66,16 @@ struct Lists<'a> {
     workload: &'a Workload,
     /// Chunk forwards that the last rank runs ahead.
     warmup: usize,
-    /// By [`Way`].
+    /// By [`Direction`].
     orders: [Vec<Turn>; 2],
-    /// By rank and [`Way`]: how far the rank is.
+    /// By rank and [`Direction`]: how far the rank is.
     done: Vec<[usize; 2]>,
     table: Table,
 }
 
 /// Which of the two orders.
 #[derive(Clone, Copy, PartialEq)]
-enum Way {
+enum Direction {
     Forward,
     Backward,
 }
@@ -103,40 +103,43 @@ impl<'a> Lists<'a> {
                 }
             }
             let mut try_all = |way| (0..self.done.len()).any(|rank| self.step(rank, way));
-            if !moved && !try_all(Way::Backward) && !try_all(Way::Forward) {
+            if !moved && !try_all(Direction::Backward) && !try_all(Direction::Forward) {
                 return self.table;
             }
         }
     }
 
     /// What Megatron's rule says the rank runs next.
-    fn wanted(&self, rank: usize) -> Way {
+    fn wanted(&self, rank: usize) -> Direction {
         let ahead = 2 * (self.done.len() - rank - 1) + self.warmup;
         let [forwards, backwards] = self.done[rank];
-        let forward = forwards < self.orders[Way::Forward as usize].len() && forwards <= ahead + backwards;
-        if forward { Way::Forward } else { Way::Backward }
+        let forward =
+            forwards < self.orders[Direction::Forward as usize].len() && forwards <= ahead + backwards;
+        if forward { Direction::Forward } else { Direction::Backward }
     }
 
     /// Adds the rank's next op of this kind to its list; false where what it reads has not been made.
-    fn step(&mut self, rank: usize, way: Way) -> bool {
+    fn step(&mut self, rank: usize, way: Direction) -> bool {
         let (last, top) = (self.done.len() - 1, self.workload.chunks_per_rank() - 1);
         let made = |rank: usize| self.done[rank][way as usize];
         let Some(turn) = self.orders[way as usize].get(made(rank)).copied() else { return false };
         // A chunk's neighbour is on the next rank; over the edge, one place further on the rank at the other end.
         let (edge, other_end, neighbour, starts) = match way {
-            Way::Forward => (0, last, rank.saturating_sub(1), turn.local == 0),
-            Way::Backward => (last, 0, rank + 1, turn.local == top),
+            Direction::Forward => (0, last, rank.saturating_sub(1), turn.local == 0),
+            Direction::Backward => (last, 0, rank + 1, turn.local == top),
         };
         let ready = match rank == edge {
             true => starts || made(other_end) + turn.group > made(rank),
             false => made(neighbour) > made(rank),
         };
-        if !ready || (way == Way::Backward && self.done[rank][Way::Forward as usize] <= turn.forward) {
+        if !ready
+            || (way == Direction::Backward && self.done[rank][Direction::Forward as usize] <= turn.forward)
+        {
             return false;
         }
         self.done[rank][way as usize] += 1;
-        if way == Way::Forward || self.workload.has_backward(ModuleKind::Llm, turn.microbatch) {
-            let phase = if way == Way::Forward { Phase::Forward } else { Phase::Backward };
+        if way == Direction::Forward || self.workload.has_backward(ModuleKind::Llm, turn.microbatch) {
+            let phase = if way == Direction::Forward { Phase::Forward } else { Phase::Backward };
             let chunk = Chunk(turn.local * self.done.len() + rank);
             self.table.ranks[rank].push(Op::llm(chunk, phase, turn.microbatch));
         }

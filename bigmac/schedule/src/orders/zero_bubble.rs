@@ -1,5 +1,5 @@
-//! Zero bubble (Qi et al., arXiv 2401.10241): the backward in two halves, of which only the input gradient is waited for
-//! by another rank.
+//! Zero bubble (Qi et al., arXiv 2401.10241): the backward in two halves, of which only the input gradient is waited
+//! for by another rank.
 
 use crate::api::{LlmOptions, LlmSchedule, ScheduleError};
 use crate::step::{Chunk, Microbatch, ModuleKind, Op, Phase, Table, Workload};

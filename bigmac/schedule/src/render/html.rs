@@ -1,18 +1,16 @@
 //! Timelines as a self-contained page: data as JSON, a style sheet and the scripts that draw it, all in one file that
 //! needs no network. Headings, the legend and the figures per rank are plain HTML.
 
-use std::collections::HashMap;
-use std::fmt::Write;
-use std::hash::Hash;
-
-use serde_json::{Value, json};
-
 use super::Timeline;
-use super::memory::{Peaks, STACK};
+use super::memory::{STACK, peaks};
 use super::palette::{INKS, Style, legend, memory_fills, occurring};
 use super::svg::escape;
 use super::words::{amount, computation, duration, microbatches, work_of};
 use crate::step::{ModuleKind, Op, Phase};
+use serde_json::{Value, json};
+use std::collections::HashMap;
+use std::fmt::Write;
+use std::hash::Hash;
 
 const CSS: &str = include_str!("page/timeline.css");
 const SCRIPTS: [&str; 4] = [
@@ -128,7 +126,7 @@ fn data(timelines: &[Timeline], styles: &[&Style]) -> Value {
         let [fill, edge] = memory_fills(kind);
         json!({ "name": kind.words(), "key": kind.name(), "fill": fill, "edge": edge })
     });
-    let peaks = Peaks::of(timelines);
+    let peaks = peaks(timelines);
     json!({
         "styles": styles.iter().map(|style| json!({
             "fill": style.fill, "ink": style.ink(), "hatched": style.hatched(),
@@ -167,7 +165,7 @@ impl<K: Hash + Eq> Words<K> {
     }
 }
 
-fn columns(timeline: &Timeline, styles: &[&Style], peaks: Peaks) -> Value {
+fn columns(timeline: &Timeline, styles: &[&Style], peaks: [f64; 2]) -> Value {
     let (mut kinds, mut works) = (Words::new(), Words::new());
     let round = Rounding::to(timeline.end());
     let mut ranks = Vec::with_capacity(timeline.ranks.len());
@@ -188,7 +186,7 @@ fn columns(timeline: &Timeline, styles: &[&Style], peaks: Peaks) -> Value {
         let bytes: Option<Vec<u64>> = bytes.into_iter().collect();
         ranks.push(json!({ "start": start, "end": end, "kind": kind, "work": work, "bytes": bytes }));
     }
-    let level = Rounding::to(peaks.get(timeline.memory_unit));
+    let level = Rounding::to(peaks[timeline.memory_unit as usize]);
     let memory = timeline.memory.iter().map(|points| {
         let column = |kind| points.iter().map(|(_, live)| level.apply(live[kind])).collect();
         let columns: Vec<Vec<f64>> = STACK.into_iter().map(column).collect();
@@ -203,7 +201,7 @@ fn columns(timeline: &Timeline, styles: &[&Style], peaks: Peaks) -> Value {
         "ranks": ranks,
         "memory": memory.collect::<Vec<_>>(),
         "memoryUnit": timeline.memory_unit.name(),
-        "memoryPeak": peaks.get(timeline.memory_unit),
+        "memoryPeak": peaks[timeline.memory_unit as usize],
     })
 }
 

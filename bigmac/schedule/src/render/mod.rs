@@ -10,14 +10,12 @@ mod perfetto;
 mod svg;
 mod words;
 
-use std::path::Path;
-
-use serde::{Deserialize, Serialize};
-use thiserror::Error;
-
 use crate::clock::Simulation;
 use crate::clock::memory::walk;
 use crate::step::{Op, PerModule, Table, Unit, Workload};
+use serde::{Deserialize, Serialize};
+use std::path::Path;
+use thiserror::Error;
 use words::duration;
 
 pub use html::html;
@@ -104,7 +102,8 @@ pub struct Timeline {
 }
 
 impl Timeline {
-    /// The timeline of a simulated table: activations in bytes where the workload knows its sizes, else in microbatches.
+    /// The timeline of a simulated table: activations in bytes where the workload knows its sizes, else in
+    /// microbatches.
     pub fn simulated(title: &str, table: &Table, workload: &Workload, simulation: &Simulation) -> Timeline {
         let saved = |unit: Unit| workload.saved(unit);
         let sized = table.iter().flat_map(|(_, op)| op.units()).all(|unit| saved(unit).is_some());
@@ -185,7 +184,7 @@ impl Timeline {
         self
     }
 
-    /// The same with every moment `factor` times as late, in another unit of time, and summed up anew.
+    /// The same with every moment `factor` times as late, in another unit of time, and with a new note.
     pub fn scaled(mut self, factor: f64, unit: TimeUnit) -> Timeline {
         for bar in self.ranks.iter_mut().flatten() {
             (bar.start, bar.end) = (bar.start * factor, bar.end * factor);
@@ -215,7 +214,7 @@ pub enum Format {
 /// A file name that does not say in which format to draw.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[error(
-    "`{given}` does not say how to draw a timeline: end the name with .svg, .html or .json (a Perfetto trace)"
+    "'{given}' does not say how to draw a timeline: end the name with .svg, .html or .json (a Perfetto trace)"
 )]
 pub struct FormatError {
     /// The file name.

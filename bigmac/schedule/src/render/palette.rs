@@ -2,11 +2,10 @@
 //! recomputation is a hatched forward. Every two of them stay apart under all common kinds of colour blindness, and
 //! what is written on them is readable: the tests below measure both.
 
-use std::collections::HashSet;
-use std::fmt::Write;
-
 use super::Timeline;
 use crate::step::{ModuleKind, Op, Phase};
+use std::collections::HashSet;
+use std::fmt::Write;
 
 /// Ink on light fills, and on dark ones.
 pub(super) const INKS: [&str; 2] = ["#111827", "#ffffff"];
@@ -15,9 +14,9 @@ pub(super) const INKS: [&str; 2] = ["#111827", "#ffffff"];
 pub(super) struct Style {
     /// CSS class.
     pub class: &'static str,
-    /// Whose bars.
+    /// The module of these bars.
     pub kind: ModuleKind,
-    /// Of which phase.
+    /// Their phase.
     pub phase: Phase,
     /// Colour, `#rrggbb`; the same on light and dark ground.
     pub fill: &'static str,

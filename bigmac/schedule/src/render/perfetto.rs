@@ -1,10 +1,9 @@
 //! The timeline in the Chrome trace event format, for ui.perfetto.dev: a process per timeline, a thread per rank, a
 //! counter of live activations per rank.
 
-use serde_json::{Value, json};
-
 use super::words::describe;
 use super::{TimeUnit, Timeline};
+use serde_json::{Value, json};
 
 /// Draws timelines as processes of one trace.
 pub fn perfetto(timelines: &[Timeline]) -> String {

@@ -1,13 +1,12 @@
 //! The timeline as a self-contained SVG: a row per rank, below it a strip of what the rank keeps alive, all schedules
 //! on one time axis. Works as an image and inline; hovering a bar names it.
 
-use std::fmt::Write;
-
-use super::memory::{Peaks, STACK};
+use super::memory::{STACK, peaks};
 use super::palette::{css, legend, memory_class, occurring, pattern, style_of};
 use super::words::{amount, describe, duration, microbatches, number};
 use super::{Bar, MemoryUnit, Timeline};
 use crate::step::PerModule;
+use std::fmt::Write;
 
 const WIDTH: f64 = 1440.0;
 const LEFT: f64 = 72.0;
@@ -23,7 +22,7 @@ struct Layout {
     /// Pixels per unit of time.
     scale: f64,
     /// What a full memory strip is, in microbatches and in bytes.
-    peaks: Peaks,
+    peaks: [f64; 2],
     /// Distance of the axis ticks.
     tick: f64,
 }
@@ -31,7 +30,7 @@ struct Layout {
 /// Draws timelines under each other.
 pub fn svg(timelines: &[Timeline]) -> String {
     let end = timelines.iter().map(Timeline::end).fold(0.0, f64::max);
-    let peaks = Peaks::of(timelines);
+    let peaks = peaks(timelines);
     let plot = WIDTH - LEFT - RIGHT;
     let layout =
         Layout { scale: if end > 0.0 { plot / end } else { 0.0 }, peaks, tick: nice_step(end / 12.0) };
@@ -151,7 +150,7 @@ fn draw_memory(
     base: f64,
 ) {
     let (end, unit) = (timeline.end(), timeline.memory_unit);
-    let peak = layout.peaks.get(unit);
+    let peak = layout.peaks[unit as usize];
     let scale = if peak > 0.0 { STRIP / peak } else { 0.0 };
     let mut below = vec![0.0; points.len()];
     for kind in STACK {
@@ -184,7 +183,7 @@ fn draw_memory(
 }
 
 /// Draws the legend, and returns where it ends.
-fn draw_legend(out: &mut String, timelines: &[Timeline], peaks: Peaks) -> f64 {
+fn draw_legend(out: &mut String, timelines: &[Timeline], peaks: [f64; 2]) -> f64 {
     let (mut x, mut y) = (LEFT, 14.0);
     let mut place = |width: f64| {
         if x > LEFT && x + width > WIDTH - RIGHT {
@@ -211,8 +210,8 @@ fn draw_legend(out: &mut String, timelines: &[Timeline], peaks: Peaks) -> f64 {
         );
     }
     let full =
-        [MemoryUnit::Microbatches, MemoryUnit::Bytes].into_iter().filter(|unit| peaks.get(*unit) > 0.0);
-    let full: Vec<String> = full.map(|unit| amount(peaks.get(unit), unit)).collect();
+        [MemoryUnit::Microbatches, MemoryUnit::Bytes].into_iter().filter(|unit| peaks[*unit as usize] > 0.0);
+    let full: Vec<String> = full.map(|unit| amount(peaks[unit as usize], unit)).collect();
     if !full.is_empty() {
         let note = format!("strips below the ranks: live activations, full height {}", full.join(" or "));
         let (_, y) = place(6.6 * note.len() as f64);

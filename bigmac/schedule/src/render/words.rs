@@ -1,9 +1,8 @@
 //! Ops, times and sizes in words.
 
-use std::collections::BTreeSet;
-
 use super::{MemoryUnit, TimeUnit};
 use crate::step::{Module, Op, Phase, Piece};
+use std::collections::BTreeSet;
 
 /// What an op does, in words: `LLM chunk 1 forward · microbatch 3`.
 pub(super) fn describe(op: &Op) -> String {

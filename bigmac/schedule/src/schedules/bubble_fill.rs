@@ -5,10 +5,10 @@ use crate::clock::{Gaps, Simulation, Slot, share_out};
 use crate::schedules::phased::{self, PHASED, body};
 use crate::step::{Chunk, Item, Module, ModuleKind, Op, Phase, Rank, Table, Unit, Value, Workload};
 
-/// As in `phased`, encoder items run on all ranks, before and after the LLM; those that fit into idle times of the LLM's
-/// own schedule, before their embeddings are read or after the gradients are there, run in them instead. Nothing that the LLM does
-/// is moved, so the time lies between the LLM's (or the work bound) and T_ideal; as forwards still run ahead, the encoder's
-/// activations grow with the batch.
+/// As in `phased`, encoder items run on all ranks, before and after the LLM; those that fit into idle times of the
+/// LLM's own schedule, before their embeddings are read or after the gradients are there, run in them instead. Nothing
+/// that the LLM does is moved, so the time lies between the LLM's (or the work bound) and T_ideal; as forwards still
+/// run ahead, the encoder's activations grow with the batch.
 pub(crate) const BUBBLE_FILL: Schedule = Schedule {
     name: "bubble-fill",
     summary: "Optimus: phased, with encoder work in the LLM's bubbles; memory grows with the batch",
@@ -59,7 +59,7 @@ fn fill(workload: &Workload, table: Table, simulation: &Simulation) -> Table {
     let slot = share_out(workload, Module::ENCODER, ahead.into_iter(), &mut vec![0.0; workload.ranks()]);
     home.extend(slot.iter().flat_map(at_home));
     home.sort_unstable();
-    let mut behind: Vec<Vec<Item>> = table.ranks.iter().map(|_| Vec::new()).collect();
+    let mut late: Vec<Vec<Item>> = table.ranks.iter().map(|_| Vec::new()).collect();
     for (item, rank) in home {
         if !workload.has_backward(ModuleKind::Encoder, item.microbatch) {
             continue;
@@ -70,15 +70,15 @@ fn fill(workload: &Workload, table: Table, simulation: &Simulation) -> Table {
             Some(start) => {
                 placed[rank].push(Placed { start, op: Op::encoder(Phase::Backward, vec![item]) });
             }
-            None => behind[rank].push(item),
+            None => late[rank].push(item),
         }
     }
     let ranks = table.ranks.into_iter().enumerate().map(|(rank, ops)| {
         let ahead = slot.iter().flat_map(|slot| phased::by_microbatch(slot.shares[rank].clone()));
         let mut all: Vec<Op> = ahead.map(|items| Op::encoder(Phase::Forward, items)).collect();
         all.extend(merge(ops, simulation, rank, std::mem::take(&mut placed[rank])));
-        let behind = phased::by_microbatch(std::mem::take(&mut behind[rank]));
-        all.extend(behind.into_iter().map(|items| Op::encoder(Phase::Backward, items)));
+        let late = phased::by_microbatch(std::mem::take(&mut late[rank]));
+        all.extend(late.into_iter().map(|items| Op::encoder(Phase::Backward, items)));
         all
     });
     Table { ranks: ranks.collect() }.with_step()
@@ -92,8 +92,8 @@ fn cost(workload: &Workload, item: Item, phase: Phase, rank: usize) -> f64 {
     workload.unit_cost(Unit::item(Module::ENCODER, item), phase) * workload.slowdown(Rank(rank))
 }
 
-/// A rank's ops and what was placed between them, by start. Of those at one moment forwards come first, since an op that
-/// takes no time may read what they make, and backwards last.
+/// A rank's ops and what was placed between them, by start. Of those at one moment forwards come first, since an op
+/// that takes no time may read what they make, and backwards last.
 fn merge(ops: Vec<Op>, simulation: &Simulation, rank: usize, mut placed: Vec<Placed>) -> Vec<Op> {
     placed.sort_by(|a, b| a.start.total_cmp(&b.start));
     let is_forward = |op: &Op| matches!(op, Op::Compute { phase: Phase::Forward, .. });

@@ -1,12 +1,13 @@
-//! Disaggregated (DistTrain, arXiv 2408.04275; Megatron's MIMO models): encoder, LLM and generator on ranks of their own.
+//! Disaggregated (DistTrain, arXiv 2408.04275; Megatron's MIMO models): encoder, LLM and generator on ranks of their
+//! own.
 
 use crate::api::{Options, Schedule, ScheduleError};
 use crate::schedules::tools::chain::parts_table;
 use crate::schedules::tools::cut::{even_parts, module_times, whole};
 use crate::step::{Chain, ChainPart, ModuleKind, PerModule, Table, Workload};
 
-/// One chain of `p_e + p + p_g` stages: the LLM keeps its `p`, and encoder and generator get ranks of their own, as many
-/// as make the rank-seconds of the step least. It uses more ranks than the others, so its time alone says little.
+/// One chain of `p_e + p + p_g` stages: the LLM keeps its `p`, and encoder and generator get ranks of their own, as
+/// many as make the rank-seconds of the step least. It uses more ranks than the others, so its time alone says little.
 pub(crate) const DISAGGREGATED: Schedule = Schedule {
     name: "disaggregated",
     summary: "DistTrain: encoder and generator on more ranks, of their own, in one chain with the LLM's",

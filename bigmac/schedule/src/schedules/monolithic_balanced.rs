@@ -1,13 +1,13 @@
-//! Monolithic with even stages, the strong form of Megatron's layout: the layers of encoder, LLM and generator are one row,
-//! cut into stages of equal cost.
+//! Monolithic with even stages, the strong form of Megatron's layout: the layers of encoder, LLM and generator are one
+//! row, cut into stages of equal cost.
 
 use crate::api::{Options, Schedule, ScheduleError};
 use crate::schedules::tools::chain::parts_table;
 use crate::schedules::tools::cut::balanced_chain;
 use crate::step::{Table, Workload};
 
-/// Every rank holds as much of encoder, LLM and generator as every other, in the order of the data. Balanced by the costs of
-/// the whole step: microbatches with more images than others still hold up the ranks behind the encoder's.
+/// Every rank holds as much of encoder, LLM and generator as every other, in the order of the data. Balanced by the
+/// costs of the whole step: microbatches with more images than others still hold up the ranks after the encoder's.
 pub(crate) const MONOLITHIC_BALANCED: Schedule = Schedule {
     name: "monolithic-balanced",
     summary: "one chain of all layers, cut into stages of equal cost",

@@ -1,7 +1,7 @@
 //! Nested (BigMac, arXiv 2605.25451): encoder and generator run inside the LLM pipeline, in slots on all ranks at once.
 //!
 //! Take the timed LLM schedule and a moment t. The ops that start before t are closed under "depends on", since a
-//! predecessor ends, so starts, earlier. Putting a slot of length d on every rank behind its ops of that set moves every
+//! predecessor ends, so starts, earlier. Putting a slot of length d on every rank after its ops of that set moves every
 //! later op by exactly d, and no op waits that did not wait before. So slots go into any LLM schedule without adding a
 //! bubble; only their own dependencies have to be met, which decides where each is cut in.
 
@@ -12,16 +12,17 @@ use crate::schedules::tools::flow::flow;
 use crate::schedules::tools::insertion::with_slots;
 use crate::step::{ModuleKind, PerModule, Table, Workload};
 
-/// Per microbatch (or group of them) one encoder slot right before its first LLM forward, one generator slot after its last
-/// LLM forward, one encoder backward slot after the first stage's backward. Where anything is drawn, the LLM runs `group`
-/// more microbatches ahead, which hides that a rank in the middle of an op starts its share of the slot when that op ends.
+/// Per microbatch (or group of them) one encoder slot right before its first LLM forward, one generator slot after its
+/// last LLM forward, one encoder backward slot after the first stage's backward. Where anything is drawn, the LLM runs
+/// `group` more microbatches ahead, which hides that a rank in the middle of an op starts its share of the slot when
+/// that op ends.
 ///
-/// How items are shared out over slots (unless a group is given), more warm-up and a head start of the encoder's slots are
-/// chosen by simulation: of all that
-/// reach T_ideal the one that keeps the fewest activations, and where none does, as when communication is not hidden or
-/// items are uneven, the fewest of those within half a per cent of the best time. With free communication, a microbatch of p
-/// equal items and 1F1B, no more than one microbatch to a slot is ever needed: encoder activations are at most 2 microbatches
-/// per rank, the generator's at most 1, whatever the batch and the depth.
+/// How items are shared out over slots (unless a group is given), more warm-up and a head start of the encoder's slots
+/// are chosen by simulation: of all that reach T_ideal the one that keeps the fewest activations, and where none does,
+/// as when communication is not hidden or items are uneven, the fewest of those within half a per cent of the best
+/// time. With free communication, a microbatch of p equal items and 1F1B, no more than one microbatch to a slot is ever
+/// needed: encoder activations are at most 2 microbatches per rank, the generator's at most 1, whatever the batch and
+/// the depth.
 pub(crate) const NESTED: Schedule = Schedule {
     name: "nested",
     summary: "BigMac: encoder and generator in slots inside the LLM pipeline",
@@ -32,7 +33,8 @@ pub(crate) const NESTED: Schedule = Schedule {
 
 /// Slots of one microbatch each that waste no more than this share of their time are good enough: others cost memory.
 const LEAST_GAIN: f64 = 1e-3;
-/// Groups that are tried where one microbatch's items don't fill a slot: few, so that activations don't grow with the batch.
+/// Groups that are tried where one microbatch's items do not fill a slot: few, so that activations do not grow with the
+/// batch.
 const GROUPS: &[usize] = &[2, 4, 8];
 /// How many microbatches late drawings may be where they flow.
 const LAGS: &[usize] = &[1, 2, 4];
@@ -43,7 +45,7 @@ fn build(workload: &Workload, options: &Options) -> Result<Table, ScheduleError>
     if options.group == Some(0) {
         return Err(ScheduleError::Group { of: "" });
     }
-    let mut search = Search::new(workload, options)?;
+    let mut search = SlotSearch::new(workload, options)?;
     let draws = workload.has_items(ModuleKind::Generator);
     for sharing in search.sharings() {
         // With a generator, a group's last forward and first backward need the group's time between them.
@@ -96,7 +98,7 @@ struct Candidate {
     memory: f64,
 }
 
-struct Search<'a> {
+struct SlotSearch<'a> {
     workload: &'a Workload,
     options: &'a Options,
     alone: Workload,
@@ -106,10 +108,10 @@ struct Search<'a> {
     over: Option<ScheduleError>,
 }
 
-impl<'a> Search<'a> {
+impl<'a> SlotSearch<'a> {
     fn new(workload: &'a Workload, options: &'a Options) -> Result<Self, ScheduleError> {
         let ideal = ideal_time(workload, options)?;
-        Ok(Search { workload, options, alone: workload.llm_only(), ideal, found: Vec::new(), over: None })
+        Ok(SlotSearch { workload, options, alone: workload.llm_only(), ideal, found: Vec::new(), over: None })
     }
 
     /// Ways to share items out, roughly in the order of the memory that they take.

@@ -1,12 +1,12 @@
-//! Recompute (the decoupled encoder of Kimi K2.5, arXiv 2602.02276, section 4.5): phased, with encoder forwards that save
-//! nothing and run again before their backwards.
+//! Recompute (the decoupled encoder of Kimi K2.5, arXiv 2602.02276, section 4.5): phased, with encoder forwards that
+//! save nothing and run again before their backwards.
 
 use crate::api::{Options, Schedule, ScheduleError};
 use crate::schedules::phased::PHASED;
 use crate::step::{ModuleKind, Op, Phase, Table, Work, Workload};
 
-/// `phased` with the encoder's activations freed at once: memory is that of one microbatch's share and the embeddings that
-/// wait on the first rank, for the time of another encoder forward.
+/// `phased` with the encoder's activations freed at once: memory is that of one microbatch's share and the embeddings
+/// that wait on the first rank, for the time of another encoder forward.
 pub(crate) const RECOMPUTE: Schedule = Schedule {
     name: "recompute",
     summary: "phased, with the encoder's forwards run again before their backwards: less memory, more work",

@@ -8,7 +8,7 @@ use crate::step::table::{Chunk, Module, ModuleKind, Op, Phase, Piece, Rank, Tabl
 use crate::step::workload::Workload;
 
 impl Op {
-    /// The values that have to be on the op's rank before it starts.
+    /// The values that must be on the op's rank before it starts.
     pub fn consumes(&self, workload: &Workload) -> Vec<Value> {
         let mut values = Vec::new();
         self.for_each_consumed(workload, |value| values.push(value));

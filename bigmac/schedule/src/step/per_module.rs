@@ -1,10 +1,8 @@
 //! One of something for each of encoder, LLM and generator.
 
-use std::ops::{Index, IndexMut};
-
-use serde::{Deserialize, Serialize};
-
 use super::table::ModuleKind;
+use serde::{Deserialize, Serialize};
+use std::ops::{Index, IndexMut};
 
 /// One of something per module.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

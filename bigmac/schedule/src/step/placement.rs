@@ -1,9 +1,8 @@
 //! Where the modules live when encoder, LLM and generator are one chain of parts on ranks of their own.
 
-use std::ops::Range;
-
 use crate::step::per_module::PerModule;
 use crate::step::table::Rank;
+use std::ops::Range;
 
 /// A module's consecutive layers on one rank.
 #[derive(Clone, Debug, PartialEq)]

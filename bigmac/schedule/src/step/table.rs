@@ -1,11 +1,9 @@
 //! The data a schedule is: for every rank a list of [`Op`]s, in the order in which the rank runs them.
 
+use crate::names::{self, UnknownName};
+use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::str::FromStr;
-
-use serde::{Deserialize, Serialize};
-
-use crate::names::{self, UnknownName};
 
 /// A rank of the pipeline, from 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -30,9 +30,9 @@ pub struct Workload {
 }
 
 impl Workload {
-    /// A workload of `loads.len()` microbatches on `ranks` ranks that hold `chunks_per_rank` LLM chunks each;
-    /// modules that do not learn have no weight gradients, and no backward at all where nothing below them learns; `p2p`
-    /// is the time a value takes between two ranks.
+    /// A workload of `loads.len()` microbatches on `ranks` ranks that hold `chunks_per_rank` LLM chunks each; modules
+    /// that do not learn have no weight gradients, and no backward at all where nothing below them learns; `p2p` is the
+    /// time a value takes between two ranks.
     ///
     /// # Errors
     /// Where a number is zero, a microbatch lacks a chunk's cost, or a time is negative or not finite.
@@ -103,7 +103,7 @@ impl Workload {
     /// whose forward and backward cost nothing has no items.
     ///
     /// # Errors
-    /// As [`Workload::new`].
+    /// Those of [`Workload::new`].
     pub fn uniform(
         ranks: usize,
         chunks_per_rank: usize,
@@ -146,7 +146,7 @@ impl Workload {
         self.without(ModuleKind::Encoder).without(ModuleKind::Generator)
     }
 
-    /// The same without the items of encoder or generator; what has a backward for their sake keeps it.
+    /// The same without the items of encoder or generator; a backward that only they need stays.
     pub(crate) fn without(&self, kind: ModuleKind) -> Workload {
         let mut workload = self.clone();
         let (loads, sizes) = (workload.loads.iter_mut(), workload.sizes.iter_mut());
@@ -204,7 +204,7 @@ impl Workload {
         self.loads.len()
     }
 
-    /// Never: a workload has a microbatch.
+    /// False: a workload has at least one microbatch.
     pub fn is_empty(&self) -> bool {
         self.loads.is_empty()
     }

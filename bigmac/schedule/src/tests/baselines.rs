@@ -1,6 +1,6 @@
 //! The baselines against their closed forms, and what a chain of cut modules does.
 
-use super::{build, close, workload};
+use super::{build, workload};
 use crate::check::validate;
 use crate::clock::memory::peak_microbatches;
 use crate::clock::{simulate, work_bound};
@@ -9,6 +9,7 @@ use crate::{
     ChunkCost, ItemCost, ItemSize, Layers, Limits, Link, Load, MicrobatchSizes, Module, ModuleKind, Options,
     PerModule, Rank, Workload, ideal_time,
 };
+use bigmac_close::{absolute, assert_close};
 
 const NONE: [f64; 2] = [0.0, 0.0];
 
@@ -28,11 +29,11 @@ fn recompute_takes_another_forward_and_keeps_a_microbatchs_share() {
         let w = workload(p, n, [1.0, 1.0, 1.0], [ef, eb], NONE, 0.0);
         let (_, time, peaks) = outcome("recompute", &w);
         let ideal = ideal_time(&w, &Options::default()).unwrap();
-        close(time, ideal + n as f64 * ef / p as f64, 1e-9);
-        peaks.iter().for_each(|peak| close(*peak, 1.0 / p as f64, 1e-9));
+        assert_close(time, ideal + n as f64 * ef / p as f64, absolute(1e-9));
+        peaks.iter().for_each(|peak| assert_close(*peak, 1.0 / p as f64, absolute(1e-9)));
     }
     let w = workload(4, 16, [1.0, 1.0, 1.0], [2.0, 4.0], NONE, 0.0);
-    close(outcome("recompute", &w).1, 89.0, 1e-9);
+    assert_close(outcome("recompute", &w).1, 89.0, absolute(1e-9));
 }
 
 #[test]
@@ -46,9 +47,9 @@ fn balanced_disaggregation_is_one_long_pipeline() {
             (own.ranks(), own.chunks_of(ModuleKind::Encoder), own.chunks_of(ModuleKind::Generator)),
             (long, 2, 1)
         );
-        close(time, (n + long - 1) as f64 * 3.0, 1e-9);
+        assert_close(time, (n + long - 1) as f64 * 3.0, absolute(1e-9));
         for (stage, peak) in peaks.iter().enumerate() {
-            close(*peak, if stage < 2 { n.min(long - stage) as f64 } else { 0.0 }, 1e-9);
+            assert_close(*peak, if stage < 2 { n.min(long - stage) as f64 } else { 0.0 }, absolute(1e-9));
         }
         assert_eq!(own.home(Module::ENCODER), Some(Rank(0)));
         assert_eq!(own.home(Module::GENERATOR), Some(Rank(long - 1)));
@@ -61,8 +62,8 @@ fn an_even_cut_makes_the_monolith_a_plain_pipeline() {
     let w = workload(p, n, [1.0, 1.0, 1.0], [2.0, 4.0], [2.0, 4.0], 0.0);
     let (own, time, _) = outcome("monolithic-balanced", &w);
     // Six of LLM stages' work on four ranks: every stage weighs 24 / 4. Forward and backward are both cut evenly.
-    close(time, (n + p - 1) as f64 * 6.0, 1e-9);
-    close(work_bound(&own), n as f64 * 6.0, 1e-9);
+    assert_close(time, (n + p - 1) as f64 * 6.0, absolute(1e-9));
+    assert_close(work_bound(&own), n as f64 * 6.0, absolute(1e-9));
     assert!(time < outcome("monolithic", &w).1);
 }
 
@@ -78,7 +79,7 @@ fn known_layers_are_not_cut_through() {
             let ranges: Vec<_> = parts.iter().map(|part| part.layers.clone().unwrap()).collect();
             assert_eq!((ranges[0].start, ranges[ranges.len() - 1].end), (0, layers), "{name}: {parts:?}");
             assert!(ranges.windows(2).all(|pair| pair[0].end == pair[1].start), "{name}: {parts:?}");
-            close(parts.iter().map(|part| part.share).sum(), 1.0, 1e-9);
+            assert_close(parts.iter().map(|part| part.share).sum::<f64>(), 1.0, absolute(1e-9));
         }
     }
 }
@@ -102,7 +103,7 @@ fn a_chain_without_images_or_drawings_is_one_all_the_same() {
     for name in ["monolithic-balanced", "disaggregated"] {
         let (own, time, _) = outcome(name, &w);
         assert_eq!(own.ranks(), 3, "{name}");
-        close(time, 18.0, 1e-9);
+        assert_close(time, 18.0, absolute(1e-9));
     }
 }
 
@@ -122,9 +123,9 @@ fn transfers_take_latency_and_bytes() {
     let time = |name, link| outcome(name, &sized(link)).1;
     let link = Link { latency: 0.5, seconds_per_byte: 0.1, overlapped: true };
     // Encoder 3, generator 3, LLM 6, and the hidden states there and back.
-    close(time("monolithic", link), 12.0 + 2.0 * 1.5, 1e-9);
-    close(time("monolithic", Link { overlapped: false, ..link }), 12.0 + 2.0 * 1.5, 1e-9);
-    close(time("monolithic", Link::default()), 12.0, 1e-9);
+    assert_close(time("monolithic", link), 12.0 + 2.0 * 1.5, absolute(1e-9));
+    assert_close(time("monolithic", Link { overlapped: false, ..link }), 12.0 + 2.0 * 1.5, absolute(1e-9));
+    assert_close(time("monolithic", Link::default()), 12.0, absolute(1e-9));
 }
 
 #[test]
@@ -133,11 +134,12 @@ fn a_link_that_does_not_overlap_holds_up_its_sender() {
     let w = workload(2, 3, [1.0, 1.0, 0.0], NONE, NONE, 0.0).with_link(link).unwrap();
     let (_, time, _) = outcome("llm", &w);
     // By hand: rank 0 F0 0-1, sends till 3, F1 3-4, sends till 6; rank 1 F0 3-4 B0 4-5, sends till 7, F1 7-8 B1 8-9,
-    // sends till 11; rank 0 B0 7-8, F2 8-9, sends till 11; rank 1 F2 11-12 B2 12-13, sends till 15; rank 0 B1 11-12, B2 15-16.
-    close(time, 16.0, 1e-9);
+    // sends till 11; rank 0 B0 7-8, F2 8-9, sends till 11; rank 1 F2 11-12 B2 12-13, sends till 15; rank 0 B1 11-12, B2
+    // 15-16.
+    assert_close(time, 16.0, absolute(1e-9));
     let table = build("llm", &w, &Options::default());
     let lowered = crate::lower(&table, &w).unwrap();
-    close(simulate(&lowered, &w).unwrap().time(), 16.0, 1e-9);
+    assert_close(simulate(&lowered, &w).unwrap().time(), 16.0, absolute(1e-9));
 }
 
 #[test]

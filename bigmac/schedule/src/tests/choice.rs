@@ -1,14 +1,14 @@
 //! What `nested` chooses by itself.
 
-use proptest::prelude::*;
-
-use super::{build, close, workload};
+use super::{build, workload};
 use crate::clock::memory::peak_microbatches;
 use crate::clock::simulate;
 use crate::registry::schedule;
 use crate::{
     Budget, ChunkCost, ItemCost, Limits, Load, Options, PerModule, ScheduleError, Workload, ideal_time,
 };
+use bigmac_close::{absolute, assert_close};
+use proptest::prelude::*;
 
 fn time(options: &Options, w: &Workload) -> f64 {
     simulate(&build("nested", w, options), w).unwrap().time()
@@ -101,10 +101,10 @@ fn budgets_are_kept_or_the_least_is_named() {
         (most(|peak| peak.encoder), most(|peak| peak.llm))
     };
     let (encoder, llm) = peaks(&Options::default());
-    close(llm, 5.0, 0.0);
+    assert_close(llm, 5.0, absolute(0.0));
     // One microbatch less of the LLM is possible, for more time.
     let tight = Options { limits: limits(None, Some(Budget::Microbatches(4.0))), ..Options::default() };
-    close(peaks(&tight).1, 4.0, 0.0);
+    assert_close(peaks(&tight).1, 4.0, absolute(0.0));
     assert!(time(&tight, &w) > time(&Options::default(), &w));
     let build = |limits| schedule("nested").unwrap().build(&w, &Options { limits, ..Options::default() });
     let error = build(limits(Some(Budget::Microbatches(0.5)), None)).unwrap_err();

@@ -1,12 +1,11 @@
 //! Tables as text and as CSV: what is written, what is read, and what is said of files that are none.
 
-use std::path::Path;
-
 use super::{build, workload};
 use crate::check::{lower, validate};
 use crate::files::{Extent, FileError, Form, fits};
 use crate::registry::LLM_SCHEDULES;
 use crate::{Limits, Options, ScheduleError, Table, UniformCosts, Workload};
+use std::path::Path;
 
 const NONE: [f64; 2] = [0.0, 0.0];
 

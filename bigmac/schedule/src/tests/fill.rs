@@ -1,13 +1,7 @@
 //! The schedule that fills the LLM's own bubbles: the work bound, its budgets, and shapes of every kind.
 
-use std::ops::RangeInclusive;
-
-use proptest::prelude::*;
-use proptest::strategy::ValueTree as _;
-use proptest::test_runner::TestRunner;
-
 use super::properties::{any_loads, any_workload, time};
-use super::{build, close, run, workload};
+use super::{build, run, workload};
 use crate::check::{lower, validate};
 use crate::clock::memory::peak_microbatches;
 use crate::clock::{simulate, work_bound};
@@ -16,6 +10,11 @@ use crate::{
     Budget, Limits, Load, ModuleKind, Options, PerModule, ScheduleError, Table, UniformCosts, UnknownSize,
     Workload, ideal_time, lower_bound,
 };
+use bigmac_close::{absolute, assert_close};
+use proptest::prelude::*;
+use proptest::strategy::ValueTree as _;
+use proptest::test_runner::TestRunner;
+use std::ops::RangeInclusive;
 
 fn limited(module: ModuleKind, budget: Budget) -> Options {
     let mut limits = Limits::default();
@@ -39,10 +38,10 @@ fn within_usual_memory(table: &Table, w: &Workload) {
 fn the_llms_own_bubble_is_filled() {
     for (generator, bound) in [([0.0, 0.0], 120.0), ([2.0, 4.0], 144.0), ([3.0, 3.0], 144.0)] {
         let w = workload(8, 32, [1.0; 3], [2.0, 4.0], generator, 0.0);
-        close(work_bound(&w), bound, 1e-9);
+        assert_close(work_bound(&w), bound, absolute(1e-9));
         let table = build("nested-fill", &w, &Options::default());
         validate(&table, &w, &Limits::default()).unwrap();
-        close(simulate(&table, &w).unwrap().time(), bound, 1e-6);
+        assert_close(simulate(&table, &w).unwrap().time(), bound, absolute(1e-6));
         within_usual_memory(&table, &w);
     }
 }
@@ -112,7 +111,7 @@ fn chunks_run_close_together() {
         ..UniformCosts::default()
     };
     let w = Workload::uniform(4, 3, 16, 4, costs, 0.0).unwrap();
-    close(run("nested-fill", &w).time(), work_bound(&w), 1e-6);
+    assert_close(run("nested-fill", &w).time(), work_bound(&w), absolute(1e-6));
     let options = limited(ModuleKind::Llm, Budget::Microbatches(2.0));
     let time = simulate(&build("nested-fill", &w, &options), &w).unwrap().time();
     // Without room kept for the earliest microbatch, all that runs is one after the other, in 157.
@@ -213,14 +212,14 @@ fn no_order_within_the_memory_is_below_the_bound() {
     assert!(seen > 1000, "{seen}");
 }
 
-/// With next to nothing to fill bubbles with, the chain is the bound: p - 1 forwards until the last stage starts, all its
-/// work but the 2 weight gradients that memory lets wait, p - 1 input gradients and stage 0's weight gradient.
+/// With next to nothing to fill bubbles with, the chain is the bound: p - 1 forwards until the last stage starts, all
+/// its work but the 2 weight gradients that memory lets wait, p - 1 input gradients and stage 0's weight gradient.
 #[test]
 fn the_chain_bounds_light_encoders_and_is_reached() {
     let w = workload(7, 33, [3.0; 3], [1.0, 1.0], [0.0; 2], 0.0);
     let chain = 1.0 / 7.0 + 6.0 * 3.0 + (33.0 * 9.0 - 2.0 * 3.0) + 6.0 * 3.0 + 3.0;
-    close(lower_bound(&w, &Limits::default()).unwrap(), chain, 1e-9);
-    close(run("nested-fill", &w).time(), chain, 1e-6);
+    assert_close(lower_bound(&w, &Limits::default()).unwrap(), chain, absolute(1e-9));
+    assert_close(run("nested-fill", &w).time(), chain, absolute(1e-6));
 }
 
 /// Half the memory takes longer, but no longer than it has to.

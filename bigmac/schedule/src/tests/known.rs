@@ -1,17 +1,22 @@
 //! Numbers from the literature and from closed forms.
 
-use super::{build, close, run, workload};
+use super::{build, run, workload};
 use crate::clock::memory::{peak_bytes, peak_microbatches, plan_buffers};
 use crate::clock::{simulate, work_bound};
 use crate::registry::{llm_schedule, schedule};
 use crate::{Budget, ChunkCost, ItemCost, Load, ModuleKind, Options, PerModule, Workload, ideal_time};
+use bigmac_close::{absolute, assert_close};
 
 const NONE: [f64; 2] = [0.0, 0.0];
 
 #[test]
 fn one_f_one_b_takes_n_plus_p_minus_1_rounds() {
     for (p, n, time) in [(2, 4, 15.0), (4, 8, 33.0), (8, 24, 93.0)] {
-        close(run("llm", &workload(p, n, [1.0, 1.0, 1.0], NONE, NONE, 0.0)).time(), time, 0.0);
+        assert_close(
+            run("llm", &workload(p, n, [1.0, 1.0, 1.0], NONE, NONE, 0.0)).time(),
+            time,
+            absolute(0.0),
+        );
     }
 }
 
@@ -21,10 +26,10 @@ fn latency_costs_one_f_one_b_what_its_closed_form_says() {
         let c = 0.125;
         let rounds = (n + p - 1) as f64 * 3.0;
         let crossings = 2.0 * (p - 1) as f64 * n as f64 / p as f64 + 2.0 * (p - 2) as f64;
-        close(
+        assert_close(
             run("llm", &workload(p, n, [1.0, 1.0, 1.0], NONE, NONE, c)).time(),
             rounds + c * crossings,
-            1e-9,
+            absolute(1e-9),
         );
     }
 }
@@ -32,10 +37,10 @@ fn latency_costs_one_f_one_b_what_its_closed_form_says() {
 #[test]
 fn baselines_take_their_known_times() {
     let w = workload(4, 16, [1.0, 1.0, 1.0], [2.0, 4.0], NONE, 0.0);
-    close(run("monolithic", &w).time(), 144.0, 0.0);
-    close(run("phased", &w).time(), 81.0, 0.0);
-    close(ideal_time(&w, &Options::default()).unwrap(), 81.0, 1e-9);
-    close(work_bound(&w), 72.0, 1e-9);
+    assert_close(run("monolithic", &w).time(), 144.0, absolute(0.0));
+    assert_close(run("phased", &w).time(), 81.0, absolute(0.0));
+    assert_close(ideal_time(&w, &Options::default()).unwrap(), 81.0, absolute(1e-9));
+    assert_close(work_bound(&w), 72.0, absolute(1e-9));
     assert!(run("nested", &w).time() <= 81.0);
 }
 
@@ -43,8 +48,12 @@ fn baselines_take_their_known_times() {
 fn ideal_and_bound_follow_their_formulas() {
     let (p, n) = (8.0, 32.0);
     let w = workload(8, 32, [1.0, 1.0, 1.0], [2.0, 4.0], [2.0, 4.0], 0.0);
-    close(ideal_time(&w, &Options::default()).unwrap(), n * 3.0 + (p - 1.0) * 3.0 + n * 12.0 / p, 1e-9);
-    close(work_bound(&w), n * 3.0 + n * 12.0 / p, 1e-9);
+    assert_close(
+        ideal_time(&w, &Options::default()).unwrap(),
+        n * 3.0 + (p - 1.0) * 3.0 + n * 12.0 / p,
+        absolute(1e-9),
+    );
+    assert_close(work_bound(&w), n * 3.0 + n * 12.0 / p, absolute(1e-9));
 }
 
 #[test]
@@ -57,9 +66,9 @@ fn the_bound_keeps_a_ranks_own_work_on_it() {
         llm: vec![chunk(2.0), chunk(10.0)],
     };
     let w = Workload::new(2, 1, vec![load], PerModule::all(true), 0.0).unwrap();
-    close(work_bound(&w), 10.0, 0.0);
+    assert_close(work_bound(&w), 10.0, absolute(0.0));
     let slow = w.with_slowdown(vec![10.0, 1.0]).unwrap();
-    close(work_bound(&slow), 20.0, 0.0);
+    assert_close(work_bound(&slow), 20.0, absolute(0.0));
 }
 
 #[test]
@@ -72,9 +81,9 @@ fn monolithic_peaks_p_on_stage_0_and_costs_its_closed_form() {
         let shape = workload(p, n, [f, b, w], [ef, eb], NONE, 0.0);
         let (r, f0, b0): (f64, f64, f64) = (f + b + w, f + ef, b + w + eb);
         let time = (n - p + 1) as f64 * (f0 + b0) + (p - 1) as f64 * (f0.max(r) + b0.max(r));
-        close(run("monolithic", &shape).time(), time, 1e-9);
+        assert_close(run("monolithic", &shape).time(), time, absolute(1e-9));
         let peaks = peak_microbatches(&build("monolithic", &shape, &Options::default()), &shape);
-        close(peaks[0].encoder, p as f64, 0.0);
+        assert_close(peaks[0].encoder, p as f64, absolute(0.0));
         assert!(peaks[1..].iter().all(|peak| peak.encoder == 0.0));
     }
 }
@@ -149,8 +158,8 @@ fn memory_over_time_peaks_where_the_order_says() {
         let highest = |of: fn(&crate::PerModule<f64>) -> f64| {
             points.iter().map(|point| of(&point.1)).fold(0.0, f64::max)
         };
-        close(highest(|live| live.llm), peak.llm, 1e-9);
-        close(highest(|live| live.encoder), peak.encoder, 1e-9);
+        assert_close(highest(|live| live.llm), peak.llm, absolute(1e-9));
+        assert_close(highest(|live| live.encoder), peak.encoder, absolute(1e-9));
     }
 }
 

@@ -41,8 +41,3 @@ fn run(name: &str, workload: &Workload) -> Simulation {
 fn names() -> impl Iterator<Item = &'static str> {
     SCHEDULES.iter().map(|schedule| schedule.name())
 }
-
-#[track_caller]
-fn close(found: f64, wanted: f64, tolerance: f64) {
-    assert!((found - wanted).abs() <= tolerance, "{found} is not {wanted} +- {tolerance}");
-}

@@ -1,6 +1,5 @@
 //! The orders of the LLM's chunks: published numbers, closed forms, golden lists, and every shape they have to run on.
 
-use super::close;
 use crate::check::validate;
 use crate::clock::memory::peak_microbatches;
 use crate::clock::{Simulation, simulate};
@@ -10,6 +9,7 @@ use crate::{
     ChunkCost, ItemCost, Limits, LlmOptions, Load, Options, PerModule, ScheduleError, Table, UniformCosts,
     Workload,
 };
+use bigmac_close::{absolute, assert_close, is_close};
 
 /// The LLM alone, with F, B, W per stage.
 fn llm(
@@ -62,21 +62,25 @@ fn zero_bubble_has_its_published_bubble_rates() {
     ] {
         let w = llm(p, 1, n, costs, c);
         for (name, rate) in ["1f1b", "zb-h1", "zb-h2"].into_iter().zip(rates) {
-            close(run(name, &w).bubble_rate(), rate, 5e-5);
+            assert_close(run(name, &w).bubble_rate(), rate, absolute(5e-5));
         }
     }
 }
 
 #[test]
 fn zero_bubble_orders_take_their_closed_forms_in_their_memory() {
-    close(cost(&run("zb-h1", &llm(4, 1, 8, [1.0; 3], 0.0))), 27.0, 0.0);
-    close(cost(&run("zb-h1", &llm(8, 1, 24, [1.0; 3], 0.0))), 79.0, 0.0);
+    assert_close(cost(&run("zb-h1", &llm(4, 1, 8, [1.0; 3], 0.0))), 27.0, absolute(0.0));
+    assert_close(cost(&run("zb-h1", &llm(8, 1, 24, [1.0; 3], 0.0))), 79.0, absolute(0.0));
     for (p, n) in [(1, 3), (2, 4), (3, 9), (4, 8), (5, 23), (8, 24), (13, 40)] {
         for [f, b, w] in [[1.0, 1.0, 1.0], [4.0, 5.0, 3.0], [2.0, 2.0, 1.0], [5.0, 5.0, 5.0]] {
             let shape = llm(p, 1, n, [f, b, w], 0.0);
             let (work, fill) = (n as f64 * (f + b + w), (p - 1) as f64);
-            close(cost(&run("zb-h1", &shape)), work + fill * (f + b - w), 1e-9);
-            close(cost(&run("zb-h2", &shape)), work + fill * f64::max(f + b - 2.0 * w, 0.0), 1e-9);
+            assert_close(cost(&run("zb-h1", &shape)), work + fill * (f + b - w), absolute(1e-9));
+            assert_close(
+                cost(&run("zb-h2", &shape)),
+                work + fill * f64::max(f + b - 2.0 * w, 0.0),
+                absolute(1e-9),
+            );
         }
         let shape = llm(p, 1, n, [1.0; 3], 0.0);
         assert_eq!(peaks("zb-h1", &shape), vec![p.min(n) as f64; p]);
@@ -91,10 +95,10 @@ fn interleaving_divides_the_bubble_by_the_chunks() {
             let n = p * rounds;
             let shape = llm(p, v, n, [f, b, w], 0.0);
             let (r, p, v, n) = (f + b + w, p as f64, v as f64, n as f64);
-            close(run("interleaved", &shape).time(), n * r + (p - 1.0) * r / v, 1e-9);
+            assert_close(run("interleaved", &shape).time(), n * r + (p - 1.0) * r / v, absolute(1e-9));
             for (stage, peak) in peaks("interleaved", &shape).into_iter().enumerate() {
                 let live = 2.0 * (p - 1.0 - stage as f64) + (v - 1.0) * p + 1.0;
-                close(peak, live.min(n * v) / v, 1e-8);
+                assert_close(peak, live.min(n * v) / v, absolute(1e-8));
             }
         }
     }
@@ -107,11 +111,11 @@ fn interleaving_costs_nothing_where_groups_do_not_divide_the_microbatches() {
         for n in p..=4 * p {
             let shape = llm(p, v, n, [1.0, 1.0, 1.0], 0.0);
             let time = n as f64 * 3.0 + (p - 1) as f64 * 3.0 / v as f64;
-            close(run("interleaved", &shape).time(), time, 1e-9);
+            assert_close(run("interleaved", &shape).time(), time, absolute(1e-9));
             let largest = n.div_ceil(n / p);
             for (stage, peak) in peaks("interleaved", &shape).into_iter().enumerate() {
                 let live = (2 * (p - 1 - stage) + (v - 1) * largest + 1).min(n * v);
-                close(peak, live as f64 / v as f64, 1e-8);
+                assert_close(peak, live as f64 / v as f64, absolute(1e-8));
             }
         }
     }
@@ -121,10 +125,10 @@ fn interleaving_costs_nothing_where_groups_do_not_divide_the_microbatches() {
 fn gpipe_keeps_every_microbatch() {
     for (p, v, n) in [(1, 1, 3), (4, 1, 8), (4, 2, 8), (3, 3, 5), (6, 1, 2)] {
         let shape = llm(p, v, n, [1.0, 2.0, 1.0], 0.0);
-        assert!(peaks("gpipe", &shape).iter().all(|peak| (peak - n as f64).abs() < 1e-8));
+        assert!(peaks("gpipe", &shape).iter().all(|peak| is_close(*peak, n as f64, absolute(1e-8))));
         if n >= p || v == 1 {
             let time = n as f64 * 4.0 + (p - 1) as f64 * 4.0 / v as f64;
-            close(run("gpipe", &shape).time(), time, 1e-9);
+            assert_close(run("gpipe", &shape).time(), time, absolute(1e-9));
         }
     }
 }

@@ -1,12 +1,12 @@
 //! Pictures of what ran when.
 
-use std::slice::from_ref;
-
 use super::{build, workload};
 use crate::clock::memory::peak_bytes;
 use crate::clock::simulate;
 use crate::render::{Format, MemoryUnit, TimeUnit, Timeline, Trace, html, perfetto, svg};
 use crate::{ItemSize, MicrobatchSizes, ModuleKind, Op, Options, PerModule, Phase, Table, Workload};
+use bigmac_close::{absolute, assert_close};
+use std::slice::from_ref;
 
 fn shape() -> Workload {
     workload(3, 4, [1.0; 3], [3.0, 6.0], [3.0, 3.0], 0.0)
@@ -109,8 +109,8 @@ fn the_page_holds_every_bar_and_level_and_nothing_from_elsewhere() {
     for (rank, bars) in timeline.ranks.iter().enumerate() {
         let columns = &drawn["ranks"][rank];
         for (index, bar) in bars.iter().enumerate() {
-            assert!((columns["start"][index].as_f64().unwrap() - bar.start).abs() <= 1e-8);
-            assert!((columns["end"][index].as_f64().unwrap() - bar.end).abs() <= 1e-8);
+            assert_close(columns["start"][index].as_f64().unwrap(), bar.start, absolute(1e-8));
+            assert_close(columns["end"][index].as_f64().unwrap(), bar.end, absolute(1e-8));
             let number = |column: &str| columns[column][index].as_u64().unwrap() as usize;
             let kind = &drawn["kinds"][number("kind")];
             let Op::Compute { module, phase, .. } = bar.op else { panic!("{bar:?}") };
@@ -129,7 +129,7 @@ fn the_page_holds_every_bar_and_level_and_nothing_from_elsewhere() {
         assert_eq!(lane["time"].as_array().unwrap().len(), points.len());
         for (index, (_, live)) in points.iter().enumerate() {
             for (layer, level) in [live.llm, live.encoder, live.generator].into_iter().enumerate() {
-                assert!((lane["live"][layer][index].as_f64().unwrap() - level).abs() < 1e-8);
+                assert_close(lane["live"][layer][index].as_f64().unwrap(), level, absolute(1e-8));
             }
         }
     }

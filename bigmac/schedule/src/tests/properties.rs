@@ -1,13 +1,12 @@
 //! What holds for every schedule on every shape.
 
-use proptest::prelude::*;
-
 use super::{build, names, workload};
 use crate::check::{lower, validate};
 use crate::clock::memory::peak_microbatches;
 use crate::clock::{simulate, work_bound};
 use crate::registry::schedule;
 use crate::{ChunkCost, ItemCost, Limits, Load, Options, PerModule, Table, Workload, ideal_time};
+use proptest::prelude::*;
 
 /// A time that may be 0, is often like others, and is a whole number of quarters.
 pub(super) fn time() -> impl Strategy<Value = f64> {

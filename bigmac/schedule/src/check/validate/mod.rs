@@ -4,14 +4,12 @@ mod complete;
 mod memory;
 mod transfers;
 
-use std::fmt;
-
-use thiserror::Error;
-
 use crate::check::budget::{Budget, Limits, UnknownSize};
 use crate::check::lower::lower;
 use crate::clock::{Blocked, SimulateError, list, simulate};
 use crate::step::{ModuleKind, Op, Phase, Rank, Table, Unit, Value, Workload};
+use std::fmt;
+use thiserror::Error;
 
 /// An op and where it stands.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -1,26 +1,27 @@
-//! What no plan can be faster than, within a room: where there is little to fill bubbles with, the chain of the stages and
-//! the memory that they have keep a step above its work bound.
+//! What no plan can be faster than, within a room: where there is little to fill bubbles with, the chain of the stages
+//! and the memory that they have keep a step above its work bound.
 
 use super::limits::Room;
 use super::tasks::MICROBATCH;
 use crate::clock::work_bound;
 use crate::step::{Chunk, Microbatch, Module, ModuleKind, Phase, Rank, Unit, Value, Workload};
 
-/// A lower bound of the time of every order of the step within the room: the work bound, and with one LLM chunk per rank
-/// and a backward of every microbatch also what the stages' chain allows.
+/// A lower bound of the time of every order of the step within the room: the work bound, and with one LLM chunk per
+/// rank and a backward of every microbatch also what the stages' chain allows.
 pub(super) fn lower_bound(workload: &Workload, room: &Room) -> f64 {
     let work = work_bound(workload);
     let learns = |microbatch: Microbatch| workload.has_backward(ModuleKind::Llm, microbatch);
     if workload.chunks_per_rank() > 1 || !workload.microbatches().all(learns) {
         return work;
     }
-    let stages: Vec<Stage> = (0..workload.ranks()).map(|stage| Stage::new(workload, room, stage)).collect();
-    let chain = stages.iter().map(Stage::bound).fold(work, f64::max);
+    let stages: Vec<StageBound> =
+        (0..workload.ranks()).map(|stage| StageBound::new(workload, room, stage)).collect();
+    let chain = stages.iter().map(StageBound::bound).fold(work, f64::max);
     chain.max(filling_bound(workload, &stages))
 }
 
 /// What is known of one stage of the LLM, in time on its rank.
-struct Stage {
+struct StageBound {
     slowdown: f64,
     /// From the start until its first forward and its first backward at the earliest.
     before_forward: f64,
@@ -42,8 +43,8 @@ struct Stage {
     holds_all: bool,
 }
 
-impl Stage {
-    fn new(workload: &Workload, room: &Room, stage: usize) -> Stage {
+impl StageBound {
+    fn new(workload: &Workload, room: &Room, stage: usize) -> StageBound {
         let held = (room.llm[stage] as f64 / MICROBATCH).floor() as usize;
         let times = |phases: &[Phase]| -> Vec<f64> {
             let time = |microbatch| phases.iter().map(|phase| llm(workload, microbatch, stage, *phase)).sum();
@@ -56,7 +57,7 @@ impl Stage {
         let least = |time: fn(&Path) -> f64| paths.iter().map(time).fold(f64::INFINITY, f64::min);
         let before_backward = least(|path| path.up + path.turn + path.down);
         let after_forward = least(|path| path.rest_up + path.turn + path.down + path.own_backward + path.out);
-        Stage {
+        StageBound {
             slowdown: workload.slowdown(Rank(stage)),
             before_forward: least(|path| path.up - path.rest_up - path.own_forward),
             before_backward,
@@ -74,8 +75,8 @@ impl Stage {
         }
     }
 
-    /// All of the stage's work lies between its first forward and its last weight gradient, and memory keeps all but a few
-    /// forwards behind the first backward, and all but a few backwards before the last forward.
+    /// All of the stage's work lies between its first forward and its last weight gradient, and memory keeps all but a
+    /// few forwards after the first backward, and all but a few backwards before the last forward.
     fn bound(&self) -> f64 {
         let weighty = self.work - self.late_weights + self.after_backward;
         let short = self.work - self.late_backwards + self.after_forward;
@@ -93,9 +94,9 @@ impl Stage {
     }
 }
 
-/// Encoder forwards and drawings are all that can fill the ranks' empty time at the start, encoder backwards and drawings
-/// that at the end.
-fn filling_bound(workload: &Workload, stages: &[Stage]) -> f64 {
+/// Encoder forwards and drawings are all that can fill the ranks' empty time at the start, encoder backwards and
+/// drawings that at the end.
+fn filling_bound(workload: &Workload, stages: &[StageBound]) -> f64 {
     let holds_all = stages.iter().any(|stage| stage.holds_all);
     let speed: f64 = stages.iter().map(|stage| 1.0 / stage.slowdown).sum();
     let mut work = stages.iter().map(|stage| stage.work / stage.slowdown).sum::<f64>();

@@ -1,7 +1,7 @@
 //! How fast ranks are, what they may hold, and how much of the item work is each one's.
 
 use super::limits::Room;
-use super::tasks::{Class, Graph};
+use super::tasks::{Class, TaskGraph};
 use crate::step::{Rank, Workload};
 
 /// What a plan has to keep to on every rank.
@@ -19,7 +19,7 @@ pub(super) struct Capacity {
 }
 
 impl Capacity {
-    pub(super) fn new(graph: &Graph, workload: &Workload, room: Room) -> Capacity {
+    pub(super) fn new(graph: &TaskGraph, workload: &Workload, room: Room) -> Capacity {
         let slowdown: Vec<f64> = (0..workload.ranks()).map(|rank| workload.slowdown(Rank(rank))).collect();
         let mut own = vec![0.0; workload.ranks()];
         let mut items = [0.0; 2];
@@ -48,7 +48,7 @@ impl Capacity {
     }
 }
 
-/// When all ranks that take items end, if `items` of work are poured over them like water.
+/// When all ranks that take items end, if `items` of work are shared out so that they end together (water-filling).
 fn level(own: &[f64], slowdown: &[f64], items: f64) -> f64 {
     let mut ranks: Vec<(f64, f64)> =
         own.iter().zip(slowdown).map(|(own, slowdown)| (*own, 1.0 / slowdown)).collect();

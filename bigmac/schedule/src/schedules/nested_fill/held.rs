@@ -1,21 +1,21 @@
 //! LLM activations that ranks hold while a plan is made.
 
-use super::tasks::{Graph, Hold};
+use super::tasks::{Hold, TaskGraph};
 
 /// What each rank holds. Where ranks have several chunks, forwards of late microbatches could fill a rank before the
 /// earliest one has run through all its chunks there, and all would wait for ever: room for that one is kept free.
 #[derive(Debug)]
 pub(super) struct LlmHeld {
     held: Vec<u64>,
-    /// By rank, then by the order of the microbatches: how many chunks are still to be acquired; empty with one chunk per
-    /// rank, where the order of the stages rules such waits out.
+    /// By rank, then by the order of the microbatches: how many chunks are still to be acquired; empty with one chunk
+    /// per rank, where the order of the stages rules such waits out.
     missing: Vec<Vec<u32>>,
     /// By rank: the first that is not 0.
     first: Vec<usize>,
 }
 
 impl LlmHeld {
-    pub(super) fn new(graph: &Graph, ranks: usize) -> LlmHeld {
+    pub(super) fn new(graph: &TaskGraph, ranks: usize) -> LlmHeld {
         let mut missing = Vec::new();
         if graph.chunks_per_rank > 1 {
             missing = vec![vec![0; graph.microbatches]; ranks];

@@ -104,8 +104,8 @@ pub(super) fn minimum(workload: &Workload, module: ModuleKind) -> f64 {
     least.fold(0.0, f64::max)
 }
 
-/// Encoder items of a microbatch shared over the ranks so that the one that holds most holds little: largest first, each
-/// to the rank that holds least; among equals to the one that has least `work` so far, which is added to.
+/// Encoder items of a microbatch shared over the ranks so that the one that holds most holds little: largest first,
+/// each to the rank that holds least; among equals to the one that has least `work` so far, which is added to.
 pub(super) fn even_shares(
     workload: &Workload,
     microbatch: Microbatch,

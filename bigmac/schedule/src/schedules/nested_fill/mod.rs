@@ -1,11 +1,11 @@
 //! Nested fill: past the paper, encoder and generator items and the LLM's weight gradients fill the LLM's own bubbles.
 //!
 //! T_ideal leaves the LLM's bubble empty. But items can run on any rank, and weight gradients (Zero Bubble, arXiv
-//! 2401.10241) at any time, so a step can come down to its work bound: all work, on all ranks, without a wait. A plan is
-//! made on the clock from the costs: every free rank takes the most urgent task that is there and fits its memory, and
-//! items are shared out so that all ranks have the same work in all. Where ranks still wait at one end of the step, time is
-//! turned round: the same tasks are planned from the end, each as late as the last plan allows, then again from the
-//! start. Of several rules of what is urgent the fastest is kept, and none is tried once the bound is reached.
+//! 2401.10241) at any time, so a step can come down to its work bound: all work, on all ranks, without a wait. A plan
+//! is made on the clock from the costs: every free rank takes the most urgent task that is there and fits its memory,
+//! and items are shared out so that all ranks have the same work in all. Where ranks still wait at one end of the step,
+//! the same tasks are planned from the end, each as late as the last plan allows, then again from the start. Of several
+//! rules of what is urgent the fastest is kept, and none is tried once the bound is reached.
 
 mod bound;
 mod capacity;
@@ -18,7 +18,7 @@ mod tasks;
 use self::capacity::Capacity;
 pub(crate) use self::limits::Room;
 use self::planner::Plan;
-use self::tasks::{Class, Graph, MICROBATCH, Task};
+use self::tasks::{Class, MICROBATCH, Task, TaskGraph};
 use crate::api::{Options, Schedule, ScheduleError};
 use crate::check::Limits;
 use crate::clock::memory::peak_microbatches;
@@ -26,9 +26,9 @@ use crate::clock::simulate;
 use crate::schedules::nested::NESTED;
 use crate::step::{ModuleKind, Phase, Table, Workload};
 
-/// Within its budgets: of encoder activations, 4 microbatches per rank where nothing is given; of the LLM's (counted from
-/// forward until weight gradients) what 1F1B holds and one microbatch more; of the generator's one item. It has an order
-/// of the LLM of its own. Where `nested` is faster within the same memory, it is nested's table.
+/// Within its budgets: of encoder activations, 4 microbatches per rank where nothing is given; of the LLM's (counted
+/// from forward until weight gradients) what 1F1B holds and one microbatch more; of the generator's one item. It has an
+/// order of the LLM of its own. Where `nested` is faster within the same memory, it is nested's table.
 pub(crate) const NESTED_FILL: Schedule = Schedule {
     name: "nested-fill",
     summary: "nested, with items and weight gradients in the LLM's own bubbles",
@@ -51,8 +51,8 @@ fn build(workload: &Workload, options: &Options) -> Result<Table, ScheduleError>
 }
 
 /// A lower bound of the time of any order of the step that keeps to `limits`, or to what `nested-fill` holds where they
-/// say nothing: the work bound, or more where memory and the chain of the LLM's stages keep ranks waiting with too little
-/// to fill the wait.
+/// say nothing: the work bound, or more where memory and the chain of the LLM's stages keep ranks waiting with too
+/// little to fill the wait.
 ///
 /// # Errors
 /// Where a budget is below what any order needs, or is in bytes and a microbatch's bytes are not known.
@@ -70,7 +70,7 @@ pub(crate) struct Planned {
 }
 
 pub(crate) fn planned(workload: &Workload, room: &Room) -> Planned {
-    let graph = Graph::new(workload);
+    let graph = TaskGraph::new(workload);
     let (plan, bound) = search::search(&graph, workload, &Capacity::new(&graph, workload, room.clone()));
     Planned { table: write(&plan, &graph, workload).with_step(), time: plan.time, bound }
 }
@@ -90,7 +90,7 @@ fn fits(table: &Table, workload: &Workload, room: &Room) -> bool {
 }
 
 /// The ops of a plan.
-fn write(plan: &Plan, graph: &Graph, workload: &Workload) -> Table {
+fn write(plan: &Plan, graph: &TaskGraph, workload: &Workload) -> Table {
     let mut table = Table::empty(plan.order.len());
     for (ops, tasks) in table.ranks.iter_mut().zip(&plan.order) {
         let tasks = tasks.iter().map(|task| &graph.tasks[*task as usize]);

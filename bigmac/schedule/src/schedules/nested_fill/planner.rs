@@ -1,11 +1,10 @@
 //! Puts tasks in order: a run on the clock in which every free rank takes the most urgent task that is there.
 
-use std::cmp::Reverse;
-use std::collections::BinaryHeap;
-
 use super::capacity::Capacity;
 use super::held::LlmHeld;
-use super::tasks::{ANY, CLASSES, Class, Graph, Hold, NONE, Task};
+use super::tasks::{ANY, CLASSES, Class, Hold, NONE, Task, TaskGraph};
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
 
 /// Which task a free rank takes.
 #[derive(Clone, Debug)]
@@ -23,7 +22,7 @@ pub(super) struct Plan {
     pub order: Vec<Vec<u32>>,
     /// By task: when it ends.
     pub ends: Vec<f64>,
-    /// By task: the how many-th it is to start.
+    /// By task: its number in the order of starts.
     pub numbers: Vec<u32>,
     /// By task: where it runs.
     pub ranks: Vec<u32>,
@@ -33,8 +32,8 @@ pub(super) struct Plan {
 
 /// Plans a graph; `None` where all ranks that are not done wait for each other's memory. `ranks` says where each task
 /// runs, with [`ANY`] where that is to be chosen.
-pub(super) fn plan(graph: &Graph, capacity: &Capacity, ranks: &[u32], policy: &Policy) -> Option<Plan> {
-    let mut run = Run::new(graph, capacity, ranks, policy);
+pub(super) fn plan(graph: &TaskGraph, capacity: &Capacity, ranks: &[u32], policy: &Policy) -> Option<Plan> {
+    let mut run = Dispatcher::new(graph, capacity, ranks, policy);
     run.count_placed_items();
     for task in 0..graph.tasks.len() as u32 {
         if graph.waits[task as usize] == 0 {
@@ -92,8 +91,8 @@ impl Ord for Event {
 
 type Queue = BinaryHeap<Reverse<(u32, u32)>>;
 
-struct Run<'a> {
-    graph: &'a Graph,
+struct Dispatcher<'a> {
+    graph: &'a TaskGraph,
     capacity: &'a Capacity,
     policy: &'a Policy,
     now: f64,
@@ -121,10 +120,10 @@ struct Run<'a> {
     plan: Plan,
 }
 
-impl<'a> Run<'a> {
-    fn new(graph: &'a Graph, capacity: &'a Capacity, ranks: &[u32], policy: &'a Policy) -> Self {
+impl<'a> Dispatcher<'a> {
+    fn new(graph: &'a TaskGraph, capacity: &'a Capacity, ranks: &[u32], policy: &'a Policy) -> Self {
         let (p, count) = (capacity.slowdown.len(), graph.tasks.len());
-        Run {
+        Dispatcher {
             graph,
             capacity,
             policy,

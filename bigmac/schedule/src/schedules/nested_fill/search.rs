@@ -1,18 +1,18 @@
-//! Looks for a plan that reaches the bound: several rules of what is urgent, each improved by turning time round, and
-//! then changes of the best plan at random.
+//! Looks for a plan that reaches the bound: several rules of what is urgent, each improved by planning in
+//! both directions of time, and then random changes of the best plan.
 
 use super::bound::lower_bound;
 use super::capacity::Capacity;
 use super::limits::even_shares;
 use super::planner::{Plan, Policy, plan};
-use super::tasks::{ANY, CLASSES, Class, Graph, NONE, Task};
+use super::tasks::{ANY, CLASSES, Class, NONE, Task, TaskGraph};
 use crate::step::{Piece, Workload};
 
 /// How many tasks may be placed in all: what keeps the time of planning in proportion to the step.
 const EFFORT: usize = 3_000_000;
 /// How often the best plan is changed at random.
 const SHAKES: u32 = 50;
-/// How often time is turned round to improve a plan.
+/// How often a plan is made again in the other direction of time to improve it.
 const TURNS: usize = 8;
 /// How often in a row that may be without success.
 const VAIN_TURNS: usize = 2;
@@ -30,8 +30,8 @@ struct Rule {
 
 use Class::{Backward as B, Draw as G, Encode as E, EncodeBackward as D, Forward as F, Weight as W};
 
-/// On random shapes, the rules that most often reached the bound come first. Shares are loose for steps with so few items
-/// that bubbles are left anyway.
+/// On random shapes, the rules that most often reached the bound come first. Shares are loose for steps with so few
+/// items that bubbles are left anyway.
 const RULES: [Rule; 16] = [
     Rule { backward: false, more: 0.0, order: [G, B, F, W, E, D] },
     Rule { backward: false, more: 0.0, order: [G, B, F, D, W, E] },
@@ -52,7 +52,7 @@ const RULES: [Rule; 16] = [
 ];
 
 /// The fastest plan found, with ranks' orders as time runs forward, and what no plan can be faster than.
-pub(super) fn search(graph: &Graph, workload: &Workload, capacity: &Capacity) -> (Plan, f64) {
+pub(super) fn search(graph: &TaskGraph, workload: &Workload, capacity: &Capacity) -> (Plan, f64) {
     let reversed = graph.reversed();
     let anywhere: Vec<u32> = graph.tasks.iter().map(|task| task.rank).collect();
     let mut search = Search { graphs: [graph, &reversed], best: None, left: EFFORT, bound: capacity.bound };
@@ -76,18 +76,18 @@ pub(super) fn search(graph: &Graph, workload: &Workload, capacity: &Capacity) ->
             search.shake(round, &anywhere, &shares[round as usize / 2 % 2]);
         }
     }
-    let plan = search.best.map_or_else(|| serial(graph, workload), Timed::forward);
+    let plan = search.best.map_or_else(|| serial(graph, workload), Draft::forward);
     (plan, search.bound)
 }
 
 /// A plan with the direction of time that it was made in.
 #[derive(Clone, Debug)]
-struct Timed {
+struct Draft {
     plan: Plan,
     backward: bool,
 }
 
-impl Timed {
+impl Draft {
     fn forward(self) -> Plan {
         let mut plan = self.plan;
         if self.backward {
@@ -99,8 +99,8 @@ impl Timed {
 
 struct Search<'a> {
     /// As time runs, and reversed.
-    graphs: [&'a Graph; 2],
-    best: Option<Timed>,
+    graphs: [&'a TaskGraph; 2],
+    best: Option<Draft>,
     /// Tasks that may still be placed.
     left: usize,
     bound: f64,
@@ -108,7 +108,7 @@ struct Search<'a> {
 
 impl Search<'_> {
     fn is_over(&self) -> bool {
-        let reached = |best: &Timed| best.plan.time <= self.bound * (1.0 + 1e-9);
+        let reached = |best: &Draft| best.plan.time <= self.bound * (1.0 + 1e-9);
         self.left == 0 || self.best.as_ref().is_some_and(reached)
     }
 
@@ -118,7 +118,7 @@ impl Search<'_> {
         for (place, class) in rule.order.iter().enumerate() {
             urgency[*class as usize] = place as u8;
         }
-        // A drawing that nobody waits for fills bubbles.
+        // A drawing that no op waits for fills bubbles.
         if !self.graphs[0].draws_matter {
             urgency[Class::Draw as usize] = CLASSES as u8;
         }
@@ -141,15 +141,16 @@ impl Search<'_> {
         }
     }
 
-    /// Plans in the other direction of time: what ended last comes first. With ranks and urgency taken from the last plan,
-    /// every task moves towards the other end as far as what it waits for allows, which closes gaps (forward-backward
-    /// improvement; Li and Willis, 1992, for project scheduling).
-    fn turn(&mut self, last: &Timed, ranks: &[u32], capacity: &Capacity) -> Option<Timed> {
+    /// Plans in the other direction of time: what ended last comes first. With ranks and urgency taken from the last
+    /// plan, every task moves towards the other end as far as what it waits for allows, which closes gaps
+    /// (forward-backward improvement; Li and Willis, 1992, for project scheduling).
+    fn turn(&mut self, last: &Draft, ranks: &[u32], capacity: &Capacity) -> Option<Draft> {
         let policy = Policy { urgency: [0; CLASSES], place: latest_first(&last.plan) };
         self.plan(!last.backward, ranks, &policy, capacity)
     }
 
-    /// Moves the ends of the best plan's tasks about, frees some items from their ranks, and turns time round twice.
+    /// Moves the ends of the best plan's tasks at random, releases some items from their ranks, and plans twice more,
+    /// each time in the other direction.
     fn shake(&mut self, round: u32, anywhere: &[u32], capacity: &Capacity) {
         let Some(best) = self.best.as_ref() else { return };
         let mut shaken = best.clone();
@@ -177,10 +178,10 @@ impl Search<'_> {
     }
 
     /// Plans, and keeps the plan where it is the best so far.
-    fn plan(&mut self, backward: bool, ranks: &[u32], policy: &Policy, capacity: &Capacity) -> Option<Timed> {
+    fn plan(&mut self, backward: bool, ranks: &[u32], policy: &Policy, capacity: &Capacity) -> Option<Draft> {
         let graph = self.graphs[usize::from(backward)];
         self.left = self.left.saturating_sub(graph.tasks.len());
-        let planned = Timed { plan: plan(graph, capacity, ranks, policy)?, backward };
+        let planned = Draft { plan: plan(graph, capacity, ranks, policy)?, backward };
         if self.best.as_ref().is_none_or(|best| planned.plan.time < best.plan.time) {
             self.best = Some(planned.clone());
         }
@@ -213,7 +214,7 @@ fn noise(round: u32, index: u32) -> f64 {
 }
 
 /// Every task's rank where each microbatch's encoder items are shared evenly; drawings go where there is time.
-fn fixed_ranks(graph: &Graph, workload: &Workload) -> Vec<u32> {
+fn fixed_ranks(graph: &TaskGraph, workload: &Workload) -> Vec<u32> {
     let mut shares = Vec::new();
     let mut work = vec![0.0; workload.ranks()];
     for microbatch in workload.microbatches() {
@@ -231,7 +232,7 @@ fn fixed_ranks(graph: &Graph, workload: &Workload) -> Vec<u32> {
 }
 
 /// One microbatch after the other, which any budget that is enough for one allows.
-fn serial(graph: &Graph, workload: &Workload) -> Plan {
+fn serial(graph: &TaskGraph, workload: &Workload) -> Plan {
     let mut ranks = fixed_ranks(graph, workload);
     for (index, rank) in ranks.iter_mut().enumerate().filter(|(_, rank)| **rank == ANY) {
         *rank = (index % workload.ranks()) as u32;

@@ -70,7 +70,7 @@ pub(super) struct Edge {
 
 /// All tasks of a step with who waits for whom. Reversed in time it is a graph of the same kind.
 #[derive(Clone, Debug)]
-pub(super) struct Graph {
+pub(super) struct TaskGraph {
     pub tasks: Vec<Task>,
     edges: Vec<Edge>,
     /// `edges[offsets[t]..offsets[t + 1]]` wait for task `t`.
@@ -87,8 +87,8 @@ pub(super) struct Graph {
     pub draws_matter: bool,
 }
 
-impl Graph {
-    pub(super) fn new(workload: &Workload) -> Graph {
+impl TaskGraph {
+    pub(super) fn new(workload: &Workload) -> TaskGraph {
         let mut builder = Builder { workload, tasks: Vec::new(), pairs: Vec::new() };
         for microbatch in workload.microbatches() {
             builder.microbatch(microbatch);
@@ -98,7 +98,16 @@ impl Graph {
         let (chunks_per_rank, microbatches) = (workload.chunks_per_rank(), workload.len());
         let read = |pair: &(u32, Edge)| tasks[pair.0 as usize].class == Class::Draw;
         let draws_matter = pairs.iter().any(read);
-        Graph { tasks, edges, offsets, waits, backward: false, chunks_per_rank, microbatches, draws_matter }
+        TaskGraph {
+            tasks,
+            edges,
+            offsets,
+            waits,
+            backward: false,
+            chunks_per_rank,
+            microbatches,
+            draws_matter,
+        }
     }
 
     /// The tasks that wait for a task.
@@ -107,14 +116,14 @@ impl Graph {
         &self.edges[self.offsets[task] as usize..self.offsets[task + 1] as usize]
     }
 
-    /// The how many-th a task's microbatch is in this direction of time.
+    /// The position of a task's microbatch in this direction of time.
     pub(super) fn position(&self, task: u32) -> usize {
         let microbatch = self.tasks[task as usize].unit.microbatch().0;
         if self.backward { self.microbatches - 1 - microbatch } else { microbatch }
     }
 
     /// The same step as it looks when time runs backward.
-    pub(super) fn reversed(&self) -> Graph {
+    pub(super) fn reversed(&self) -> TaskGraph {
         let flip = |task: &Task| Task { acquire: task.release, release: task.acquire, ..*task };
         let pairs: Vec<(u32, Edge)> = (0..self.tasks.len() as u32)
             .flat_map(|from| {
@@ -123,7 +132,7 @@ impl Graph {
             .collect();
         let (offsets, waits, edges) = adjacency(self.tasks.len(), &pairs);
         let tasks = self.tasks.iter().map(flip).collect();
-        Graph { tasks, edges, offsets, waits, backward: !self.backward, ..*self }
+        TaskGraph { tasks, edges, offsets, waits, backward: !self.backward, ..*self }
     }
 }
 

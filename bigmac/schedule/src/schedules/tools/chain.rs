@@ -9,9 +9,9 @@ use crate::step::{
 /// What one stage of the chain runs, besides waiting: chunks of the three modules, in the order of the data.
 pub(crate) type Stage = PerModule<Option<Chunk>>;
 
-/// The whole step over `stages`, `stages.len() / ranks` to a rank: ordered as the LLM schedule orders chunks, each of its
-/// ops replaced by what its stage has to do. A forward runs encoder, LLM, generator; a backward the other way round.
-/// Encoder and generator do the whole of their backward where a split one has its input gradients.
+/// The whole step over `stages`, `stages.len() / ranks` to a rank: ordered as the LLM schedule orders chunks, each of
+/// its ops replaced by what its stage has to do. A forward runs encoder, LLM, generator; a backward the other way
+/// round. Encoder and generator do the whole of their backward where a split one has its input gradients.
 pub(crate) fn stages_table(
     workload: &Workload,
     options: &Options,
@@ -51,8 +51,8 @@ pub(crate) fn parts_table(
     stages_table(workload, options, &stages)
 }
 
-/// An LLM that has a chunk where the chain has a stage, for its order to be taken. All of it learns, since a stage has a
-/// backward where any of its modules does; what a stage hasn't is left out when its ops are written.
+/// An LLM that has a chunk where the chain has a stage, for its order to be taken. All of it learns, since a stage has
+/// a backward where any of its modules does; what a stage does not have is left out when its ops are written.
 fn stage_order(workload: &Workload, stages: &[Stage]) -> Result<Workload, ScheduleError> {
     let time = |module: Option<Module>, m: Microbatch, phase| {
         let ops = module.into_iter().flat_map(|module| op(workload, module, phase, m));

@@ -1,11 +1,10 @@
 //! How the layers of encoder, LLM and generator are cut into the parts of a chain.
 
-use std::ops::Range;
-
 use crate::step::{
     Chain, ChainPart, ChunkCost, Layers, Load, MicrobatchSizes, ModuleKind, PerModule, Rank, Workload,
     even_ranges,
 };
+use std::ops::Range;
 
 /// Time of all of a module's work in the step: forwards and whatever backwards there are.
 pub(crate) fn module_times(workload: &Workload) -> PerModule<f64> {
@@ -148,8 +147,8 @@ fn lightest_cut(row: &[Layer], parts: usize) -> Vec<Range<usize>> {
 }
 
 impl Workload {
-    /// The same with its modules on a chain that was cut before, such as for other steps of the same run. Costs and sizes of
-    /// encoder, LLM and generator as a whole are those of this workload.
+    /// The same with its modules on a chain that was cut before, such as for other steps of the same run. Costs and
+    /// sizes of encoder, LLM and generator as a whole are those of this workload.
     pub fn with_chain(&self, chain: Chain) -> Workload {
         let loads = loads_by_share(self, &chain.parts.llm);
         let sizes = sizes_by_share(&self.sizes, &chain.parts.llm);

@@ -1,10 +1,10 @@
 //! Slots of uneven work: items flow through them in order, whatever microbatch they belong to.
 //!
 //! A slot for each microbatch (or group) alone wastes what its items cannot be shared out evenly: one image on p ranks
-//! leaves p - 1 of them idle. Here the step's items are shared out as a whole, in order, each to the rank that has the least so far, and
-//! a slot is an interval of that common clock: encoder forwards of later microbatches fill up the slots of earlier ones, and
-//! backwards wait until every rank has some. Ranks run ahead by an item or two, not by a batch, so what is alive stays
-//! independent of the batch.
+//! leaves p - 1 of them idle. Here the step's items are shared out as a whole, in order, each to the rank that has the
+//! least so far, and a slot is an interval of that common clock: encoder forwards of later microbatches fill up the
+//! slots of earlier ones, and backwards wait until every rank has some. Ranks run ahead by an item or two, not by a
+//! batch, so what is alive stays independent of the batch.
 
 use crate::clock::{Slot, Slots, largest_first};
 use crate::step::{Item, Module, ModuleKind, Phase, Rank, Unit, Workload};
@@ -26,13 +26,13 @@ pub(crate) fn flow(workload: &Workload, lag: usize) -> Slots {
     let count = workload.len();
     Slots {
         encoder_forward: run_ahead(&queues(encoder, phase(Phase::Forward)), count),
-        encoder_backward: run_behind(&queues(learning, phase(Phase::Backward)), count, count),
-        generator: run_behind(&queues(generator, drawing), count, lag),
+        encoder_backward: run_after(&queues(learning, phase(Phase::Backward)), count, count),
+        generator: run_after(&queues(generator, drawing), count, lag),
     }
 }
 
-/// Every rank's items of the whole step, in order: microbatch by microbatch the longest first, each to the rank that has the
-/// least so far.
+/// Every rank's items of the whole step, in order: microbatch by microbatch the longest first, each to the rank that
+/// has the least so far.
 fn shared_out(workload: &Workload, module: Module) -> Vec<Vec<Item>> {
     let mut totals = vec![0.0; workload.ranks()];
     let mut ranks = vec![Vec::new(); workload.ranks()];
@@ -64,8 +64,8 @@ fn queues(ranks: Vec<Vec<Item>>, time: impl Fn(Item, usize) -> f64) -> Vec<Queue
     ranks.into_iter().enumerate().map(queue).collect()
 }
 
-/// One slot per microbatch with items: it lasts until all items up to that microbatch's are done, and every rank fills it up
-/// with whatever comes next.
+/// One slot per microbatch with items: it lasts until all items up to that microbatch's are done, and every rank fills
+/// it up with whatever comes next.
 fn run_ahead(queues: &[Queue], microbatches: usize) -> Vec<Slot> {
     let end = queues.iter().flatten().map(|(_, end)| *end).fold(0.0, f64::max);
     let mut slots = Vec::new();
@@ -81,7 +81,7 @@ fn run_ahead(queues: &[Queue], microbatches: usize) -> Vec<Slot> {
 
 /// One slot per microbatch with items: it lasts as long as every rank has something to do of the items up to that
 /// microbatch's, or until those of `lag` microbatches ago are done; the last takes what is left.
-fn run_behind(queues: &[Queue], microbatches: usize, lag: usize) -> Vec<Slot> {
+fn run_after(queues: &[Queue], microbatches: usize, lag: usize) -> Vec<Slot> {
     let end = queues.iter().flatten().map(|(_, end)| *end).fold(0.0, f64::max);
     let mut slots = Vec::new();
     let mut next = vec![0; queues.len()];

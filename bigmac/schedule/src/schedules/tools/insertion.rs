@@ -12,19 +12,19 @@ pub(crate) fn with_slots(
     slots: &Slots,
     early: f64,
 ) -> Table {
-    let clock = Clock::new(llm, simulation, workload, early);
+    let anchors = Anchors::new(llm, simulation, workload, early);
     let encoder = |slot: &Slot, phase| slot.shares.iter().map(|items| encoder_ops(phase, items)).collect();
     let forwards = slots.encoder_forward.iter().filter_map(|slot| {
-        let (cut, ops) = (clock.encoder_forward(slot)?, encoder(slot, Phase::Forward));
+        let (cut, ops) = (anchors.encoder_forward(slot)?, encoder(slot, Phase::Forward));
         Some(Insertion { cut, kind: SlotKind::EncoderForward, ops })
     });
     let backwards = slots.encoder_backward.iter().filter_map(|slot| {
-        let (cut, ops) = (clock.encoder_backward(slot)?, encoder(slot, Phase::Backward));
+        let (cut, ops) = (anchors.encoder_backward(slot)?, encoder(slot, Phase::Backward));
         Some(Insertion { cut, kind: SlotKind::EncoderBackward, ops })
     });
     let generator = slots.generator.iter().filter_map(|slot| {
         let ops = (0..workload.ranks()).map(|rank| drawings(workload, slot, rank)).collect();
-        Some(Insertion { cut: clock.generator(slot)?, kind: SlotKind::Generator, ops })
+        Some(Insertion { cut: anchors.generator(slot)?, kind: SlotKind::Generator, ops })
     });
     let mut insertions: Vec<Insertion> = forwards.chain(backwards).chain(generator).collect();
     // Of slots at one moment, those that free memory come first.
@@ -50,7 +50,7 @@ impl Cut {
         self.time.total_cmp(&other.time).then(self.sequence.cmp(&other.sequence))
     }
 
-    fn is_behind(&self, start: f64, sequence: usize) -> bool {
+    fn is_after(&self, start: f64, sequence: usize) -> bool {
         start < self.time || (start == self.time && sequence < self.sequence)
     }
 }
@@ -70,7 +70,7 @@ struct Insertion {
 }
 
 /// What slots are placed by: when the LLM's ops run by themselves.
-struct Clock<'a> {
+struct Anchors<'a> {
     workload: &'a Workload,
     /// How long before their embeddings are read encoder forwards are done.
     early: f64,
@@ -88,10 +88,10 @@ struct Clock<'a> {
     running: Vec<(f64, f64)>,
 }
 
-impl<'a> Clock<'a> {
+impl<'a> Anchors<'a> {
     fn new(llm: &Table, simulation: &Simulation, workload: &'a Workload, early: f64) -> Self {
         let runs = |chunk, phase| simulation.runs(llm, chunk, phase, workload);
-        let mut clock = Clock {
+        let mut anchors = Anchors {
             workload,
             early,
             tolerance: simulation.time() * 1e-12,
@@ -101,13 +101,13 @@ impl<'a> Clock<'a> {
             last_backward: runs(workload.last_chunk(), Phase::Backward),
             running: simulation.spans.iter().flatten().map(|span| (span.end, span.start)).collect(),
         };
-        clock.running.sort_by(|a, b| a.0.total_cmp(&b.0));
+        anchors.running.sort_by(|a, b| a.0.total_cmp(&b.0));
         let mut earliest = f64::INFINITY;
-        for (_, start) in clock.running.iter_mut().rev() {
+        for (_, start) in anchors.running.iter_mut().rev() {
             earliest = earliest.min(*start);
             *start = earliest;
         }
-        clock
+        anchors
     }
 
     /// The latest moment at which a slot can be cut in so that every rank has ended its op in progress, and a value
@@ -180,7 +180,7 @@ fn insert(llm: &Table, simulation: &Simulation, mut insertions: Vec<Insertion>) 
         let timed = simulation.spans[rank].iter().zip(&simulation.sequence[rank]);
         for (op, (span, sequence)) in ops.iter().zip(timed) {
             while let Some(slot) =
-                insertions.get_mut(next).filter(|slot| !slot.cut.is_behind(span.start, *sequence))
+                insertions.get_mut(next).filter(|slot| !slot.cut.is_after(span.start, *sequence))
             {
                 table.ranks[rank].append(&mut slot.ops[rank]);
                 next += 1;
