@@ -177,7 +177,7 @@ impl<'a, 'r> Search<'a, 'r> {
         for llm in orders {
             for group in groups.iter().filter(|group| group.is_none_or(|g| g <= task.layout.microbatches)) {
                 let limits = Limits { budget: self.request.budget, ..Limits::default() };
-                options.push(Options { llm: llm, group: *group, limits, ..Options::default() });
+                options.push(Options { llm, group: *group, limits, ..Options::default() });
             }
         }
         let microbatches = task.layout.microbatches.min(SHORT * task.layout.ranks * task.layout.chunks);

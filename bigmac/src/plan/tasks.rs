@@ -103,7 +103,7 @@ pub(super) fn tasks(request: &Request<'_>, llm: &Llm) -> Result<(Vec<Task>, Vec<
                     None => None,
                 };
                 if let Some((layout, bound)) = found {
-                    tasks.push(Task { schedule: schedule, traits: *traits, layout, bound });
+                    tasks.push(Task { schedule, traits: *traits, layout, bound });
                 }
             }
         }

@@ -90,7 +90,7 @@ impl Simulation {
     }
 
     /// The same in any measure of what a unit saves.
-    pub fn memory_in(
+    pub(crate) fn memory_in(
         &self,
         table: &Table,
         workload: &Workload,

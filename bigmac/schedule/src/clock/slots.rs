@@ -1,11 +1,11 @@
 //! Slots: the items of a group of microbatches, shared over all ranks.
 
-use crate::step::{Item, Microbatch, Module, ModuleKind, PerModule, Phase, Rank, Unit, Workload};
+use crate::step::{Item, Microbatch, Module, ModuleKind, Op, PerModule, Phase, Rank, Unit, Workload};
 
 /// The items of one module and one group of consecutive microbatches, shared over the ranks. Every rank holds the
 /// module's weights, so any rank can run any item; its backward runs where its forward did.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Slot {
+pub(crate) struct Slot {
     /// The microbatches that have items in it.
     pub microbatches: Vec<Microbatch>,
     /// `shares[r]` is what rank `r` runs, in the order of the microbatches.
@@ -43,8 +43,18 @@ impl Slot {
         times.fold(0.0, f64::max)
     }
 
+    /// A rank's share of a generator slot: each item's forward followed by its backward, so that one item is live.
+    pub(crate) fn drawings(&self, workload: &Workload, rank: usize) -> Vec<Op> {
+        let ops = |item: &Item| {
+            let unit = Unit::item(Module::GENERATOR, *item);
+            let backward = workload.has_backward(ModuleKind::Generator, item.microbatch);
+            [Some(unit.op(Phase::Forward)), backward.then(|| unit.op(Phase::Backward))]
+        };
+        self.shares[rank].iter().flat_map(ops).flatten().collect()
+    }
+
     /// A rank's items that have a backward.
-    pub fn backward_share(&self, workload: &Workload, kind: ModuleKind, rank: usize) -> Vec<Item> {
+    pub(crate) fn backward_share(&self, workload: &Workload, kind: ModuleKind, rank: usize) -> Vec<Item> {
         let share = self.shares.get(rank).map_or(&[][..], |share| share);
         share.iter().copied().filter(|item| workload.has_backward(kind, item.microbatch)).collect()
     }
@@ -79,7 +89,7 @@ impl Slots {
 /// Shares the items of every group of `group` consecutive microbatches over the ranks, longest first, each to the rank
 /// that would finish it first; among equals to the one with the fewest items, then with the least from earlier groups.
 /// Groups without items have no slot.
-pub fn slots(workload: &Workload, module: Module, group: usize) -> Vec<Slot> {
+pub(crate) fn slots(workload: &Workload, module: Module, group: usize) -> Vec<Slot> {
     let microbatches: Vec<Microbatch> = workload.microbatches().collect();
     let mut totals = vec![0.0; workload.ranks()];
     let groups = microbatches.chunks(group.max(1));
@@ -91,7 +101,7 @@ pub fn slots(workload: &Workload, module: Module, group: usize) -> Vec<Slot> {
 }
 
 /// Time of all slots of both item modules, at their largest shares: what they add to the LLM's time at most.
-pub fn total_cost(workload: &Workload, group: usize) -> f64 {
+pub(crate) fn total_cost(workload: &Workload, group: usize) -> f64 {
     let time = |module: Module| -> f64 {
         let slots = slots(workload, module, group);
         let both = slots.iter().map(|slot| match module.kind() {

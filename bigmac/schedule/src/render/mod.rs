@@ -19,7 +19,7 @@ use thiserror::Error;
 use words::duration;
 
 pub use html::html;
-pub use perfetto::perfetto;
+pub(crate) use perfetto::perfetto;
 pub use svg::svg;
 
 /// What 1.0 on a timeline is.

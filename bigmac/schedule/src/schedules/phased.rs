@@ -1,7 +1,7 @@
 //! Phased: encoder, LLM and generator one after the other, each on all ranks, as if memory were unlimited.
 
 use crate::api::{Options, Schedule, ScheduleError};
-use crate::clock::{Slot, slots};
+use crate::clock::slots;
 use crate::step::{Item, Module, ModuleKind, Op, Phase, Table, Workload};
 
 /// All encoder forwards shared over the ranks, the LLM, all encoder backwards; where anything is drawn, all LLM
@@ -37,7 +37,7 @@ pub(crate) fn body(workload: &Workload, options: &Options) -> Result<Table, Sche
     let ranks = llm.ranks.into_iter().enumerate().map(|(rank, ops)| {
         let is_forward = |op: &Op| matches!(op, Op::Compute { phase: Phase::Forward, .. });
         let (mut all, backwards): (Vec<Op>, Vec<Op>) = ops.into_iter().partition(is_forward);
-        all.extend(generator.iter().flat_map(|slot| drawings(workload, slot, rank)));
+        all.extend(generator.iter().flat_map(|slot| slot.drawings(workload, rank)));
         all.extend(backwards);
         all
     });
@@ -47,16 +47,4 @@ pub(crate) fn body(workload: &Workload, options: &Options) -> Result<Table, Sche
 /// A rank's items, an op's worth per microbatch.
 pub(crate) fn by_microbatch(items: Vec<Item>) -> Vec<Vec<Item>> {
     items.chunk_by(|a, b| a.microbatch == b.microbatch).map(<[Item]>::to_vec).collect()
-}
-
-/// A rank's share of a generator slot: each item's forward followed by its backward, so that one item is live.
-pub(crate) fn drawings(workload: &Workload, slot: &Slot, rank: usize) -> Vec<Op> {
-    let share = slot.shares[rank].iter();
-    share
-        .flat_map(|item| {
-            let backward = workload.has_backward(ModuleKind::Generator, item.microbatch);
-            let backward = backward.then(|| Op::generator(Phase::Backward, vec![*item]));
-            std::iter::once(Op::generator(Phase::Forward, vec![*item])).chain(backward)
-        })
-        .collect()
 }

@@ -37,7 +37,7 @@ impl Workload {
     }
 
     /// Whether no chunk of the module comes after this one.
-    pub fn is_last(&self, module: Module) -> bool {
+    pub(crate) fn is_last(&self, module: Module) -> bool {
         module.chunk().0 + 1 >= self.chunks_of(module.kind())
     }
 

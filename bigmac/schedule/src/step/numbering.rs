@@ -25,7 +25,7 @@ impl Workload {
     }
 
     /// How many numbers [`Workload::unit_index`] uses.
-    pub fn unit_count(&self) -> usize {
+    pub(crate) fn unit_count(&self) -> usize {
         ModuleKind::ALL.into_iter().map(|kind| self.units_of(kind)).sum()
     }
 

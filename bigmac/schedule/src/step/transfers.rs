@@ -77,7 +77,7 @@ impl Workload {
     }
 
     /// Time that a value takes from one rank to another.
-    pub fn transfer_time(&self, value: Value) -> f64 {
+    pub(crate) fn transfer_time(&self, value: Value) -> f64 {
         let link = self.link;
         if link.seconds_per_byte == 0.0 {
             return link.latency;

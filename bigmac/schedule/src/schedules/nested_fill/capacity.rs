@@ -1,7 +1,7 @@
 //! How fast ranks are, what they may hold, and how much of the item work is each one's.
 
 use super::limits::Room;
-use super::tasks::{Class, TaskGraph};
+use super::tasks::{Class, Tasks};
 use crate::step::{Rank, Workload};
 
 /// What a plan has to keep to on every rank.
@@ -19,7 +19,7 @@ pub(super) struct Capacity {
 }
 
 impl Capacity {
-    pub(super) fn new(graph: &TaskGraph, workload: &Workload, room: Room) -> Capacity {
+    pub(super) fn new(graph: &Tasks, workload: &Workload, room: Room) -> Capacity {
         let slowdown: Vec<f64> = (0..workload.ranks()).map(|rank| workload.slowdown(Rank(rank))).collect();
         let mut own = vec![0.0; workload.ranks()];
         let mut items = [0.0; 2];

@@ -1,6 +1,6 @@
 //! LLM activations that ranks hold while a plan is made.
 
-use super::tasks::{Hold, TaskGraph};
+use super::tasks::{Hold, Tasks};
 
 /// What each rank holds. Where ranks have several chunks, forwards of late microbatches could fill a rank before the
 /// earliest one has run through all its chunks there, and all would wait for ever: room for that one is kept free.
@@ -15,7 +15,7 @@ pub(super) struct LlmHeld {
 }
 
 impl LlmHeld {
-    pub(super) fn new(graph: &TaskGraph, ranks: usize) -> LlmHeld {
+    pub(super) fn new(graph: &Tasks, ranks: usize) -> LlmHeld {
         let mut missing = Vec::new();
         if graph.chunks_per_rank > 1 {
             missing = vec![vec![0; graph.microbatches]; ranks];

@@ -18,7 +18,7 @@ mod tasks;
 use self::capacity::Capacity;
 pub(crate) use self::limits::Room;
 use self::planner::Plan;
-use self::tasks::{Class, MICROBATCH, Task, TaskGraph};
+use self::tasks::{Class, MICROBATCH, Task, Tasks};
 use crate::api::{Options, Schedule, ScheduleError};
 use crate::check::Limits;
 use crate::clock::memory::peak_microbatches;
@@ -70,7 +70,7 @@ pub(crate) struct Planned {
 }
 
 pub(crate) fn planned(workload: &Workload, room: &Room) -> Planned {
-    let graph = TaskGraph::new(workload);
+    let graph = Tasks::new(workload);
     let (plan, bound) = search::search(&graph, workload, &Capacity::new(&graph, workload, room.clone()));
     Planned { table: write(&plan, &graph, workload).with_step(), time: plan.time, bound }
 }
@@ -90,7 +90,7 @@ fn fits(table: &Table, workload: &Workload, room: &Room) -> bool {
 }
 
 /// The ops of a plan.
-fn write(plan: &Plan, graph: &TaskGraph, workload: &Workload) -> Table {
+fn write(plan: &Plan, graph: &Tasks, workload: &Workload) -> Table {
     let mut table = Table::empty(plan.order.len());
     for (ops, tasks) in table.ranks.iter_mut().zip(&plan.order) {
         let tasks = tasks.iter().map(|task| &graph.tasks[*task as usize]);

@@ -2,7 +2,7 @@
 
 use super::capacity::Capacity;
 use super::held::LlmHeld;
-use super::tasks::{ANY, CLASSES, Class, Hold, NONE, Task, TaskGraph};
+use super::tasks::{ANY, CLASSES, Class, Hold, NONE, Task, Tasks};
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
@@ -32,7 +32,7 @@ pub(super) struct Plan {
 
 /// Plans a graph; `None` where all ranks that are not done wait for each other's memory. `ranks` says where each task
 /// runs, with [`ANY`] where that is to be chosen.
-pub(super) fn plan(graph: &TaskGraph, capacity: &Capacity, ranks: &[u32], policy: &Policy) -> Option<Plan> {
+pub(super) fn plan(graph: &Tasks, capacity: &Capacity, ranks: &[u32], policy: &Policy) -> Option<Plan> {
     let mut run = Dispatcher::new(graph, capacity, ranks, policy);
     run.count_placed_items();
     for task in 0..graph.tasks.len() as u32 {
@@ -55,7 +55,7 @@ pub(super) fn plan(graph: &TaskGraph, capacity: &Capacity, ranks: &[u32], policy
         }
         run.dispatch();
     }
-    run.finish()
+    (run.done == graph.tasks.len()).then_some(run.plan)
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -92,7 +92,7 @@ impl Ord for Event {
 type Queue = BinaryHeap<Reverse<(u32, u32)>>;
 
 struct Dispatcher<'a> {
-    graph: &'a TaskGraph,
+    graph: &'a Tasks,
     capacity: &'a Capacity,
     policy: &'a Policy,
     now: f64,
@@ -121,7 +121,7 @@ struct Dispatcher<'a> {
 }
 
 impl<'a> Dispatcher<'a> {
-    fn new(graph: &'a TaskGraph, capacity: &'a Capacity, ranks: &[u32], policy: &'a Policy) -> Self {
+    fn new(graph: &'a Tasks, capacity: &'a Capacity, ranks: &[u32], policy: &'a Policy) -> Self {
         let (p, count) = (capacity.slowdown.len(), graph.tasks.len());
         Dispatcher {
             graph,
@@ -324,9 +324,5 @@ impl<'a> Dispatcher<'a> {
         self.plan.ends[index] = end;
         self.plan.time = self.plan.time.max(end);
         self.post(end, What::End(task));
-    }
-
-    fn finish(self) -> Option<Plan> {
-        (self.done == self.graph.tasks.len()).then_some(self.plan)
     }
 }

@@ -5,7 +5,7 @@ use super::bound::lower_bound;
 use super::capacity::Capacity;
 use super::limits::even_shares;
 use super::planner::{Plan, Policy, plan};
-use super::tasks::{ANY, CLASSES, Class, NONE, Task, TaskGraph};
+use super::tasks::{ANY, CLASSES, Class, NONE, Task, Tasks};
 use crate::step::{Piece, Workload};
 
 /// How many tasks may be placed in all: what keeps the time of planning in proportion to the step.
@@ -52,7 +52,7 @@ const RULES: [Rule; 16] = [
 ];
 
 /// The fastest plan found, with ranks' orders as time runs forward, and what no plan can be faster than.
-pub(super) fn search(graph: &TaskGraph, workload: &Workload, capacity: &Capacity) -> (Plan, f64) {
+pub(super) fn search(graph: &Tasks, workload: &Workload, capacity: &Capacity) -> (Plan, f64) {
     let reversed = graph.reversed();
     let anywhere: Vec<u32> = graph.tasks.iter().map(|task| task.rank).collect();
     let mut search = Search { graphs: [graph, &reversed], best: None, left: EFFORT, bound: capacity.bound };
@@ -99,7 +99,7 @@ impl Draft {
 
 struct Search<'a> {
     /// As time runs, and reversed.
-    graphs: [&'a TaskGraph; 2],
+    graphs: [&'a Tasks; 2],
     best: Option<Draft>,
     /// Tasks that may still be placed.
     left: usize,
@@ -214,7 +214,7 @@ fn noise(round: u32, index: u32) -> f64 {
 }
 
 /// Every task's rank where each microbatch's encoder items are shared evenly; drawings go where there is time.
-fn fixed_ranks(graph: &TaskGraph, workload: &Workload) -> Vec<u32> {
+fn fixed_ranks(graph: &Tasks, workload: &Workload) -> Vec<u32> {
     let mut shares = Vec::new();
     let mut work = vec![0.0; workload.ranks()];
     for microbatch in workload.microbatches() {
@@ -232,7 +232,7 @@ fn fixed_ranks(graph: &TaskGraph, workload: &Workload) -> Vec<u32> {
 }
 
 /// One microbatch after the other, which any budget that is enough for one allows.
-fn serial(graph: &TaskGraph, workload: &Workload) -> Plan {
+fn serial(graph: &Tasks, workload: &Workload) -> Plan {
     let mut ranks = fixed_ranks(graph, workload);
     for (index, rank) in ranks.iter_mut().enumerate().filter(|(_, rank)| **rank == ANY) {
         *rank = (index % workload.ranks()) as u32;

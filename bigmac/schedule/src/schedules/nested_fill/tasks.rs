@@ -70,7 +70,7 @@ pub(super) struct Edge {
 
 /// All tasks of a step with who waits for whom. Reversed in time it is a graph of the same kind.
 #[derive(Clone, Debug)]
-pub(super) struct TaskGraph {
+pub(super) struct Tasks {
     pub tasks: Vec<Task>,
     edges: Vec<Edge>,
     /// `edges[offsets[t]..offsets[t + 1]]` wait for task `t`.
@@ -87,8 +87,8 @@ pub(super) struct TaskGraph {
     pub draws_matter: bool,
 }
 
-impl TaskGraph {
-    pub(super) fn new(workload: &Workload) -> TaskGraph {
+impl Tasks {
+    pub(super) fn new(workload: &Workload) -> Tasks {
         let mut builder = Builder { workload, tasks: Vec::new(), pairs: Vec::new() };
         for microbatch in workload.microbatches() {
             builder.microbatch(microbatch);
@@ -98,16 +98,7 @@ impl TaskGraph {
         let (chunks_per_rank, microbatches) = (workload.chunks_per_rank(), workload.len());
         let read = |pair: &(u32, Edge)| tasks[pair.0 as usize].class == Class::Draw;
         let draws_matter = pairs.iter().any(read);
-        TaskGraph {
-            tasks,
-            edges,
-            offsets,
-            waits,
-            backward: false,
-            chunks_per_rank,
-            microbatches,
-            draws_matter,
-        }
+        Tasks { tasks, edges, offsets, waits, backward: false, chunks_per_rank, microbatches, draws_matter }
     }
 
     /// The tasks that wait for a task.
@@ -123,7 +114,7 @@ impl TaskGraph {
     }
 
     /// The same step as it looks when time runs backward.
-    pub(super) fn reversed(&self) -> TaskGraph {
+    pub(super) fn reversed(&self) -> Tasks {
         let flip = |task: &Task| Task { acquire: task.release, release: task.acquire, ..*task };
         let pairs: Vec<(u32, Edge)> = (0..self.tasks.len() as u32)
             .flat_map(|from| {
@@ -132,7 +123,7 @@ impl TaskGraph {
             .collect();
         let (offsets, waits, edges) = adjacency(self.tasks.len(), &pairs);
         let tasks = self.tasks.iter().map(flip).collect();
-        TaskGraph { tasks, edges, offsets, waits, backward: !self.backward, ..*self }
+        Tasks { tasks, edges, offsets, waits, backward: !self.backward, ..*self }
     }
 }
 

@@ -1,7 +1,6 @@
 //! Slots cut into a timed order of the LLM.
 
 use crate::clock::{ChunkRun, Simulation, Slot, Slots};
-use crate::schedules::phased::drawings;
 use crate::step::{Chunk, Item, Microbatch, Op, Phase, Table, Value, Workload};
 
 /// The LLM's ops with all slots in their places. Encoder forwards are ready `early` before they have to be.
@@ -23,7 +22,7 @@ pub(crate) fn with_slots(
         Some(Insertion { cut, kind: SlotKind::EncoderBackward, ops })
     });
     let generator = slots.generator.iter().filter_map(|slot| {
-        let ops = (0..workload.ranks()).map(|rank| drawings(workload, slot, rank)).collect();
+        let ops = (0..workload.ranks()).map(|rank| slot.drawings(workload, rank)).collect();
         Some(Insertion { cut: anchors.generator(slot)?, kind: SlotKind::Generator, ops })
     });
     let mut insertions: Vec<Insertion> = forwards.chain(backwards).chain(generator).collect();
