@@ -4,7 +4,7 @@
 //! For everyone who changes a kernel or adds one:
 //!
 //! ```
-//! use bigmac_kernels::{Add, check::Check};
+//! use bigmac_kernels::{add::Add, check::Check};
 //! Check::new(&Add).input(&[3, 5]).input(&[3, 5]).run().unwrap();
 //! ```
 
