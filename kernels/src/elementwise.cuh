@@ -15,8 +15,7 @@
 #pragma once
 #include "bigmac.cuh"
 
-// ---- elements under way
-// -------------------------------------------------------------------------------------------------------------
+// ---- elements under way ---------------------------------------------------------------------------------------------
 
 /// `L` elements as the words that they were loaded in. Taken apart only when they are used: a thread that takes bf16
 /// out of their words at once waits for each load before it asks for the next.
@@ -54,8 +53,7 @@ DEV Words<E, L> words_of(float x) {
     return w;
 }
 
-// ---- what a map reads
-// ---------------------------------------------------------------------------------------------------------------
+// ---- what a map reads -----------------------------------------------------------------------------------------------
 //
 // An input is an index: a struct that says where an element lies, with
 // - `Element`, the type of what it finds;
@@ -80,8 +78,7 @@ DEV Flat<E> as_index(E* x) { return {x}; }
 template <class S>
 DEV S as_index(const S& index) { return index; }
 
-// ---- what a map writes
-// --------------------------------------------------------------------------------------------------------------
+// ---- what a map writes ----------------------------------------------------------------------------------------------
 
 /// The results of a formula for one element.
 template <int M>
@@ -124,8 +121,7 @@ struct Outputs {
 template <class E, class... R>
 DEV Outputs<E, 1 + sizeof...(R)> outputs(E* first, R*... rest) { return {{first, rest...}}; }
 
-// ---- the map
-// ------------------------------------------------------------------------------------------------------------------------
+// ---- the map --------------------------------------------------------------------------------------------------------
 
 /// Where a thread's pack `p` of `L` elements begins, of those from `begin` on.
 template <int L>

@@ -62,8 +62,7 @@ DEV void load_tile(T* tile, const T* from, i64 stride, i32 dim, i32 rows) {
     }
 }
 
-// ---- products of a warp
-// ----------------------------------------------------------------------------------------------------
+// ---- products of a warp ---------------------------------------------------------------------------------------------
 //
 // Sums of a warp are `float x[MT][N / 8][4]`: with g = lane / 4 and t = lane % 4, x[i][j][2 h + e] is row 16 i + g + 8
 // h, column 8 j + 2 t + e.
@@ -183,8 +182,7 @@ DEV void accumulate(float (&x)[MT][DT][4], const float (&p)[MT][NT][4], const fl
     }
 }
 
-// ---- the way out
-// -----------------------------------------------------------------------------------------------------------
+// ---- the way out ----------------------------------------------------------------------------------------------------
 
 DEV void put_pair(bf16* to, float a, float b) { *reinterpret_cast<u32*>(to) = pack_bf16(a, b); }
 DEV void put_pair(float* to, float a, float b) { store_pack(to, Pack<float, 2>{{a, b}}); }

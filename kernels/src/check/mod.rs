@@ -4,16 +4,21 @@
 //! For everyone who changes a kernel or adds one:
 //!
 //! ```
-//! use bigmac_kernels::{Add, check::Check};
+//! use bigmac_kernels::{add::Add, check::Check};
 //! Check::new(&Add).input(&[3, 5]).input(&[3, 5]).run().unwrap();
 //! ```
 
+mod devices;
+mod differences;
+mod values;
+
 use crate::operator::*;
-use bigmac_gpu::{Gpu, Order};
-use bigmac_runtime::rng::{Philox, Purpose};
-use bigmac_runtime::{Context, DType, Element, Error, Result, Spec, Tensor};
-use half::{bf16, f16};
-use std::sync::OnceLock;
+use bigmac_runtime::{Context, DType, Error, Result, Spec, Tensor};
+use values::round_to;
+
+pub use devices::{CHECK_DEVICE, gpus};
+pub use differences::against_differences;
+pub use values::{float_tensor, random, to_f64};
 
 /// Inputs of an operator, and how closely it has to meet its reference.
 pub struct Check<'a> {
@@ -430,76 +435,6 @@ impl Argument {
     }
 }
 
-/// Compares a gradient with central differences of fourth order of a loss, at up to `probes` elements: `loss_at(i, by)`
-/// is the loss with element `i` that much larger. `tolerance` is the largest allowed norm of the error over the norm of
-/// the gradient.
-///
-/// # Errors
-/// Those of `loss_at`; [`Error::Argument`] in the name of `op` when `name`'s gradient is off, and by how much.
-pub fn against_differences(
-    op: &'static str,
-    name: &str,
-    gradient: &[f64],
-    (probes, tolerance): (usize, f64),
-    mut loss_at: impl FnMut(usize, f64) -> Result<f64>,
-) -> Result<()> {
-    const STEP: f64 = 1e-3;
-    let stride = gradient.len().div_ceil(probes).max(1);
-    // An offset, so that a stride that divides the rows does not look at one column only.
-    let probes = (0..gradient.len()).step_by(stride).map(|i| i + (i / stride) % stride);
-    let (mut error, mut norm) = (0.0, 0.0);
-    for i in probes.filter(|&i| i < gradient.len()) {
-        let near = loss_at(i, STEP)? - loss_at(i, -STEP)?;
-        let far = loss_at(i, 2.0 * STEP)? - loss_at(i, -2.0 * STEP)?;
-        let difference = (8.0 * near - far) / (12.0 * STEP);
-        error += (difference - gradient[i]).powi(2);
-        norm += difference.powi(2);
-    }
-    let relative = error.sqrt() / norm.sqrt().max(1e-3);
-    if relative.is_nan() || relative > tolerance {
-        let message = format!(
-            "the gradient of {name} differs from central differences by {relative:.2e}, allowed {tolerance:.1e}"
-        );
-        return Err(Error::argument(op, message));
-    }
-    Ok(())
-}
-
-/// The variable that names a device whose kernels operators are checked on, such as `cuda`, instead of the replay.
-pub const CHECK_DEVICE: &str = "BIGMAC_CHECK_DEVICE";
-
-/// The devices that kernels are checked on: the replay in three orders of threads, or the device in [`CHECK_DEVICE`],
-/// twice.
-///
-/// Without a C++ compiler there is no replay: that is said on the standard error, and is an error where the variable
-/// `CI` is set.
-///
-/// # Errors
-/// [`Error::Gpu`] for a device that this machine does not have.
-pub fn gpus() -> Result<&'static [Gpu]> {
-    static GPUS: OnceLock<std::result::Result<Vec<Gpu>, String>> = OnceLock::new();
-    let open = || -> Result<Vec<Gpu>> {
-        if let Ok(name) = std::env::var(CHECK_DEVICE) {
-            let wrong = |e| Error::argument("check", format!("{CHECK_DEVICE}: {e}"));
-            let gpu = Gpu::open(name.parse().map_err(wrong)?)?;
-            return Ok(vec![gpu.clone(), gpu]);
-        }
-        let replays = [Order::Forward, Order::Reverse, Order::Random(1)].map(Gpu::replay);
-        Ok(replays.into_iter().collect::<Result<_, _>>()?)
-    };
-    let opened = GPUS.get_or_init(|| match open() {
-        Err(e) if std::env::var_os("CI").is_none() && std::env::var_os(CHECK_DEVICE).is_none() => {
-            eprintln!("SKIPPED: no kernel is checked. {e}");
-            Ok(Vec::new())
-        }
-        other => other.map_err(|e| e.to_string()),
-    });
-    match opened {
-        Ok(gpus) => Ok(gpus),
-        Err(message) => Err(Error::argument("check", message.clone())),
-    }
-}
-
 fn slot(dtype: DType) -> usize {
     match dtype {
         DType::F64 => 0,
@@ -507,53 +442,6 @@ fn slot(dtype: DType) -> usize {
         DType::F16 => 3,
         _ => 1,
     }
-}
-
-fn round_to(value: f64, dtype: DType) -> f64 {
-    match dtype {
-        DType::BF16 => bf16::from_f32(value as f32).to_f64(),
-        DType::F16 => f16::from_f32(value as f32).to_f64(),
-        DType::F32 => f64::from(value as f32),
-        _ => value,
-    }
-}
-
-/// Normal random values, the same for the same shape and stream.
-pub fn random(shape: &[usize], stream: u32) -> Vec<f64> {
-    let mut rng = Philox::new(17, Purpose::new("operator check"), 0, stream);
-    (0..shape.iter().product::<usize>()).map(|_| f64::from(rng.normal())).collect()
-}
-
-/// A tensor of `dtype` with those values, rounded.
-///
-/// # Errors
-/// [`Error::DType`] when `dtype` is not a float type; those of allocation.
-pub fn float_tensor(ctx: &Context, values: &[f64], shape: &[usize], dtype: DType) -> Result<Tensor> {
-    fn make<T: Element>(
-        ctx: &Context,
-        values: &[f64],
-        shape: &[usize],
-        f: impl Fn(f64) -> T,
-    ) -> Result<Tensor> {
-        Tensor::from_slice(ctx, &values.iter().map(|&v| f(v)).collect::<Vec<T>>(), shape)
-    }
-    match dtype {
-        DType::F64 => make(ctx, values, shape, |v| v),
-        DType::F32 => make(ctx, values, shape, |v| v as f32),
-        DType::BF16 => make(ctx, values, shape, |v| bf16::from_f32(v as f32)),
-        DType::F16 => make(ctx, values, shape, |v| f16::from_f32(v as f32)),
-        given => Err(Error::DType { op: "float_tensor", given, wanted: FLOATS.into() }),
-    }
-}
-
-/// The values of a float tensor as F64.
-///
-/// # Errors
-/// [`Error::DType`] when it holds no floats.
-pub fn to_f64(ctx: &Context, tensor: &Tensor) -> Result<Vec<f64>> {
-    use crate::numeric::{Float, Real};
-    let tensor = tensor.to_cpu(ctx)?;
-    crate::for_float!("to_f64", tensor.dtype(), T => Ok(tensor.as_slice::<T>()?.iter().map(|v| v.acc().f64()).collect()))
 }
 
 #[cfg(test)]
