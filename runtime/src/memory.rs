@@ -102,8 +102,8 @@ impl MemoryScope {
 #[derive(Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
 pub(crate) struct Line([u8; 64]);
 
-#[derive(Debug, Default)]
-struct Cache(Mutex<HashMap<usize, Vec<Vec<Line>>>>);
+/// Freed blocks, by their number of lines.
+type Cache = Mutex<HashMap<usize, Vec<Vec<Line>>>>;
 
 impl std::fmt::Debug for Line {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -131,7 +131,7 @@ impl Block {
 impl Drop for Block {
     fn drop(&mut self) {
         let lines = std::mem::take(&mut self.lines);
-        lock(&self.cache.0).entry(lines.len()).or_default().push(lines);
+        lock(&self.cache).entry(lines.len()).or_default().push(lines);
     }
 }
 
@@ -204,7 +204,7 @@ impl Memory {
     /// A block of at least `bytes` bytes. What it holds is what its last owner left (zeros at first).
     pub(crate) fn allocate(&self, bytes: usize, scope: &MemoryScope) -> Result<Block> {
         let lines = size_class(bytes);
-        if let Some(lines) = lock(&self.cache.0).get_mut(&lines).and_then(Vec::pop) {
+        if let Some(lines) = lock(&self.cache).get_mut(&lines).and_then(Vec::pop) {
             return Ok(Block { lines, cache: self.cache.clone() });
         }
         let lines =

@@ -375,8 +375,7 @@ impl Tensor {
     fn copy_elements<W: bytemuck::Pod>(&self, out: &mut Tensor) -> Result<()> {
         let from: &[W] = bytemuck::cast_slice(self.storage_on_host("copy")?);
         let to: &mut [W] = bytemuck::cast_slice_mut(out.bytes_mut("copy")?);
-        let last = |dims: &[usize]| dims.last().copied().unwrap_or(1);
-        let (row, stride) = (last(self.shape()), last(self.strides()));
+        let [row, stride] = [self.shape(), self.strides()].map(|dims| dims.last().copied().unwrap_or(1));
         let mut written = 0;
         self.layout.for_each_row(|at| {
             let to = &mut to[written..written + row];

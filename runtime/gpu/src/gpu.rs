@@ -86,12 +86,12 @@ impl Gpu {
     /// looked for; also for [`Device::Cpu`], which is not a GPU.
     pub fn open(device: Device) -> Result<Gpu> {
         let wrong = |message: String| GpuError::Device { device, message };
-        let driver: Box<dyn Driver> = match device {
-            Device::Cpu => return Err(wrong("the CPU is not a GPU; use a context without one".into())),
-            Device::Cuda(ordinal) => Box::new(Nvidia::open(ordinal).map_err(|e| wrong(e.to_string()))?),
-            Device::Replay => return Gpu::replay(Order::Forward),
-        };
-        Ok(Gpu::over(device, driver))
+        let over = |driver: Nvidia| Gpu::over(device, Box::new(driver));
+        match device {
+            Device::Cpu => Err(wrong("the CPU is not a GPU; use a context without one".into())),
+            Device::Cuda(ordinal) => Nvidia::open(ordinal).map(over).map_err(|e| wrong(e.to_string())),
+            Device::Replay => Gpu::replay(Order::Forward),
+        }
     }
 
     /// The replay with blocks and threads in that order.

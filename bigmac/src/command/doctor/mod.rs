@@ -129,7 +129,7 @@ impl Report {
         }
         writeln!(out, "\nLibraries")?;
         for lookup in &self.libraries {
-            let (title, purpose) = (lookup.library.title(), lookup.library.purpose);
+            let (title, purpose) = (lookup.library.names.join(" | "), lookup.library.purpose);
             match (&lookup.found, &lookup.given) {
                 (Some(path), _) => writeln!(out, "  {title:<41}found: {}", path.display())?,
                 (None, Some(given)) => writeln!(

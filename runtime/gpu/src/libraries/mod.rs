@@ -65,8 +65,7 @@ impl Library {
     /// Looks for the library: the file that its variable names, else the first of its names in [`directories`]. A name
     /// goes before a directory. Nothing is opened.
     pub fn find(self) -> Lookup {
-        let given = variable(self.variable);
-        self.find_in(given.map(PathBuf::from), directories)
+        self.find_in(variable(self.variable).map(PathBuf::from), directories)
     }
 
     fn find_in(self, given: Option<PathBuf>, directories: impl FnOnce() -> Vec<PathBuf>) -> Lookup {
@@ -76,11 +75,6 @@ impl Library {
             None => search::find(self.names, &looked_in),
         };
         Lookup { library: self, given, found, looked_in }
-    }
-
-    /// Its names, for messages.
-    pub fn title(&self) -> String {
-        self.names.join(" | ")
     }
 }
 
