@@ -25,7 +25,7 @@ fn number(row: &Value, key: &str) -> f64 {
 /// What `bigmac plan` counts for the step that `row` is of.
 fn planned(row: &Value) -> (Model, f64) {
     let model: Model = serde_json::from_value(row["sizes"].clone()).unwrap();
-    model.check("the benchmark's").unwrap();
+    model.check().unwrap();
     // A microbatch of a description is one sequence of an LLM, and all drawings of a generator.
     let sequences = if model.llm.is_some() { number(row, "tokens") / number(row, "sequence") } else { 1.0 };
     let flops = model.flops((sequences * number(row, "microbatches")) as usize);

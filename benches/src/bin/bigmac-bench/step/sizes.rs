@@ -1,7 +1,7 @@
 //! What is trained: a described model, shrunk as the command line says, and how a microbatch is made up.
 
 use anyhow::{Context as _, bail, ensure};
-use bigmac::plan::{Counts, Description, Model};
+use bigmac::plan::{Counts, Description, Model, PlanError};
 use bigmac::sizes::{Generator, Llm};
 
 /// Tokens of a microbatch and of each of its sequences, and the same of a small one.
@@ -68,7 +68,7 @@ impl Sizes {
             shrink_generator(generator, asked, sequence);
             model.drawings = Counts::Each(tokens / sequence);
         }
-        model.check(asked.model)?;
+        model.check().map_err(PlanError::at(asked.model))?;
         Ok(Sizes { model, microbatches: asked.microbatches, tokens, sequence })
     }
 
