@@ -196,37 +196,45 @@ fn units_that_are_computed_again_or_go_backward_in_two_parts() -> Result<()> {
     Ok(())
 }
 
-/// The same table with and without it, since costs, and with them the table, are others.
-#[test]
-fn layers_that_are_computed_again_change_no_bit() -> Result<()> {
-    for dtype in [Dtype::F32, Dtype::Bf16] {
-        let mut config = deeper();
-        config.model.dtype = dtype;
-        let plain = SmallSet::new(&LINES, &config)?;
-        let plan = plain.plan(&MIXED)?;
-        let again = one_or_all().map(|modules| SmallSet::new(&LINES, &recomputing(config.clone(), modules)));
-        let again = again.collect::<Result<Vec<_>>>()?;
-        let chains = ["monolithic-balanced", "disaggregated"].map(|schedule| pipeline(schedule, 3));
-        for pipeline in layouts(&pipeline("nested", 2)).chain(chains) {
-            let Some(program) = fitting(&plain.session, &plan, &pipeline)? else { continue };
-            let run = |set: &SmallSet| run_program(&set.session, &plan, &program, &pipeline, &|_, _| Ok(()));
-            let wanted = run(&plain)?;
-            for set in &again {
-                let given = run(set)?;
-                let Pipeline { schedule, llm, chunks, .. } = &pipeline;
-                let what = format!(
-                    "{dtype:?}, {schedule} over {llm}, {chunks} chunks, {:?}",
-                    set.session.shape.recompute
-                );
-                ensure!(
-                    given.totals == wanted.totals,
-                    "{what}: {:?}, wanted {:?}",
-                    given.totals,
-                    wanted.totals
-                );
-                ensure!(given.gradients == wanted.gradients, "{what}: gradients differ");
-            }
+/// Runs the same tables with the layers of these modules computed again, and without: not one bit may differ.
+fn again_change_no_bit(
+    dtype: Dtype,
+    modules: impl Iterator<Item = PerModule<bool>>,
+    pipelines: impl Iterator<Item = Pipeline>,
+) -> Result<()> {
+    let mut config = deeper();
+    config.model.dtype = dtype;
+    let plain = SmallSet::new(&LINES, &config)?;
+    let plan = plain.plan(&MIXED)?;
+    let again = modules.map(|modules| SmallSet::new(&LINES, &recomputing(config.clone(), modules)));
+    let again = again.collect::<Result<Vec<_>>>()?;
+    for pipeline in pipelines {
+        // Costs are others, and with them tables: both run the one without.
+        let Some(program) = fitting(&plain.session, &plan, &pipeline)? else { continue };
+        let run = |set: &SmallSet| run_program(&set.session, &plan, &program, &pipeline, &|_, _| Ok(()));
+        let wanted = run(&plain)?;
+        for set in &again {
+            let (given, Pipeline { schedule, llm, chunks, .. }) = (run(set)?, &pipeline);
+            let modules = set.session.shape.recompute;
+            let same = given.totals == wanted.totals && given.gradients == wanted.gradients;
+            ensure!(same, "{dtype:?}, {schedule} over {llm}, {chunks} chunks, {modules:?}");
         }
+    }
+    Ok(())
+}
+
+#[test]
+fn layers_that_are_computed_again_change_no_bit_under_any_schedule() -> Result<()> {
+    let chains = ["monolithic-balanced", "disaggregated"].map(|schedule| pipeline(schedule, 3));
+    let all = std::iter::once(PerModule::all(true));
+    again_change_no_bit(Dtype::F32, all, layouts(&pipeline("nested", 2)).chain(chains))
+}
+
+#[test]
+fn layers_of_one_module_that_are_computed_again_change_no_bit() -> Result<()> {
+    for dtype in [Dtype::F32, Dtype::Bf16] {
+        let pipelines = ["monolithic-balanced", "disaggregated", "recompute", "nested"];
+        again_change_no_bit(dtype, one_or_all(), pipelines.into_iter().map(|name| pipeline(name, 2)))?;
     }
     Ok(())
 }

@@ -74,7 +74,10 @@ pub fn take_turns(
 
 const TURNS: Purpose = Purpose::new("measure.turns");
 
-/// By program: what the rank measured in every round, and the predicted peaks.
+/// What a rank measured of a program in every round, and its predicted peaks.
+type RankTurns = (Vec<Measured>, PerModule<u64>);
+
+/// One rank's side of the turns, by program.
 fn run_rank(
     session: &Session,
     plan: &StepPlan,
@@ -83,7 +86,7 @@ fn run_rank(
     ctx: &Context,
     comm: &dyn Communicator,
     progress: &(dyn Fn() + Sync),
-) -> Result<Vec<(Vec<Measured>, PerModule<u64>)>, TrainError> {
+) -> Result<Vec<RankTurns>, TrainError> {
     let (shape, seed) = (&session.shape, session.config.run.seed);
     let mut layouts: Vec<RankModules> = Vec::new();
     let mut layout_of = Vec::with_capacity(programs.len());

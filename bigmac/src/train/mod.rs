@@ -18,7 +18,7 @@ pub use checkpoint::{Checkpoint, State, save};
 pub use error::TrainError;
 pub use layout::RunLayout;
 pub use metrics::{MetricsFile, StepReport};
-pub use numbers::{Gate, Numbers, QueuedNumbers, Reduced, Totals};
+pub use numbers::{Gate, Numbers, Reduced, Totals};
 pub use optimizer::{Optimizer, STATE_PARTS};
 pub use reduce::reduce;
 pub use schedule::learning_rate;

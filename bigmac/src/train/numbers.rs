@@ -50,8 +50,13 @@ impl Gate {
 pub enum Numbers {
     /// On the CPU.
     Known(Totals),
-    /// On a GPU.
-    Queued(Box<QueuedNumbers>),
+    /// On their way from a GPU.
+    Queued {
+        /// This rank's losses one by one, for the case that one is not finite.
+        losses: Box<QueuedLosses>,
+        /// Token loss, drawing loss and squares of the gradient.
+        sums: Download,
+    },
 }
 
 /// What a reduction leaves beside the gradients.
@@ -61,15 +66,6 @@ pub struct Reduced {
     pub numbers: Numbers,
     /// Some rank wishes to stop after this step.
     pub stop: bool,
-}
-
-/// Numbers on their way from a GPU.
-#[derive(Debug)]
-pub struct QueuedNumbers {
-    /// This rank's losses one by one, for the case that one is not finite.
-    losses: QueuedLosses,
-    /// Token loss, drawing loss and squares of the gradient.
-    sums: Download,
 }
 
 impl Numbers {
@@ -112,7 +108,7 @@ impl Numbers {
         if let Some(admitted) = &mut gate.squares {
             finite::admit(ctx, &sums, admitted)?;
         }
-        Ok(Numbers::Queued(Box::new(QueuedNumbers { losses, sums: sums.download(ctx)? })))
+        Ok(Numbers::Queued { losses: Box::new(losses), sums: sums.download(ctx)? })
     }
 
     /// What gradients are multiplied with before an optimizer step with that largest norm (0 for none), where the host
@@ -126,7 +122,7 @@ impl Numbers {
                 let norm = check_norm(step, totals)?;
                 Ok(if max_norm > 0.0 && norm > max_norm { max_norm / norm } else { 1.0 })
             }
-            Numbers::Queued(_) => Ok(1.0),
+            Numbers::Queued { .. } => Ok(1.0),
         }
     }
 
@@ -137,8 +133,7 @@ impl Numbers {
     pub fn read(self, ctx: &Context) -> Result<Totals, ExecuteError> {
         match self {
             Numbers::Known(totals) => Ok(totals),
-            Numbers::Queued(queued) => {
-                let QueuedNumbers { losses, sums } = *queued;
+            Numbers::Queued { losses, sums } => {
                 let sums: Vec<f64> = sums.wait::<f32>()?.into_iter().map(f64::from).collect();
                 let [token_loss, drawing_loss, squares] = sums[..] else {
                     return Err(bigmac_runtime::Error::argument("totals", "expected 3 numbers").into());

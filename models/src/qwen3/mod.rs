@@ -163,8 +163,9 @@ impl Qwen3 {
         bounds: &Arc<[usize]>,
     ) -> Result<Var> {
         let mut states = vec![hidden.clone()];
-        for layer in self.layers.iter().cloned() {
-            let (config, attention) = (self.config.clone(), self.attention(bounds.clone(), bounds.clone()));
+        for layer in &self.layers {
+            let (layer, config) = (layer.clone(), self.config.clone());
+            let attention = self.attention(bounds.clone(), bounds.clone());
             let forward = move |g: &mut Graph<'_>, inputs: &[Var]| {
                 let rope = (&inputs[1], &inputs[2]);
                 let mut attend = |g: &mut Graph<'_>, q, k, v| g.apply(attention.clone(), &[&q, &k, &v], &[]);
