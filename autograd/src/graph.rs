@@ -223,8 +223,8 @@ impl<'a> Graph<'a> {
 
     /// Computes `f` without saving what is inside; the backward computes it again from its inputs.
     ///
-    /// `f` must be a pure function of its inputs and the module's parameters. Its weight gradients are never put off: to
-    /// hold what they read would undo the recomputation.
+    /// `f` must be a pure function of its inputs and the module's parameters. Its weight gradients are never put off:
+    /// to hold what they read would undo the recomputation.
     ///
     /// # Errors
     /// Those of `f`.

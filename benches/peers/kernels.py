@@ -12,7 +12,7 @@ One line of JSON to a question on standard input, one to its answer on standard 
 The mean of `repeats` runs between CUDA events; with 0, of as many as take 20 ms, after a warm-up. Data is random, in `sets` sets of
 buffers that runs rotate over, and is kept until another case is asked for. `backward` is all gradients; where PyTorch has
 several ways (attention, cross-entropy), the fastest of those that run is kept. Everything else is eager PyTorch as one would
-write it: a fused kernel of its own where it has one, and a line of operators where it hasn't.
+write it: a fused kernel of its own where it has one, and a line of operators where it has not.
 """
 
 import argparse

@@ -1,4 +1,5 @@
-//! The other side of a benchmark: a Python process that runs PyTorch, one line of JSON to a question and one to its answer.
+//! The other side of a benchmark: a Python process that runs PyTorch, one line of JSON to a question and one to its
+//! answer.
 
 use anyhow::{Context, bail};
 use serde::{Deserialize, Serialize};
@@ -16,10 +17,11 @@ pub fn interpreter() -> String {
 /// Checks that `python` has PyTorch.
 ///
 /// # Errors
-/// What it says where it hasn't.
+/// What it says where it has not.
 pub fn missing(python: &str) -> anyhow::Result<()> {
     let found = Command::new(python).args(["-c", "import torch"]).output();
-    let found = found.with_context(|| format!("can't run {python}; name an interpreter in {INTERPRETER}"))?;
+    let found =
+        found.with_context(|| format!("cannot run {python}; name an interpreter in {INTERPRETER}"))?;
     if found.status.success() {
         return Ok(());
     }
@@ -42,7 +44,7 @@ impl Script {
     /// Starts the text of a script; what it writes to its standard error goes to ours.
     ///
     /// # Errors
-    /// When it doesn't start.
+    /// When it does not start.
     pub fn start(python: &str, text: &str, args: &[&str]) -> anyhow::Result<Script> {
         let mut child = Command::new(python)
             .args(["-c", text])
@@ -50,7 +52,7 @@ impl Script {
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
-            .with_context(|| format!("can't run {python}"))?;
+            .with_context(|| format!("cannot run {python}"))?;
         let (Some(input), Some(output)) = (child.stdin.take(), child.stdout.take()) else {
             bail!("{python} was started without pipes");
         };

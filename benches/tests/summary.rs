@@ -1,4 +1,5 @@
-//! The summary of rows and steps: one line for each case, with everything that a reader on a borrowed machine has to decide by.
+//! The summary of rows and steps: one line for each case, with everything that a reader on a borrowed machine has to
+//! decide by.
 
 use std::process::{Command, Output};
 

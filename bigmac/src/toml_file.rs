@@ -13,8 +13,8 @@ pub enum TomlError {
     /// The file cannot be read.
     #[error("could not read {}: {source}", path.display())]
     Read { path: PathBuf, source: std::io::Error },
-    /// The file is not TOML, or holds an unknown key, another type, or a value out of its range. Lines and columns count
-    /// from 1.
+    /// The file is not TOML, or holds an unknown key, another type, or a value out of its range. Lines and columns
+    /// count from 1.
     #[error("{}:{line}:{column}: {message}", path.display())]
     Content { path: PathBuf, line: usize, column: usize, message: String },
 }

@@ -1,10 +1,12 @@
 //! Whether this processor can run this program.
 //!
-//! CPU kernels are plain loops that the compiler vectorises for the processor it is told to build for, by default that of the
-//! building machine. Elsewhere such a program would die of an illegal instruction, at any point and without a word. So every executable that
-//! contains this crate compares, before `main`, the instructions it was built with to those of the processor and the operating system.
+//! CPU kernels are plain loops that the compiler vectorises for the processor it is told to build for, by default
+//! that of the building machine. Elsewhere such a program would die of an illegal instruction, at any point and
+//! without a word. So every executable that contains this crate compares, before `main`, the instructions it was
+//! built with to those of the processor and the operating system.
 
-/// A level of the x86-64 psABI, of which each contains the ones before it; processors of other architectures have `Baseline` alone.
+/// A level of the x86-64 psABI, of which each contains the ones before it; processors of other architectures have
+/// `Baseline` alone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Level {
     /// What every processor of the architecture has.
@@ -50,8 +52,8 @@ impl Level {
     }
 }
 
-/// A sentence about what this processor could do and this program does not use, where that is worth another build: the CPU kernels of
-/// a build without AVX2 take several times as long as those of one with it.
+/// A sentence about what this processor could do and this program does not use, where that is worth another build:
+/// the CPU kernels of a build without AVX2 take several times as long as those of one with it.
 pub fn unused() -> Option<&'static str> {
     (Level::BUILT < Level::V3 && Level::here() >= Level::V3).then_some(
         "this program was built without AVX2 and FMA, which this processor has: CPU kernels run several times slower than they could. \
@@ -146,15 +148,16 @@ mod check {
     static MISSING: [AtomicU32; SavedByOs as usize + 1] =
         [const { AtomicU32::new(0) }; SavedByOs as usize + 1];
 
-    // Everything from here on is itself compiled for the processor that may be missing. So no arrays are copied, no bits are shifted by
-    // a variable and nothing is negated in Rust: of that compilers make vector and BMI instructions.
+    // Everything from here on is itself compiled for the processor that may be missing. So no arrays are copied, no
+    // bits are shifted by a variable and nothing is negated in Rust: of that compilers make vector and BMI
+    // instructions.
 
     /// `required` without the bits of a register that `cpuid` fills.
     macro_rules! missing {
         ($leaf:expr, $sub:expr, $register:literal, $required:expr) => {{
             let missing: u32;
-            // SAFETY: `cpuid` only writes the four registers named here; rbx, which cannot be named, is restored. A leaf that the processor does
-            // not know reads as zeros, or as what the caller has checked beforehand.
+            // SAFETY: `cpuid` only writes the four registers named here; rbx, which cannot be named, is restored. A
+            // leaf that the processor does not know reads as zeros, or as what the caller has checked beforehand.
             unsafe {
                 asm!(
                     "mov {rbx}, rbx", "cpuid", concat!("mov {missing:e}, ", $register), "mov rbx, {rbx}",

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Everything that a few minutes on a borrowed GPU can show, from a bundle (tests/gpu/bundle.sh), without Rust or a network there.
+# Everything that a few minutes on a borrowed GPU can show, from a bundle (tests/gpu/bundle.sh), without Rust or a
+# network there.
 #
 #     borrowed.sh BUNDLE OUT [cuda|cuda:N|replay]      # BUNDLE: the archive, or the folder that was unpacked
 #     borrowed.sh --list                               # the parts, and their seconds
@@ -7,10 +8,11 @@
 # PARTS   parts to run, such as products,attention; all of them if not set. `environment` and `smoke` always run.
 # BUDGET  seconds for everything; 510, on the replay 1800, if not set
 #
-# Each part is one or more processes, each under a time limit of its own. Results are appended to the files in OUT as they come, so a part
-# that faults, hangs or is killed costs its own time only; the smoke test after it tells whether the device still answers. What does not
-# fit the budget any more is listed as not run. A summary of at most 10,000 characters is printed last. On the replay sizes are small and
-# nothing is timed: that tests this script. Ends with 0 when every part that ran passed. docs/gpu.md says more.
+# Each part is one or more processes, each under a time limit of its own. Results are appended to the files in OUT as
+# they come, so a part that faults, hangs or is killed costs its own time only; the smoke test after it tells whether
+# the device still answers. What does not fit the budget any more is listed as not run. A summary of at most 10,000
+# characters is printed last. On the replay sizes are small and nothing is timed: that tests this script. Ends with 0
+# when every part that ran passed. docs/gpu.md says more.
 set -uo pipefail
 
 # name, seconds on a GPU, seconds on the replay, what it gives
@@ -29,7 +31,7 @@ training|90|600|steps of whole models and of the command against the CPU
 memory|40|60|memory used up, and kernels that change while the program runs'
 
 usage() {
-    sed -n '2,16s/^# \{0,1\}//p' "$0"
+    sed -n '2,15s/^# \{0,1\}//p' "$0"
     exit 2
 }
 
@@ -81,7 +83,7 @@ for file in log.txt parts.tsv environment.txt kernels.jsonl step.jsonl; do
     : >"$out/$file"
 done
 
-# ---- what parts are made of ---------------------------------------------------------------------------------------------------
+# ---- what parts are made of ----
 
 part="" part_end=0 part_bad=0 part_note="" lost=""
 failures="$work/failures"
@@ -107,8 +109,9 @@ reason() {
     esac
 }
 
-# one NAME LIMIT COMMAND...: runs a process of the part, for LIMIT seconds at most and not longer than the part; its output goes to the log.
-# What it said last is kept in $work/said. A process that does not pass counts against the part.
+# one NAME LIMIT COMMAND...: runs a process of the part, for LIMIT seconds at most and not longer than the part; its
+# output goes to the log. What it said last is kept in $work/said. A process that does not pass counts against the
+# part.
 one() {
     local name="$1" limit="$2" begin=$SECONDS status
     shift 2
@@ -121,8 +124,8 @@ one() {
         return 1
     fi
     printf '\n==== %s/%s: %s\n' "$part" "$name" "$*" >>"$out/log.txt"
-    # SIGKILL, to the whole process group: what hangs in a driver does not hear anything else. In the background, so that this script still
-    # hears when it is to end.
+    # SIGKILL, to the whole process group: what hangs in a driver does not hear anything else. In the background, so
+    # that this script still hears when it is to end.
     timeout -s KILL "$limit" "$@" </dev/null >"$work/said" 2>&1 &
     wait $! 2>/dev/null
     status=$?
@@ -150,7 +153,8 @@ smoke() {
     wait $! 2>/dev/null
 }
 
-# After a process that did not pass: tries the device, and once more, as a driver may need a while to get rid of a process.
+# After a process that did not pass: tries the device, and once more, as a driver may need a while to get rid of a
+# process.
 still_answers() {
     if [ -n "$lost" ]; then
         return 1
@@ -210,7 +214,7 @@ skip() {
 # The parts: a function `run_NAME` for each.
 . "$(dirname "${BASH_SOURCE[0]}")/parts.sh"
 
-# ---- the run ------------------------------------------------------------------------------------------------------------------
+# ---- the run ----
 
 # Prints and stores the summary; also when this script is ended early.
 finish() {
@@ -262,7 +266,7 @@ unpack() {
 trap finish EXIT
 trap 'exit 130' INT TERM
 if ! unpack; then
-    record unpack FAILED 0 "$bundle can't be unpacked"
+    record unpack FAILED 0 "$bundle cannot be unpacked"
     exit 1
 fi
 export BIGMAC_CACHE_DIR="$cache" BIGMAC_COMMAND="$bin/bigmac" RUST_BACKTRACE=1

@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
-# Makes one archive with everything that tests and measurements on a GPU need where there is no Rust and no network: release binaries for
-# x86-64-v3, scripts, and every kernel compiled for the GPU. Needs Rust and NVRTC here, and no GPU.
+# Makes one archive with everything that tests and measurements on a GPU need where there is no Rust and no network:
+# release binaries for x86-64-v3, scripts, and every kernel compiled for the GPU. Needs Rust and NVRTC here, and no
+# GPU.
 #
 #     tests/gpu/bundle.sh [ARCHIVE]        # target/bundle.tar.xz
 #
-# ARCHITECTURE  of the GPU; sm_90a (H100, H200) if not set
-# NVRTC         the version that the GPU's machine has, 13.0 if not set: kernels compiled by another one are compiled again there.
-#               It is installed by pip, unless BIGMAC_LIBNVRTC names the file of such a library.
-# MOST_MIB      the largest archive that is allowed, 60 if not set
+# ARCHITECTURE  of the GPU; sm_90a (H100, H200) if not set NVRTC         the version that the GPU's machine has, 13.0
+# if not set: kernels compiled by another one are compiled again there. It is installed by pip, unless BIGMAC_LIBNVRTC
+# names the file of such a library. MOST_MIB      the largest archive that is allowed, 60 if not set
 #
 # docs/gpu.md says how to use it.
 set -euo pipefail

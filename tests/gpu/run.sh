@@ -1,10 +1,12 @@
 #!/usr/bin/env bash
-# Everything that a GPU has to show: every operator against the CPU, the tests of this package, a part of them under compute-sanitizer,
-# and the lab's measurements. Writes benches/results/DATE-DEVICE.md, with the lab's rows beside it, and ends with 0 when all passed.
+# Everything that a GPU has to show: every operator against the CPU, the tests of this package, a part of them under
+# compute-sanitizer, and the lab's measurements. Writes benches/results/DATE-DEVICE.md, with the lab's rows beside it,
+# and ends with 0 when all passed.
 #
 #     tests/gpu/run.sh [cuda|cuda:N|replay]
 #
-# On the device replay sizes are small, nothing is timed and no sanitizer runs: that tests this script. docs/gpu.md says more.
+# On the device replay sizes are small, nothing is timed and no sanitizer runs: that tests this script. docs/gpu.md
+# says more.
 set -uo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 
@@ -80,7 +82,7 @@ results="benches/results/$(date -u +%F)-${name:-$device}"
 step "lab" "${lab[@]}" --out "$results.jsonl"
 measured="$logs/$((${#steps[@]} - 1)).log"
 if [ "$device" != replay ]; then
-    # More than 2^31 elements: offsets that don't fit into 32 bits.
+    # More than 2^31 elements: offsets that do not fit into 32 bits.
     step "lab, more than 2^31 elements" "${lab[@]}" --no-peer --samples 1 --op "gelu,silu,swiglu,mul,add,scale" --shape 1048583x2056 --out "$results.jsonl"
 fi
 

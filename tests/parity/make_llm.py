@@ -18,8 +18,8 @@ import torch
 import transformers
 from safetensors.torch import load_file, save_file
 
-# transformers computes norms, rotary tables and softmax in float32 whatever the model's dtype. Here "float32" is to mean
-# f64 in its code, so that the reference is exact to f64.
+# transformers computes norms, rotary tables and softmax in float32 whatever the model's dtype. Here "float32" is to
+# mean f64 in its code, so that the reference is exact to f64.
 SINGLE = torch.float32
 torch.float32 = torch.float = torch.float64
 torch.Tensor.float = torch.Tensor.double

@@ -63,7 +63,8 @@ def run(model, height: int, width: int, text: int, time: float, seed: int) -> di
         "latents": latents.detach()[0],
         "cond": cond.detach()[0],
         "target": target[0],
-        # diffusers takes the sines of F32 angles, which are off by more than the rest of the model; `time.safetensors` tests them alone.
+        # diffusers takes the sines of F32 angles, which are off by more than the rest of the model;
+        # `time.safetensors` tests them alone.
         "time_features": model.time_text_embed.time_proj(torch.tensor([time]))[0],
         "grid": torch.tensor([height, width], dtype=torch.int32),
         "loss_scale": torch.tensor([LOSS_SCALE]),

@@ -218,7 +218,7 @@ fn frozen_parameters_get_no_gradient_and_cost_no_memory() -> Result<()> {
     let (learned, all) = run(true, true)?;
     let (frozen, some) = run(false, true)?;
     let (learned, frozen) = (learned.expect("it learns"), frozen.expect("the input learns"));
-    assert_eq!(learned.0, frozen.0, "the input's gradient doesn't depend on what learns");
+    assert_eq!(learned.0, frozen.0, "the input's gradient does not depend on what learns");
     assert!(learned.1.iter().any(|b| *b != 0) && frozen.1.iter().all(|b| *b == 0));
     // The inputs of the three linear layers, of which two are one, are needed by weight gradients alone.
     assert_eq!(all - some, 4 * ROWS * (WIDTH + INNER));

@@ -155,7 +155,7 @@ fn the_cache_changes_nothing() -> Result<()> {
     let sampling = Sampling::Random { temperature: 1.5, top_k: 10, seed: 4 };
     let random = Options { max_tokens: 12, stop: Vec::new(), sampling };
     let draws = generate(&ctx, model, parameters, &prompts, &random)?;
-    ensure!(draws == generate(&ctx, model, parameters, &prompts, &random)?, "sampling isn't repeatable");
+    ensure!(draws == generate(&ctx, model, parameters, &prompts, &random)?, "sampling is not repeatable");
     ensure!(draws[0] != together[0], "sampling at temperature 1.5 is greedy");
     Ok(())
 }

@@ -97,7 +97,7 @@ fn agree(
         if ALIKE.contains(&pipeline.schedule.as_str()) {
             let llm = of_llm(&step.gradients);
             let first = first.entry((pipeline.llm.clone(), pipeline.chunks)).or_insert_with(|| llm.clone());
-            ensure!(*first == llm, "{}: the LLM's gradients aren't those of other schedules", what());
+            ensure!(*first == llm, "{}: the LLM's gradients are not those of other schedules", what());
         }
     }
     Ok(count)

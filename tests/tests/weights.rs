@@ -131,7 +131,10 @@ fn what_does_not_fit_is_named() -> Result<()> {
     case(&whole[1..], &["missing", &whole[0].0])?;
     case(&whole[7..], &["missing", "and 2 more"])?;
     let with = |name: &str, tensor: &Tensor| [&whole[..], &[(name.to_owned(), tensor.clone())]].concat();
-    case(&with("model.layers.2.mlp.up_proj.weight", &whole[0].1), &["doesn't have", "layers.2.mlp.up_proj"])?;
+    case(
+        &with("model.layers.2.mlp.up_proj.weight", &whole[0].1),
+        &["does not have", "layers.2.mlp.up_proj"],
+    )?;
     let mut wrong = whole.clone();
     wrong[0].1 = Tensor::zeros(&ctx, &[3, 4], DType::F32)?;
     case(&wrong, &["[3, 4]", "[61, 20]", &whole[0].0])?;

@@ -1,7 +1,5 @@
 //! How near `nested-fill` comes to the work bound on random steps, and how long it takes to plan large ones.
 
-use std::time::Instant;
-
 use anyhow::{Context as _, Result, ensure};
 use bigmac_runtime::rng::{Philox, Purpose};
 use bigmac_schedule::memory::peak_microbatches;
@@ -12,14 +10,15 @@ use bigmac_schedule::work_bound;
 use bigmac_schedule::{Limits, Options, Table, UniformCosts, Workload, ideal_time, lower_bound};
 use clap::Parser;
 use serde::Serialize;
+use std::time::Instant;
 
 /// Plans random steps and large ones with `nested-fill` and says by how much they miss the work bound.
 ///
-/// A random step has p from 2 to 8, N from 4p to 6p microbatches, whole F, B, W from 1 to 4, p equal items per microbatch,
-/// free communication, and with equal chance nothing to draw or drawings of p to 6p in all. Heavy encoders: E_f from p to
-/// 4p, E_b from p to 6p. Light ones: E_f from 1 to p, E_b from 1 to 2p. Every table is checked: valid, at most 4
-/// microbatches of encoder activations, p - s + 1 of the LLM's, 1 of the generator's, no slower than `nested` and T_ideal, and no faster
-/// than a lower bound.
+/// A random step has p from 2 to 8, N from 4p to 6p microbatches, whole F, B, W from 1 to 4, p equal items per
+/// microbatch, free communication, and with equal chance nothing to draw or drawings of p to 6p in all. Heavy
+/// encoders: E_f from p to 4p, E_b from p to 6p. Light ones: E_f from 1 to p, E_b from 1 to 2p. Every table is
+/// checked: valid, at most 4 microbatches of encoder activations, p - s + 1 of the LLM's, 1 of the generator's, no
+/// slower than `nested` and T_ideal, and no faster than a lower bound.
 ///
 /// Example: cargo run --release -p bigmac-benches --bin fill -- --steps 2000 --json
 #[derive(Parser, Debug)]

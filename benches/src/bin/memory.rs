@@ -1,4 +1,5 @@
-//! Activation memory of `nested` and `phased` as the batch grows: bytes measured beside bytes predicted, per rank and module.
+//! Activation memory of `nested` and `phased` as the batch grows: bytes measured beside bytes predicted, per rank and
+//! module.
 
 use anyhow::{Context as _, Result};
 use bigmac::config::{Config, Model, Pipeline};

@@ -1,9 +1,5 @@
-//! What has to hold for every schedule on any step, on many of them; how near schedules come to T_ideal; and how long the
-//! simulation of a large table takes.
-
-use std::collections::BTreeMap;
-use std::ops::Range;
-use std::time::Instant;
+//! What has to hold for every schedule on any step, on many of them; how near schedules come to T_ideal; and how long
+//! the simulation of a large table takes.
 
 use anyhow::{Result, bail};
 use bigmac::cost::quantiles;
@@ -12,11 +8,15 @@ use bigmac_schedule::{Options, UniformCosts, Workload, simulate};
 use bigmac_tests::random_steps::{Evenness, Failure, Found, any, claims, each, even, hold};
 use clap::Parser;
 use serde::Serialize;
+use std::collections::BTreeMap;
+use std::ops::Range;
+use std::time::Instant;
 
-/// Checks random steps, each through one schedule over one order of the LLM's chunks: the table is valid with and without
-/// its communication, cannot deadlock, takes the same time either way and no less than the work bound; broken tables are
-/// refused. One step in ten as many, even ones, go through nested over 1F1B for what it promises: no slower than T_ideal,
-/// encoder activations of at most 2 microbatches, generator 1, LLM min(N, p - s), one more with a generator.
+/// Checks random steps, each through one schedule over one order of the LLM's chunks: the table is valid with and
+/// without its communication, cannot deadlock, takes the same time either way and no less than the work bound; broken
+/// tables are refused. One step in ten as many, even ones, go through nested over 1F1B for what it promises: no
+/// slower than T_ideal, encoder activations of at most 2 microbatches, generator 1, LLM min(N, p - s), one more with
+/// a generator.
 ///
 /// Then prints time / T_ideal by schedule, order and evenness, and the time to simulate a table of a million ops.
 ///

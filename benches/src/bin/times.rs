@@ -10,7 +10,8 @@ use std::path::PathBuf;
 
 /// Draws the ranks' total time of every schedule of one step, beside the least that any could take.
 ///
-/// The step is that of README: 8 ranks, 32 microbatches, LLM stages of F = B = W = 1, an encoder of 2 forward and 4 backward.
+/// The step is that of README: 8 ranks, 32 microbatches, LLM stages of F = B = W = 1, an encoder of 2 forward and 4
+/// backward.
 ///
 /// Example: cargo run --release -p bigmac-benches --bin times -- docs/times.svg
 #[derive(Parser, Debug)]

@@ -1,4 +1,5 @@
-//! Checkpoints: a directory that holds the model under its Hugging Face names, the optimizer's state and where the run was.
+//! Checkpoints: a directory that holds the model under its Hugging Face names, the optimizer's state and where the
+//! run was.
 //!
 //! ```text
 //! checkpoints/step-00000400/

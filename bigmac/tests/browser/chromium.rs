@@ -1,14 +1,13 @@
 //! A headless Chromium, spoken to over its DevTools protocol (<https://chromedevtools.github.io/devtools-protocol/>).
 
+use data_encoding::BASE64;
+use serde_json::{Value, json};
 use std::fs::File;
 use std::io::Write;
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
-
-use data_encoding::BASE64;
-use serde_json::{Value, json};
 use tempfile::TempDir;
 use tungstenite::{Message, WebSocket};
 
@@ -33,7 +32,7 @@ pub struct Browser {
 
 impl Browser {
     /// The browser of `BIGMAC_BROWSER`, else the first known one on the `PATH`; none where there is none and that is
-    /// allowed, which it isn't on CI.
+    /// allowed, which it is not on CI.
     pub fn start() -> Option<Browser> {
         let path = find();
         if path.is_none() {

@@ -4,14 +4,13 @@
 mod chromium;
 
 use bigmac_close::{absolute, assert_close, relative};
-use std::path::PathBuf;
-use std::process::Command;
-use std::time::{Duration, Instant};
-
 use bigmac_schedule::render::{TimeUnit, Timeline, Trace, html};
 use bigmac_schedule::{PerModule, Table};
 use chromium::Browser;
 use serde_json::{Value, json};
+use std::path::PathBuf;
+use std::process::Command;
+use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
 const SHAPE: &str =

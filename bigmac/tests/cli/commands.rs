@@ -24,7 +24,7 @@ fn every_command_has_help_with_an_example() {
 #[test]
 fn commands_work_on_a_run_of_the_embedded_data_set() {
     let work = Work::new();
-    // Drawings of 32 pixels: small ones can't be told apart by the detector.
+    // Drawings of 32 pixels: small ones cannot be told apart by the detector.
     let trained = work.json(
         "train tiny.toml --set data.path= --set data.shapes=50 --set model.generator.image_size=32 --set \
          model.generator.patch=8 --set train.tokens_per_microbatch=512 --out run",

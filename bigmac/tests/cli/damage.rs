@@ -47,7 +47,7 @@ fn no_room_for_a_checkpoint_is_told_and_the_last_one_kept() {
     let kept = "run/checkpoints/step-00000004";
     copy(&work.path(kept), &work.path("kept"));
     let mut command = work.command("train --resume run");
-    // Metrics fit below the limit, weights don't.
+    // Metrics fit below the limit, weights do not.
     let limit = libc::rlimit { rlim_cur: 16 << 10, rlim_max: 16 << 10 };
     // SAFETY: setrlimit is safe to be called between fork and exec, and reads a plain structure.
     unsafe {

@@ -1,5 +1,5 @@
-//! Training on a GPU, replayed on the CPU, against training on the CPU; and devices and kernels that aren't there or
-//! don't compile.
+//! Training on a GPU, replayed on the CPU, against training on the CPU; and devices and kernels that are not there or
+//! do not compile.
 
 use crate::work::{Work, assert_same_files, refused, wait};
 use bigmac_close::{absolute, assert_close};

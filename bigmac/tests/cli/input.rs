@@ -59,7 +59,7 @@ fn an_unknown_schedule_names_the_nearest() {
         &format!("train tiny.toml {two} --schedule disaggregated"),
         &["disaggregated", "one chunk per rank"],
     );
-    assert!(!work.path("runs").exists(), "nothing is begun that can't be run");
+    assert!(!work.path("runs").exists(), "nothing is begun that cannot be run");
 }
 
 #[test]
@@ -135,7 +135,7 @@ fn a_loss_that_is_no_number_ends_the_run_and_keeps_the_last_good_checkpoint() {
     let kept = "the newest checkpoint is kept: go on from it with --resume run/checkpoints/step-00000004";
     let error = work.error("train --resume run --steps 8 --set train.lr=1e30", &["step 5", "on rank", kept]);
     assert!(error.contains("the token loss is") || error.contains("the drawing loss is"), "{error}");
-    // Weights that are of no use any more don't take a good checkpoint's place.
+    // Weights that are of no use any more do not take a good checkpoint's place.
     work.error(
         "train --resume run --steps 8 --set train.lr=1e30 --set output.checkpoint_every=1",
         &["after step 4", "parameter", kept],
@@ -166,7 +166,7 @@ fn a_resumed_run_has_to_fit_its_checkpoint() {
         "train --resume run --set model.llm.width=32",
         &[checkpoint, "model.llm.width is 16", "run's is 32"],
     );
-    // A key that may change doesn't hide one that may not.
+    // A key that may change does not hide one that may not.
     work.error(
         "train --resume run --set model.encoder.frozen=true --set model.llm.mlp=64",
         &["model.llm.mlp is 32"],

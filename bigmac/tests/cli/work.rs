@@ -212,7 +212,7 @@ pub fn wait_until(child: &mut Child, met: impl Fn() -> bool) {
     let began = Instant::now();
     while !met() {
         assert!(child.try_wait().unwrap().is_none(), "the process ended early");
-        assert!(began.elapsed() < LIMIT, "the process doesn't get there");
+        assert!(began.elapsed() < LIMIT, "the process does not get there");
         std::thread::sleep(Duration::from_millis(1));
     }
 }

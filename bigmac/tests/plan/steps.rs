@@ -290,7 +290,7 @@ fn without_an_llm_each_device_runs_its_items_one_after_the_other() {
     }
     let refused = Estimate::new(&model, &device, layout(1, 4, 3)).unwrap_err().to_string();
     assert!(refused.contains("a schedule needs an [llm]"), "{refused}");
-    // Where one replica doesn't fit, that is said.
+    // Where one replica does not fit, that is said.
     let mut small = device.clone();
     small.memory = small.reserved + 1e9;
     let said = search(&Request { batch: 4, ..Request::new(&model, &small, 4) }).unwrap_err().to_string();

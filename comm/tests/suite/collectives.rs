@@ -157,7 +157,7 @@ pub fn barrier_waits(comm: &dyn Communicator) {
         }
         comm.barrier().unwrap();
         // Leaving the first barrier takes a rank its own time, so the wait may look shorter than the sleep.
-        assert!(began.elapsed() > LATE / 2, "rank {} didn't wait for {late}", comm.rank());
+        assert!(began.elapsed() > LATE / 2, "rank {} did not wait for {late}", comm.rank());
     }
 }
 

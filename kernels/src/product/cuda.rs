@@ -1,9 +1,9 @@
 //! Matrix products on a GPU: bf16 by tensor cores, fp32 by fused multiply-adds.
 //!
-//! [`multiply`] picks a kernel by the problem's shape; [`Problem::run_with`] takes one of [`variants`]. Sums are kept in
-//! fp32 and rounded once. How a sum over k is split depends on the problem alone, never on the device or on the tile,
-//! and all kernels of a family add in the same order: which bits come out depends on the problem and the family. Hopper
-//! has a family of its own, whose tensor cores add in theirs.
+//! [`multiply`] picks a kernel by the problem's shape; [`Problem::run_with`] takes one of [`variants`]. Sums are kept
+//! in fp32 and rounded once. How a sum over k is split depends on the problem alone, never on the device or on the
+//! tile, and all kernels of a family add in the same order: which bits come out depends on the problem and the
+//! family. Hopper has a family of its own, whose tensor cores add in theirs.
 
 mod facts;
 mod finish;

@@ -1,5 +1,5 @@
-//! Comparison of floats in tests, over `approx`: every test says how far off a number may be, and a failure says which number was off
-//! and by how much.
+//! Comparison of floats in tests, over `approx`: every test says how far off a number may be, and a failure says
+//! which number was off and by how much.
 //!
 //! Numbers are compared as `f64`. A NaN is close to nothing; infinities are close to themselves.
 //!
@@ -13,7 +13,8 @@
 
 use approx::relative_eq;
 
-/// How far a number may be from the expected one: an absolute difference, or a share of the larger of the two, whichever allows more.
+/// How far a number may be from the expected one: an absolute difference, or a share of the larger of the two,
+/// whichever allows more.
 #[derive(Clone, Copy, Debug)]
 pub struct Tolerance {
     absolute: f64,

@@ -103,7 +103,7 @@ impl Example {
             Ok(given) => given,
             // The device is as it was.
             Err(error) if is_of_compiler(&error) => return faults.take(Err(anyhow!("{name}: {error:#}"))),
-            Err(error) => return faults.take(Err(error.context(format!("{name} doesn't run")))),
+            Err(error) => return faults.take(Err(error.context(format!("{name} does not run")))),
         };
         let allowed = if self.dy.dtype() == DType::BF16 { 1e-2 } else { 2e-5 };
         let parts = given.iter().zip(&self.wanted);
@@ -130,12 +130,12 @@ fn is_of_compiler(error: &anyhow::Error) -> bool {
     )
 }
 
-/// Checks what [`close`](crate::bench::close) does: the norm of the error, and its largest element. Says both as parts of what is wanted, as
-/// a tolerance that is a little too tight is not a wrong kernel.
+/// Checks what [`close`](crate::bench::close) does: the norm of the error, and its largest element. Says both as
+/// parts of what is wanted, as a tolerance that is a little too tight is not a wrong kernel.
 fn near(name: &str, given: &[f64], wanted: &[f64], allowed: f64) -> anyhow::Result<()> {
     ensure!(given.len() == wanted.len(), "{name}: {} elements, expected {}", given.len(), wanted.len());
     let infinite = given.iter().filter(|g| !g.is_finite()).count();
-    ensure!(infinite == 0, "{name}: {infinite} of {} elements aren't finite", given.len());
+    ensure!(infinite == 0, "{name}: {infinite} of {} elements are not finite", given.len());
     let norm = |values: &mut dyn Iterator<Item = f64>| values.map(|x| x * x).sum::<f64>().sqrt();
     let whole = norm(&mut wanted.iter().copied());
     let error = norm(&mut given.iter().zip(wanted).map(|(g, w)| g - w)) / whole.max(f64::MIN_POSITIVE);

@@ -5,12 +5,12 @@ use bigmac_gpu::{Gpu, GpuError};
 use bigmac_kernels::check::{float_tensor, random};
 use bigmac_runtime::{Context, DType, Device, Error, Tensor};
 
-/// How a test ended that didn't fail.
+/// How a test ended that did not fail.
 #[derive(Debug)]
 pub enum Outcome {
     /// It did what is said.
     Passed(String),
-    /// It couldn't be run here, and why.
+    /// It could not be run here, and why.
     Skipped(String),
 }
 
@@ -52,11 +52,11 @@ impl Bench {
     }
 }
 
-/// Checks that the norm of the error is within `allowed` of that of what is wanted, and no element is off by more than eight times as much
-/// of its magnitude and the usual one.
+/// Checks that the norm of the error is within `allowed` of that of what is wanted, and no element is off by more
+/// than eight times as much of its magnitude and the usual one.
 ///
 /// # Errors
-/// When it isn't, by how much.
+/// When it is not, by how much.
 pub fn close(name: &str, given: &[f64], wanted: &[f64], allowed: f64) -> anyhow::Result<()> {
     bigmac_tests::parity::close(name, given, wanted, allowed)?;
     let usual = (wanted.iter().map(|w| w * w).sum::<f64>() / wanted.len().max(1) as f64).sqrt();
@@ -64,7 +64,7 @@ pub fn close(name: &str, given: &[f64], wanted: &[f64], allowed: f64) -> anyhow:
     if let Some(at) = far {
         anyhow::bail!("{name}[{at}] is {}, expected {}", given[at], wanted[at]);
     }
-    ensure!(given.iter().all(|g| g.is_finite()), "{name} isn't finite");
+    ensure!(given.iter().all(|g| g.is_finite()), "{name} is not finite");
     Ok(())
 }
 

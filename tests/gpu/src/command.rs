@@ -30,7 +30,7 @@ const SMALL: [&str; 14] = [
 /// A few steps, a checkpoint, and the evaluation at the end.
 ///
 /// # Errors
-/// When the command fails, or its losses aren't the CPU's.
+/// When the command fails, or its losses are not the CPU's.
 pub fn train(bench: &Bench) -> anyhow::Result<Outcome> {
     let beside = std::env::current_exe().ok().and_then(|path| Some(path.parent()?.join("bigmac")));
     let named = std::env::var_os(COMMAND).map(PathBuf::from);
@@ -72,7 +72,7 @@ fn losses(
     for setting in sizes.iter().copied().chain([dtype.as_str(), "output.samples=1"]) {
         run.args(["--set", setting]);
     }
-    let ended = run.output().with_context(|| format!("can't run {}", command.display()))?;
+    let ended = run.output().with_context(|| format!("cannot run {}", command.display()))?;
     ensure!(ended.status.success(), "{device}: {}", String::from_utf8_lossy(&ended.stderr));
     let metrics = std::fs::read_to_string(out.join("metrics.jsonl"))?;
     let losses = metrics.lines().map(|line| {

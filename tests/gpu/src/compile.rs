@@ -1,4 +1,4 @@
-//! Kernels that don't compile, and kernels that change while the program runs.
+//! Kernels that do not compile, and kernels that change while the program runs.
 
 use crate::bench::{Bench, Outcome};
 use anyhow::{Context as _, bail, ensure};
@@ -36,7 +36,7 @@ fn scaled(bench: &Bench) -> anyhow::Result<f32> {
 /// An error with file, line and the compiler's words, after which others still compile.
 ///
 /// # Errors
-/// When it isn't.
+/// When it is not.
 pub fn broken(bench: &Bench) -> anyhow::Result<Outcome> {
     let mut x = Tensor::empty(&bench.ctx, &[1], DType::F32)?;
     let launched = bench.ctx.launch(&Launch::new(&BROKEN, "f"), &[x.arg_mut()?]);
@@ -45,20 +45,22 @@ pub fn broken(bench: &Bench) -> anyhow::Result<Outcome> {
     // NVRTC writes a line's number in parentheses, others behind a colon.
     let named = ["gpu_tests/broken.cu:3", "gpu_tests/broken.cu(3)"].iter().any(|place| text.contains(place));
     ensure!(named && text.contains("undeclared"), "{text}");
-    ensure!(scaled(bench)? == 2.0, "another kernel doesn't run any more");
+    ensure!(scaled(bench)? == 2.0, "another kernel does not run any more");
     Ok(Outcome::Passed(text.lines().next().unwrap_or_default().to_owned()))
 }
 
-/// A source in the directory of [`KERNEL_DIR`] is compiled again when it changes, in a process that was started with it.
+/// A source in the directory of [`KERNEL_DIR`] is compiled again when it changes, in a process that was started with
+/// it.
 ///
 /// # Errors
-/// When it isn't.
+/// When it is not.
 pub fn changed(bench: &Bench) -> anyhow::Result<Outcome> {
     let directory = tempfile::tempdir()?;
     let program = std::env::current_exe().context("this program's own path")?;
     let mut child = Command::new(program);
     child.args(["--device", &bench.gpu.device().to_string(), "--kernels-in"]).arg(directory.path());
-    let ended = child.env(KERNEL_DIR, directory.path()).output().context("can't start this program again")?;
+    let ended =
+        child.env(KERNEL_DIR, directory.path()).output().context("cannot start this program again")?;
     ensure!(ended.status.success(), "{}", String::from_utf8_lossy(&ended.stderr));
     Ok(Outcome::Passed("the program's own, another, a broken one and a mended one".into()))
 }
@@ -66,7 +68,7 @@ pub fn changed(bench: &Bench) -> anyhow::Result<Outcome> {
 /// The part of [`changed`] in the process whose [`KERNEL_DIR`] is `directory`.
 ///
 /// # Errors
-/// When a change isn't seen.
+/// When a change is not seen.
 pub fn in_directory(bench: &Bench, directory: &Path) -> anyhow::Result<()> {
     let path = directory.join(SCALE.file);
     let folder = path.parent().context("a source lies in a folder")?;
@@ -86,6 +88,6 @@ pub fn in_directory(bench: &Bench, directory: &Path) -> anyhow::Result<()> {
     let Err(error) = scaled(bench) else { bail!("a source that was broken meanwhile still compiles") };
     ensure!(format!("{error:#}").contains(&path.display().to_string()), "{error:#}");
     write(&SCALE.text.replace("2.0f", "7.0f"))?;
-    ensure!(scaled(bench)? == 7.0, "a source that was mended isn't compiled");
+    ensure!(scaled(bench)? == 7.0, "a source that was mended is not compiled");
     Ok(())
 }

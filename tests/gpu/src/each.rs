@@ -1,4 +1,5 @@
-//! A process per test, under a time limit: a kernel that faults takes its process's context with it, and one that hangs never ends.
+//! A process per test, under a time limit: a kernel that faults takes its process's context with it, and one that
+//! hangs never ends.
 
 use crate::cases::Case;
 use anyhow::{Context as _, bail};
@@ -29,8 +30,8 @@ struct Process {
 
 /// Runs each of the tests in a process of its own, for `limit` at most.
 ///
-/// After a test that did not pass the device is tried; where it does not answer within `limit`, twice, the rest is not run. The second
-/// test of a family that hangs ends its family.
+/// After a test that did not pass the device is tried; where it does not answer within `limit`, twice, the rest is
+/// not run. The second test of a family that hangs ends its family.
 ///
 /// # Errors
 /// When a test fails, hangs, dies or is not run.
@@ -74,7 +75,8 @@ pub fn run(selected: &[Case], device: Device, small: bool, limit: Duration) -> a
     if bad.is_empty() { Ok(()) } else { bail!("did not pass: {}", bad.join(", ")) }
 }
 
-/// Whether the device runs a kernel, at the second try at the latest: a driver may need a while to get rid of a killed process.
+/// Whether the device runs a kernel, at the second try at the latest: a driver may need a while to get rid of a
+/// killed process.
 fn answers(start: &impl Fn(&str) -> anyhow::Result<Process>) -> anyhow::Result<bool> {
     for _ in 0..2 {
         if matches!(start(&SMOKE.join(","))?.ended, Ended::Exited(status) if status.success()) {
@@ -90,7 +92,7 @@ fn start(only: &str, device: Device, small: bool, limit: Duration) -> anyhow::Re
     let mut command = Command::new(&program);
     command.args(["--device", &device.to_string(), "--only", only]).args(small.then_some("--small"));
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    let child = command.spawn().with_context(|| format!("can't run {}", program.display()))?;
+    let child = command.spawn().with_context(|| format!("cannot run {}", program.display()))?;
     wait(child, limit)
 }
 

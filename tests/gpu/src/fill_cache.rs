@@ -11,7 +11,8 @@ use std::time::Instant;
 /// Compiles every program that launches on `architecture` can ask for into the kernel cache, on all processors.
 ///
 /// # Errors
-/// When NVRTC is not found or too old for the architecture, no kernel is for that architecture, or one does not compile.
+/// When NVRTC is not found or too old for the architecture, no kernel is for that architecture, or one does not
+/// compile.
 pub fn compile(architecture: &str) -> anyhow::Result<()> {
     let compiler = Compiler::open()?;
     compiler.check_target(architecture)?;
@@ -46,7 +47,7 @@ pub fn compile(architecture: &str) -> anyhow::Result<()> {
     let count = errors.len();
     if let Some(first) = errors.into_iter().next() {
         return Err(first)
-            .with_context(|| format!("{count} of {} programs don't compile; the first", work.len()));
+            .with_context(|| format!("{count} of {} programs do not compile; the first", work.len()));
     }
     println!("compiled, or found there, in {:.0} s", began.elapsed().as_secs_f64());
     Ok(())

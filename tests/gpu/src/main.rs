@@ -1,4 +1,5 @@
-//! Tests of everything on a GPU that a replay on the CPU can't show, or shows at small sizes only. `docs/gpu.md` says how to run them.
+//! Tests of everything on a GPU that a replay on the CPU cannot show, or shows at small sizes only. `docs/gpu.md`
+//! says how to run them.
 //!
 //! They run on the device replay as well, at sizes that it can do: that is how they are tested themselves.
 
@@ -47,8 +48,8 @@ struct Args {
     /// With --each: the seconds that a test may take before it is killed.
     #[arg(long, default_value = "60", value_parser = seconds, requires = "each")]
     limit: Duration,
-    /// Compile every kernel for an architecture such as sm_90a into the kernel cache, on all processors, and run nothing. Needs NVRTC
-    /// and no GPU.
+    /// Compile every kernel for an architecture such as sm_90a into the kernel cache, on all processors, and run
+    /// nothing. Needs NVRTC and no GPU.
     #[arg(long, value_name = "ARCHITECTURE", conflicts_with_all = ["list", "each"])]
     compile: Option<String>,
     /// The part of kernel-changed that runs in a process of its own, whose kernels are in that directory.

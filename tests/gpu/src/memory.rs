@@ -1,4 +1,4 @@
-//! Memory that isn't there: an error that says who holds what, and a device that goes on.
+//! Memory that is not there: an error that says who holds what, and a device that goes on.
 
 use crate::bench::{Bench, Outcome};
 use anyhow::{bail, ensure};
@@ -12,14 +12,14 @@ const IMPOSSIBLE: usize = 1 << 50;
 fn works(bench: &Bench) -> anyhow::Result<()> {
     let x = Tensor::from_slice(&bench.ctx, &[1.5f32; 1000], &[1000])?;
     let y = Add.compute(&bench.ctx, &[&x, &x], &[])?;
-    ensure!(y.to_vec::<f32>(&bench.ctx)? == [3.0; 1000], "1.5 + 1.5 isn't 3 any more");
+    ensure!(y.to_vec::<f32>(&bench.ctx)? == [3.0; 1000], "1.5 + 1.5 is not 3 any more");
     Ok(())
 }
 
 /// A scope's budget holds on the device.
 ///
 /// # Errors
-/// When it doesn't, or the error doesn't say so.
+/// When it does not, or the error does not say so.
 pub fn budget(bench: &Bench) -> anyhow::Result<Outcome> {
     let ctx = bench.ctx.in_scope("budgeted");
     ctx.scope().set_budget(Some(1 << 20));
@@ -41,7 +41,7 @@ pub fn budget(bench: &Bench) -> anyhow::Result<Outcome> {
 /// The device's memory, used up.
 ///
 /// # Errors
-/// When that isn't an error with a table of scopes, or anything goes wrong afterwards.
+/// When that is not an error with a table of scopes, or anything goes wrong afterwards.
 pub fn exhausted(bench: &Bench) -> anyhow::Result<Outcome> {
     let scopes = ["encoder activations", "llm activations"].map(|name| bench.ctx.in_scope(name));
     // An eighth at a time; a replay's memory is this machine's, which is left alone.
@@ -62,7 +62,7 @@ pub fn exhausted(bench: &Bench) -> anyhow::Result<Outcome> {
     ensure!(in_use.contains("encoder activations"), "no scope's bytes are in the error: {in_use}");
     let count = held.len();
     if count == 0 {
-        ensure!(in_use == "3.9 KiB in encoder activations", "what isn't there is held: {in_use}");
+        ensure!(in_use == "3.9 KiB in encoder activations", "what is not there is held: {in_use}");
     }
     drop((held, small));
     ensure!(scopes.iter().all(|ctx| ctx.scope().current() == 0), "bytes are left in the scopes");

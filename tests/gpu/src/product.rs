@@ -1,4 +1,4 @@
-//! Every kernel that multiplies matrices, at sizes that its tiles don't divide, against products in f64.
+//! Every kernel that multiplies matrices, at sizes that its tiles do not divide, against products in f64.
 
 use crate::bench::{Bench, Faults, Outcome, close};
 use crate::cases::Case;

@@ -76,7 +76,8 @@ fn config(bench: &Bench) -> Config {
 
 fn both(bench: &Bench, microbatches: &[&[usize]]) -> anyhow::Result<Outcome> {
     let mut said = Vec::new();
-    // In fp32 only the order of sums differs; in bf16 every result of an operator is rounded, and roundings fall to different sides.
+    // In fp32 only the order of sums differs; in bf16 every result of an operator is rounded, and roundings fall to
+    // different sides.
     for (dtype, name, loss, gradient) in [(Dtype::F32, "f32", 1e-5, 1e-4), (Dtype::Bf16, "bf16", 1e-2, 5e-2)]
     {
         let mut config = config(bench);
@@ -103,8 +104,8 @@ fn both(bench: &Bench, microbatches: &[&[usize]]) -> anyhow::Result<Outcome> {
     Ok(Outcome::Passed(format!("token loss {}", said.join(", "))))
 }
 
-/// The gradients that can be compared. That of a key's bias is zero but for rounding: a softmax doesn't see what all its scores have in
-/// common. In fp32 what is left of it is small enough not to matter.
+/// The gradients that can be compared. That of a key's bias is zero but for rounding: a softmax does not see what all
+/// its scores have in common. In fp32 what is left of it is small enough not to matter.
 fn compared(step: &StepResult, dtype: Dtype) -> GradientMap {
     let kept = |name: &str| dtype == Dtype::F32 || !name.ends_with("k_proj.bias");
     let gradients = step.gradients.iter().filter(|((_, name), _)| kept(name));

@@ -1,12 +1,11 @@
 //! Draws steps.
 
+use super::{Case, Evenness};
 use bigmac_runtime::rng::{Philox, Purpose};
 use bigmac_schedule::registry::{LLM_SCHEDULES, SCHEDULES, llm_schedule, schedule};
 use bigmac_schedule::{
     ChunkCost, ItemCost, Link, Load, Options, PerModule, Schedule, ScheduleError, Workload,
 };
-
-use super::{Case, Evenness};
 
 /// Up to 16 ranks, 1 to 5 p microbatches, up to 3 chunks per rank where the schedule runs several; every schedule and
 /// every order of the LLM's chunks of the registries. All times are whole numbers, or halves on slow ranks: sums are

@@ -1,5 +1,6 @@
 //! What has to hold.
 
+use super::{Case, Found};
 use bigmac_runtime::rng::{Philox, Purpose};
 use bigmac_schedule::lower;
 use bigmac_schedule::memory::peak_microbatches;
@@ -7,8 +8,6 @@ use bigmac_schedule::simulate;
 use bigmac_schedule::validate;
 use bigmac_schedule::work_bound;
 use bigmac_schedule::{Limits, ModuleKind, Op, Phase, Table, Workload, ideal_time};
-
-use super::{Case, Found};
 
 /// Times nearer than this are one.
 const TOLERANCE: f64 = 1e-9;

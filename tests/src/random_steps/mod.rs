@@ -5,11 +5,10 @@
 mod draw;
 mod hold;
 
+use bigmac_schedule::{Options, Schedule, Table, Workload};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU32, Ordering};
-
-use bigmac_schedule::{Options, Schedule, Table, Workload};
 
 pub use draw::{any, even};
 pub use hold::{claims, hold};

@@ -7,8 +7,9 @@ use std::path::{Path, PathBuf};
 
 /// Sum up the rows of `kernels --out` and the objects of `step --json`: a line for each case and step.
 ///
-/// A case's line has what the operator chooses by itself, its share of the ceiling, what was predicted, how many times as fast as
-/// PyTorch it is, and the fastest of its variants where that is another. Files that hold nothing are passed over.
+/// A case's line has what the operator chooses by itself, its share of the ceiling, what was predicted, how many
+/// times as fast as PyTorch it is, and the fastest of its variants where that is another. Files that hold nothing are
+/// passed over.
 #[derive(Args, Debug)]
 #[command(after_help = "Example:\n  bigmac-bench summary kernels.jsonl step.jsonl")]
 pub struct Summary {
@@ -21,7 +22,7 @@ impl Summary {
     /// Runs the command.
     ///
     /// # Errors
-    /// When a file can't be read, or a line of it is neither a row nor a step.
+    /// When a file cannot be read, or a line of it is neither a row nor a step.
     pub fn run(&self) -> anyhow::Result<()> {
         let mut cases: Vec<CaseRows> = Vec::new();
         let mut steps = Vec::new();
@@ -45,7 +46,7 @@ impl Summary {
 
 /// The lines of a file, each an object.
 fn read(path: &Path) -> anyhow::Result<Vec<Value>> {
-    let text = std::fs::read_to_string(path).with_context(|| format!("can't read {}", path.display()))?;
+    let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
     let lines = text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty());
     let parse = |(number, line): (usize, &str)| {
         serde_json::from_str(line)

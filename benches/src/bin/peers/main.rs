@@ -1,10 +1,10 @@
 //! Samples per second of training, beside PyTorch.
 //!
-//! Ours is `bigmac::train::train` as it stands: planning, decoding pictures, forward, backward, reduction, clipping, optimizer and
-//! metrics. The other side is the same model in eager PyTorch (`benches/peers/torch_step.py`) on the same samples and as
-//! many threads; what it trains on is made before its clock starts. The two take turns of a few steps, so that whatever else the
-//! machine does meets both; the first step of every turn is left out, since caches are cold and, with several ranks,
-//! the others may have begun it while they waited.
+//! Ours is `bigmac::train::train` as it stands: planning, decoding pictures, forward, backward, reduction, clipping,
+//! optimizer and metrics. The other side is the same model in eager PyTorch (`benches/peers/torch_step.py`) on the
+//! same samples and as many threads; what it trains on is made before its clock starts. The two take turns of a few
+//! steps, so that whatever else the machine does meets both; the first step of every turn is left out, since caches
+//! are cold and, with several ranks, the others may have begun it while they waited.
 
 mod ours;
 mod torch;
@@ -21,7 +21,8 @@ use torch::Torch;
 
 /// Samples per second of training, beside PyTorch on the same model, samples and threads.
 ///
-/// PyTorch is looked for in the interpreter that BIGMAC_PYTHON names, else in python3; without it only our side is printed.
+/// PyTorch is looked for in the interpreter that BIGMAC_PYTHON names, else in python3; without it only our side is
+/// printed.
 #[derive(Parser, Debug)]
 #[command(
     after_help = "Example:\n  BIGMAC_PYTHON=venv/bin/python cargo run --release -p bigmac-benches --bin peers -- --ranks 1,2"
@@ -63,8 +64,8 @@ struct Peer {
     samples_per_second: Spread,
     /// Ours over theirs, per pair of turns.
     ratio: Spread,
-    /// Losses on the first step's samples before anything is learned, ours and theirs: alike, though not equal, since weights
-    /// are random on both sides, and its pictures are too.
+    /// Losses on the first step's samples before anything is learned, ours and theirs: alike, though not equal, since
+    /// weights are random on both sides, and its pictures are too.
     first_losses: [f64; 2],
 }
 

@@ -21,8 +21,8 @@ pub struct Turns {
 }
 
 impl Turns {
-    /// Trains in a folder that is thrown away; behind every `length` steps calls `other` with the first of them, for the other side's
-    /// turn on the same steps.
+    /// Trains in a folder that is thrown away; behind every `length` steps calls `other` with the first of them, for
+    /// the other side's turn on the same steps.
     ///
     /// # Errors
     /// Those of training and of `other`.

@@ -49,7 +49,7 @@ impl Torch {
     /// Starts it with the session's model and `threads` threads.
     ///
     /// # Errors
-    /// When it doesn't start, or ends; what it says goes to standard error.
+    /// When it does not start, or ends; what it says goes to standard error.
     pub fn start(python: &str, session: &Session, threads: usize) -> anyhow::Result<Torch> {
         let mut script = Script::start(python, SCRIPT, &[])?;
         let config = &session.config;

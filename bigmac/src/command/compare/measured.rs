@@ -77,7 +77,7 @@ pub(super) fn run(args: &CompareArgs) -> anyhow::Result<()> {
     let mut rows = Vec::new();
     for schedule in &schedules {
         for llm in &llms {
-            rows.push(row(&session, &plan, &profile, *schedule, *llm)?);
+            rows.push(row(&session, &plan, &profile, schedule, llm)?);
         }
     }
     if args.measure {

@@ -60,7 +60,7 @@ fn compare<'a>(
     let costs = |row: &Row| row.outcome.as_ref().ok().map(|one| (one.simulation.time(), one.rank_time()));
     let reference = match (found, llms.first()) {
         (Some(found), _) => costs(found),
-        (None, Some(llm)) => costs(&row(registry::schedule(REFERENCE)?, *llm)),
+        (None, Some(llm)) => costs(&row(registry::schedule(REFERENCE)?, llm)),
         (None, None) => None,
     };
     let saved = args.shape.limits().microbatch_bytes;

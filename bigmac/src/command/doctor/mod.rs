@@ -179,6 +179,7 @@ mod tests {
             Report {
                 version: "1.2.3",
                 machine: machine::Machine::inspect().unwrap(),
+                warning: None,
                 backends: backends(&gpus),
                 gpus,
                 libraries: gpus::libraries(),

@@ -1,4 +1,5 @@
-//! A bundle of programs that only pretend, and the tools of a GPU's machine likewise: what they do is a variable's to say.
+//! A bundle of programs that only pretend, and the tools of a GPU's machine likewise: what they do is a variable's to
+//! say.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -6,7 +7,8 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-/// What every pretender begins with. `FAKES` lists words `what:how`: where a program is called for `what`, it hangs, dies, or fails.
+/// What every pretender begins with. `FAKES` lists words `what:how`: where a program is called for `what`, it hangs,
+/// dies, or fails.
 const BEGIN: &str = r#"#!/usr/bin/env bash
 act() {
     case " ${FAKES:-} " in

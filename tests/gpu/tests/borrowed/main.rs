@@ -1,4 +1,5 @@
-//! `borrowed.sh` with programs and tools that only pretend, some of which hang, die or fail: what that costs, and what is left.
+//! `borrowed.sh` with programs and tools that only pretend, some of which hang, die or fail: what that costs, and
+//! what is left.
 
 mod fakes;
 

@@ -37,7 +37,8 @@ pub struct Case {
 }
 
 impl Case {
-    /// A case that memory bounds, with the tolerance of its dtype, and with an operator of the same name on PyTorch's side.
+    /// A case that memory bounds, with the tolerance of its dtype, and with an operator of the same name on PyTorch's
+    /// side.
     pub fn new(op: &'static str, pass: &'static str, dtype: DType, subject: impl Subject + 'static) -> Case {
         Case {
             op,
@@ -94,7 +95,8 @@ pub trait Ready {
     /// Those of the operator and of copying.
     fn reference(&mut self, cpu: &Context) -> anyhow::Result<Values>;
 
-    /// Runs once, by that variant or by the operator's choice, on the data as [`Ready::reference`] saw it, and downloads the results, in its order.
+    /// Runs once, by that variant or by the operator's choice, on the data as [`Ready::reference`] saw it, and
+    /// downloads the results, in its order.
     ///
     /// # Errors
     /// Those of the operator and of copying; an operator without a kernel gives the runtime's `NotOnHost`.

@@ -58,8 +58,8 @@ impl Ceilings {
     }
 }
 
-/// Dense bf16 products on tensor cores and f32 ones beside them, per second, of the data centre part of an architecture: H100 SXM and
-/// H200, and A100, by NVIDIA's data sheets.
+/// Dense bf16 products on tensor cores and f32 ones beside them, per second, of the data centre part of an
+/// architecture: H100 SXM and H200, and A100, by NVIDIA's data sheets.
 fn dense_peak(target: &str) -> Option<[f64; 2]> {
     match target {
         "sm_90" | "sm_90a" => Some([989.4e12, 66.9e12]),

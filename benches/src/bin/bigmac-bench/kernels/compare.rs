@@ -9,8 +9,8 @@ pub type Values = Vec<(String, Vec<f32>)>;
 /// How far results may be from their references.
 #[derive(Clone, Copy, Debug)]
 pub struct Tolerance(
-    /// The norm of the error over the norm of the reference; and a single element's error over its magnitude plus eight times
-    /// the root mean square of all.
+    /// The norm of the error over the norm of the reference; and a single element's error over its magnitude plus
+    /// eight times the root mean square of all.
     pub f64,
 );
 
@@ -58,7 +58,7 @@ fn error(name: &str, given: &[f32], wanted: &[f32], allowed: f64) -> Result<f64,
     }
 }
 
-/// The first result that isn't the same in every bit.
+/// The first result that is not the same in every bit.
 pub fn first_difference(a: &Values, b: &Values) -> Option<String> {
     a.iter().zip(b).find_map(|((name, a), (_, b))| {
         let at = a.iter().zip(b).position(|(a, b)| a.to_bits() != b.to_bits())?;

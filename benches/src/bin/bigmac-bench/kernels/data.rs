@@ -5,7 +5,7 @@ use bigmac_runtime::rng::{Philox, Purpose};
 use bigmac_runtime::{Context, DType, Tensor};
 use std::cell::Cell;
 
-/// Distinct random numbers; longer tensors repeat them. A prime, so that rows of a tensor don't repeat each other.
+/// Distinct random numbers; longer tensors repeat them. A prime, so that rows of a tensor do not repeat each other.
 const PERIOD: usize = 999_983;
 /// Buffers are rotated over as many bytes as no cache of a GPU holds.
 const ROTATED: f64 = (256 << 20) as f64;

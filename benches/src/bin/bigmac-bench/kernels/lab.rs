@@ -17,11 +17,11 @@ use serde::Serialize;
 pub enum Verdict {
     /// It agrees with its reference.
     Right,
-    /// It doesn't.
+    /// It does not.
     Wrong(String),
-    /// It didn't run.
+    /// It did not run.
     Failed(String),
-    /// The variant was asked for, and isn't for such a device or shape.
+    /// The variant was asked for, and is not for such a device or shape.
     Refused(String),
     /// The operator has no kernel.
     NoKernel,

@@ -37,10 +37,11 @@ const SAMPLES: u32 = 9;
 
 /// Check the kernels against the CPU, then time them beside PyTorch.
 ///
-/// Every kernel is run twice and compared with its reference before it is timed; a wrong one is reported and not timed. Times are
-/// between marks on the device, medians of samples of 20 ms or more; small data is rotated over more memory than caches hold.
-/// Shares are of what a copy on the same device moves (bytes read and written), or, for products, of cuBLAS at 8192x8192x8192
-/// where PyTorch is there, and of the data sheet where it isn't. On the device 'replay' everything is checked and nothing timed.
+/// Every kernel is run twice and compared with its reference before it is timed; a wrong one is reported and not
+/// timed. Times are between marks on the device, medians of samples of 20 ms or more; small data is rotated over more
+/// memory than caches hold. Shares are of what a copy on the same device moves (bytes read and written), or, for
+/// products, of cuBLAS at 8192x8192x8192 where PyTorch is there, and of the data sheet where it is not. On the device
+/// 'replay' everything is checked and nothing timed.
 #[derive(Args, Debug)]
 #[command(
     after_help = "Example:\n  BIGMAC_PYTHON=venv/bin/python cargo run --release -p bigmac-benches --bin bigmac-bench -- kernels --op linear,rms_norm --out kernels.jsonl"
@@ -64,7 +65,8 @@ pub struct Kernels {
     /// Small, ragged shapes: for the device replay, which needs hours for real ones.
     #[arg(long)]
     small: bool,
-    /// One or two shapes of each family, compared in part and timed for half as long: for a device that is there for minutes only.
+    /// One or two shapes of each family, compared in part and timed for half as long: for a device that is there for
+    /// minutes only.
     #[arg(long, conflicts_with_all = ["small", "shape"])]
     quick: bool,
     /// Measure what each operator chooses by itself, and no variant beside it.
@@ -113,7 +115,7 @@ impl Kernels {
     /// Runs the command.
     ///
     /// # Errors
-    /// When the device can't be opened, nothing fits the arguments, or a kernel is wrong.
+    /// When the device cannot be opened, nothing fits the arguments, or a kernel is wrong.
     pub fn run(&self) -> anyhow::Result<()> {
         let cases = self.cases()?;
         if self.list {
@@ -121,7 +123,7 @@ impl Kernels {
             return Ok(());
         }
         if cfg!(debug_assertions) && self.device != Device::Replay {
-            eprintln!("built without --release: references on the CPU take their time, kernels don't");
+            eprintln!("built without --release: references on the CPU take their time, kernels do not");
         }
         let predictions = self.predicted.as_deref().map(Predictions::read).transpose()?.unwrap_or_default();
         let gpu = Gpu::open(self.device)?;
@@ -139,7 +141,7 @@ impl Kernels {
             if self.quick { (quick::SAMPLES, quick::SAMPLE) } else { (SAMPLES, clock::SAMPLE) };
         let samples = if timed { self.samples.unwrap_or(samples) as usize } else { 0 };
         let effort = Effort { samples, sample, choice: self.choice };
-        // Where nothing is timed, a second set is there to see that sets don't get in each other's way.
+        // Where nothing is timed, a second set is there to see that sets do not get in each other's way.
         let noise = Noise::new(&cpu, (!timed).then_some(2))?;
         let mut lab = Lab::new(&gpu, [&ctx, &cpu], &noise, torch, effort);
         for (family, case) in &cases {

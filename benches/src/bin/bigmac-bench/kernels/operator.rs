@@ -76,9 +76,9 @@ pub struct OperatorSubject {
     pub checked: Checked,
     /// Other ways to compute it, by the numbers of their variants.
     pub alternatives: Vec<(Variant, Arc<dyn Operator>)>,
-    /// Bytes that a run moves, where they aren't those of all arguments and results.
+    /// Bytes that a run moves, where they are not those of all arguments and results.
     pub bytes: Option<f64>,
-    /// Rows, one to a line of every input, don't know of each other.
+    /// Rows, one to a line of every input, do not know of each other.
     by_rows: bool,
 }
 
@@ -116,8 +116,8 @@ impl OperatorSubject {
         OperatorSubject { checked, ..self }
     }
 
-    /// The same for an operator whose rows don't know of each other, one to a line of every input: where there are very many elements, the
-    /// last rows are compared.
+    /// The same for an operator whose rows do not know of each other, one to a line of every input: where there are
+    /// very many elements, the last rows are compared.
     pub fn by_rows(mut self) -> Self {
         const MANY: usize = 1 << 28;
         self.by_rows = true;
@@ -247,7 +247,8 @@ impl Subject for OperatorSubject {
     }
 }
 
-/// One set of buffers. The results of its last run stay until its next: each run then writes to other memory than the one before.
+/// One set of buffers. The results of its last run stay until its next: each run then writes to other memory than the
+/// one before.
 struct Set {
     inputs: Vec<Tensor>,
     grads: Vec<Option<Tensor>>,

@@ -40,10 +40,10 @@ impl Predictions {
     /// Reads a TOML file: `source`, and a table `[[row]]` for each of op, pass, shape (optional), low, high.
     ///
     /// # Errors
-    /// When it can't be read or is not of that form.
+    /// When it cannot be read or is not of that form.
     pub fn read(path: &Path) -> anyhow::Result<Predictions> {
         let text = std::fs::read_to_string(path);
-        let text = text.with_context(|| format!("can't read the predictions in {}", path.display()))?;
+        let text = text.with_context(|| format!("cannot read the predictions in {}", path.display()))?;
         toml::from_str(&text).with_context(|| format!("{} does not hold predictions", path.display()))
     }
 

@@ -13,8 +13,8 @@ pub const SAMPLE: f64 = 0.01;
 /// A shape of a family, and the passes that are measured there; all if none is named.
 struct Shape(&'static str, &'static str, &'static [usize], &'static [&'static str]);
 
-/// Shapes of Qwen3-1.7B and of what it is trained with, in the order of [`FAMILIES`]. Vocabulary and parameters are cut where a reference
-/// on the CPU would take longer than everything else.
+/// Shapes of Qwen3-1.7B and of what it is trained with, in the order of [`FAMILIES`]. Vocabulary and parameters are
+/// cut where a reference on the CPU would take longer than everything else.
 const SHAPES: &[Shape] = &[
     Shape("gemm", "square", &[8192, 8192, 8192], &["nt", "nn"]),
     Shape("gemm", "square", &[4096, 4096, 4096], &[]),

@@ -66,11 +66,11 @@ impl Report {
     /// A report on a device, as JSON on the terminal or as a table, and as JSON at the end of a file.
     ///
     /// # Errors
-    /// When the file can't be opened.
+    /// When the file cannot be opened.
     pub fn open(gpu: &Gpu, json: bool, out: Option<&Path>) -> anyhow::Result<Report> {
         let file = out.map(|path| {
             let file = File::options().create(true).append(true).open(path);
-            file.with_context(|| format!("can't write to {}", path.display()))
+            file.with_context(|| format!("cannot write to {}", path.display()))
         });
         Ok(Report {
             device: gpu.driver().name(),
@@ -85,7 +85,7 @@ impl Report {
         })
     }
 
-    /// Says something that isn't a row.
+    /// Says something that is not a row.
     pub fn note(&self, text: &str) {
         if self.json {
             eprintln!("{text}");
@@ -97,7 +97,7 @@ impl Report {
     /// What stands above all rows.
     ///
     /// # Errors
-    /// When the file can't be written to.
+    /// When the file cannot be written to.
     pub fn begin(&mut self, ceilings: &Ceilings, timed: bool) -> anyhow::Result<()> {
         self.note(&format!("{} ({})", self.device, self.target));
         if !timed {
@@ -121,7 +121,7 @@ impl Report {
     /// Takes a row.
     ///
     /// # Errors
-    /// When the file can't be written to.
+    /// When the file cannot be written to.
     pub fn row(
         &mut self,
         family: &Family,
@@ -168,7 +168,7 @@ impl Report {
         };
         let text = serde_json::to_string(&line)?;
         if let Some(file) = &mut self.file {
-            writeln!(file, "{text}").context("can't write to the file of --out")?;
+            writeln!(file, "{text}").context("cannot write to the file of --out")?;
         }
         let heading = format!("{} {} ({}), {}", family.name, line.shape, case.place, line.dtype);
         let table = cells(&line);

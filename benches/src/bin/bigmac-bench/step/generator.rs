@@ -54,7 +54,7 @@ pub fn build(
         attention_head_dim: generator.head_dim,
         num_attention_heads: generator.heads,
         joint_attention_dim: sizes.model.frame().hidden_width,
-        axes_dims_rope: axes.with_context(|| format!("heads of {} don't rotate", generator.head_dim))?,
+        axes_dims_rope: axes.with_context(|| format!("heads of {} do not rotate", generator.head_dim))?,
         extra: Default::default(),
     };
     let params = init::random(ctx, &Mmdit::parameters(&config), dtype, SEED)?;

@@ -26,16 +26,18 @@ const SEED: u64 = 1;
 
 /// Train a few steps on random data and print tokens per second, MFU, and the time of every operator.
 ///
-/// Weights, tokens and targets (for a generator latents, hidden states and noise) are random and lie on the device beforehand. Each step
-/// is every microbatch forward and backward, the norm of all gradients, clipping and AdamW, without waiting for the device anywhere. Steps are
-/// timed as they are, between marks on the device; then one more is observed operator by operator. MFU counts the products that were
-/// run by their definition: nothing twice, attention only where queries see keys.
+/// Weights, tokens and targets (for a generator latents, hidden states and noise) are random and lie on the device
+/// beforehand. Each step is every microbatch forward and backward, the norm of all gradients, clipping and AdamW,
+/// without waiting for the device anywhere. Steps are timed as they are, between marks on the device; then one more
+/// is observed operator by operator. MFU counts the products that were run by their definition: nothing twice,
+/// attention only where queries see keys.
 #[derive(Args, Debug)]
 #[command(
     after_help = "Example:\n  cargo run --release -p bigmac-benches --bin bigmac-bench -- step --model qwen3-1.7b --tokens 8192\n  cargo run --release -p bigmac-benches --bin bigmac-bench -- step --model mmdit-1b --small --device cpu\n\nJSON is one object: model, framework, sizes, parameters, device, dtype, date, tokens, sequence, microbatches, steps, seconds, tokens_per_second,\npeak, mfu, flops, launches, idle_seconds, issue_seconds, operators: [{operator, phase, calls, seconds, flops, bytes}], bytes,\nideal_bytes, losses, gradient_norms. benches/peers/torch_train.py prints the same of PyTorch."
 )]
 pub struct Step {
-    /// Model: qwen3-1.7b, llama-1b or mmdit-1b, or a file as configs/plan/models has them, of an LLM or a generator alone.
+    /// Model: qwen3-1.7b, llama-1b or mmdit-1b, or a file as configs/plan/models has them, of an LLM or a generator
+    /// alone.
     #[arg(long, value_name = "NAME|FILE", default_value = "qwen3-1.7b")]
     model: String,
     /// Where to run: cuda, cuda:N, replay or cpu.
@@ -44,7 +46,8 @@ pub struct Step {
     /// Tokens of a microbatch [default: 8192; 64 with --small].
     #[arg(long, value_name = "T")]
     tokens: Option<usize>,
-    /// Tokens of each packed sequence, for a generator of each drawing [default: 4096, or all of --tokens; 32 with --small].
+    /// Tokens of each packed sequence, for a generator of each drawing [default: 4096, or all of --tokens; 32 with
+    /// --small].
     #[arg(long, value_name = "S")]
     sequence: Option<usize>,
     /// Microbatches of a step, whose gradients are added up.
@@ -65,7 +68,8 @@ pub struct Step {
     /// Shrink every extent, so that a step takes seconds on the CPU and on a replay.
     #[arg(long)]
     small: bool,
-    /// Dtype of weights and activations, bf16 or f32; master weights, moments and gradients are f32 [default: bf16 on a GPU, f32 on the CPU].
+    /// Dtype of weights and activations, bf16 or f32; master weights, moments and gradients are f32 [default: bf16 on
+    /// a GPU, f32 on the CPU].
     #[arg(long, value_parser = dtype)]
     dtype: Option<DType>,
     /// TFLOP/s that MFU is a share of.
@@ -89,7 +93,8 @@ impl Step {
     /// Runs the command.
     ///
     /// # Errors
-    /// A model or sizes that can't be, a device that can't be opened, memory that doesn't suffice, a loss that isn't finite.
+    /// A model or sizes that cannot be, a device that cannot be opened, memory that does not suffice, a loss that is
+    /// not finite.
     pub fn run(&self) -> anyhow::Result<()> {
         ensure!(self.peak > 0.0 && self.peak.is_finite(), "--peak {}: give a number above 0", self.peak);
         let sizes = Sizes::new(&Asked {

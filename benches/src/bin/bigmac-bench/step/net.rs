@@ -42,7 +42,7 @@ pub trait Net: Debug {
 /// The network of those sizes and its parameters, random.
 ///
 /// # Errors
-/// For sizes that the models don't take; those of allocation.
+/// For sizes that the models do not take; those of allocation.
 pub fn build(ctx: &Context, sizes: &Sizes, dtype: DType) -> anyhow::Result<(Box<dyn Net>, Parameters)> {
     match sizes.module()? {
         Module::Llm(described) => {

@@ -43,8 +43,8 @@ impl Report<'_> {
         self.flops() / self.seconds.median / self.peak
     }
 
-    /// Seconds that the device has nothing to do between the last kernel of a step and the first of the next, in the median: until the first
-    /// operators are through, less what these take in a step that is observed.
+    /// Seconds that the device has nothing to do between the last kernel of a step and the first of the next, in the
+    /// median: until the first operators are through, less what these take in a step that is observed.
     fn idle(&self) -> f64 {
         let until = Spread::of(self.timed.first.iter().copied()).map_or(0.0, |spread| spread.median);
         (until - self.observed.first).max(0.0)

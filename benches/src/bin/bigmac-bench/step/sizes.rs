@@ -44,7 +44,7 @@ impl Sizes {
     /// The model with what the command line changes of it, checked.
     ///
     /// # Errors
-    /// A model that can't be read or isn't one module that this benchmark trains; sizes that don't fit each other.
+    /// A model that cannot be read or is not one module that this benchmark trains; sizes that do not fit each other.
     pub fn new(asked: &Asked<'_>) -> anyhow::Result<Sizes> {
         let mut model = Model::load(asked.model)?;
         Module::of(&model)?;
@@ -105,7 +105,7 @@ impl Module<'_> {
             }
         };
         let experts = model.llm.as_ref().is_some_and(|llm| llm.experts.is_some());
-        ensure!(!experts, "`{}` has experts, which this runtime doesn't compute", model.summary);
+        ensure!(!experts, "`{}` has experts, which this runtime does not compute", model.summary);
         Ok(module)
     }
 }

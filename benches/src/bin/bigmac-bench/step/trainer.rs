@@ -118,8 +118,8 @@ impl Trainer {
         Ok(Results { losses, squares })
     }
 
-    /// Bytes that AdamW reads and writes: the gradient once, moments and whatever weights there are twice, but weights that are rounded
-    /// masters only once.
+    /// Bytes that AdamW reads and writes: the gradient once, moments and whatever weights there are twice, but
+    /// weights that are rounded masters only once.
     fn update_bytes(&self) -> f64 {
         let weights: usize = self.params.iter().map(|(_, p)| p.tensor().spec().bytes()).sum();
         let states = ["first", "second", "master"].iter().filter_map(|part| self.optimizer.part(part));
@@ -142,7 +142,7 @@ impl Trainer {
     /// Takes steps and times them, as they are and one after the other.
     ///
     /// # Errors
-    /// Those of the operators and the driver; a loss or norm that isn't finite.
+    /// Those of the operators and the driver; a loss or norm that is not finite.
     pub fn time(&mut self, steps: usize) -> anyhow::Result<Timed> {
         let clock = self.clock.clone();
         let launches = |trainer: &Trainer| trainer.ctx.gpu().map(|gpu| gpu.launches());

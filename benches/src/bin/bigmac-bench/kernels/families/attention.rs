@@ -46,7 +46,7 @@ fn cases(extents: &[usize], dtype: DType) -> anyhow::Result<Vec<Case>> {
         variant: None,
     };
     let total = sequences * tokens;
-    // Heads don't know of each other: the last key head and the queries that read it are compared.
+    // Heads do not know of each other: the last key head and the queries that read it are compared.
     let group = heads / kv_heads;
     let (query, key) = (Some((1, heads - group, group)), Some((1, kv_heads - 1, 1)));
     let part = || Part {

@@ -17,7 +17,7 @@ pub(super) const FAMILY: Family = Family {
 fn cases(extents: &[usize], dtype: DType) -> anyhow::Result<Vec<Case>> {
     let &[tokens, words, width] = extents else { return Ok(Vec::new()) };
     let below = u32::try_from(words)?;
-    // Rows that are picked; the gradients of theirs are read and written, and the others aren't touched.
+    // Rows that are picked; the gradients of theirs are read and written, and the others are not touched.
     let rows = (tokens * width) as f64;
     let ids = (tokens * DType::I32.size()) as f64;
     let activations = rows * dtype.size() as f64;

@@ -27,8 +27,8 @@ pub(super) const FAMILY: Family = Family {
     cases,
 };
 
-/// How factors lie in memory: `t` is transposed there. `nt` is a layer's forward, `nn` its gradient of the input, and `tn`, whose
-/// product is in F32, that of the weight.
+/// How factors lie in memory: `t` is transposed there. `nt` is a layer's forward, `nn` its gradient of the input, and
+/// `tn`, whose product is in F32, that of the weight.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Layout {
     Nt,

@@ -25,7 +25,7 @@ pub struct Family {
     pub dims: &'static [&'static str],
     /// Shapes of real models, each with where it comes from.
     pub real: &'static [(&'static str, &'static [usize])],
-    /// Shapes for a replay on the CPU, ragged where the real ones aren't.
+    /// Shapes for a replay on the CPU, ragged where the real ones are not.
     pub small: &'static [&'static [usize]],
     /// The cases at a shape, whose number of extents was checked.
     pub cases: fn(&[usize], DType) -> anyhow::Result<Vec<Case>>,
@@ -54,7 +54,7 @@ impl Family {
     /// The cases at one shape, each with its extents and the place they are from.
     ///
     /// # Errors
-    /// When the family's shapes have another number of extents, or the extents don't fit each other.
+    /// When the family's shapes have another number of extents, or the extents do not fit each other.
     pub fn at(&self, extents: &[usize], place: &'static str, dtype: DType) -> anyhow::Result<Vec<Case>> {
         let empty = self.dims.iter().zip(extents).any(|(name, extent)| *extent == 0 && *name != "causal");
         ensure!(

@@ -30,7 +30,7 @@ const MAX_NORM: f64 = 1.0;
 /// Elements of a parameter: about those of a layer's matrix.
 const PARAMETER: usize = 1 << 22;
 
-/// Weights of `dtype`, with masters where that isn't F32, clipped by a norm on the device.
+/// Weights of `dtype`, with masters where that is not F32, clipped by a norm on the device.
 struct Step {
     elements: usize,
     dtype: DType,
@@ -136,7 +136,8 @@ impl Ready for StepReady<'_> {
     }
 
     fn bytes(&self) -> f64 {
-        // Gradient and moments are read, moments written; a master is read and written and a weight beside it written, else the weight is both.
+        // Gradient and moments are read, moments written; a master is read and written and a weight beside it
+        // written, else the weight is both.
         let (f32, weight) = (DType::F32.size(), self.subject.dtype.size());
         let weight = if self.buffers.master.is_some() { 2 * f32 + weight } else { 2 * weight };
         (self.subject.elements * (5 * f32 + weight)) as f64

@@ -29,7 +29,7 @@ fn cases(extents: &[usize], dtype: DType) -> anyhow::Result<Vec<Case>> {
     let size = PATCH * tokens.isqrt().max(1);
     let (forward, backward) = (Pass::Forward, Pass::Backward);
     let gather = |pass| {
-        // Rows that aren't picked aren't read; in the backward they are written.
+        // Rows that are not picked are not read; in the backward they are written.
         let written = if pass == Pass::Forward { rows.len() } else { tokens };
         let bytes = ((rows.len() + written) * width * dtype.size()) as f64;
         OperatorSubject::new(GatherRows { rows: rows.clone() }, pass, dtype, &[extents]).bytes(bytes)
