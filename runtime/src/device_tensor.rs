@@ -1,11 +1,25 @@
 //! Tensors on a GPU: addresses, and copies to and from the CPU.
 
 use crate::context::Context;
-use crate::dtype::Element;
+use crate::dtype::{DType, Element};
 use crate::error::{Error, Result};
 use crate::tensor::Tensor;
 use bigmac_gpu::{Arg, Device, Gpu, TensorMap, TensorMapShape};
 use std::ops::Range;
+
+impl DType {
+    /// The type of these elements in a kernel: `float` or `bf16`.
+    ///
+    /// # Errors
+    /// [`Error::DType`] in the name of `op` for any other dtype.
+    pub fn in_kernels(self, op: &'static str) -> Result<&'static str> {
+        match self {
+            DType::F32 => Ok("float"),
+            DType::BF16 => Ok("bf16"),
+            given => Err(Error::DType { op, given, wanted: "f32 or bf16 on a GPU".into() }),
+        }
+    }
+}
 
 impl Tensor {
     /// Where the storage lies; `Cpu` for a tensor without values.

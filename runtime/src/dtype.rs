@@ -1,6 +1,5 @@
 //! Element types.
 
-use crate::error::{Error, Result};
 use half::{bf16, f16};
 
 /// The type of a tensor's elements.
@@ -34,18 +33,6 @@ impl DType {
             DType::F32 | DType::I32 | DType::U32 => 4,
             DType::BF16 | DType::F16 => 2,
             DType::U8 => 1,
-        }
-    }
-
-    /// The type of these elements in a kernel: `float` or `bf16`.
-    ///
-    /// # Errors
-    /// [`Error::DType`] in the name of `op` for any other dtype.
-    pub fn in_kernels(self, op: &'static str) -> Result<&'static str> {
-        match self {
-            DType::F32 => Ok("float"),
-            DType::BF16 => Ok("bf16"),
-            given => Err(Error::DType { op, given, wanted: "f32 or bf16 on a GPU".into() }),
         }
     }
 

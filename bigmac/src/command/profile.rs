@@ -1,6 +1,6 @@
 //! `bigmac profile`: what this machine takes for every kind of op of a configuration.
 
-use super::compare::at_least_one;
+use super::shape::at_least_one;
 use super::table::{heads, line};
 use super::{print, progress};
 use anyhow::Context;

@@ -200,3 +200,11 @@ fn parse_uneven(text: &str) -> Result<(u64, Option<f64>), String> {
     });
     Ok((seed, mean.transpose()?))
 }
+
+/// A count that is not zero.
+pub(super) fn at_least_one(text: &str) -> Result<usize, String> {
+    text.parse()
+        .ok()
+        .filter(|count| *count > 0)
+        .ok_or_else(|| format!("'{text}' is not a whole number from 1"))
+}

@@ -18,6 +18,7 @@
 
 mod device;
 mod error;
+mod found;
 mod layout;
 mod memory;
 mod model;
@@ -32,11 +33,12 @@ mod ways;
 
 pub use device::{Device, Efficiency, LinkSpeed, MeasuredTimes};
 pub use error::PlanError;
+pub use found::Found;
 pub use layout::{Cut, Estimate, Layout};
 pub use memory::{Holding, RankMemory};
 pub use model::{Bytes, Counts, Model};
 pub use paper::{Compared, Setting, compare};
 pub use read::Description;
 pub use request::{Request, budget_text};
-pub use search::{Found, search};
+pub use search::search;
 pub use step::{Order, Seconds, Step, step};

@@ -2,11 +2,11 @@
 //! share of the items one after the other, forward and backward, and the replicas add up their gradients.
 
 use super::error::PlanError;
+use super::found::{Found, nothing_fits};
 use super::layout::{Cut, Layout, item_cost, working};
 use super::memory::{Holding, RankMemory};
 use super::model::Counts;
 use super::request::{Request, budget_text};
-use super::search::{Found, nothing_fits};
 use super::step::{Seconds, Step, after};
 use super::tasks::{even_replicas, plain};
 use super::ways::ways_to_save;

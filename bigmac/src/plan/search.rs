@@ -1,6 +1,7 @@
 //! The search: every layout of a number of devices under every schedule, by simulation.
 
 use super::error::PlanError;
+use super::found::{Found, nothing_fits};
 use super::layout::{Estimate, Layout};
 use super::memory::{holdings, rank_memory};
 use super::replicas;
@@ -11,19 +12,6 @@ use bigmac_schedule::simulate;
 use bigmac_schedule::work_bound;
 use bigmac_schedule::{Budget, Limits, Options, PerModule, ScheduleError, Table};
 use rayon::prelude::*;
-
-/// What a search found.
-#[derive(Clone, Debug, Default)]
-pub struct Found {
-    /// The best, fastest first.
-    pub steps: Vec<Step>,
-    /// Steps that were simulated.
-    pub simulated: usize,
-    /// Schedules on layouts that were passed over because no time of theirs could be among the best.
-    pub bounded: usize,
-    /// Schedules on layouts that do not fit the devices' memory.
-    pub too_large: usize,
-}
 
 /// Tasks that run at once, so that what is found does not depend on the number of threads.
 const AT_ONCE: usize = 8;
@@ -302,38 +290,5 @@ impl<'a, 'r> Search<'a, 'r> {
         }
         steps.sort_by(|a, b| a.seconds.total().total_cmp(&b.seconds.total()));
         steps.truncate(self.request.top.max(1));
-    }
-}
-
-const GIB: f64 = 1073741824.0;
-
-pub(super) fn nothing_fits(request: &Request<'_>, layouts: usize, least: &Step) -> PlanError {
-    let fullest = least.fullest();
-    let kinds = fullest.kinds();
-    let parts = kinds.iter().filter(|(_, bytes)| *bytes > 0);
-    let parts: Vec<String> =
-        parts.map(|(kind, bytes)| format!("{kind} {:.1}", *bytes as f64 / GIB)).collect();
-    let states = fullest.weights + fullest.gradients + fullest.optimizer;
-    let advice = if states as f64 > request.device.usable() {
-        "weights, gradients and optimizer states alone are more: take more devices, devices with more memory, or a \
-         smaller model"
-    } else {
-        match request.model.llm {
-            Some(_) => "take more devices, devices with more memory, or a shorter --sequence",
-            None => "take more devices, devices with more memory, or smaller items",
-        }
-    };
-    PlanError::Memory {
-        layouts,
-        needed: fullest.total() as f64 / GIB,
-        available: request.device.usable() / GIB,
-        layout: match least.schedule() {
-            Some(schedule) => {
-                format!("{schedule} on {} ranks x {} replicas", least.layout.ranks, least.layout.replicas)
-            }
-            None => format!("{} replicas", least.layout.replicas),
-        },
-        parts: parts.join(", "),
-        advice,
     }
 }

@@ -11,14 +11,15 @@ mod form;
 mod hopper;
 mod launch;
 mod problem;
+mod programs;
 #[cfg(test)]
 mod tests;
 mod variant;
 mod variants;
 mod views;
 
-pub(crate) use form::programs;
 pub use problem::Problem;
+pub(crate) use programs::programs;
 pub use variant::{Family, Variant};
 pub use variants::variants;
 pub use views::{with_matrices, with_rows};

@@ -4,6 +4,7 @@ mod measured;
 mod typed;
 
 use super::shape::{Shape, llm_help};
+use crate::command::shape::at_least_one;
 use bigmac_schedule::{LlmSchedule, Schedule, registry};
 use clap::Args;
 use std::path::PathBuf;
@@ -104,11 +105,4 @@ fn unique(names: &[String]) -> impl Iterator<Item = &String> {
 
 fn llms_help() -> String {
     format!("{}\n[default: 1f1b, or the configuration's]", llm_help())
-}
-
-pub(in crate::command) fn at_least_one(text: &str) -> Result<usize, String> {
-    text.parse()
-        .ok()
-        .filter(|count| *count > 0)
-        .ok_or_else(|| format!("'{text}' is not a whole number from 1"))
 }

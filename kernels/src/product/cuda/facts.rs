@@ -1,7 +1,8 @@
 //! What the choice of a kernel goes by.
 
 use super::form::Form;
-use super::{Problem, hopper};
+use super::{Activation, Problem};
+use bigmac_gpu::Arg;
 use bigmac_runtime::{Context, DType, Result};
 
 /// A device, as far as the choice goes by it.
@@ -48,7 +49,26 @@ impl Facts {
             count: problem.batch.count,
             dtype: problem.dtype(),
             form: Form::of(problem)?,
-            addressable: hopper::addressable(problem),
+            addressable: addressable(problem),
         })
     }
+}
+
+/// True when the tensor memory accelerator can address the matrices of a batch and c, and the epilogue can read pairs
+/// of what it adds. That factors are aligned is for [`Problem::is_aligned`].
+fn addressable(problem: &Problem<'_>) -> bool {
+    let Problem { m, batch, ref epilogue, ref out, .. } = *problem;
+    let size = out.tensor.dtype().size();
+    let gated = epilogue.activation == Activation::SiluGate;
+    let at = |arg: Result<Arg>, bytes: usize| match arg {
+        Ok(Arg::Pointer(address)) => address.is_multiple_of(bytes as u64),
+        _ => false,
+    };
+    let apart = |stride: usize, count: usize| count <= 1 || stride > 0 && (stride * size).is_multiple_of(16);
+    (batch.count <= 1 || batch.a > 0 && batch.b > 0)
+        && apart(out.leading, m)
+        && apart(batch.c, batch.count)
+        && at(out.tensor.arg_at(out.offset), 16)
+        && epilogue.bias.is_none_or(|bias| at(bias.arg(), 4))
+        && epilogue.residual.is_none_or(|residual| !gated && at(residual.arg(), 2 * size))
 }

@@ -1,19 +1,20 @@
-//! What kernels are compiled for beside their own knobs, and every program that this makes.
+//! What kernels are compiled for beside their own knobs.
 
-use super::facts::{Chip, Facts};
 use super::finish::INCLUDES;
 use super::variant::{Family, Variant};
-use super::{Activation, Problem, hopper, variants};
-use bigmac_gpu::{Launch, Source, Variants};
+use super::{Activation, Problem};
+use bigmac_gpu::{Launch, Source};
 use bigmac_runtime::{DType, Result};
 
 static MMA: Source =
     Source { file: "product/kernel.cu", text: include_str!("../kernel.cu"), includes: INCLUDES };
 static FFMA: Source =
     Source { file: "product/ffma.cu", text: include_str!("../ffma.cu"), includes: INCLUDES };
+static HOPPER: Source =
+    Source { file: "product/hopper.cu", text: include_str!("../hopper.cu"), includes: INCLUDES };
 static FEW_ROWS: Source =
     Source { file: "product/few_rows.cu", text: include_str!("../few_rows.cu"), includes: INCLUDES };
-static REDUCE: Source =
+pub(super) static REDUCE: Source =
     Source { file: "product/reduce.cu", text: include_str!("../reduce.cu"), includes: INCLUDES };
 
 /// What programs are compiled for, beside a variant's own knobs.
@@ -49,7 +50,7 @@ impl Form {
         let (source, name) = match variant.family {
             Family::Mma => (&MMA, "product_mma"),
             Family::Ffma => (&FFMA, "product_ffma"),
-            Family::Hopper => (&hopper::SOURCE, "product_hopper"),
+            Family::Hopper => (&HOPPER, "product_hopper"),
             Family::FewRows => (&FEW_ROWS, "product_few_rows"),
         };
         let launch = self.kernel(source, name);
@@ -79,7 +80,7 @@ impl Form {
     }
 
     /// Every form without an activation in which factors of `dtype` can be multiplied.
-    fn plain(dtype: DType) -> impl Iterator<Item = Form> {
+    pub(super) fn plain(dtype: DType) -> impl Iterator<Item = Form> {
         const EITHER: [bool; 2] = [false, true];
         let outs: &[DType] = if dtype == DType::BF16 { &[DType::BF16, DType::F32] } else { &[DType::F32] };
         let stored = EITHER.into_iter().flat_map(|a| EITHER.map(|b| [a, b]));
@@ -91,59 +92,11 @@ impl Form {
 
     /// The forms with an activation that stand for the others: no operator asks for any, and what they add to a kernel
     /// is the same however its factors are stored.
-    fn activated(dtype: DType) -> impl Iterator<Item = Form> {
+    pub(super) fn activated(dtype: DType) -> impl Iterator<Item = Form> {
         let plain =
             Form { transposed: [false, true], aligned: true, out: dtype, activation: Activation::None };
         [Activation::GeluTanh, Activation::GeluExact, Activation::SiluGate]
             .map(|activation| Form { activation, ..plain })
             .into_iter()
-    }
-}
-
-/// Every program that a launch can ask for: each kernel in all forms that it takes, on each architecture, but for
-/// activations.
-pub(crate) fn programs() -> Vec<Variants> {
-    const TARGETS: [&[&str]; 2] = [&["sm_80"], &["sm_90a"]];
-    const ELEMENTS: [(DType, &[&str]); 2] = [(DType::F32, &["float"]), (DType::BF16, &["bf16"])];
-    let mut programs = Vec::new();
-    for targets in TARGETS {
-        for (dtype, elements) in ELEMENTS {
-            let of = |source| Variants::new(source).elements(elements).targets(targets);
-            for family in [Family::Mma, Family::Ffma, Family::FewRows, Family::Hopper] {
-                let launches = launches(family, dtype, targets[0]);
-                let source = launches.first().map(Launch::source);
-                let launched = |source| launches.iter().fold(of(source), |all, launch| all.launched(launch));
-                programs.extend(source.map(launched));
-            }
-            let reduced = Form::plain(dtype).chain(Form::activated(dtype));
-            programs.push(reduced.fold(of(&REDUCE), |all, form| all.launched(&form.reduce())));
-        }
-    }
-    programs
-}
-
-/// The launches of a family's variants for factors of `dtype` on `target`.
-fn launches(family: Family, dtype: DType, target: &str) -> Vec<Launch> {
-    // Few rows are compiled for each power of two; for tiles it is the same how many there are.
-    let rows: &[usize] = if family == Family::FewRows { &[1, 2, 4, 8] } else { &[4096] };
-    let mut launches = Vec::new();
-    for variant in variants::variants().iter().filter(|v| v.family == family) {
-        let activated = Form::activated(dtype).filter(|_| shows_activations(variant));
-        for form in Form::plain(dtype).chain(activated) {
-            let facts = |m| Facts { extents: [m, 4096, 4096], count: 1, dtype, form, addressable: true };
-            let taken = rows.iter().filter(|&&m| variant.fits(Chip { target, processors: 132 }, &facts(m)));
-            launches.extend(taken.map(|&m| form.launch(variant, m)));
-        }
-    }
-    launches
-}
-
-/// Variants that are compiled with activations: one for each kind of tile, and of Hopper's those whose sums leave the
-/// fewest registers.
-fn shows_activations(variant: &Variant) -> bool {
-    match variant.family {
-        Family::Mma | Family::Ffma => [2, 42].contains(&variant.number),
-        Family::FewRows => false,
-        Family::Hopper => variant.tile[0] * variant.tile[1] >= 128 * 256,
     }
 }

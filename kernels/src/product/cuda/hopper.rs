@@ -1,15 +1,12 @@
 //! Hopper's own kernel: what it takes, and its launch.
 
 use super::facts::{Chip, Facts};
-use super::finish::{Finish, INCLUDES, Target};
+use super::finish::{Finish, Target};
 use super::form::Form;
 use super::variant::{Family, Variant};
 use super::{Activation, Factor, Problem};
-use bigmac_gpu::{Arg, Launch, Source, Swizzle, TensorMap, TensorMapShape};
+use bigmac_gpu::{Arg, Launch, Swizzle, TensorMap, TensorMapShape};
 use bigmac_runtime::{Context, DType, Error, Result};
-
-pub(super) static SOURCE: Source =
-    Source { file: "product/hopper.cu", text: include_str!("../hopper.cu"), includes: INCLUDES };
 
 /// Terms of the sum to a stage: a line of the 128-byte swizzle, in which all tiles lie.
 const TILE_K: usize = 64;
@@ -81,25 +78,6 @@ pub(super) fn takes(variant: &Variant, chip: Chip<'_>, facts: &Facts) -> bool {
         && activation != Activation::GeluExact
         && aligned
         && facts.addressable
-}
-
-/// True when the tensor memory accelerator can address the matrices of a batch and c, and the epilogue can read pairs
-/// of what it adds. That factors are aligned is for [`Problem::is_aligned`].
-pub(super) fn addressable(problem: &Problem<'_>) -> bool {
-    let Problem { m, batch, ref epilogue, ref out, .. } = *problem;
-    let size = out.tensor.dtype().size();
-    let gated = epilogue.activation == Activation::SiluGate;
-    let at = |arg: Result<Arg>, bytes: usize| match arg {
-        Ok(Arg::Pointer(address)) => address.is_multiple_of(bytes as u64),
-        _ => false,
-    };
-    let apart = |stride: usize, count: usize| count <= 1 || stride > 0 && (stride * size).is_multiple_of(16);
-    (batch.count <= 1 || batch.a > 0 && batch.b > 0)
-        && apart(out.leading, m)
-        && apart(batch.c, batch.count)
-        && at(out.tensor.arg_at(out.offset), 16)
-        && epilogue.bias.is_none_or(|bias| at(bias.arg(), 4))
-        && epilogue.residual.is_none_or(|residual| !gated && at(residual.arg(), 2 * size))
 }
 
 /// `lines` lines of `len` elements, in each of `count` matrices, as a tensor map takes them.

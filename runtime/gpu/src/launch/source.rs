@@ -21,10 +21,11 @@ pub struct Source {
 }
 
 /// The headers that every source may include.
-pub(crate) const HEADERS: [(&str, &str); 7] = [
+pub(crate) const HEADERS: [(&str, &str); 8] = [
     ("bigmac.cuh", include_str!("../include/bigmac.cuh")),
     ("device.cuh", include_str!("../include/device.cuh")),
     ("replay.cuh", include_str!("../replay/replay.cuh")),
+    ("replay_mma.cuh", include_str!("../replay/replay_mma.cuh")),
     ("hopper.cuh", include_str!("../include/hopper.cuh")),
     ("hopper_device.cuh", include_str!("../include/hopper_device.cuh")),
     ("hopper_replay.cuh", include_str!("../replay/hopper_replay.cuh")),

@@ -1,12 +1,9 @@
 //! Waiting for a device no longer than the user allows, for kernels that hang.
 
-use super::error::OpenError;
+use super::error::{OpenError, TIMEOUT};
 use crate::shared::variable;
 use std::ffi::OsStr;
 use std::time::{Duration, Instant};
-
-/// The variable that says how many seconds a wait for a GPU may take. Without it waits last as long as the work.
-pub const TIMEOUT: &str = "BIGMAC_GPU_TIMEOUT";
 
 /// How long the device is asked without a pause, so that short work is met right at its end.
 const WITHOUT_PAUSE: Duration = Duration::from_micros(100);

@@ -1,10 +1,12 @@
 //! Why a GPU cannot be opened.
 
 use super::architecture::Architecture;
-use super::deadline::TIMEOUT;
 use crate::driver::DriverError;
 use crate::libraries::LibraryError;
 use std::path::PathBuf;
+
+/// The variable that says how many seconds a wait for a GPU may take. Without it waits last as long as the work.
+pub const TIMEOUT: &str = "BIGMAC_GPU_TIMEOUT";
 
 /// A version of CUDA, as a driver or a compiler gives it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

@@ -16,9 +16,8 @@ mod resources;
 mod tests;
 
 pub use architecture::Architecture;
-pub use deadline::TIMEOUT;
 pub use driver::Nvidia;
-pub use error::{OpenError, Version};
+pub use error::{OpenError, TIMEOUT, Version};
 pub use machine::{DeviceInfo, Machine};
 pub use nvrtc::{Compiler, Image};
 pub use resources::Resources;

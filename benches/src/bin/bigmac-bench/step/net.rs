@@ -1,10 +1,7 @@
 //! A network that is trained, on random data that lies on its device.
 
-use super::generator;
-use super::llm;
-use super::sizes::{Module, Sizes};
 use bigmac_autograd::{Gradients, Graph, Observer, Parameters};
-use bigmac_runtime::{Context, DType, Result, Tensor};
+use bigmac_runtime::{Context, Result, Tensor};
 use std::fmt::Debug;
 use std::sync::Arc;
 
@@ -37,23 +34,6 @@ pub trait Net: Debug {
     /// # Errors
     /// Those of the operators.
     fn run(&self, run: &mut Run<'_>, microbatch: usize) -> anyhow::Result<Tensor>;
-}
-
-/// The network of those sizes and its parameters, random.
-///
-/// # Errors
-/// For sizes that the models do not take; those of allocation.
-pub fn build(ctx: &Context, sizes: &Sizes, dtype: DType) -> anyhow::Result<(Box<dyn Net>, Parameters)> {
-    match sizes.module()? {
-        Module::Llm(described) => {
-            let (net, params) = llm::build(ctx, sizes, described, dtype)?;
-            Ok((Box::new(net), params))
-        }
-        Module::Generator(described) => {
-            let (net, params) = generator::build(ctx, sizes, described, dtype)?;
-            Ok((Box::new(net), params))
-        }
-    }
 }
 
 /// What the gradient of a loss starts from.

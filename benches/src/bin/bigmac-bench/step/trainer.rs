@@ -2,8 +2,9 @@
 
 use super::clock::{Clock, Moment};
 use super::ledger::{Ledger, Observed, Phase};
-use super::net::{Net, Run, build};
-use super::sizes::Sizes;
+use super::net::{Net, Run};
+use super::sizes::{Module, Sizes};
+use super::{generator, llm};
 use anyhow::ensure;
 use bigmac::config::Train;
 use bigmac::train::Optimizer;
@@ -208,5 +209,22 @@ impl Trainer {
         })?;
         self.clock.wait()?;
         Ok(ledger.close()?)
+    }
+}
+
+/// The network of those sizes and its parameters, random.
+///
+/// # Errors
+/// For sizes that the models do not take; those of allocation.
+fn build(ctx: &Context, sizes: &Sizes, dtype: DType) -> anyhow::Result<(Box<dyn Net>, Parameters)> {
+    match sizes.module()? {
+        Module::Llm(described) => {
+            let (net, params) = llm::build(ctx, sizes, described, dtype)?;
+            Ok((Box::new(net), params))
+        }
+        Module::Generator(described) => {
+            let (net, params) = generator::build(ctx, sizes, described, dtype)?;
+            Ok((Box::new(net), params))
+        }
     }
 }

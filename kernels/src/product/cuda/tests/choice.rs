@@ -1,7 +1,7 @@
 //! The rule that picks a kernel, for devices that need not be here.
 
 use super::super::facts::{Chip, Facts};
-use super::super::form::{self, Form};
+use super::super::form::Form;
 use super::*;
 use bigmac_gpu::{Knob, Launch};
 
@@ -127,7 +127,7 @@ fn whatever_is_chosen_is_among_the_programs() {
         knobs.sort_by_key(|(name, _)| *name);
         knobs
     };
-    let programs = form::programs();
+    let programs = programs();
     let listed = |chip: Chip<'_>, launch: &Launch, element: &'static str| {
         let asked = [vec![("ELEMENT", Knob::Word(element))], knobs(launch)].concat();
         let same = |v: &&bigmac_gpu::Variants| {
