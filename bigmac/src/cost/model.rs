@@ -6,7 +6,7 @@
 use super::rates::Rates;
 use crate::data::{PackedMicrobatch, StepPlan};
 use crate::model::{ModelShape, split_layers};
-use crate::sizes::{Frame, Part};
+use crate::sizes::{Frame, Generator, Part, causal_pairs};
 use bigmac_schedule::{
     ChunkCost, ItemCost, Layers, Link, Load, ModuleKind, PerModule, Workload, WorkloadError,
 };
@@ -33,18 +33,10 @@ struct Gop {
 }
 
 impl Gop {
-    fn new(layers: f64, ends: f64) -> Gop {
+    fn of(layers: &Part, ends: &Part) -> Gop {
+        let (layers, ends) = (layers.forward.flops(), ends.forward.flops());
         Gop { all: UNIT * (layers + ends), layers: UNIT * layers }
     }
-
-    fn of(layers: &Part, ends: &Part) -> Gop {
-        Gop::new(layers.forward.flops(), ends.forward.flops())
-    }
-}
-
-/// A product of `[rows, inner]` and `[inner, columns]`.
-fn product(rows: usize, inner: usize, columns: usize) -> f64 {
-    2.0 * rows as f64 * inner as f64 * columns as f64
 }
 
 /// Billions of operations of a part's forward.
@@ -65,7 +57,7 @@ impl CostModel {
 
     /// Forward of one LLM layer.
     fn llm_layer(&self, load: &PackedMicrobatch) -> f64 {
-        let pairs = load.bounds.windows(2).map(|w| ((w[1] - w[0]) as f64).powi(2) / 2.0).sum();
+        let pairs = load.bounds.windows(2).map(|w| causal_pairs(w[1] - w[0])).sum();
         gop(&self.shape.llm.packed_layer(load.tokens.len(), pairs, self.frame().value_bytes))
     }
 
@@ -77,14 +69,18 @@ impl CostModel {
 
     /// Forward of one generator item, a square of `size` pixels from `text` tokens.
     fn generator_item(&self, size: usize, text: usize) -> Gop {
-        let g = &self.shape.generator;
-        let (width, patches) = (g.inner_dim(), (size / self.shape.codec.patch.max(1)).pow(2));
-        let tokens = patches + text;
-        let block = 12.0 * product(tokens, width, width)
-            + 2.0 * product(tokens, tokens, width)
-            + 2.0 * product(1, width, 6 * width);
-        let ends = 2.0 * product(patches, g.in_channels, width) + product(text, self.shape.width(), width);
-        Gop::new(g.num_layers as f64 * block, ends)
+        let (g, frame) = (&self.shape.generator, self.frame());
+        let generator = Generator {
+            layers: g.num_layers,
+            heads: g.num_attention_heads,
+            head_dim: g.attention_head_dim,
+            channels: g.in_channels,
+            latents: (size / self.shape.codec.patch.max(1)).pow(2),
+            text,
+            text_width: None,
+            frozen: self.shape.frozen.generator,
+        };
+        Gop::of(&generator.blocks(frame.value_bytes), &generator.ends(frame))
     }
 
     /// The workload of a step on `ranks` ranks with `chunks` LLM chunks each. Sizes are not in it: see

@@ -103,7 +103,7 @@ impl Generator {
     }
 
     /// Embeddings of latents, text and time, the last modulation and projection, the loss.
-    fn ends(&self, frame: Frame) -> Part {
+    pub fn ends(&self, frame: Frame) -> Part {
         let (bytes, width, cond) = (frame.value_bytes, self.width(), frame.hidden_width);
         let linear = |rows, inputs, outputs| Part::linear(rows, inputs, outputs, true, bytes);
         let kept = bytes * (self.latents * (2 * width + 3 * self.channels) + self.text * 2 * cond);
@@ -117,10 +117,14 @@ impl Generator {
             + Part::kept(kept)
     }
 
+    /// All blocks.
+    pub fn blocks(&self, bytes: usize) -> Part {
+        self.block(bytes).times(self.layers.saturating_sub(1)) + self.last_block(bytes)
+    }
+
     /// Everything, on one item.
     pub fn item(&self, frame: Frame) -> Part {
-        let bytes = frame.value_bytes;
-        self.block(bytes).times(self.layers.saturating_sub(1)) + self.last_block(bytes) + self.ends(frame)
+        self.blocks(frame.value_bytes) + self.ends(frame)
     }
 
     /// What is saved of one item when only the inputs of blocks are, to compute the rest again.
