@@ -36,7 +36,7 @@ fn a_value_that_no_run_could_have_is_named_by_its_key() {
         ("train.batch=1000000000000", "at most 1000000"),
         ("pipeline.ranks=100000", "at most 1024"),
         ("pipeline.chunks=2", "at most 1, since model.llm.layers = 3"),
-        ("pipeline.budget=encoder=2", "write a number and its unit"),
+        ("pipeline.budget=encoder=2", "expected a number and its unit"),
         ("pipeline.budget=decoder=2mb", "'decoder' is not a valid module"),
         ("train.epsilon=1e-60", "32-bit"),
         ("run.name=", "run.name"),
@@ -52,9 +52,9 @@ fn an_unknown_schedule_names_the_nearest() {
     let work = Work::new();
     work.error("train tiny.toml --schedule nestd", &["'nestd'", "did you mean 'nested'?", "phased"]);
     work.error("train tiny.toml --set pipeline.llm=1f1", &["LLM schedule", "did you mean '1f1b'?"]);
-    work.error("train tiny.toml --schedule llm", &["`llm`", "simulate it"]);
+    work.error("train tiny.toml --schedule llm", &["'llm'", "simulate it"]);
     let two = "--set pipeline.chunks=2 --ranks 1";
-    work.error(&format!("train tiny.toml {two} --schedule nested"), &["`1f1b` runs one chunk per rank"]);
+    work.error(&format!("train tiny.toml {two} --schedule nested"), &["'1f1b' runs one chunk per rank"]);
     work.error(
         &format!("train tiny.toml {two} --schedule disaggregated"),
         &["disaggregated", "one chunk per rank"],
@@ -74,7 +74,7 @@ fn a_line_that_cannot_be_used_is_named() {
         work.error("train tiny.toml", &[&[place.as_str()], wanted].concat());
     };
     with(3, r#"{"text": "half a li"#.into(), &["not JSON"]);
-    with(5, r#"{"text": "a", "imags": ["0.png"]}"#.into(), &["`imags`", "`images`"]);
+    with(5, r#"{"text": "a", "imags": ["0.png"]}"#.into(), &["'imags'", "'images'"]);
     with(2, r#"{"text": "<image>a", "images": ["none.png"]}"#.into(), &["data/none.png", "no such file"]);
     let long = "very ".repeat(40);
     with(4, format!(r#"{{"text": "<image>{long}", "images": ["0.png"]}}"#), &["a microbatch holds 128"]);
