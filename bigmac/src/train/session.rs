@@ -105,7 +105,7 @@ impl Session {
 /// The GPU that a configuration's `pipeline.device` names; none for the CPU.
 ///
 /// # Errors
-/// [`Error::Argument`] for an unknown name; [`Error::Device`] for a device that this machine does not have.
+/// [`Error::Argument`] for an unknown name; [`Error::Gpu`] for a device that this machine does not have.
 pub fn open_gpu(device: &str) -> Result<Option<Gpu>, TrainError> {
     match device.parse().map_err(|e: String| Error::argument("pipeline.device", e))? {
         Device::Cpu => Ok(None),

@@ -4,7 +4,7 @@ use crate::step::table::{Chunk, Item, Module, ModuleKind, Piece, Unit, Value};
 use crate::step::workload::Workload;
 
 impl Workload {
-    /// A dense number for a unit, below [`Workload::unit_count`]; `None` for one that the workload does not have. The
+    /// A dense number for a unit, below the number of units; `None` for one that the workload does not have. The
     /// LLM's come first, then the encoder's, then the generator's.
     pub fn unit_index(&self, unit: Unit) -> Option<usize> {
         let (kind, chunk) = (unit.module.kind(), unit.module.chunk().0);

@@ -18,7 +18,7 @@ pub enum Arg {
     I64(i64),
     /// `float`.
     F32(f32),
-    /// `TensorMap`, from [`Gpu::tensor_map`](super::Gpu::tensor_map).
+    /// `TensorMap`, from [`Gpu::tensor_map`](crate::Gpu::tensor_map).
     Map(TensorMap),
 }
 
