@@ -168,8 +168,8 @@ fn a_damaged_or_foreign_profile_is_named_with_its_place() {
     let at = |needle: &str, column: usize| format!("bad.toml:{}:{column}: ", line_of(needle));
     for (text, wanted) in [
         (replaced("per_gop", "per_gop = -1.5"), at("per_gop", 11) + "got -1.5, expected a finite number"),
-        (replaced("per_gop", "per_gop = nan"), at("per_gop", 11) + "NaN is given"),
-        (replaced("median", "median = inf"), at("median", 10) + "inf is given"),
+        (replaced("per_gop", "per_gop = nan"), at("per_gop", 11) + "got NaN, expected a finite number"),
+        (replaced("median", "median = inf"), at("median", 10) + "got inf, expected a finite number"),
         (replaced("per_gop", "per_gop = 'fast'"), at("per_gop", 11) + "invalid type: string"),
         (replaced("per_gop", "per_gop = "), at("per_gop", 11)),
         (replaced("per_gop", "per_gpo = 1"), at("per_gop", 1) + "unknown field `per_gpo`"),

@@ -95,8 +95,11 @@ fn a_file_that_does_not_fit_is_told_why() {
     };
     let one = "--microbatches 1";
     let good = "rank 0: L0F0 L0B0\nrank 1: L1F0 L1B0\n";
-    assert!(from("a.csv", "0F0,0B0\n1F0,0Z0", one).contains("line 2, column 5: `0Z0` is no action"));
-    assert!(from("a.txt", &good.replace("L1F0", "L1X0"), one).contains("line 2, column 9: `L1X0` is no op"));
+    assert!(from("a.csv", "0F0,0B0\n1F0,0Z0", one).contains("line 2, column 5: '0Z0' is not a valid action"));
+    assert!(
+        from("a.txt", &good.replace("L1F0", "L1X0"), one)
+            .contains("line 2, column 9: 'L1X0' is not a valid op")
+    );
     let misfit = from("a.txt", good, "--microbatches 4");
     assert!(misfit.contains(
         "for 2 ranks, 2 LLM chunks and 1 microbatches, but the step has 2 ranks, 2 LLM chunks and 4"
@@ -116,7 +119,7 @@ fn errors_say_what_to_do() {
         error("--schedule nestd").contains("did you mean 'nested'?); expected one of: llm, monolithic, ")
     );
     assert!(error("--llm zb").contains("'zb' is not a valid LLM schedule"));
-    assert!(error("--timeline a.png").contains("`a.png` does not say how to draw"));
+    assert!(error("--timeline a.png").contains("'a.png' does not say how to draw"));
     assert!(error("--cost F=1,B=1").contains("W is missing"));
     assert!(error("--cost F=1,B=1,W=1,X=2").contains("'X' is not a valid cost; expected F, B, W"));
     assert!(error("--ranks 0 --items 1").contains("the number of ranks is 0: it must be at least 1"));

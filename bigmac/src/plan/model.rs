@@ -104,6 +104,13 @@ impl Description for Model {
     fn check(&self) -> Result<(), ValueError> {
         counts(&[("bytes.value", self.bytes.value)])?;
         require(self.bytes.value <= 8, "bytes.value", self.bytes.value, "at most 8")?;
+        match &self.llm {
+            Some(llm) => {
+                counts(&[("sequence", self.sequence), ("llm.vocabulary", llm.vocabulary)])?;
+                llm.check()?;
+            }
+            None => self.check_alone()?,
+        }
         for (key, items, module, there) in [
             ("images", &self.images, "encoder", self.encoder.is_some()),
             ("drawings", &self.drawings, "generator", self.generator.is_some()),
@@ -112,13 +119,6 @@ impl Description for Model {
             require(!empty, key, "[]", "a count, or a list with at least one")?;
             let wanted = format!("0 without [{module}]");
             require(there || items.most() == 0, key, items.most(), wanted)?;
-        }
-        match &self.llm {
-            Some(llm) => {
-                counts(&[("sequence", self.sequence), ("llm.vocabulary", llm.vocabulary)])?;
-                llm.check()?;
-            }
-            None => self.check_alone()?,
         }
         self.encoder.as_ref().map_or(Ok(()), Encoder::check)?;
         self.generator.as_ref().map_or(Ok(()), Generator::check)?;

@@ -189,7 +189,7 @@ fn wrong_descriptions_say_where() {
     let cases = [
         (SMALL.replace("width = 64", "width = "), ":15:9: "),
         (SMALL.replace("kv_heads = 2", "kv_haeds = 2"), ":18:1: unknown field `kv_haeds`"),
-        (SMALL.replace("kv_heads = 2", "kv_haeds = 2"), "did you mean `kv_heads`?"),
+        (SMALL.replace("kv_heads = 2", "kv_haeds = 2"), "did you mean 'kv_heads'?"),
         (SMALL.replace("sequence = 256", "sequence = -1"), ":2:12: "),
         (SMALL.replace("mlp = 128", "mlp = 0"), "llm.mlp = 0"),
         (
@@ -245,7 +245,7 @@ fn impossible_requests_say_what_would_do() {
             "a batch of 7 does not divide over the 4 replicas",
         ),
         ("--devices 32 --ranks 8 --schedule nested-fill --budget encoder=0.01mb", "needs at least"),
-        ("--devices 32 --budget encoder=2", "write a number and its unit"),
+        ("--devices 32 --budget encoder=2", "expected a number and its unit"),
         ("--paper --devices 12", "8 ranks do not divide 12 devices"),
         ("--devices 64 --ranks 32 --chunks 2", "48 layers cannot be cut into 32 x 2 chunks"),
         ("--devices 4", "the least that any of"),

@@ -142,6 +142,7 @@ fn llava(model: &Model) -> LlavaConfig {
         num_attention_heads: e.heads,
         image_size: e.image_size,
         patch_size: e.patch,
+        vision_use_head: false,
         ..SiglipVisionConfig::default()
     };
     LlavaConfig::new(vision, qwen3(model), 0)
