@@ -131,13 +131,13 @@ fn what_is_printed_can_be_read() {
 #[test]
 fn what_does_not_fit_is_said() {
     for (args, wanted) in [
-        ("--model qwen", "there is no model `qwen`"),
+        ("--model qwen", "'qwen' is not a valid model"),
         ("--model qwen3-30b-a3b-vit", "an LLM or of a generator alone"),
         ("--tokens 100 --sequence 64", "--tokens 100 is not a multiple of --sequence 64"),
         ("--tokens 0", "not a multiple"),
         ("--model mmdit-1b --vocabulary 7", "--vocabulary is of an LLM"),
         ("--model mmdit-1b --tokens 8 --sequence 1", "too short"),
-        ("--layers 0", "llm.layers = 0, but wanted is at least 1"),
+        ("--layers 0", "llm.layers = 0, expected at least 1"),
         ("--steps 0", "a whole number above 0"),
         ("--dtype f64", "expected bf16 or f32"),
         ("--peak 0", "--peak 0"),

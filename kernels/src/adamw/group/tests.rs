@@ -225,7 +225,7 @@ fn what_does_not_fit_is_refused() {
             (call(ADAMW, [0..2, 3..8], 8, one(), 1.0), "weight of 3"),
             (call(ADAMW, [0..3, 3..8], 9, one(), 1.0), "flat buffer [9]"),
             (call(ADAMW, [0..3, 3..8], 8, zeros(2, DType::F32), 1.0), "flat buffer [1]"),
-            (call(ADAMW, [0..3, 3..8], 8, zeros(1, DType::I32), 1.0), "dtype i32"),
+            (call(ADAMW, [0..3, 3..8], 8, zeros(1, DType::I32), 1.0), "got i32"),
             (call(ADAMW, [0..3, 3..8], 8, one(), 0.0), "norm above 0"),
         ];
         for (given, wanted) in refused {
