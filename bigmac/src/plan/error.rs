@@ -20,7 +20,7 @@ pub enum PlanError {
     /// A value that does not fit; `place` is the file, the name of a description, or the command line.
     #[error("{place}: {source}")]
     Value { place: String, source: ValueError },
-    /// There is no way to lay the model out over that many devices.
+    /// The model cannot be laid out over that many devices.
     #[error("{0}")]
     Shape(String),
     /// Layouts exist, but none within the devices' memory. Bytes are in GiB: what the fullest rank of the leanest

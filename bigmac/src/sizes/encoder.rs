@@ -29,7 +29,7 @@ pub struct Encoder {
     /// Side of the square of patches that becomes one token of the LLM. Plans only, as this runtime has 1.
     #[serde(default = "one", skip_serializing_if = "is_one")]
     pub merge: usize,
-    /// Width of the embeddings that it makes, where there is no LLM that says it. Plans only.
+    /// Width of the embeddings that it makes, without an LLM that says it. Plans only.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub output_width: Option<usize>,
 }

@@ -1,5 +1,5 @@
 //! Which programs a call gets. Launches and the list of all programs ask the same functions, so that what is launched
-//! is what is compiled where there is no GPU.
+//! is what is compiled without a GPU.
 
 use super::Attention;
 use super::variants::{Form, Tiling, Variant, variants};

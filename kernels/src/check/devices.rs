@@ -10,7 +10,7 @@ pub const CHECK_DEVICE: &str = "BIGMAC_CHECK_DEVICE";
 /// The devices that kernels are checked on: the replay in three orders of threads, or the device in [`CHECK_DEVICE`],
 /// twice.
 ///
-/// Without a C++ compiler there is no replay: that is said on the standard error, and is an error where the variable
+/// The replay needs a C++ compiler: a missing one is said on the standard error, and is an error where the variable
 /// `CI` is set.
 ///
 /// # Errors

@@ -45,7 +45,7 @@ fn action(op: &Op) -> Result<String, FileError> {
 /// ranks.
 ///
 /// # Errors
-/// Where there is no row, or a cell is not an action; with line and column.
+/// For a file without rows, or a cell that is not an action; with line and column.
 pub fn read(text: &str) -> Result<Table, FileError> {
     let text = text.trim_end();
     if text.is_empty() {
