@@ -115,7 +115,7 @@ impl Watch {
         }
     }
 
-    /// A backward that is about to be computed; nothing where there is no observer.
+    /// Tells the observer, if there is one, that a backward is about to be computed.
     pub fn backward<'a>(
         &'a self,
         op: &'a dyn Operator,

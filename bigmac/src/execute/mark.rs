@@ -3,7 +3,7 @@
 use bigmac_gpu::{Gpu, Mark};
 use bigmac_runtime::Result;
 
-/// A mark in a device's work that is given back when it is no longer needed.
+/// A mark in a device's work, which is released on drop.
 #[derive(Debug)]
 pub(crate) struct DeviceMark {
     gpu: Gpu,

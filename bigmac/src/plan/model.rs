@@ -168,8 +168,8 @@ impl Model {
         require(items.most() > 0, key, items.most(), wanted)
     }
 
-    /// Checks that encoder and generator say the width of the hidden states where there is no LLM to say it, and no
-    /// other one.
+    /// Checks the widths of hidden states in encoder and generator: required without an LLM, and with one equal to its
+    /// width.
     fn check_widths(&self) -> Result<(), ValueError> {
         let encoder = self.encoder.as_ref().map(|e| ("encoder.output_width", e.output_width));
         let generator = self.generator.as_ref().map(|g| ("generator.text_width", g.text_width));

@@ -81,7 +81,7 @@ DEV void pack_rows(u32 (&p)[OTHERS / 16][4], const float (&s)[OTHERS / 2]) {
 }
 
 /// Clears the rows of a tile of values from `rows` on, by all threads of a warpgroup: their probabilities are 0, but 0
-/// times an infinity is no number, and so no value of the sequence after this one may be multiplied. Other warpgroups
+/// times an infinity is NaN, and so no value of the sequence after this one may be multiplied. Other warpgroups
 /// read the tile as well, and clear it for themselves when they come to it: what they write then is what is there.
 DEV void clear_rows(char* tile, i32 rows, i32 thread) {
     // A row is permuted within its own 128 bytes.

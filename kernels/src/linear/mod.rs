@@ -121,7 +121,7 @@ impl Operator for Linear {
                     cpu::backward_bias::<T>(ctx, given.contiguous(ctx)?.as_slice()?, add, to);
                     Ok(())
                 }
-                _ => Err(Error::argument(Self::NAME, format!("there is no weight {weight}"))),
+                _ => Err(Error::argument(Self::NAME, format!("expected weight 0, or 1 with a bias, got {weight}"))),
             }
         })
     }

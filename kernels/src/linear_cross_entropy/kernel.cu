@@ -37,9 +37,9 @@ DEV void absorb(Running& r, const Pack<float, PACK> (&x)[N]) {
 /// and its loss.
 ///
 /// logits [rows, width] lie `stride` apart, a multiple of 4, aligned to 16 bytes. What was seen of earlier chunks is in
-/// maxima, sums, picked (the target's logit) [rows]; the first chunk does not read them. Behind the last one lse and
+/// maxima, sums, picked (the target's logit) [rows]; the first chunk does not read them. After the last one lse and
 /// terms [rows] hold log-sum-exp and log-sum-exp - target's logit: 0 for a token without a target, whose logits are not
-/// read, and NaN for a target that is no word (0..words). Grid: a block per row, 32 to 256 threads; thread t reads
+/// read, and NaN for a target outside 0..words. Grid: a block per row, 32 to 256 threads; thread t reads
 /// packs t, t + threads, ..
 KERNEL __launch_bounds__(256) void cross_entropy_forward(const float* logits, i64 stride, i32 start, i32 width, i32 words,
                                                          const i32* targets, i32 is_first, i32 is_last, float* maxima, float* sums,

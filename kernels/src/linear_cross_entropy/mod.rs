@@ -176,7 +176,7 @@ impl Operator for LinearCrossEntropy {
 
     fn backward_weight(&self, ctx: &Context, backward: &Backward<'_>, mut dw: WeightGrad<'_>) -> Result<()> {
         if dw.weight != 0 {
-            return Err(Error::argument(Self::NAME, format!("there is no weight {}", dw.weight)));
+            return Err(Error::argument(Self::NAME, format!("expected weight 0, got {}", dw.weight)));
         }
         if ctx.is_gpu() {
             return self.backward_on_gpu(ctx, backward, false, Some(dw)).map(drop);

@@ -76,9 +76,9 @@ impl RopeCache {
         if let Some((cos, sin)) = tables.get(&key).filter(|(cos, _)| cos.shape()[0] >= end) {
             return Ok((cos.clone(), sin.clone()));
         }
-        let len = end
-            .checked_next_power_of_two()
-            .ok_or_else(|| Error::argument("rope_tables", format!("there is no table for position {end}")))?;
+        let len = end.checked_next_power_of_two().ok_or_else(|| {
+            Error::argument("rope_tables", format!("position {end} is too large for a table"))
+        })?;
         let positions: Vec<f64> = (0..len).map(|position| position as f64).collect();
         let axes = vec![&positions[..]; dims.len()];
         let made = rope_tables(&ctx.in_scope(scopes::TABLES), &axes, dims, theta, dtype)?;

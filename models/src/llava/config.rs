@@ -129,7 +129,7 @@ impl LlavaConfig {
     /// The encoder's states that the projector reads.
     ///
     /// # Errors
-    /// [`Error::Argument`](bigmac_runtime::Error::Argument) when there is no such layer.
+    /// [`Error::Argument`](bigmac_runtime::Error::Argument) for a layer that the encoder does not have.
     pub fn features(&self) -> Result<Features> {
         let states = self.vision.num_hidden_layers as i64 + 1;
         let numbers = match &self.vision_feature_layer {

@@ -7,7 +7,7 @@ use std::time::Duration;
 #[derive(Clone, Debug, thiserror::Error)]
 #[allow(missing_docs)]
 pub enum DriverError {
-    /// There is no memory left for an allocation of so many bytes.
+    /// The device has no memory left for an allocation of that many bytes.
     #[error("no device memory for {0} more bytes")]
     OutOfMemory(usize),
     /// A kernel's source does not compile. The log is the compiler's.

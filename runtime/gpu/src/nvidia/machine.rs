@@ -41,7 +41,7 @@ impl Machine {
     /// Asks the driver. No context is made on any GPU.
     ///
     /// # Errors
-    /// Among others when there is no GPU.
+    /// Also on a machine without a GPU.
     pub fn inspect() -> Result<Machine, OpenError> {
         Machine::inspect_with(None)
     }

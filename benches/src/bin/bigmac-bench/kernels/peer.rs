@@ -39,7 +39,7 @@ impl Torch {
     /// Starts it beside `device`; on the CPU where that is replayed.
     ///
     /// # Errors
-    /// Where there is no PyTorch, or it does not reach the device.
+    /// If PyTorch is not installed, or cannot use the device.
     pub fn start(device: Device) -> anyhow::Result<Torch> {
         let python = python::interpreter();
         let device = match device {
