@@ -63,10 +63,10 @@ fn a_picture_that_is_gone() -> Result<()> {
             let path = set.picture(picture);
             let remove = || Ok(std::fs::remove_file(&path)?);
             let (_, cause) = failure(&set, &microbatches, schedule, ranks, &|_, _| Ok(()), remove)?;
-            let TrainError::Execute(ExecuteError::Data(DataError::Line { line, .. })) = &cause else {
+            let TrainError::Execute(ExecuteError::Data(DataError::Record { place, .. })) = &cause else {
                 anyhow::bail!("{cause:?}");
             };
-            assert_eq!(*line, wanted);
+            assert_eq!(place.number(), wanted);
             assert!(cause.to_string().contains(&format!("{picture}.png")), "{cause}");
             Ok(())
         })?;

@@ -4,7 +4,10 @@ use super::print;
 use super::progress::bar;
 use anyhow::bail;
 use bigmac::data::shapes::{Outcome, ShapesSpec, write_shapes};
-use bigmac::data::{InspectOptions, Inspection, Layout, Progress, Tokenizer, draw_grid, inspect, write_png};
+use bigmac::data::{
+    InspectOptions, Inspection, Layout, PictureLimits, Progress, ReadOptions, Tokenizer, draw_grid, inspect,
+    write_png,
+};
 use clap::{Args, Subcommand};
 use serde_json::json;
 use std::fmt::Write;
@@ -162,10 +165,12 @@ fn run_inspect(args: &InspectArgs) -> anyhow::Result<()> {
         max_tiles: args.max_tiles.into(),
         draw_size: args.image_size.into(),
         tokens_per_microbatch: args.tokens_per_microbatch.unwrap_or(usize::MAX),
+        limits: PictureLimits::default(),
     };
+    let reading = ReadOptions { tokenizer, layout, images: None, skip: false };
     let options = InspectOptions { decode_pictures: !args.no_pictures, shown: args.first };
     let bar = bar(0, "{bar:40} {pos}/{len} lines ({eta})");
-    let found = inspect(&args.path, &args.split, &tokenizer, &layout, options, &|progress| match progress {
+    let found = inspect(&args.path, &args.split, &reading, options, &|progress| match progress {
         Progress::Total(lines) => bar.set_length(lines as u64),
         Progress::Done(lines) => bar.inc(lines as u64),
     });
@@ -211,7 +216,7 @@ fn report(found: &Inspection) -> Result<String, std::fmt::Error> {
         writeln!(out, "\n  line {}: {} tokens, {} with loss", shown.line, shown.tokens, shown.target_tokens)?;
         writeln!(out, "    {}", shown.text.replace('\n', "\n    "))?;
         for picture in &shown.pictures {
-            writeln!(out, "    {}", picture.display())?;
+            writeln!(out, "    {picture}")?;
         }
     }
     if !found.errors.is_empty() {

@@ -1,9 +1,11 @@
 //! The configuration of a run: a TOML file over defaults, then `--set` and the command's own flags.
 
+mod bytes;
 mod check;
 mod difference;
 mod read;
 
+pub use bytes::Bytes;
 pub use difference::first_difference;
 pub use read::{ConfigError, change, read, write};
 
@@ -59,6 +61,43 @@ pub struct Data {
     pub tokenizer: String,
     /// Most tiles that a large image is cut into; 1: images are resized.
     pub max_tiles: usize,
+    /// The folder that pictures are named from; empty: that of the file that names them.
+    pub images: String,
+    /// Most pixels of a picture; a larger one is refused before it is decoded.
+    pub max_pixels: u64,
+    /// Memory for pictures that are decoded ahead of their step, as in `512MiB`; no picture may need more.
+    pub prefetch: Bytes,
+    /// What a sample that cannot be used does: it stops the run, or it is left out, named and counted.
+    pub on_error: OnError,
+    /// Names of the special tokens in `tokenizer`.
+    pub tokens: Tokens,
+}
+
+/// What a sample that cannot be used does to a run.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OnError {
+    /// It ends the run.
+    #[default]
+    Stop,
+    /// It is left out, named and counted.
+    Skip,
+}
+
+/// Names of a tokenizer's special tokens; an empty one is looked for under the names that are common.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Tokens {
+    /// Fills unused places.
+    pub pad: String,
+    /// Begins every sample.
+    pub bos: String,
+    /// Ends a text.
+    pub eos: String,
+    /// Stands where an image is read.
+    pub image: String,
+    /// Ends a text from which a picture is to be drawn.
+    pub draw: String,
 }
 
 impl Default for Data {
@@ -69,6 +108,11 @@ impl Default for Data {
             shapes: 24_000,
             tokenizer: String::new(),
             max_tiles: 1,
+            images: String::new(),
+            max_pixels: 178_956_970,
+            prefetch: Bytes(512 << 20),
+            on_error: OnError::Stop,
+            tokens: Tokens::default(),
         }
     }
 }

@@ -1,12 +1,25 @@
 //! A data set in memory: every sample's tokens and paths, no pixels.
 
 use super::error::DataError;
-use super::jsonl::{RecordReader, find_dataset_file};
-use super::record::Record;
+use super::files::{RecordReader, find_dataset_file};
+use super::forms::Record;
 use super::sample::{Expanded, Layout, Sample};
 use super::tokenizer::Tokenizer;
 use rayon::prelude::*;
 use std::path::{Path, PathBuf};
+
+/// How records become samples; the same for every split of a run.
+#[derive(Clone, Debug)]
+pub struct ReadOptions {
+    /// Text to tokens.
+    pub tokenizer: Tokenizer,
+    /// Tokens and pixels of a sample.
+    pub layout: Layout,
+    /// The folder that pictures are named from; none: that of the file that names them.
+    pub images: Option<PathBuf>,
+    /// Whether samples that cannot be used are left out; else the first of them is an error.
+    pub skip: bool,
+}
 
 /// A data set in memory: every sample's tokens and paths, no pixels.
 #[derive(Debug)]
@@ -27,7 +40,8 @@ impl Dataset {
     /// # Errors
     /// The first line that cannot be used, by file and line: bad JSON, marks that do not match the images, a missing
     /// picture, a sample longer than a microbatch; or a file without any sample.
-    pub fn load(path: &Path, split: &str, tokenizer: &Tokenizer, layout: &Layout) -> Result<Self, DataError> {
+    pub fn load(path: &Path, split: &str, options: &ReadOptions) -> Result<Self, DataError> {
+        let ReadOptions { tokenizer, layout, .. } = options;
         let file = find_dataset_file(path, split)?;
         let records = RecordReader::open(&file)?.collect::<Result<Vec<Record>, _>>()?;
         if records.is_empty() {

@@ -1,7 +1,8 @@
 //! What can go wrong with a data set, said with file, line and what to do.
 
-use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::{fmt, io};
 
 /// An error of reading, writing or planning data.
 #[derive(Debug, thiserror::Error)]
@@ -23,15 +24,45 @@ pub enum DataError {
     /// A file or folder whose contents cannot be used.
     #[error("{} {problem}", path.display())]
     Contents { path: PathBuf, problem: String },
-    /// One line (or one element of a JSON array, by the line it begins on) is wrong; lines count from 1.
-    #[error("{}:{line}: {problem}", file.display())]
-    Line { file: PathBuf, line: u32, problem: String },
-    /// A picture that no line of a data set names is wrong.
-    #[error("picture {}: {problem}", path.display())]
-    Picture { path: PathBuf, problem: PictureProblem },
+    /// One record is wrong.
+    #[error("{}:{place}: {problem}", file.display())]
+    Record { file: PathBuf, place: Place, problem: String },
+    /// A picture that no record of a data set names is wrong.
+    #[error("picture {name}: {problem}")]
+    Picture { name: String, problem: PictureProblem },
     /// Settings or values that do not fit.
     #[error("{0}")]
     Value(String),
+}
+
+/// Where a file holds a record.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// The line of a text file that it begins on, from 1.
+    Line(u32),
+    /// The row of a table, from 1.
+    Row(u32),
+    /// A sample of a tar shard: which, from 1, and its key.
+    Sample(u32, Arc<str>),
+}
+
+impl Place {
+    /// The line, the row, or which sample of its shard; from 1.
+    pub fn number(&self) -> u32 {
+        match self {
+            Place::Line(number) | Place::Row(number) | Place::Sample(number, _) => *number,
+        }
+    }
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Place::Line(line) => write!(f, "{line}"),
+            Place::Row(row) => write!(f, " row {row}"),
+            Place::Sample(_, key) => write!(f, " sample {key}"),
+        }
+    }
 }
 
 /// What is wrong with a picture, and what to do.
@@ -40,8 +71,12 @@ pub enum DataError {
 pub struct PictureProblem(pub(super) String);
 
 impl DataError {
+    pub(crate) fn at(file: &Path, place: Place, problem: String) -> Self {
+        DataError::Record { file: file.to_path_buf(), place, problem }
+    }
+
     pub(crate) fn line(file: &Path, line: u32, problem: String) -> Self {
-        DataError::Line { file: file.to_path_buf(), line, problem }
+        DataError::at(file, Place::Line(line), problem)
     }
 
     pub(crate) fn contents(path: &Path, problem: impl Into<String>) -> Self {

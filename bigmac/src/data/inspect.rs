@@ -1,12 +1,12 @@
 //! Looking a data set over: what is in it, how long its samples are, and every error, not just the first.
 
+use super::dataset::ReadOptions;
 use super::error::DataError;
+use super::files::{RecordReader, find_dataset_file};
+use super::forms::{DRAW_MARK, IMAGE_MARK, Record, Segment};
 use super::grid::GridCell;
-use super::jsonl::{RecordReader, find_dataset_file};
 use super::picture::{PictureRef, decode};
-use super::record::{DRAW_MARK, IMAGE_MARK, Record, Segment};
-use super::sample::{Layout, Sample};
-use super::tokenizer::Tokenizer;
+use super::sample::Sample;
 use rayon::prelude::*;
 use serde::Serialize;
 use std::path::{Path, PathBuf};
@@ -66,7 +66,7 @@ pub struct Bar {
 /// A sample as it is shown.
 #[derive(Clone, Debug, Serialize)]
 pub struct Shown {
-    /// Line of the file.
+    /// Line of the file, from 1; in a file without lines, which of its samples.
     pub line: u32,
     /// Tokens, picture tokens included.
     pub tokens: usize,
@@ -75,7 +75,7 @@ pub struct Shown {
     /// The text with its marks; what carries loss stands in `[` `]`.
     pub text: String,
     /// Its pictures, the one to be drawn last.
-    pub pictures: Vec<PathBuf>,
+    pub pictures: Vec<String>,
     #[serde(skip)]
     references: Vec<PictureRef>,
 }
@@ -109,11 +109,11 @@ pub enum Progress {
 pub fn inspect(
     path: &Path,
     split: &str,
-    tokenizer: &Tokenizer,
-    layout: &Layout,
+    reading: &ReadOptions,
     options: InspectOptions,
     progress: &(dyn Fn(Progress) + Sync),
 ) -> Result<Inspection, DataError> {
+    let ReadOptions { tokenizer, layout, .. } = reading;
     let file = find_dataset_file(path, split)?;
     let records: Vec<Result<Record, DataError>> = RecordReader::open(&file)?.collect();
     if records.is_empty() {
@@ -162,11 +162,11 @@ impl Inspection {
         if self.first.len() < shown {
             let references: Vec<PictureRef> = record.images.iter().chain(&record.draw).cloned().collect();
             self.first.push(Shown {
-                line: record.line,
+                line: record.place.number(),
                 tokens: sample.len(),
                 target_tokens: sample.target_tokens as usize,
                 text: text_of(record),
-                pictures: references.iter().map(|picture| picture.path().to_path_buf()).collect(),
+                pictures: references.iter().map(PictureRef::to_string).collect(),
                 references,
             });
         }
@@ -203,6 +203,7 @@ fn histogram(lengths: &[usize], shortest: usize, longest: usize) -> Vec<Bar> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::{Layout, PictureLimits, Tokenizer};
     use super::*;
     use image::RgbImage;
 
@@ -237,10 +238,12 @@ mod tests {
             max_tiles: 1,
             draw_size: 8,
             tokens_per_microbatch: 64,
+            limits: PictureLimits::default(),
         };
+        let reading = ReadOptions { tokenizer: Tokenizer::bytes(), layout, images: None, skip: false };
         let look = |decode_pictures| {
             let options = InspectOptions { decode_pictures, shown: 1 };
-            inspect(folder.path(), "train", &Tokenizer::bytes(), &layout, options, &|_| {}).unwrap()
+            inspect(folder.path(), "train", &reading, options, &|_| {}).unwrap()
         };
         let found = look(true);
         assert_eq!((found.samples, found.images, found.tiles, found.draws), (3, 1, 1, 1));

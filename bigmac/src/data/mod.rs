@@ -6,34 +6,35 @@
 
 mod dataset;
 mod error;
+mod files;
 mod font;
 mod grid;
 mod inspect;
-mod jsonl;
-mod llava;
+
+mod forms;
 mod order;
 mod pack;
 mod picture;
-mod record;
 mod sample;
 pub mod shapes;
 #[cfg(test)]
 mod tests;
 mod tokenizer;
 
-pub use dataset::Dataset;
-pub use error::{DataError, PictureProblem};
+pub use dataset::{Dataset, ReadOptions};
+pub use error::{DataError, PictureProblem, Place};
+pub use files::{RecordReader, find_dataset_file};
+pub use forms::{DRAW_MARK, IMAGE_MARK, Record, Segment};
 pub use grid::{GridCell, draw_grid};
 pub use inspect::{Bar, InspectOptions, Inspection, Progress, Shown, inspect};
-pub use jsonl::{RecordReader, find_dataset_file};
 pub use order::EpochOrder;
 pub use pack::{
     DrawItem, ImageItem, PackedMicrobatch, Planner, StepPlan, StepShape, load_draw_item, load_image_item,
     pack,
 };
 pub use picture::{
-    PictureRef, Tile, Tiling, decode, load_square, load_tile, pixels_to_rgb, rgb_to_pixels, write_png,
+    PictureLimits, PictureRef, Tile, Tiling, decode, load_square, load_tile, pixels_to_rgb, rgb_to_pixels,
+    write_png,
 };
-pub use record::{DRAW_MARK, IMAGE_MARK, Record, Segment};
 pub use sample::{Expanded, IGNORE, Layout, PlacedImage, Sample, TiledPicture};
 pub use tokenizer::{Specials, Tokenizer};

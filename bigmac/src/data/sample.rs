@@ -1,8 +1,8 @@
 //! Samples: the token ids of a record, what of them carries loss, and where its pictures go.
 
-use super::error::DataError;
-use super::picture::{PictureRef, Tile, Tiling};
-use super::record::{DRAW_MARK, IMAGE_MARK, Record, Segment};
+use super::error::{DataError, Place};
+use super::forms::{DRAW_MARK, IMAGE_MARK, Record, Segment};
+use super::picture::{PictureLimits, PictureRef, Tile, Tiling};
 use super::tokenizer::Tokenizer;
 use std::ops::Range;
 
@@ -22,6 +22,8 @@ pub struct Layout {
     pub draw_size: usize,
     /// Tokens a microbatch may hold, hence the longest sample.
     pub tokens_per_microbatch: usize,
+    /// What a picture may take to decode.
+    pub limits: PictureLimits,
 }
 
 /// An image of a sample and how it is cut.
@@ -46,8 +48,8 @@ pub struct Sample {
     pub draw: Option<PictureRef>,
     /// Positions that carry a token loss.
     pub target_tokens: u32,
-    /// Line of the data set's file, from 1.
-    pub line: u32,
+    /// Where the data set's file holds it.
+    pub place: Place,
     len: u32,
 }
 
@@ -88,7 +90,7 @@ impl Sample {
         tokenizer: &Tokenizer,
         layout: &Layout,
     ) -> Result<Self, DataError> {
-        let at_line = |problem| DataError::line(file, record.line, problem);
+        let at_line = |problem| DataError::at(file, record.place.clone(), problem);
         let (tokens, learned) = tokenize(record, tokenizer).map_err(at_line)?;
         let images =
             record.images.iter().map(|picture| tiled(picture, layout)).collect::<Result<Box<[_]>, _>>()?;
@@ -108,7 +110,15 @@ impl Sample {
         let target_tokens = learned.iter().map(|range| range.end - range.start).sum();
         let (tokens, learned) = (tokens.into(), learned.into());
         let draw = record.draw.clone();
-        Ok(Sample { tokens, learned, images, draw, len: len as u32, target_tokens, line: record.line })
+        Ok(Sample {
+            tokens,
+            learned,
+            images,
+            draw,
+            len: len as u32,
+            target_tokens,
+            place: record.place.clone(),
+        })
     }
 
     /// LLM positions, picture tokens included.

@@ -1,7 +1,7 @@
 //! From a run's configuration to the configurations of the models.
 
 use crate::config::{Dtype, Model};
-use crate::data::{Layout, Tokenizer};
+use crate::data::{Layout, PictureLimits, Tokenizer};
 use crate::sizes::{Encoder, Llm};
 use bigmac_models::init::ParameterSpec;
 use bigmac_models::json::OneOrMany;
@@ -99,13 +99,14 @@ impl ModelShape {
     }
 
     /// How samples become tokens and pixels for this model.
-    pub fn layout(&self, tokens_per_microbatch: usize, max_tiles: usize) -> Layout {
+    pub fn layout(&self, tokens_per_microbatch: usize, max_tiles: usize, limits: PictureLimits) -> Layout {
         Layout {
             image_size: self.llava.vision.image_size,
             tokens_per_tile: self.llava.image_tokens(),
             max_tiles,
             draw_size: self.draw_size,
             tokens_per_microbatch,
+            limits,
         }
     }
 

@@ -1,10 +1,12 @@
 //! What a run is made of before its first step: data sets, tokenizer, model shape, planner.
 
 use super::TrainError;
-use crate::config::{Config, Pipeline};
+use crate::config::{Config, OnError, Pipeline};
 use crate::cost::{CostModel, Rates};
 use crate::data::shapes::{ShapesSpec, write_shapes};
-use crate::data::{DataError, Dataset, Planner, StepShape, Tokenizer, find_dataset_file};
+use crate::data::{
+    DataError, Dataset, PictureLimits, Planner, ReadOptions, StepShape, Tokenizer, find_dataset_file,
+};
 use crate::execute::{ExecuteError, options};
 use crate::model::ModelShape;
 use bigmac_comm::{Communicator, RankError, run_ranks};
@@ -62,11 +64,18 @@ impl Session {
         check_schedule(schedule, &config.pipeline)?;
         let tokenizer = tokenizer(config)?;
         let shape = ModelShape::new(&config.model, &tokenizer)?;
-        let layout = shape.layout(config.train.tokens_per_microbatch, config.data.max_tiles);
+        let limits = PictureLimits { pixels: config.data.max_pixels, bytes: config.data.prefetch.0 };
+        let layout = shape.layout(config.train.tokens_per_microbatch, config.data.max_tiles, limits);
+        let options = ReadOptions {
+            tokenizer,
+            layout,
+            images: (!config.data.images.is_empty()).then(|| PathBuf::from(&config.data.images)),
+            skip: config.data.on_error == OnError::Skip,
+        };
         let path = training_path(config, progress)?;
-        let train = Arc::new(Dataset::load(&path, "train", &tokenizer, &layout)?);
+        let train = Arc::new(Dataset::load(&path, "train", &options)?);
         let heldout = heldout_path(config, &path)?
-            .map(|path| Dataset::load(&path, "heldout", &tokenizer, &layout).map(Arc::new))
+            .map(|path| Dataset::load(&path, "heldout", &options).map(Arc::new))
             .transpose()?;
         let step = StepShape {
             batch: config.train.batch,

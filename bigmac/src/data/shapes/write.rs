@@ -4,9 +4,9 @@
 use super::draw::draw_scene;
 use super::scene::Scene;
 use crate::data::error::DataError;
-use crate::data::jsonl::{DESCRIPTION, WRITING_MARK};
+use crate::data::files::{DESCRIPTION, WRITING_MARK};
+use crate::data::forms::IMAGE_MARK;
 use crate::data::order::EpochOrder;
-use crate::data::record::IMAGE_MARK;
 use bigmac_runtime::rng::{Philox, Purpose};
 use image::codecs::png::{CompressionType, FilterType, PngEncoder};
 use rayon::prelude::*;
@@ -285,7 +285,7 @@ fn persist(
 mod tests {
     use super::*;
     use crate::data::shapes::Detector;
-    use crate::data::{Dataset, Layout, RecordReader, Tokenizer, load_square};
+    use crate::data::{Dataset, Layout, PictureLimits, ReadOptions, RecordReader, Tokenizer, load_square};
     use std::collections::{BTreeMap, HashSet};
     use std::path::PathBuf;
 
@@ -358,9 +358,11 @@ mod tests {
             max_tiles: 1,
             draw_size: 32,
             tokens_per_microbatch: 96,
+            limits: PictureLimits::default(),
         };
+        let options = ReadOptions { tokenizer: Tokenizer::bytes(), layout, images: None, skip: false };
         for (split, len) in [("train", 61), ("heldout", 14)] {
-            assert_eq!(Dataset::load(folder.path(), split, &Tokenizer::bytes(), &layout).unwrap().len(), len);
+            assert_eq!(Dataset::load(folder.path(), split, &options).unwrap().len(), len);
         }
     }
 

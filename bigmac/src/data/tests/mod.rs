@@ -10,8 +10,14 @@ use image::{Rgb, RgbImage};
 use std::path::PathBuf;
 use std::sync::Arc;
 
-const LAYOUT: Layout =
-    Layout { image_size: 8, tokens_per_tile: 4, max_tiles: 1, draw_size: 4, tokens_per_microbatch: 64 };
+const LAYOUT: Layout = Layout {
+    image_size: 8,
+    tokens_per_tile: 4,
+    max_tiles: 1,
+    draw_size: 4,
+    tokens_per_microbatch: 64,
+    limits: PictureLimits { pixels: 1_000_000, bytes: 1 << 24 },
+};
 
 /// A data set in a folder of its own, with the pictures `a.png` (8 x 8), `b.png` (20 x 6) and `sub/c.png`.
 struct Set {
@@ -42,7 +48,9 @@ impl Set {
     }
 
     fn load_with(&self, layout: &Layout) -> Result<Dataset, DataError> {
-        Dataset::load(self.folder.path(), "train", &Tokenizer::bytes(), layout)
+        let options =
+            ReadOptions { tokenizer: Tokenizer::bytes(), layout: *layout, images: None, skip: false };
+        Dataset::load(self.folder.path(), "train", &options)
     }
 
     /// What loading says of a set with an error, from the file's name on.

@@ -17,8 +17,11 @@ fn images_take_the_places_of_their_marks() {
     let sample = one(r#"{"text": "x<image>y<image>", "images": ["a.png", "sub/c.png"]}"#);
     assert_eq!(sample.tokens, ids("BxIIIIyIIIIE"));
     assert_eq!(sample.targets, targets("x....y....E."));
-    let places: Vec<_> =
-        sample.images.iter().map(|i| (i.picture.path().file_name().unwrap(), i.rows.clone())).collect();
+    let places: Vec<_> = sample
+        .images
+        .iter()
+        .map(|i| (i.picture.path().unwrap().file_name().unwrap(), i.rows.clone()))
+        .collect();
     assert_eq!(places, [("a.png".as_ref(), 2..6), ("c.png".as_ref(), 7..11)]);
 }
 
@@ -88,7 +91,7 @@ fn llava_files_are_read_with_loss_on_answers_only() {
         })
         .collect();
     assert_eq!(text, "^USER: #\nq ASSISTANT: a|USER: r ASSISTANT: bc|");
-    assert_eq!(data.samples.iter().map(|sample| sample.line).collect::<Vec<_>>(), [2, 7]);
+    assert_eq!(data.samples.iter().map(|sample| sample.place.number()).collect::<Vec<_>>(), [2, 7]);
     // The same, an element a line.
     let values: Vec<serde_json::Value> = serde_json::from_str(LLAVA).unwrap();
     let lines: Vec<String> = values.iter().map(|v| v.to_string()).collect();

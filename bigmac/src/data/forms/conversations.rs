@@ -4,9 +4,9 @@
 //! `USER: question ASSISTANT: answer<eos>USER: ...` (`conv_vicuna_v1` in LLaVA's conversation.py; the chat template of
 //! `llava-hf/llava-1.5-7b-hf`).
 
-use super::picture::PictureRef;
-use super::record::{
-    IMAGE_MARK, Record, Segment, kind, nothing_to_learn, string, strings, with_images, wrong_type,
+use super::super::picture::PictureRef;
+use super::{
+    IMAGE_MARK, RawRecord, Record, Segment, kind, nothing_to_learn, string, strings, with_images, wrong_type,
 };
 use serde_json::{Map, Value};
 
@@ -19,14 +19,15 @@ enum Role {
 
 /// Reads one element of a LLaVA file; keys other than `image` and `conversations` are left alone.
 pub(super) fn record(
-    object: &Map<String, Value>,
-    picture: impl Fn(&str) -> PictureRef,
-    line: u32,
+    raw: &RawRecord,
+    named: &dyn Fn(&str) -> Result<PictureRef, String>,
 ) -> Result<Record, String> {
+    let object = &raw.object;
     if object.get("video").is_some_and(|v| !v.is_null()) {
         return Err("videos are not read; take the line out, or give frames of it as images".into());
     }
-    let images: Vec<PictureRef> = strings(object, "image")?.into_iter().map(picture).collect();
+    let images: Vec<PictureRef> =
+        strings(object, "image")?.into_iter().map(named).collect::<Result<_, _>>()?;
     let turns = turns(object)?;
 
     let mut texts = Vec::with_capacity(turns.len());
@@ -53,7 +54,7 @@ pub(super) fn record(
             segments.push(Segment::End);
         }
     }
-    Ok(Record { segments, images, draw: None, line })
+    Ok(Record { segments, images, draw: None, place: raw.place.clone() })
 }
 
 /// The turns, in an order that makes sense: a system text first if any, then human and answer in turn.

@@ -1,56 +1,13 @@
 //! Reading data sets record by record: JSON Lines, or a JSON array as LLaVA's files are.
 
-use super::error::DataError;
-use super::llava;
-use super::picture::PictureRef;
-use super::record::{self, Record, kind};
+use super::super::error::{DataError, Place};
+use super::super::forms::{self, RawRecord, Record, kind};
+use super::super::picture::{Origin, PictureRef, Source};
 use serde_json::Value;
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-
-/// File in a folder while a data set is being written to it.
-pub(super) const WRITING_MARK: &str = ".writing";
-/// Description of a data set that `bigmac data shapes` wrote; no data set itself.
-pub(super) const DESCRIPTION: &str = "dataset.json";
-
-/// The file of a data set: `path` itself, or in a folder `SPLIT.jsonl` or `SPLIT.json`. For the split `train` a
-/// folder's only JSON or JSONL file does as well; any other split is never guessed, so that nothing is evaluated on
-/// what it was trained on.
-///
-/// # Errors
-/// When there is no such path, when a folder does not show which file is meant, or when its writing was interrupted.
-pub fn find_dataset_file(path: &Path, split: &str) -> Result<PathBuf, DataError> {
-    let meta = std::fs::metadata(path).map_err(DataError::read(path))?;
-    if !meta.is_dir() {
-        return Ok(path.to_path_buf());
-    }
-    if path.join(WRITING_MARK).exists() && !path.join(DESCRIPTION).exists() {
-        let problem = "holds a data set whose writing was interrupted or still goes on; run `bigmac data shapes --out` on it \
-                       again with the same --samples and --seed";
-        return Err(DataError::contents(path, problem));
-    }
-    for name in [format!("{split}.jsonl"), format!("{split}.json")] {
-        if path.join(&name).is_file() {
-            return Ok(path.join(name));
-        }
-    }
-    let mut found = Vec::new();
-    for entry in std::fs::read_dir(path).map_err(DataError::read(path))? {
-        let name = entry.map_err(DataError::read(path))?.file_name().to_string_lossy().into_owned();
-        if (name.ends_with(".jsonl") || name.ends_with(".json")) && name != DESCRIPTION {
-            found.push(name);
-        }
-    }
-    found.sort();
-    match found.as_slice() {
-        [only] if split == "train" => Ok(path.join(only)),
-        _ => {
-            Err(DataError::NoDataset { folder: path.to_path_buf(), wanted: format!("{split}.jsonl"), found })
-        }
-    }
-}
 
 /// Reads a data set's file record by record; an error of one line does not end it, so that all can be listed.
 pub struct RecordReader {
@@ -168,7 +125,7 @@ impl RecordReader {
         DataError::line(&self.file, line, problem)
     }
 
-    /// A line's JSON value, in BigMac's own form or LLaVA's; pictures are taken from the file's folder.
+    /// A line's JSON value as a record; pictures are taken from the file's folder.
     fn record(&self, value: Value, line: u32) -> Result<Record, String> {
         let Value::Object(object) = value else {
             let found = kind(&value);
@@ -176,12 +133,12 @@ impl RecordReader {
                 "{found}, where an object such as {{\"text\": ..., \"images\": [...]}} is expected"
             ));
         };
-        let picture = |name: &str| PictureRef::named_by(&self.folder.join(name), &self.file, line);
-        if object.contains_key("conversations") {
-            llava::record(&object, picture, line)
-        } else {
-            record::record(&object, picture, line)
-        }
+        let place = Place::Line(line);
+        let named = |name: &str| {
+            let origin = Origin { file: Arc::clone(&self.file), place: Place::Line(line) };
+            Ok(PictureRef::from_source(Source::File(self.folder.join(name)), Some(origin)))
+        };
+        forms::read(RawRecord { object, images: Vec::new(), draw: None, place }, &named)
     }
 }
 

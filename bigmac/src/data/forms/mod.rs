@@ -1,15 +1,17 @@
-//! What one line of a data set says: texts, marks and pictures, before any token.
+//! What one record of a data set says: texts, marks and pictures, before any token. Each form that people write records
+//! in is a file here.
 
+mod conversations;
+mod own;
+
+use super::error::Place;
 use super::picture::PictureRef;
-use bigmac_schedule::names;
 use serde_json::{Map, Value};
 
 /// Where an image goes in a text.
 pub const IMAGE_MARK: &str = "<image>";
 /// Ends a text from which a picture is to be drawn. Written by the reader, not in data sets.
 pub const DRAW_MARK: &str = "<draw>";
-
-const KEYS: [&str; 5] = ["text", "images", "draw", "prompt", "id"];
 
 /// A stretch of a record.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -38,34 +40,39 @@ pub struct Record {
     pub images: Vec<PictureRef>,
     /// The picture that the generator learns to draw.
     pub draw: Option<PictureRef>,
-    /// Line of the data set's file, from 1 (0 for a record made by hand).
-    pub line: u32,
+    /// Where the data set's file holds it.
+    pub place: Place,
 }
 
-/// Reads a line of BigMac's own form.
-pub(super) fn record(
-    object: &Map<String, Value>,
-    picture: impl Fn(&str) -> PictureRef,
-    line: u32,
+/// A record as its file holds it, before its form is known.
+pub(super) struct RawRecord {
+    /// Its keys and values.
+    pub object: Map<String, Value>,
+    /// Pictures to be read that the file itself holds for it, in order; empty for a file that names pictures.
+    pub images: Vec<PictureRef>,
+    /// The picture to be drawn, where the file itself holds it.
+    pub draw: Option<PictureRef>,
+    /// Where it is.
+    pub place: Place,
+}
+
+/// Reads a record of any form; `named` finds the picture that a text in it names.
+///
+/// # Errors
+/// What is wrong with the record, without its place.
+pub(super) fn read(
+    raw: RawRecord,
+    named: &dyn Fn(&str) -> Result<PictureRef, String>,
 ) -> Result<Record, String> {
-    if let Some(key) = object.keys().find(|key| !KEYS.contains(&key.as_str())) {
-        let hint = names::hint(names::nearest(key, KEYS));
-        return Err(format!("'{key}' is not a valid key{hint}; known are text, images, draw, prompt and id"));
+    if raw.object.contains_key("conversations") {
+        conversations::record(&raw, named)
+    } else {
+        own::record(&raw, named)
     }
-    let prompt = string(object, "prompt")?.unwrap_or("");
-    let text = string(object, "text")?.unwrap_or("");
-    let images: Vec<PictureRef> = strings(object, "images")?.into_iter().map(&picture).collect();
-    let draw = string(object, "draw")?.map(&picture);
-    if draw.is_none() && text.replace(IMAGE_MARK, "").is_empty() {
-        return Err(nothing_to_learn());
-    }
-    let mut segments = with_images(&[(prompt, false), (text, true)], images.len())?;
-    segments.push(if draw.is_some() { Segment::Draw } else { Segment::End });
-    Ok(Record { segments, images, draw, line })
 }
 
 /// Cuts texts at their `<image>` marks. Without any mark, the images come first.
-pub(super) fn with_images(texts: &[(&str, bool)], images: usize) -> Result<Vec<Segment>, String> {
+fn with_images(texts: &[(&str, bool)], images: usize) -> Result<Vec<Segment>, String> {
     let marks: usize = texts.iter().map(|(text, _)| text.matches(IMAGE_MARK).count()).sum();
     if marks != images && marks != 0 {
         return Err(format!(
@@ -87,7 +94,7 @@ pub(super) fn with_images(texts: &[(&str, bool)], images: usize) -> Result<Vec<S
 }
 
 /// The string under `key`; `None` when the key is missing or null.
-pub(super) fn string<'a>(object: &'a Map<String, Value>, key: &str) -> Result<Option<&'a str>, String> {
+fn string<'a>(object: &'a Map<String, Value>, key: &str) -> Result<Option<&'a str>, String> {
     match object.get(key) {
         None | Some(Value::Null) => Ok(None),
         Some(Value::String(text)) => Ok(Some(text)),
@@ -96,7 +103,7 @@ pub(super) fn string<'a>(object: &'a Map<String, Value>, key: &str) -> Result<Op
 }
 
 /// The strings under `key`: a list, or one alone; empty when the key is missing or null.
-pub(super) fn strings<'a>(object: &'a Map<String, Value>, key: &str) -> Result<Vec<&'a str>, String> {
+fn strings<'a>(object: &'a Map<String, Value>, key: &str) -> Result<Vec<&'a str>, String> {
     let wrong = |found| wrong_type(key, found, "a list of paths");
     match object.get(key) {
         None | Some(Value::Null) => Ok(Vec::new()),
@@ -127,10 +134,10 @@ pub(super) fn kind(value: &Value) -> &'static str {
     }
 }
 
-pub(super) fn wrong_type(key: &str, found: &str, wanted: &str) -> String {
+fn wrong_type(key: &str, found: &str, wanted: &str) -> String {
     format!("'{key}' is {found}, expected {wanted}")
 }
 
-pub(super) fn nothing_to_learn() -> String {
+fn nothing_to_learn() -> String {
     "nothing to learn: no text and no picture to draw; give 'text', 'draw' or both".into()
 }
