@@ -117,8 +117,11 @@ impl Whole<'_> {
     fn hidden(&self, g: &mut Graph<'_>, load: &PackedMicrobatch) -> Result<Var> {
         let mut images = Vec::new();
         for image in &load.images {
-            let pixels =
-                Tensor::from_slice(&self.ctx, &load_image_item(image)?, &[3, image.size, image.size])?;
+            let pixels = Tensor::from_slice(
+                &self.ctx,
+                &load_image_item(image, &self.session.config.data.limits())?,
+                &[3, image.size, image.size],
+            )?;
             let pixels = g.constant(pixels);
             images.push((image.rows.clone(), self.encoder.forward(g, &pixels)?));
         }
@@ -137,7 +140,11 @@ impl Whole<'_> {
         let (ctx, shape) = (&self.ctx, &self.session.shape);
         let draw = &load.draws[number];
         let cond = g.apply(GatherRows { rows: draw.cond_rows.clone().collect() }, &[hidden], &[])?;
-        let picture = Tensor::from_slice(ctx, &load_draw_item(draw)?, &[3, draw.size, draw.size])?;
+        let picture = Tensor::from_slice(
+            ctx,
+            &load_draw_item(draw, &self.session.config.data.limits())?,
+            &[3, draw.size, draw.size],
+        )?;
         let flow = FlowMatching { mean: self.session.config.train.noise_mean, ..FlowMatching::default() };
         let key = SampleKey { seed: self.session.config.run.seed, step: STEP as u32, sample: draw.sample };
         let noised = flow.noised(ctx, &shape.codec.encode(ctx, &picture)?, key, shape.dtype)?;

@@ -140,7 +140,8 @@ fn run_rank(
         lively_weights(ctx, specs, dtype)
     })?;
     prepare(&ctx, &mut modules)?;
-    let task = StepTask::new(&session.config, shape, plan, STEP);
+    let pictures = session.prefetcher.step(plan);
+    let task = StepTask::new(&session.config, shape, plan, STEP).with_pictures(&pictures);
     let Ran { losses, record } = run(&ctx, comm, program, &task, &mut modules)?;
     let reduced = reduce(&ctx, comm, &mut modules, losses, &mut Gate::new(&ctx)?, false)?;
     let totals = reduced.numbers.read(&ctx)?;

@@ -34,18 +34,19 @@ pub fn run(args: CaptionArgs) -> anyhow::Result<()> {
     let specials = tokenizer.specials();
     let (size, rows) = (shape.llava.vision.image_size, shape.llava.image_tokens());
     let text = tokenizer.encode(&args.prompt).map_err(anyhow::Error::msg)?;
-    let max_tiles = loaded.checkpoint.state().config.data.max_tiles;
+    let data = &loaded.checkpoint.state().config.data;
+    let (max_tiles, limits) = (data.max_tiles, data.limits());
     let mut prompts = Vec::new();
     for path in &args.pictures {
         let picture = PictureRef::new(path);
-        let (width, height) = picture.dimensions()?;
+        let (width, height) = picture.dimensions(&limits)?;
         let tiling = Tiling::choose(width, height, size as u32, max_tiles as u32);
         let mut prompt = Prompt { tokens: vec![specials.bos as i32], images: Vec::new() };
         for tile in tiling.tiles() {
             let start = prompt.tokens.len();
             let item =
                 ImageItem { picture: picture.clone(), tile, size, rows: start..start + rows, sample: 0 };
-            prompt.images.push((item.rows.clone(), encode(ctx, modules, shape, &item)?));
+            prompt.images.push((item.rows.clone(), encode(ctx, modules, shape, &item, &limits)?));
             prompt.tokens.extend(std::iter::repeat_n(specials.image as i32, rows));
         }
         prompt.tokens.extend(text.iter().map(|&t| t as i32));

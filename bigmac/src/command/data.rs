@@ -177,7 +177,7 @@ fn run_inspect(args: &InspectArgs) -> anyhow::Result<()> {
     bar.finish_and_clear();
     let found = found?;
     if let Some(path) = &args.grid {
-        write_png(path, &draw_grid(&found.grid_cells()?, GRID_COLUMNS))?;
+        write_png(path, &draw_grid(&found.grid_cells(&layout.limits)?, GRID_COLUMNS))?;
     }
     if args.json {
         print(&format!("{}\n", serde_json::to_string(&found)?))?;

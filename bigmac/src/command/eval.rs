@@ -44,7 +44,7 @@ pub fn run(args: EvalArgs) -> anyhow::Result<()> {
     let evaluation = evaluate(&session, &mut loaded.modules, args.samples.get(), threads)?;
     if let Some(out) = &args.out {
         std::fs::create_dir_all(out).with_context(|| format!("could not make {}", out.display()))?;
-        write_captions(out, "captions", &evaluation.captions)?;
+        write_captions(out, "captions", &evaluation.captions, &session.config.data.limits())?;
         write_drawings(out, "drawings", &evaluation.drawings, session.shape.draw_size)?;
     }
     if args.json {

@@ -1,6 +1,7 @@
 //! What a run shows while it goes on: a progress bar on a terminal, a line now and then elsewhere.
 
 use bigmac::config::Config;
+use bigmac::data::DataError;
 use bigmac::eval::{evaluate, write_captions, write_drawings};
 use bigmac::execute::Program;
 use bigmac::train::{Observer, Session, Snapshot, StepReport, TrainError};
@@ -11,6 +12,7 @@ use bigmac_schedule::simulate;
 use indicatif::{HumanBytes, ProgressBar, ProgressStyle};
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// Steps between lines where there is no terminal.
 const LINE_EVERY: u64 = 100;
@@ -59,6 +61,7 @@ pub struct RunProgress {
     pictures: ProgressBar,
     quiet: bool,
     average: Mutex<Average>,
+    skipped: AtomicUsize,
 }
 
 impl RunProgress {
@@ -77,6 +80,7 @@ impl RunProgress {
             pictures: if quiet { ProgressBar::hidden() } else { ProgressBar::new_spinner() },
             quiet,
             average: Mutex::default(),
+            skipped: AtomicUsize::new(0),
         }
     }
 
@@ -159,6 +163,13 @@ impl Observer for RunProgress {
         }
     }
 
+    fn skipped(&self, errors: &[DataError]) {
+        self.skipped.fetch_add(errors.len(), Ordering::Relaxed);
+        for error in errors {
+            self.say(&format!("skipped: {error}"));
+        }
+    }
+
     fn saved(&self, path: &Path) {
         if !self.quiet {
             self.say(&format!("checkpoint {}", path.display()));
@@ -174,7 +185,12 @@ impl Observer for RunProgress {
         let evaluation = evaluate(session, &mut whole, self.samples, self.threads)?;
         let folder = self.folder.join("samples");
         std::fs::create_dir_all(&folder).map_err(|e| Error::io(&folder, e))?;
-        write_captions(&folder, &format!("step-{step:08}-captions"), &evaluation.captions)?;
+        write_captions(
+            &folder,
+            &format!("step-{step:08}-captions"),
+            &evaluation.captions,
+            &session.config.data.limits(),
+        )?;
         let side = session.shape.draw_size;
         write_drawings(&folder, &format!("step-{step:08}-drawings"), &evaluation.drawings, side)?;
         if let Some(caption) = evaluation.captions.first() {

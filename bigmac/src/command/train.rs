@@ -109,7 +109,7 @@ pub fn run(args: TrainArgs) -> anyhow::Result<()> {
     let mut whole = snapshot.whole_model(&ctx, &session.shape)?;
     progress.say("evaluating on unseen samples");
     let evaluation = evaluate(&session, &mut whole, config.output.final_samples, threads)?;
-    write_captions(&folder, "captions", &evaluation.captions)?;
+    write_captions(&folder, "captions", &evaluation.captions, &config.data.limits())?;
     write_drawings(&folder, "drawings", &evaluation.drawings, session.shape.draw_size)?;
     let text = serde_json::to_string_pretty(&evaluation.summary)? + "\n";
     write_atomically(&folder.join("eval.json"), |w| w.write_all(text.as_bytes()))?;

@@ -66,7 +66,7 @@ impl fmt::Display for Place {
 }
 
 /// What is wrong with a picture, and what to do.
-#[derive(Debug, thiserror::Error)]
+#[derive(Clone, Debug, thiserror::Error)]
 #[error("{0}")]
 pub struct PictureProblem(pub(super) String);
 

@@ -5,7 +5,7 @@ use super::error::DataError;
 use super::files::{RecordReader, find_dataset_file};
 use super::forms::{DRAW_MARK, IMAGE_MARK, Record, Segment};
 use super::grid::GridCell;
-use super::picture::{PictureRef, decode};
+use super::picture::{PictureLimits, PictureRef, decode};
 use super::sample::Sample;
 use rayon::prelude::*;
 use serde::Serialize;
@@ -85,10 +85,12 @@ impl Inspection {
     ///
     /// # Errors
     /// When a picture cannot be decoded.
-    pub fn grid_cells(&self) -> Result<Vec<GridCell>, DataError> {
+    pub fn grid_cells(&self, limits: &PictureLimits) -> Result<Vec<GridCell>, DataError> {
         let pictures = self.first.iter().flat_map(|shown| shown.references.iter().map(move |p| (shown, p)));
         pictures
-            .map(|(shown, picture)| Ok(GridCell { image: decode(picture)?, caption: shown.text.clone() }))
+            .map(|(shown, picture)| {
+                Ok(GridCell { image: decode(picture, limits)?, caption: shown.text.clone() })
+            })
             .collect()
     }
 }
@@ -127,7 +129,7 @@ pub fn inspect(
             let record = record?;
             let sample = Sample::new(&record, &file, tokenizer, layout)?;
             if options.decode_pictures {
-                record.images.iter().chain(&record.draw).try_for_each(|picture| decode(picture).map(drop))?;
+                sample.check_pictures(layout)?;
             }
             Ok((record, sample))
         })
@@ -203,7 +205,7 @@ fn histogram(lengths: &[usize], shortest: usize, longest: usize) -> Vec<Bar> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Layout, PictureLimits, Tokenizer};
+    use super::super::{Layout, Tokenizer};
     use super::*;
     use image::RgbImage;
 

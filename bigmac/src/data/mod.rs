@@ -15,6 +15,7 @@ mod forms;
 mod order;
 mod pack;
 mod picture;
+mod prefetch;
 mod sample;
 pub mod shapes;
 #[cfg(test)]
@@ -33,8 +34,9 @@ pub use pack::{
     pack,
 };
 pub use picture::{
-    PictureLimits, PictureRef, Tile, Tiling, decode, load_square, load_tile, pixels_to_rgb, rgb_to_pixels,
-    write_png,
+    PictureLimits, PictureRef, Square, Tile, Tiling, decode, load_square, load_tile, pixels_to_rgb,
+    rgb_to_pixels, write_png,
 };
+pub use prefetch::{Prefetcher, StepPictures};
 pub use sample::{Expanded, IGNORE, Layout, PlacedImage, Sample, TiledPicture};
 pub use tokenizer::{Specials, Tokenizer};

@@ -3,11 +3,11 @@
 use super::dataset::Dataset;
 use super::error::DataError;
 use super::order::EpochOrder;
-use super::picture::{PictureRef, Tile, load_square, load_tile};
+use super::picture::{PictureLimits, PictureRef, Tile, load_square, load_tile};
 use super::sample::Layout;
 use bigmac_runtime::rng::Purpose;
 use std::cmp::Reverse;
-use std::collections::BinaryHeap;
+use std::collections::{BTreeSet, BinaryHeap};
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -118,7 +118,18 @@ impl Planner {
 
     /// The plan of `step` (from 0): samples `[step * batch, (step + 1) * batch)` of the endless shuffled stream.
     pub fn step(&self, step: u64) -> StepPlan {
-        pack_checked(&self.dataset, &self.records(step), self.shape.microbatches)
+        self.pack(step, |_| true)
+    }
+
+    /// The same without some of the samples, given by their numbers in the step. Those that are left keep theirs, and
+    /// with them their random numbers.
+    pub fn step_without(&self, step: u64, left_out: &BTreeSet<u32>) -> StepPlan {
+        self.pack(step, |number| !left_out.contains(&number))
+    }
+
+    fn pack(&self, step: u64, keeps: impl Fn(u32) -> bool) -> StepPlan {
+        let numbered = (0..).zip(self.records(step)).filter(|(number, _)| keeps(*number));
+        pack_checked(&self.dataset, &numbered.collect::<Vec<_>>(), self.shape.microbatches)
     }
 }
 
@@ -133,7 +144,7 @@ pub fn pack(dataset: &Dataset, records: &[usize], microbatches: usize) -> Result
         let (file, len) = (dataset.file.display(), dataset.len());
         return Err(DataError::Value(format!("{file} has no sample {record}: it has {len}, counted from 0")));
     }
-    Ok(pack_checked(dataset, records, microbatches))
+    Ok(pack_checked(dataset, &(0..).zip(records.iter().copied()).collect::<Vec<_>>(), microbatches))
 }
 
 fn check_counts(batch: usize, microbatches: usize) -> Result<(), DataError> {
@@ -146,17 +157,19 @@ fn check_counts(batch: usize, microbatches: usize) -> Result<(), DataError> {
     Ok(())
 }
 
-fn pack_checked(dataset: &Dataset, records: &[usize], microbatches: usize) -> StepPlan {
+/// `records`: numbers in the step, and indices in the data set.
+fn pack_checked(dataset: &Dataset, records: &[(u32, usize)], microbatches: usize) -> StepPlan {
     let samples = &dataset.samples;
-    let lengths: Vec<usize> = records.iter().map(|&record| samples[record].len()).collect();
+    let lengths: Vec<usize> = records.iter().map(|&(_, record)| samples[record].len()).collect();
     let layout = &dataset.layout;
-    let groups = balance(&lengths, microbatches, layout.tokens_per_microbatch);
+    // Samples that were left out may leave fewer than there are to be microbatches.
+    let groups = balance(&lengths, microbatches.min(records.len()), layout.tokens_per_microbatch);
     let mut plan = StepPlan::default();
     for group in groups {
         let mut packed = PackedMicrobatch { bounds: vec![0], ..PackedMicrobatch::default() };
-        for number in group {
-            plan.target_tokens += samples[records[number]].target_tokens as usize;
-            packed.push(dataset, records[number], number as u32);
+        for (number, record) in group.into_iter().map(|at| records[at]) {
+            plan.target_tokens += samples[record].target_tokens as usize;
+            packed.push(dataset, record, number);
         }
         plan.drawn_samples += packed.draws.len();
         plan.microbatches.push(packed);
@@ -239,14 +252,14 @@ impl PackedMicrobatch {
 ///
 /// # Errors
 /// When the picture cannot be decoded; names the data set's line.
-pub fn load_image_item(item: &ImageItem) -> Result<Vec<f32>, DataError> {
-    load_tile(&item.picture, item.tile, item.size)
+pub fn load_image_item(item: &ImageItem, limits: &PictureLimits) -> Result<Vec<f32>, DataError> {
+    load_tile(&item.picture, item.tile, item.size, limits)
 }
 
 /// Pixels of a picture to be drawn: `[3, size, size]` in [-1, 1].
 ///
 /// # Errors
 /// When the picture cannot be decoded; names the data set's line.
-pub fn load_draw_item(item: &DrawItem) -> Result<Vec<f32>, DataError> {
-    load_square(&item.picture, item.size)
+pub fn load_draw_item(item: &DrawItem, limits: &PictureLimits) -> Result<Vec<f32>, DataError> {
+    load_square(&item.picture, item.size, limits)
 }

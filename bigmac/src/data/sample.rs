@@ -2,7 +2,7 @@
 
 use super::error::{DataError, Place};
 use super::forms::{DRAW_MARK, IMAGE_MARK, Record, Segment};
-use super::picture::{PictureLimits, PictureRef, Tile, Tiling};
+use super::picture::{PictureLimits, PictureRef, Square, Tile, Tiling, load_squares};
 use super::tokenizer::Tokenizer;
 use std::ops::Range;
 
@@ -131,6 +131,22 @@ impl Sample {
         self.len == 0
     }
 
+    /// Decodes every picture of the sample, as a step does that has it.
+    ///
+    /// # Errors
+    /// For the first that cannot be used; names the record.
+    pub fn check_pictures(&self, layout: &Layout) -> Result<(), DataError> {
+        let check = |picture: &PictureRef, squares: &[Square]| {
+            load_squares(picture, squares, &layout.limits).map(drop).map_err(|problem| picture.error(problem))
+        };
+        for image in &self.images {
+            let square = |tile| Square { tile, size: layout.image_size as u32 };
+            check(&image.picture, &image.tiling.tiles().map(square).collect::<Vec<_>>())?;
+        }
+        let square = Square { tile: Tile::Whole, size: layout.draw_size as u32 };
+        self.draw.as_ref().map_or(Ok(()), |picture| check(picture, &[square]))
+    }
+
     /// Writes the sample out, each `<image>` token as often as its tiles take positions.
     pub fn expand(&self, tokenizer: &Tokenizer, layout: &Layout) -> Expanded {
         let specials = tokenizer.specials();
@@ -173,7 +189,7 @@ impl Sample {
 
 fn tiled(picture: &PictureRef, layout: &Layout) -> Result<TiledPicture, DataError> {
     let tiling = if layout.max_tiles > 1 {
-        let (width, height) = picture.dimensions()?;
+        let (width, height) = picture.dimensions(&layout.limits)?;
         Tiling::choose(width, height, layout.image_size as u32, layout.max_tiles as u32)
     } else {
         picture.check()?;

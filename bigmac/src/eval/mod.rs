@@ -165,6 +165,8 @@ fn losses(
     let pipeline = Pipeline { schedule: "monolithic".into(), ranks: 1, ..Pipeline::default() };
     let program = Program::build(&plan, &costs, &pipeline, None)?;
     let task = StepTask::new(&session.config, &session.shape, &plan, u64::from(EVALUATION_STEP));
+    let pictures = session.prefetcher.step(&plan);
+    let task = task.with_pictures(&pictures);
     let ctx = session.context(0, session.config.pipeline.threads)?;
     let timeout = Duration::from_secs_f64(session.config.pipeline.timeout);
     let mut world = LocalCommunicator::world(1, timeout);

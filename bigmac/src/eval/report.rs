@@ -1,7 +1,7 @@
 //! Files that show an evaluation: captions as text, captions and drawings as picture grids.
 
 use super::{Caption, Drawing};
-use crate::data::{GridCell, decode, draw_grid, pixels_to_rgb, write_png};
+use crate::data::{GridCell, PictureLimits, decode, draw_grid, pixels_to_rgb, write_png};
 use crate::train::TrainError;
 use bigmac_runtime::fs::write_atomically;
 use std::path::Path;
@@ -14,7 +14,12 @@ const SHOWN: usize = 24;
 ///
 /// # Errors
 /// [`TrainError::Data`] or [`TrainError::Runtime`] when a file cannot be read or written.
-pub fn write_captions(folder: &Path, name: &str, captions: &[Caption]) -> Result<(), TrainError> {
+pub fn write_captions(
+    folder: &Path,
+    name: &str,
+    captions: &[Caption],
+    limits: &PictureLimits,
+) -> Result<(), TrainError> {
     let mut text = String::new();
     let mut cells = Vec::new();
     for caption in captions {
@@ -23,7 +28,7 @@ pub fn write_captions(folder: &Path, name: &str, captions: &[Caption]) -> Result
         if let Some(picture) = caption.picture.as_ref().filter(|_| cells.len() < SHOWN) {
             let caption =
                 if mark == "right" { caption.given.clone() } else { format!("WRONG: {}", caption.given) };
-            cells.push(GridCell { image: decode(picture)?, caption });
+            cells.push(GridCell { image: decode(picture, limits)?, caption });
         }
     }
     write_atomically(&folder.join(format!("{name}.txt")), |w| w.write_all(text.as_bytes()))?;

@@ -1,6 +1,6 @@
 //! From pictures to text: prompts with images, continued by the LLM.
 
-use crate::data::{Dataset, ImageItem, load_image_item};
+use crate::data::{Dataset, ImageItem, PictureLimits, load_image_item};
 use crate::model::{ModelShape, RankModules};
 use crate::train::TrainError;
 use bigmac_autograd::Graph;
@@ -20,8 +20,9 @@ pub fn encode(
     modules: &RankModules,
     shape: &ModelShape,
     item: &ImageItem,
+    limits: &PictureLimits,
 ) -> Result<Tensor, TrainError> {
-    let pixels = Tensor::from_slice(ctx, &load_image_item(item)?, &[3, item.size, item.size])?;
+    let pixels = Tensor::from_slice(ctx, &load_image_item(item, limits)?, &[3, item.size, item.size])?;
     let encoder = modules.encoder.whole()?;
     let mut graph = Graph::inference(ctx, &encoder.params);
     let pixels = graph.constant(cast(ctx, &pixels, shape.dtype)?);
@@ -48,7 +49,7 @@ pub fn prompt(
     for image in expanded.images.iter().filter(|i| i.rows.end <= first + 1) {
         let (picture, tile, rows) = (image.picture.clone(), image.tile, image.rows.clone());
         let item = ImageItem { picture, tile, size, rows: rows.clone(), sample: 0 };
-        images.push((rows, encode(ctx, modules, shape, &item)?));
+        images.push((rows, encode(ctx, modules, shape, &item, &dataset.layout.limits)?));
     }
     let tokens = expanded.tokens[..=first].iter().map(|&t| t as i32).collect();
     Ok((Prompt { tokens, images }, wanted))

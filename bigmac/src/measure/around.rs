@@ -1,5 +1,6 @@
 //! The time of what is not an op of a pipeline: transfers between ranks, and what follows the last op of a step.
 
+use super::turns::decoded;
 use super::{MeasureError, Rounds};
 use crate::cost::Spread;
 use crate::data::StepPlan;
@@ -29,6 +30,7 @@ pub fn around(
     let tokens = plan.microbatches.iter().map(|load| load.tokens.len()).max().unwrap_or(0);
     let hidden = (tokens * session.shape.width() * session.shape.dtype.size()).max(4);
     let (ranks, train) = (session.config.pipeline.ranks, &session.config.train);
+    let pictures = decoded(session, plan)?;
     let times = session.on_ranks(ranks, |ctx, comm| {
         let mut times = Vec::with_capacity(rounds.kept);
         let placement = Placement::of(&session.shape, &program.workload)?;
@@ -36,7 +38,7 @@ pub fn around(
         let mut modules = RankModules::random(ctx, &session.shape, &placement, comm.rank(), seed)?;
         let parts = modules.parts().map(|(_, _, params, _)| Optimizer::new(ctx, params));
         let mut optimizers = parts.collect::<Result<Vec<_>, _>>()?;
-        let task = StepTask::new(&session.config, &session.shape, plan, 0);
+        let task = StepTask::new(&session.config, &session.shape, plan, 0).with_pictures(&pictures);
         let mut gate = Gate::new(ctx)?;
         for round in 0..rounds.warmup + rounds.kept {
             let losses = run(ctx, comm, program, &task, &mut modules)?.losses;

@@ -1,6 +1,6 @@
 //! Steps in turns.
 
-use crate::data::StepPlan;
+use crate::data::{StepPictures, StepPlan};
 use crate::execute::{Measured, Program, Ran, StepTask, run};
 use crate::model::{Placement, RankModules};
 use crate::train::{Session, TrainError};
@@ -52,8 +52,9 @@ pub fn take_turns(
     rounds: Rounds,
     progress: &(dyn Fn() + Sync),
 ) -> Result<Contest, TrainError> {
+    let pictures = decoded(session, plan)?;
     let ranks = session.on_ranks(session.config.pipeline.ranks, |ctx, comm| {
-        run_rank(session, plan, programs, rounds, ctx, comm, progress)
+        run_rank(session, plan, &pictures, programs, rounds, ctx, comm, progress)
     })?;
     let mut contest =
         Contest { turns: vec![Vec::new(); programs.len()], predicted: vec![Vec::new(); programs.len()] };
@@ -72,6 +73,16 @@ pub fn take_turns(
     Ok(contest)
 }
 
+/// The pictures of a step, decoded before it is measured, as they are in a run.
+///
+/// # Errors
+/// For the first picture that cannot be decoded.
+pub(super) fn decoded(session: &Session, plan: &StepPlan) -> Result<StepPictures, TrainError> {
+    let pictures = session.prefetcher.step(plan);
+    pictures.ready()?;
+    Ok(pictures)
+}
+
 const TURNS: Purpose = Purpose::new("measure.turns");
 
 /// What a rank measured of a program in every round, and its predicted peaks.
@@ -81,6 +92,7 @@ type RankTurns = (Vec<Measured>, PerModule<u64>);
 fn run_rank(
     session: &Session,
     plan: &StepPlan,
+    pictures: &StepPictures,
     programs: &[&Program],
     rounds: Rounds,
     ctx: &Context,
@@ -98,7 +110,7 @@ fn run_rank(
         }
         layout_of.push(known.unwrap_or(layouts.len() - 1));
     }
-    let task = StepTask::new(&session.config, shape, plan, 0);
+    let task = StepTask::new(&session.config, shape, plan, 0).with_pictures(pictures);
     let mut measured = vec![Vec::with_capacity(rounds.kept); programs.len()];
     for round in 0..rounds.warmup + rounds.kept {
         let mut order: Vec<usize> = (0..programs.len()).collect();

@@ -39,6 +39,9 @@ pub struct StepReport {
     pub tokens: usize,
     /// Images encoded and drawn in the step.
     pub images: usize,
+    /// Pictures that could not be used, and were left out with their samples (`data.on_error = "skip"`).
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub skipped: usize,
     /// LLM positions per second.
     pub tokens_per_second: f64,
     /// Images encoded and drawn per second.
@@ -47,6 +50,10 @@ pub struct StepReport {
     pub saved_bytes: BTreeMap<String, usize>,
     /// Per rank and memory scope, the most bytes at once in the step, workspace included.
     pub peak_bytes: Vec<BTreeMap<String, usize>>,
+}
+
+fn is_zero(count: &usize) -> bool {
+    *count == 0
 }
 
 impl StepReport {

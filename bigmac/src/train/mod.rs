@@ -1,5 +1,6 @@
 //! Training: from a configuration to a model, with checkpoints, metrics and samples on the way.
 
+mod ahead;
 mod checkpoint;
 mod collect;
 mod error;
@@ -26,7 +27,9 @@ pub use session::{SHAPES_FOLDER, Session, open_gpu, tokenizer};
 pub use snapshot::{Snapshot, state_name};
 
 use crate::config;
+use crate::data::DataError;
 use crate::execute::Program;
+use ahead::Ahead;
 use bigmac_runtime::Error;
 use bigmac_runtime::fs::write_atomically;
 use bigmac_schedule::render::Trace;
@@ -40,6 +43,9 @@ const CONFIG: &str = "config.toml";
 pub trait Observer: Sync {
     /// A step is done.
     fn step(&self, report: &StepReport);
+
+    /// A step goes on without the samples of these pictures.
+    fn skipped(&self, errors: &[DataError]);
 
     /// A checkpoint was written.
     fn saved(&self, path: &Path);
@@ -105,8 +111,15 @@ pub fn train(
     write_atomically(&folder.join(CONFIG), |w| w.write_all(resolved.as_bytes()))?;
     let ranks = layout.placement.ranks();
     let weights = resume.or(start.as_ref());
-    let shared = rank::Shared { session, layout, resume, weights, folder, stop, observer };
-    let ended = session.on_ranks(ranks, |ctx, comm| rank::run_rank(&shared, ctx, comm));
+    let (layout, ahead) = (&layout, &Ahead::new(session, &layout, ranks));
+    let shared = rank::Shared { session, layout, ahead, resume, weights, folder, stop, observer };
+    let first = resume.map_or(0, |checkpoint| checkpoint.state().step);
+    let ended = std::thread::scope(|scope| {
+        scope.spawn(|| ahead.run(first));
+        let ended = session.on_ranks(ranks, |ctx, comm| rank::run_rank(&shared, ctx, comm));
+        ahead.close();
+        ended
+    });
     let ended = ended.map_err(|cause| {
         // Where the folder cannot be read any more, that is part of the cause.
         let newest = checkpoint::list(&folder.join(checkpoint::FOLDER)).ok().and_then(|mut all| all.pop());

@@ -1,5 +1,6 @@
 //! One rank's side of a run: steps, one after the other, in lock-step with its peers.
 
+use super::ahead::{Ahead, Prepared};
 use super::checkpoint::{self, Checkpoint};
 use super::collect::{collect_memory, collect_traces};
 use super::metrics::{MetricsFile, StepReport};
@@ -28,7 +29,9 @@ const DRAWN_STEP: u64 = 20;
 pub(super) struct Shared<'a> {
     pub session: &'a Session,
     /// Where the modules live.
-    pub layout: RunLayout,
+    pub layout: &'a RunLayout,
+    /// The steps to come.
+    pub ahead: &'a Ahead<'a>,
     /// Where the run goes on from.
     pub resume: Option<&'a Checkpoint>,
     /// Where weights come from that are not random.
@@ -141,11 +144,13 @@ impl<'a> Runner<'a> {
         let session = self.shared.session;
         let config = &session.config;
         self.ctx.memory().all_scopes().iter().for_each(|s| s.reset_peak());
-        let plan = session.planner.step(step);
-        let layout = &self.shared.layout;
-        let program = Program::build(&plan, &layout.costs, &config.pipeline, layout.chain.as_ref())?;
-        let task = StepTask::new(config, &session.shape, &plan, step);
-        let Ran { losses, record } = run(self.ctx, self.comm, &program, &task, &mut self.modules)?;
+        let prepared = self.shared.ahead.take(step)?;
+        let Prepared { plan, program, pictures, skipped } = &*prepared;
+        if self.comm.rank() == 0 && !skipped.is_empty() {
+            self.shared.observer.skipped(skipped);
+        }
+        let task = StepTask::new(config, &session.shape, plan, step).with_pictures(pictures);
+        let Ran { losses, record } = run(self.ctx, self.comm, program, &task, &mut self.modules)?;
         // Only rank 0 listens for the wish to stop; the sum tells every rank.
         let wish = self.comm.rank() == 0 && self.shared.stop.load(Ordering::Relaxed);
         let Reduced { numbers, stop } =
@@ -157,12 +162,12 @@ impl<'a> Runner<'a> {
             optimizer.step(self.ctx, params, gradients, &config.train, lr, step, scale, clip)?;
         }
         let lap = self.stopwatch.end(self.ctx)?;
-        let mut report = StepReport { step, lr, ..counts(&plan) };
+        let mut report = StepReport { step, lr, skipped: skipped.len(), ..counts(plan) };
         collect_memory(self.ctx, self.comm, record.saved(), &mut report)?;
         let before = self.unread.replace(Unread { report, numbers, lap });
         before.map_or(Ok(()), |before| self.report(before))?;
         if step == DRAWN_STEP.min(config.train.steps.saturating_sub(1)) {
-            self.draw_timeline(step, &plan, program, &record.read()?)?;
+            self.draw_timeline(step, plan, program.clone(), &record.read()?)?;
             self.read()?;
         }
         if !self.ctx.is_gpu() {

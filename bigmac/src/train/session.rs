@@ -5,7 +5,7 @@ use crate::config::{Config, OnError, Pipeline};
 use crate::cost::{CostModel, Rates};
 use crate::data::shapes::{ShapesSpec, write_shapes};
 use crate::data::{
-    DataError, Dataset, PictureLimits, Planner, ReadOptions, StepShape, Tokenizer, find_dataset_file,
+    DataError, Dataset, Planner, Prefetcher, ReadOptions, StepShape, Tokenizer, find_dataset_file,
 };
 use crate::execute::{ExecuteError, options};
 use crate::model::ModelShape;
@@ -33,6 +33,8 @@ pub struct Session {
     pub planner: Planner,
     /// The GPU that all ranks share; none on the CPU.
     pub gpu: Option<Gpu>,
+    /// Decodes pictures ahead of their steps.
+    pub prefetcher: Prefetcher,
     /// Samples that are not trained on; none when the data set comes without.
     pub heldout: Option<Arc<Dataset>>,
 }
@@ -64,7 +66,7 @@ impl Session {
         check_schedule(schedule, &config.pipeline)?;
         let tokenizer = tokenizer(config)?;
         let shape = ModelShape::new(&config.model, &tokenizer)?;
-        let limits = PictureLimits { pixels: config.data.max_pixels, bytes: config.data.prefetch.0 };
+        let limits = config.data.limits();
         let layout = shape.layout(config.train.tokens_per_microbatch, config.data.max_tiles, limits);
         let options = ReadOptions {
             tokenizer,
@@ -84,7 +86,11 @@ impl Session {
         };
         let costs = CostModel { shape: shape.clone(), rates: Rates::default() };
         let planner = Planner::new(train, step)?;
-        Ok(Session { config: config.clone(), shape, costs, planner, gpu, heldout })
+        let busy = config.pipeline.ranks * config.pipeline.threads;
+        let prefetcher = Prefetcher::new(limits, spare_threads(busy)).map_err(|error| {
+            Error::argument("data.prefetch", format!("a thread cannot be started: {error}"))
+        })?;
+        Ok(Session { config: config.clone(), shape, costs, planner, gpu, prefetcher, heldout })
     }
 
     /// Runs `f` on ranks of this run, each with a context and a communicator of its own, and returns the results in
@@ -109,6 +115,13 @@ impl Session {
     pub fn context(&self, rank: usize, threads: usize) -> Result<Context, TrainError> {
         Ok(Context::on(rank, threads, self.gpu.as_ref())?)
     }
+}
+
+/// Threads for pictures: the processors that ranks leave free, at least one, and no more than a disk can feed.
+fn spare_threads(busy: usize) -> usize {
+    const MOST: usize = 8;
+    let processors = std::thread::available_parallelism().map_or(1, usize::from);
+    processors.saturating_sub(busy).clamp(1, MOST)
 }
 
 /// The GPU that a configuration's `pipeline.device` names; none for the CPU.

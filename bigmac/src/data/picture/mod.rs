@@ -1,15 +1,22 @@
 //! Pictures: where they lie, how they are decoded, resized and cut, and pixels in [-1, 1].
 
 mod decode;
+mod load;
 mod pixels;
 mod tile;
 
+pub(in crate::data) use decode::Encoded;
 pub use decode::decode;
+pub(in crate::data) use load::load_squares;
+pub use load::{load_square, load_tile};
 pub use pixels::{pixels_to_rgb, rgb_to_pixels, write_png};
-pub use tile::{Tile, Tiling, load_square, load_tile};
+pub(in crate::data) use tile::cut;
+pub use tile::{Square, Tile, Tiling};
 
 use super::error::{DataError, PictureProblem, Place};
 use std::fmt;
+use std::fs::File;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -72,6 +79,11 @@ impl PictureRef {
         }
     }
 
+    /// Tells this reference and its clones from all others.
+    pub(super) fn id(&self) -> usize {
+        Arc::as_ptr(&self.0) as usize
+    }
+
     /// Checks that the picture is there, without reading it.
     ///
     /// # Errors
@@ -86,9 +98,25 @@ impl PictureRef {
     }
 
     /// The encoded bytes.
-    pub(super) fn bytes(&self) -> std::io::Result<Vec<u8>> {
+    fn bytes(&self) -> std::io::Result<Vec<u8>> {
         match &self.0.source {
             Source::File(path) => std::fs::read(path),
+        }
+    }
+
+    /// The first `most` of the encoded bytes, or all where there are fewer.
+    fn head(&self, most: u64) -> std::io::Result<Vec<u8>> {
+        let mut head = Vec::new();
+        match &self.0.source {
+            Source::File(path) => File::open(path)?.take(most).read_to_end(&mut head)?,
+        };
+        Ok(head)
+    }
+
+    /// How many encoded bytes there are; none where that is known only after reading them.
+    pub(super) fn encoded_len(&self) -> std::io::Result<Option<u64>> {
+        match &self.0.source {
+            Source::File(path) => Ok(Some(std::fs::metadata(path)?.len())),
         }
     }
 

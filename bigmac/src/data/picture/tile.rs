@@ -1,9 +1,5 @@
 //! How a picture becomes the squares that encoder and generator see.
 
-use super::super::error::DataError;
-use super::PictureRef;
-use super::decode::decode;
-use super::pixels::rgb_to_pixels;
 use image::RgbImage;
 use image::imageops::{self, FilterType};
 
@@ -11,7 +7,7 @@ use image::imageops::{self, FilterType};
 ///
 /// As LLaVA-NeXT does it (`anyres`): the picture keeps its aspect, is padded with black to the grid, and a thumbnail
 /// of the whole (stretched to the square) comes before the cells.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Tiling {
     /// Cells across.
     pub columns: u32,
@@ -20,7 +16,7 @@ pub struct Tiling {
 }
 
 /// One square that the encoder sees.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Tile {
     /// The whole picture, stretched to the square.
     Whole,
@@ -84,26 +80,66 @@ fn fit(width: u32, height: u32, max_w: u32, max_h: u32) -> (u32, u32) {
     }
 }
 
-/// One tile of a picture as the encoder wants it: `[3, size, size]`, values in [-1, 1].
-pub fn load_tile(picture: &PictureRef, tile: Tile, size: usize) -> Result<Vec<f32>, DataError> {
-    let image = decode(picture)?;
-    let size = size as u32;
-    Ok(match tile {
-        Tile::Whole => rgb_to_pixels(&stretch(&image, size, size)),
-        Tile::Cell { tiling, column, row } => {
-            let (canvas_w, canvas_h) = (tiling.columns * size, tiling.rows * size);
-            let (w, h) = fit(image.width(), image.height(), canvas_w, canvas_h);
-            let mut canvas = RgbImage::new(canvas_w, canvas_h);
-            let (left, top) = ((canvas_w - w) / 2, (canvas_h - h) / 2);
-            imageops::replace(&mut canvas, &stretch(&image, w, h), left.into(), top.into());
-            rgb_to_pixels(&imageops::crop_imm(&canvas, column * size, row * size, size, size).to_image())
-        }
-    })
+/// A square that is asked of a picture.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Square {
+    /// Which part of the picture.
+    pub tile: Tile,
+    /// Its side in pixels.
+    pub size: u32,
 }
 
-/// A picture as the generator draws it: the whole, `[3, size, size]`, values in [-1, 1].
-pub fn load_square(picture: &PictureRef, size: usize) -> Result<Vec<f32>, DataError> {
-    load_tile(picture, Tile::Whole, size)
+impl Square {
+    /// Bytes of its pixels.
+    pub(in crate::data) fn bytes(self) -> u64 {
+        3 * u64::from(self.size) * u64::from(self.size)
+    }
+
+    /// The whole picture's size where this square is cut from it: the canvas, and the picture on it.
+    fn canvas(self, width: u32, height: u32) -> ((u32, u32), (u32, u32)) {
+        match self.tile {
+            Tile::Whole => ((self.size, self.size), (self.size, self.size)),
+            Tile::Cell { tiling: Tiling { columns, rows }, .. } => {
+                let (across, down) = (columns * self.size, rows * self.size);
+                ((across, down), fit(width, height, across, down))
+            }
+        }
+    }
+}
+
+/// Cuts squares out of a picture, each resized; squares of one grid are cut from one canvas.
+pub(in crate::data) fn cut(image: &RgbImage, squares: &[Square]) -> Vec<RgbImage> {
+    let mut drawn: Option<(Tiling, u32, RgbImage)> = None;
+    let one = |square: &Square| {
+        let ((across, down), (w, h)) = square.canvas(image.width(), image.height());
+        let Tile::Cell { tiling, column, row } = square.tile else { return stretch(image, w, h) };
+        if drawn.as_ref().is_none_or(|(of, size, _)| (*of, *size) != (tiling, square.size)) {
+            let mut canvas = RgbImage::new(across, down);
+            let (left, top) = ((across - w) / 2, (down - h) / 2);
+            imageops::replace(&mut canvas, &stretch(image, w, h), left.into(), top.into());
+            drawn = Some((tiling, square.size, canvas));
+        }
+        let (size, canvas) = (square.size, drawn.as_ref().map(|(.., canvas)| canvas));
+        canvas.map_or_else(RgbImage::default, |canvas| {
+            imageops::crop_imm(canvas, column * size, row * size, size, size).to_image()
+        })
+    };
+    squares.iter().map(one).collect()
+}
+
+/// Most bytes that [`cut`] allocates for a picture of `width` x `height`, the squares included. A picture is resized down
+/// first, in four 32-bit floats a pixel, and then across.
+pub(in crate::data) fn cutting_bytes(width: u32, height: u32, squares: &[Square]) -> u64 {
+    let mut resizing = 0;
+    let mut canvas = 0;
+    for square in squares {
+        let ((across, down), (w, h)) = square.canvas(width, height);
+        let (w, h) = (u64::from(w), u64::from(h));
+        resizing = resizing.max(16 * u64::from(width) * h + 3 * w * h);
+        canvas = canvas.max(3 * u64::from(across) * u64::from(down));
+    }
+    // The canvas of one grid is still there when the next is drawn.
+    resizing + 2 * canvas + squares.iter().map(|square| square.bytes()).sum::<u64>()
 }
 
 /// Catmull-Rom is the bicubic filter (a = -0.5, widened when shrinking) that SigLIP's own preprocessing uses.

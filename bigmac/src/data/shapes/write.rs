@@ -343,7 +343,10 @@ mod tests {
                 let scene: Scene = text.trim_start_matches(IMAGE_MARK).parse().unwrap();
                 let picture = record.draw.as_ref().or(record.images.first()).unwrap();
                 assert!(
-                    detector.detect(&load_square(picture, SIDE).unwrap()).unwrap().shows(&scene),
+                    detector
+                        .detect(&load_square(picture, SIDE, &PictureLimits::default()).unwrap())
+                        .unwrap()
+                        .shows(&scene),
                     "{line}"
                 );
                 assert_eq!(scene.is_held_out(), split == "heldout");

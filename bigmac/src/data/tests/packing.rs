@@ -43,8 +43,8 @@ fn a_step_is_laid_out_as_the_executor_reads_it() {
         (&[0, 3, 6][..], &[1, 2][..], &[1, 2][..])
     );
     assert_eq!((&second.draws[0].cond_rows, second.draws[0].size, second.draws[0].sample), (&(0..2), 4, 1));
-    assert_eq!(load_draw_item(&second.draws[0]).unwrap().len(), 48);
-    assert_eq!(load_image_item(&first.images[0]).unwrap().len(), 192);
+    assert_eq!(load_draw_item(&second.draws[0], &LAYOUT.limits).unwrap().len(), 48);
+    assert_eq!(load_image_item(&first.images[0], &LAYOUT.limits).unwrap().len(), 192);
 }
 
 #[test]

@@ -40,7 +40,7 @@ fn every_colour_type_becomes_rgb() {
         // The kind is told by the first bytes, not by the name.
         let path = set.path(&format!("{name}.img"));
         image.save_with_format(&path, format).unwrap();
-        let read = decode(&PictureRef::new(&path)).unwrap();
+        let read = decode(&PictureRef::new(&path), &LAYOUT.limits).unwrap();
         let at = |x, y| read.get_pixel(x, y).0;
         match name {
             "rgb" | "rgb16" => assert_eq!(read, rgb),
@@ -72,28 +72,31 @@ fn damaged_pictures_are_named_with_file_line_and_cause() {
     // Loading looks at the index only; whoever runs the item meets the damage, and can say which line it is.
     let data = set.load().unwrap();
     let plan = pack(&data, &[0, 1, 2], 1).unwrap();
-    let error = load_image_item(&plan.microbatches[0].images[0]).unwrap_err().to_string();
+    let error = load_image_item(&plan.microbatches[0].images[0], &LAYOUT.limits).unwrap_err().to_string();
     assert!(
         error.contains("train.jsonl:2: picture") && error.contains("cut.png: cannot be decoded"),
         "{error}"
     );
-    let error = load_draw_item(&plan.microbatches[0].draws[0]).unwrap_err().to_string();
+    let error = load_draw_item(&plan.microbatches[0].draws[0], &LAYOUT.limits).unwrap_err().to_string();
     assert!(error.contains("train.jsonl:3: picture") && error.contains("cut.jpg: is cut short"), "{error}");
     std::fs::write(set.path("cut.png"), "hello").unwrap();
     assert!(
-        load_image_item(&plan.microbatches[0].images[0]).unwrap_err().to_string().contains("PNG and JPEG")
+        load_image_item(&plan.microbatches[0].images[0], &LAYOUT.limits)
+            .unwrap_err()
+            .to_string()
+            .contains("PNG and JPEG")
     );
-    let missing = decode(&PictureRef::new(&set.path("none.png"))).unwrap_err().to_string();
+    let missing = decode(&PictureRef::new(&set.path("none.png")), &LAYOUT.limits).unwrap_err().to_string();
     assert!(missing.contains("none.png: no such file"), "{missing}");
 }
 
 #[test]
 fn a_picture_of_the_right_size_is_not_resampled_and_a_plain_one_stays_plain() {
     let set = Set::lines(&[]);
-    let exact = load_square(&PictureRef::new(&set.path("a.png")), 8).unwrap();
+    let exact = load_square(&PictureRef::new(&set.path("a.png")), 8, &LAYOUT.limits).unwrap();
     assert_eq!(exact, rgb_to_pixels(&gradient(8, 8)));
     RgbImage::from_pixel(37, 11, Rgb([51, 102, 204])).save(set.path("plain.png")).unwrap();
-    let plain = load_square(&PictureRef::new(&set.path("plain.png")), 16).unwrap();
+    let plain = load_square(&PictureRef::new(&set.path("plain.png")), 16, &LAYOUT.limits).unwrap();
     assert_eq!(plain.len(), 3 * 16 * 16);
     for (channel, value) in [-0.6, -0.2, 0.6].into_iter().enumerate() {
         plain[channel * 256..(channel + 1) * 256]
@@ -134,13 +137,13 @@ fn tiles_put_together_are_the_picture() {
     assert_eq!(plan.microbatches[0].tokens, ids("BxIIIIIIIIIIIIIIIIyE"));
     for (column, item) in items[1..].iter().enumerate() {
         let cell = image::imageops::crop_imm(&image, column as u32 * 8, 0, 8, 8).to_image();
-        assert_eq!(load_image_item(item).unwrap(), rgb_to_pixels(&cell));
+        assert_eq!(load_image_item(item, &LAYOUT.limits).unwrap(), rgb_to_pixels(&cell));
     }
     // 24 x 12 on the same grid would be cut; on 3 x 1 it keeps its aspect between bars of black.
     RgbImage::from_pixel(48, 12, Rgb([255; 3])).save(set.path("bars.png")).unwrap();
     let bars = PictureRef::new(&set.path("bars.png"));
     let tiling = Tiling { columns: 3, rows: 1 };
-    let pixels = load_tile(&bars, Tile::Cell { tiling, column: 1, row: 0 }, 8).unwrap();
+    let pixels = load_tile(&bars, Tile::Cell { tiling, column: 1, row: 0 }, 8, &LAYOUT.limits).unwrap();
     let column: Vec<f32> = (0..8).map(|y| pixels[y * 8 + 3]).collect();
     assert_eq!(column, [-1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, -1.0]);
 }
@@ -149,7 +152,7 @@ fn tiles_put_together_are_the_picture() {
 fn pictures_are_written_whole_or_not_at_all() {
     let set = Set::lines(&[]);
     write_png(&set.path("out.png"), &gradient(5, 4)).unwrap();
-    assert_eq!(decode(&PictureRef::new(&set.path("out.png"))).unwrap(), gradient(5, 4));
+    assert_eq!(decode(&PictureRef::new(&set.path("out.png")), &LAYOUT.limits).unwrap(), gradient(5, 4));
     let error = write_png(&set.path("nowhere/out.png"), &gradient(5, 4)).unwrap_err().to_string();
     assert!(error.contains("nowhere/out.png"), "{error}");
     assert!(write_png(&set.path("sub"), &gradient(5, 4)).is_err());

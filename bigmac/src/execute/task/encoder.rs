@@ -1,7 +1,6 @@
 //! Encoder items: pixels to embeddings.
 
 use super::StepTask;
-use crate::data::load_image_item;
 use crate::execute::error::ExecuteError;
 use crate::execute::unit::UnitForward;
 use bigmac_autograd::Graph;
@@ -44,7 +43,7 @@ impl StepTask<'_> {
         if graph.is_planning() {
             return Ok(Tensor::shape_only(&Spec::new(&shape, self.shape.dtype)));
         }
-        let pixels = Tensor::from_slice(graph.ctx(), &load_image_item(image)?, &shape)?;
+        let pixels = Tensor::from_slice(graph.ctx(), &self.pictures()?.image(image)?, &shape)?;
         Ok(cast(graph.ctx(), &pixels, self.shape.dtype)?)
     }
 }

@@ -1,7 +1,7 @@
 //! Generator items: hidden states and noised latents to the drawing's loss.
 
 use super::StepTask;
-use crate::data::{DrawItem, load_draw_item};
+use crate::data::DrawItem;
 use crate::execute::error::ExecuteError;
 use crate::execute::losses::LossPart;
 use crate::execute::unit::UnitForward;
@@ -86,7 +86,7 @@ impl StepTask<'_> {
             return Ok(Drawing { latents: planned(&latents), target: planned(&latents), time });
         }
         let host = graph.ctx().host();
-        let picture = Tensor::from_slice(&host, &load_draw_item(draw)?, &[3, draw.size, draw.size])?;
+        let picture = Tensor::from_slice(&host, &self.pictures()?.draw(draw)?, &[3, draw.size, draw.size])?;
         let clean = codec.encode(&host, &picture)?;
         let key = SampleKey { seed: self.seed, step: self.step as u32, sample: draw.sample };
         let noised = self.flow.noised(graph.ctx(), &clean, key, dtype)?;

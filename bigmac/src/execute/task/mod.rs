@@ -8,7 +8,7 @@ mod llm;
 use super::error::ExecuteError;
 use super::unit::{Inputs, UnitForward, UnitOutput};
 use crate::config::Config;
-use crate::data::{DrawItem, ImageItem, PackedMicrobatch, StepPlan};
+use crate::data::{DrawItem, ImageItem, PackedMicrobatch, StepPictures, StepPlan};
 use crate::model::{ModelShape, RankModules};
 use bigmac_autograd::Graph;
 use bigmac_models::mmdit::codec::Codec;
@@ -31,20 +31,32 @@ pub struct StepTask<'a> {
     pub drawing_weight: f64,
     /// How noise levels are drawn.
     pub flow: FlowMatching,
+    /// Pixels of the step's items; none where it is planned only.
+    pub pictures: Option<&'a StepPictures>,
 }
 
 impl<'a> StepTask<'a> {
-    /// The task of a step of a run.
+    /// The task of a step of a run, to be planned: without pixels.
     pub fn new(config: &Config, shape: &'a ModelShape, plan: &'a StepPlan, step: u64) -> Self {
         let (seed, drawing_weight) = (config.run.seed, config.train.drawing_weight);
         let flow = FlowMatching { mean: config.train.noise_mean, ..FlowMatching::default() };
-        StepTask { plan, shape, seed, step, drawing_weight, flow }
+        StepTask { plan, shape, seed, step, drawing_weight, flow, pictures: None }
+    }
+
+    /// The same, to be run: with the pixels of its items.
+    pub fn with_pictures(self, pictures: &'a StepPictures) -> Self {
+        StepTask { pictures: Some(pictures), ..self }
     }
 
     fn load(&self, microbatch: Microbatch) -> Result<&PackedMicrobatch> {
         let loads = &self.plan.microbatches;
         let missing = || format!("microbatch {} not found: the step has {}", microbatch.0, loads.len());
         loads.get(microbatch.0).ok_or_else(|| Error::argument("step", missing()))
+    }
+
+    /// Pixels of the step's items.
+    fn pictures(&self) -> Result<&StepPictures> {
+        self.pictures.ok_or_else(|| Error::argument("step", "it is planned only, and has no pictures"))
     }
 
     pub(super) fn image(&self, item: Item) -> Result<&ImageItem> {
