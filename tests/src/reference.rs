@@ -3,7 +3,7 @@
 
 use crate::steps::{GradientMap, STEP, lively_weights};
 use anyhow::{Context as _, Result};
-use bigmac::data::{PackedMicrobatch, StepPlan, load_draw_item, load_image_item};
+use bigmac::data::{PackedMicrobatch, PictureLimits, StepPlan, load_draw_item, load_image_item};
 use bigmac::model::ModelShape;
 use bigmac::train::Session;
 use bigmac_autograd::{Gradients, Graph, Mode, Parameters, Var};
@@ -119,7 +119,7 @@ impl Whole<'_> {
         for image in &load.images {
             let pixels = Tensor::from_slice(
                 &self.ctx,
-                &load_image_item(image, &self.session.config.data.limits())?,
+                &load_image_item(image, &PictureLimits::of(&self.session.config.data))?,
                 &[3, image.size, image.size],
             )?;
             let pixels = g.constant(pixels);
@@ -142,7 +142,7 @@ impl Whole<'_> {
         let cond = g.apply(GatherRows { rows: draw.cond_rows.clone().collect() }, &[hidden], &[])?;
         let picture = Tensor::from_slice(
             ctx,
-            &load_draw_item(draw, &self.session.config.data.limits())?,
+            &load_draw_item(draw, &PictureLimits::of(&self.session.config.data))?,
             &[3, draw.size, draw.size],
         )?;
         let flow = FlowMatching { mean: self.session.config.train.noise_mean, ..FlowMatching::default() };

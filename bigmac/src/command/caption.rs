@@ -1,7 +1,7 @@
 //! `bigmac caption`: says what is in pictures.
 
 use super::load::{Loaded, RunArg};
-use bigmac::data::{ImageItem, PictureRef, Tiling};
+use bigmac::data::{ImageItem, PictureLimits, PictureRef, Tiling};
 use bigmac::eval::{answer, encode};
 use bigmac_models::generate::Prompt;
 use clap::Args;
@@ -35,7 +35,7 @@ pub fn run(args: CaptionArgs) -> anyhow::Result<()> {
     let (size, rows) = (shape.llava.vision.image_size, shape.llava.image_tokens());
     let text = tokenizer.encode(&args.prompt).map_err(anyhow::Error::msg)?;
     let data = &loaded.checkpoint.state().config.data;
-    let (max_tiles, limits) = (data.max_tiles, data.limits());
+    let (max_tiles, limits) = (data.max_tiles, PictureLimits::of(data));
     let mut prompts = Vec::new();
     for path in &args.pictures {
         let picture = PictureRef::new(path);

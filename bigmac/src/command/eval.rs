@@ -2,6 +2,7 @@
 
 use super::load::{Loaded, RunArg};
 use anyhow::Context;
+use bigmac::data::PictureLimits;
 use bigmac::eval::{Summary, evaluate, write_captions, write_drawings};
 use clap::Args;
 use std::num::NonZero;
@@ -44,7 +45,7 @@ pub fn run(args: EvalArgs) -> anyhow::Result<()> {
     let evaluation = evaluate(&session, &mut loaded.modules, args.samples.get(), threads)?;
     if let Some(out) = &args.out {
         std::fs::create_dir_all(out).with_context(|| format!("could not make {}", out.display()))?;
-        write_captions(out, "captions", &evaluation.captions, &session.config.data.limits())?;
+        write_captions(out, "captions", &evaluation.captions, &PictureLimits::of(&session.config.data))?;
         write_drawings(out, "drawings", &evaluation.drawings, session.shape.draw_size)?;
     }
     if args.json {

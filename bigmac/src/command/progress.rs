@@ -1,7 +1,7 @@
 //! What a run shows while it goes on: a progress bar on a terminal, a line now and then elsewhere.
 
 use bigmac::config::Config;
-use bigmac::data::DataError;
+use bigmac::data::{DataError, PictureLimits};
 use bigmac::eval::{evaluate, write_captions, write_drawings};
 use bigmac::execute::Program;
 use bigmac::train::{Observer, Session, Snapshot, StepReport, TrainError};
@@ -189,7 +189,7 @@ impl Observer for RunProgress {
             &folder,
             &format!("step-{step:08}-captions"),
             &evaluation.captions,
-            &session.config.data.limits(),
+            &PictureLimits::of(&session.config.data),
         )?;
         let side = session.shape.draw_size;
         write_drawings(&folder, &format!("step-{step:08}-drawings"), &evaluation.drawings, side)?;

@@ -3,6 +3,7 @@
 use super::progress::RunProgress;
 use super::stop;
 use bigmac::config::{self, Config};
+use bigmac::data::PictureLimits;
 use bigmac::eval::{Evaluation, evaluate, write_captions, write_drawings};
 use bigmac::train::{self, Checkpoint, Session};
 use bigmac_runtime::fs::write_atomically;
@@ -109,7 +110,7 @@ pub fn run(args: TrainArgs) -> anyhow::Result<()> {
     let mut whole = snapshot.whole_model(&ctx, &session.shape)?;
     progress.say("evaluating on unseen samples");
     let evaluation = evaluate(&session, &mut whole, config.output.final_samples, threads)?;
-    write_captions(&folder, "captions", &evaluation.captions, &config.data.limits())?;
+    write_captions(&folder, "captions", &evaluation.captions, &PictureLimits::of(&config.data))?;
     write_drawings(&folder, "drawings", &evaluation.drawings, session.shape.draw_size)?;
     let text = serde_json::to_string_pretty(&evaluation.summary)? + "\n";
     write_atomically(&folder.join("eval.json"), |w| w.write_all(text.as_bytes()))?;

@@ -9,7 +9,6 @@ pub use bytes::Bytes;
 pub use difference::first_difference;
 pub use read::{ConfigError, change, read, write};
 
-use crate::data::PictureLimits;
 use crate::sizes::{Encoder, Llm};
 use bigmac_schedule::PerModule;
 use serde::{Deserialize, Serialize};
@@ -99,13 +98,6 @@ pub struct Tokens {
     pub image: String,
     /// Ends a text from which a picture is to be drawn.
     pub draw: String,
-}
-
-impl Data {
-    /// What a picture may take.
-    pub fn limits(&self) -> PictureLimits {
-        PictureLimits { pixels: self.max_pixels, bytes: self.prefetch.0 }
-    }
 }
 
 impl Default for Data {

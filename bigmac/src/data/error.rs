@@ -121,7 +121,7 @@ impl From<image::ImageError> for PictureProblem {
         match error {
             image::ImageError::IoError(error) if error.kind() == io::ErrorKind::NotFound => error.into(),
             other => PictureProblem(format!(
-                "cannot be decoded ({other}); PNG and JPEG are read: is the file damaged, cut short or of another kind?"
+                "cannot be decoded ({other}); PNG, JPEG, WebP and GIF are read: is the file damaged, cut short or of another kind?"
             )),
         }
     }

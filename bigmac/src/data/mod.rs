@@ -34,8 +34,8 @@ pub use pack::{
     pack,
 };
 pub use picture::{
-    PictureLimits, PictureRef, Square, Tile, Tiling, decode, load_square, load_tile, pixels_to_rgb,
-    rgb_to_pixels, write_png,
+    PictureLimits, PictureRef, Square, Tile, Tiling, decode, decoding_cost, load_square, load_tile,
+    pixels_to_rgb, rgb_to_pixels, write_png,
 };
 pub use prefetch::{Prefetcher, StepPictures};
 pub use sample::{Expanded, IGNORE, Layout, PlacedImage, Sample, TiledPicture};

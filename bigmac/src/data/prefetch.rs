@@ -136,6 +136,11 @@ impl Prefetcher {
         StepPictures { shared: Arc::clone(&self.shared), places, jobs }
     }
 
+    /// Bytes that pictures take, those being decoded included.
+    pub fn used_bytes(&self) -> u64 {
+        self.shared.lock().used
+    }
+
     /// The most bytes that pictures have taken, those being decoded included.
     pub fn peak_bytes(&self) -> u64 {
         self.shared.lock().peak

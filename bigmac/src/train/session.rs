@@ -5,7 +5,7 @@ use crate::config::{Config, OnError, Pipeline};
 use crate::cost::{CostModel, Rates};
 use crate::data::shapes::{ShapesSpec, write_shapes};
 use crate::data::{
-    DataError, Dataset, Planner, Prefetcher, ReadOptions, StepShape, Tokenizer, find_dataset_file,
+    DataError, Dataset, PictureLimits, Planner, Prefetcher, ReadOptions, StepShape, Tokenizer, find_dataset_file,
 };
 use crate::execute::{ExecuteError, options};
 use crate::model::ModelShape;
@@ -66,7 +66,7 @@ impl Session {
         check_schedule(schedule, &config.pipeline)?;
         let tokenizer = tokenizer(config)?;
         let shape = ModelShape::new(&config.model, &tokenizer)?;
-        let limits = config.data.limits();
+        let limits = PictureLimits::of(&config.data);
         let layout = shape.layout(config.train.tokens_per_microbatch, config.data.max_tiles, limits);
         let options = ReadOptions {
             tokenizer,

@@ -22,6 +22,19 @@ pub fn load_tile(
     Ok(cut.first().map(rgb_to_pixels).unwrap_or_default())
 }
 
+/// Most bytes of memory that it takes to decode a picture and to cut squares out of it, by its header.
+///
+/// # Errors
+/// When the file is missing, its header cannot be read, or it claims more pixels than `limits`.
+pub fn decoding_cost(
+    picture: &PictureRef,
+    squares: &[Square],
+    limits: &PictureLimits,
+) -> Result<u64, DataError> {
+    let encoded = Encoded::read(picture, limits).map_err(|problem| picture.error(problem))?;
+    Ok(encoded.cost(squares))
+}
+
 /// Decodes a picture once and cuts squares out of it.
 pub(in crate::data) fn load_squares(
     picture: &PictureRef,

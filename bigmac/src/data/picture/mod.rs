@@ -8,11 +8,12 @@ mod tile;
 pub(in crate::data) use decode::Encoded;
 pub use decode::decode;
 pub(in crate::data) use load::load_squares;
-pub use load::{load_square, load_tile};
+pub use load::{decoding_cost, load_square, load_tile};
 pub use pixels::{pixels_to_rgb, rgb_to_pixels, write_png};
 pub(in crate::data) use tile::cut;
 pub use tile::{Square, Tile, Tiling};
 
+use crate::config::Data;
 use super::error::{DataError, PictureProblem, Place};
 use std::fmt;
 use std::fs::File;
@@ -37,6 +38,13 @@ pub struct PictureLimits {
     pub pixels: u64,
     /// Most bytes of memory.
     pub bytes: u64,
+}
+
+impl PictureLimits {
+    /// Those of a configuration.
+    pub fn of(data: &Data) -> Self {
+        PictureLimits { pixels: data.max_pixels, bytes: data.prefetch.0 }
+    }
 }
 
 /// The pixels above which Pillow warns of a decompression bomb, twice, and 512 MiB.

@@ -2,6 +2,7 @@
 
 use super::super::error::DataError;
 use image::{Rgb, RgbImage};
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 /// 8-bit RGB to `[3, height, width]` in [-1, 1] (0 -> -1, 255 -> 1).
@@ -38,7 +39,9 @@ pub fn pixels_to_rgb(pixels: &[f32], width: usize, height: usize) -> Result<RgbI
 pub fn write_png(path: &Path, image: &RgbImage) -> Result<(), DataError> {
     let fail = DataError::write(path);
     let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let mut file = tempfile::NamedTempFile::new_in(folder).map_err(fail)?;
+    // Else it would be its owner's alone, unlike every other file of a run.
+    let permissions = std::fs::Permissions::from_mode(0o666);
+    let mut file = tempfile::Builder::new().permissions(permissions).tempfile_in(folder).map_err(fail)?;
     image
         .write_with_encoder(image::codecs::png::PngEncoder::new(std::io::BufWriter::new(file.as_file_mut())))
         .map_err(|e| fail(std::io::Error::other(e)))?;

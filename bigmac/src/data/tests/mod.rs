@@ -2,6 +2,7 @@
 
 mod packing;
 mod pictures;
+mod prefetch;
 mod reading;
 mod tokens;
 

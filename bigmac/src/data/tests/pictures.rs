@@ -84,7 +84,7 @@ fn damaged_pictures_are_named_with_file_line_and_cause() {
         load_image_item(&plan.microbatches[0].images[0], &LAYOUT.limits)
             .unwrap_err()
             .to_string()
-            .contains("PNG and JPEG")
+            .contains("PNG, JPEG, WebP and GIF")
     );
     let missing = decode(&PictureRef::new(&set.path("none.png")), &LAYOUT.limits).unwrap_err().to_string();
     assert!(missing.contains("none.png: no such file"), "{missing}");
