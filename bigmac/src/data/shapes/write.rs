@@ -7,6 +7,7 @@ use crate::data::error::DataError;
 use crate::data::files::{DESCRIPTION, WRITING_MARK};
 use crate::data::forms::IMAGE_MARK;
 use crate::data::order::EpochOrder;
+use bigmac_runtime::fs::read_text;
 use bigmac_runtime::rng::{Philox, Purpose};
 use image::codecs::png::{CompressionType, FilterType, PngEncoder};
 use rayon::prelude::*;
@@ -149,7 +150,7 @@ pub fn write_shapes(
 /// Whether the finished set in `folder` is the one of `spec`; an error when it is another and stays.
 fn is_complete(folder: &Path, spec: &ShapesSpec, overwrite: bool) -> Result<bool, DataError> {
     let path = folder.join(DESCRIPTION);
-    let text = match fs::read_to_string(&path) {
+    let text = match read_text(&path) {
         Ok(text) => text,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(false),
         Err(error) => return Err(DataError::read(&path)(error)),
