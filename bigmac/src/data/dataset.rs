@@ -4,7 +4,9 @@ use super::error::DataError;
 use super::files::DatasetFiles;
 use super::forms::Record;
 use super::sample::{Expanded, Layout, Sample};
-use super::tokenizer::Tokenizer;
+use super::splits::TRAIN;
+use super::tokenizer::{MissedTotal, Tokenizer};
+use super::written::Written;
 use rayon::prelude::*;
 use std::path::{Path, PathBuf};
 
@@ -35,7 +37,8 @@ pub struct Dataset {
 }
 
 impl Dataset {
-    /// Reads and tokenizes a data set: a file, or a folder with `SPLIT.jsonl` (see [`DatasetFiles::find`]).
+    /// Reads and tokenizes a data set: a file, or a folder with `SPLIT.jsonl` (see [`DatasetFiles::find`]). Samples of
+    /// a split that is not [`TRAIN`] keep their texts as written.
     ///
     /// # Errors
     /// The first line that cannot be used, by file and line: bad JSON, marks that do not match the images, a missing
@@ -47,11 +50,23 @@ impl Dataset {
         if records.is_empty() {
             return Err(DataError::no_sample(&files.path));
         }
-        let made: Vec<Result<Sample, DataError>> =
-            records.par_iter().map(|record| Sample::new(record, tokenizer, layout)).collect();
+        let keep = split != TRAIN;
+        let sample = |record: &Record| {
+            let mut sample = Sample::new(record, tokenizer, layout)?;
+            sample.written = keep.then(|| Box::new(Written::of(record)));
+            Ok(sample)
+        };
+        let made: Vec<Result<Sample, DataError>> = records.par_iter().map(sample).collect();
         // Gathered in order, so that the error told is that of the first bad line, whichever thread met its own first.
         let samples = made.into_iter().collect::<Result<Vec<Sample>, _>>()?;
         Ok(Dataset { file: files.path, samples, tokenizer: tokenizer.clone(), layout: *layout })
+    }
+
+    /// A sentence on text that the tokenizer does not know; none where it knows all.
+    pub fn note(&self) -> Option<String> {
+        let mut total = MissedTotal::default();
+        self.samples.iter().for_each(|sample| total.add(sample.missed, &sample.place));
+        total.note(&self.file, self.len())
     }
 
     /// Number of samples; at least 1.

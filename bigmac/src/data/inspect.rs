@@ -7,6 +7,9 @@ use super::forms::{DRAW_MARK, IMAGE_MARK, Record, Segment};
 use super::grid::GridCell;
 use super::picture::{PictureRef, decode};
 use super::sample::Sample;
+use super::splits::{HELDOUT, TRAIN, heldout_path};
+use super::tokenizer::MissedTotal;
+use crate::config::Data;
 use rayon::prelude::*;
 use serde::Serialize;
 use std::path::{Path, PathBuf};
@@ -44,12 +47,51 @@ pub struct Inspection {
     pub shortest: usize,
     /// Tokens of the longest sample.
     pub longest: usize,
+    /// Tokens that only say that the tokenizer does not know a piece of text.
+    pub unknown_tokens: usize,
+    /// Characters, white space aside, that no token stands for.
+    pub dropped_characters: usize,
     /// Samples by length; bars of equal width from the shortest to the longest.
     pub histogram: Vec<Bar>,
     /// The first samples.
     pub first: Vec<Shown>,
+    /// What can be used, but not as it is written.
+    pub warnings: Vec<String>,
     /// Everything that is wrong, with file and line.
     pub errors: Vec<String>,
+}
+
+/// What the splits of a data set hold that a run would read.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct SplitInspections {
+    /// What is trained on.
+    #[serde(flatten)]
+    pub train: Inspection,
+    /// Unseen samples; none where the data set comes without, or was not asked for them.
+    pub heldout: Option<Inspection>,
+}
+
+impl SplitInspections {
+    /// Looks over what is trained on at `train`, and the unseen samples that `data` names beside it.
+    pub fn read(
+        data: &Data,
+        train: &Path,
+        reading: &ReadOptions,
+        options: InspectOptions,
+        progress: &(dyn Fn(Progress) + Sync),
+    ) -> Self {
+        let look = |path: &Path, split| Inspection::of(path, split, reading, options, progress);
+        let heldout = match heldout_path(data, train) {
+            Ok(path) => path.map(|path| look(&path, HELDOUT)),
+            Err(error) => Some(Inspection::unusable(Path::new(&data.heldout), &error)),
+        };
+        SplitInspections { train: look(train, TRAIN), heldout }
+    }
+
+    /// The inspections that were made.
+    pub fn all(&self) -> impl Iterator<Item = &Inspection> {
+        std::iter::once(&self.train).chain(&self.heldout)
+    }
 }
 
 /// One bar of a length histogram.
@@ -81,6 +123,27 @@ pub struct Shown {
 }
 
 impl Inspection {
+    /// As [`inspect`]; a split that cannot be read at all has that as its only error.
+    pub fn of(
+        path: &Path,
+        split: &str,
+        reading: &ReadOptions,
+        options: InspectOptions,
+        progress: &(dyn Fn(Progress) + Sync),
+    ) -> Self {
+        inspect(path, split, reading, options, progress)
+            .unwrap_or_else(|error| Inspection::unusable(path, &error))
+    }
+
+    fn unusable(path: &Path, error: &DataError) -> Self {
+        Inspection { file: path.to_owned(), errors: vec![error.to_string()], ..Inspection::default() }
+    }
+
+    /// Whether a run would refuse it; where it leaves out samples that cannot be used (`skip`), only when none is left.
+    pub fn is_refused(&self, skip: bool) -> bool {
+        if skip { self.samples == 0 } else { !self.errors.is_empty() }
+    }
+
     /// The first samples' pictures with their texts, for [`super::draw_grid`].
     ///
     /// # Errors
@@ -135,16 +198,21 @@ pub fn inspect(
 
     let mut found = Inspection { file: files.path, shortest: usize::MAX, ..Inspection::default() };
     let mut lengths = Vec::with_capacity(checked.len());
+    let mut missed = MissedTotal::default();
     for entry in checked {
         match entry {
             Err(error) => found.errors.push(error.to_string()),
             Ok((record, sample)) => {
                 lengths.push(sample.len());
+                missed.add(sample.missed, &sample.place);
                 found.add(&record, &sample, options.shown);
             }
         }
     }
     found.shortest = found.shortest.min(found.longest);
+    found.unknown_tokens = missed.unknown;
+    found.dropped_characters = missed.dropped;
+    found.warnings.extend(missed.note(&found.file, found.samples));
     found.histogram = histogram(&lengths, found.shortest, found.longest);
     Ok(found)
 }

@@ -1,0 +1,66 @@
+//! Where the samples to train on and the unseen ones of a configuration are.
+
+use super::error::DataError;
+use super::files::{DatasetFiles, find_dataset_file};
+use super::shapes::{ShapesSpec, write_shapes};
+use crate::config::Data;
+use std::path::{Path, PathBuf};
+
+/// The split that is trained on.
+pub const TRAIN: &str = "train";
+/// The split of unseen samples.
+pub const HELDOUT: &str = "heldout";
+/// Where the embedded data set is written on first use, below the current directory.
+pub const SHAPES_FOLDER: &str = "data/shapes";
+
+/// What is trained on: as configured, else the shapes set, which is written where it is missing. `progress` is told
+/// pictures as they are written.
+///
+/// # Errors
+/// When the shapes set cannot be written.
+pub fn training_path(data: &Data, progress: &(dyn Fn(usize) + Sync)) -> Result<PathBuf, DataError> {
+    if !data.path.is_empty() {
+        return Ok(PathBuf::from(&data.path));
+    }
+    let folder = PathBuf::from(format!("{SHAPES_FOLDER}-{}", data.shapes));
+    let spec = ShapesSpec { samples: 2 * data.shapes, ..ShapesSpec::default() };
+    write_shapes(&folder, &spec, false, progress)?;
+    Ok(folder)
+}
+
+/// The unseen samples of a run that trains on `train`: as configured, else those beside them, if there are any.
+///
+/// # Errors
+/// When the folder cannot be looked into, or when what is configured is trained on too.
+pub fn heldout_path(data: &Data, train: &Path) -> Result<Option<PathBuf>, DataError> {
+    if !data.heldout.is_empty() {
+        let path = PathBuf::from(&data.heldout);
+        if let Some(file) = shared_file(train, &path) {
+            return Err(DataError::Value(format!(
+                "data.heldout = '{}' holds {}, which is trained on too; unseen samples must be unseen",
+                data.heldout,
+                file.display()
+            )));
+        }
+        return Ok(Some(path));
+    }
+    let folder = if train.is_dir() { Some(train) } else { train.parent() };
+    // A bare file name has an empty parent: the current directory.
+    let folder = folder.filter(|f| !f.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    match find_dataset_file(folder, HELDOUT) {
+        // What is trained on is found again where data.path names the folder's held-out file itself.
+        Ok(path) if shared_file(train, &path).is_some() => Ok(None),
+        Ok(path) => Ok(Some(path)),
+        Err(DataError::NoDataset { .. }) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// A file of both splits. What cannot be found has none: reading it is an error of its own.
+fn shared_file(train: &Path, heldout: &Path) -> Option<PathBuf> {
+    let files = |path, split| DatasetFiles::find(path, split).map(|found| found.files).unwrap_or_default();
+    let trained: Vec<PathBuf> =
+        files(train, TRAIN).iter().filter_map(|file| file.canonicalize().ok()).collect();
+    let shared = |file: &PathBuf| file.canonicalize().is_ok_and(|file| trained.contains(&file));
+    files(heldout, HELDOUT).iter().map(|file| file.to_path_buf()).find(shared)
+}
