@@ -30,8 +30,7 @@ pub struct TomlFile {
 impl TomlFile {
     /// Reads the text.
     pub fn read(path: &Path) -> Result<TomlFile, TomlError> {
-        let text = read_text(path)
-            .map_err(|source| TomlError::Read { path: path.to_owned(), source })?;
+        let text = read_text(path).map_err(|source| TomlError::Read { path: path.to_owned(), source })?;
         Ok(TomlFile { path: path.to_owned(), text })
     }
 

@@ -108,7 +108,8 @@ mod tests {
     #[test]
     #[cfg(unix)]
     fn a_shell_reads_words_as_they_are() {
-        for word in ["plain/word-1.png", "", "it's $HOME `ls` \"x\" \\ !", "two\nlines", "'", "-x", "~", "é*?;&|<>"]
+        for word in
+            ["plain/word-1.png", "", "it's $HOME `ls` \"x\" \\ !", "two\nlines", "'", "-x", "~", "é*?;&|<>"]
         {
             let script = format!("printf %s {}", argument(word));
             let said = Command::new("sh").args(["-c", &script]).output().unwrap();

@@ -64,3 +64,37 @@ fn shared_file(train: &Path, heldout: &Path) -> Option<PathBuf> {
     let shared = |file: &PathBuf| file.canonicalize().is_ok_and(|file| trained.contains(&file));
     files(heldout, HELDOUT).iter().map(|file| file.to_path_buf()).find(shared)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn unseen_samples_are_not_those_that_are_trained_on() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name: &str| folder.path().join(name);
+        let named = |name: &str| path(name).to_string_lossy().into_owned();
+        std::fs::write(path("train.jsonl"), "{}").unwrap();
+        std::fs::write(path("heldout.jsonl"), "{}").unwrap();
+        let found = |data: &Data| {
+            let train = training_path(data, &|_| ()).unwrap();
+            heldout_path(data, &train).map_err(|e| e.to_string())
+        };
+        let data = Data { path: named(""), ..Data::default() };
+        assert_eq!(found(&data).unwrap(), Some(path("heldout.jsonl")));
+        let data = Data { path: named("train.jsonl"), ..Data::default() };
+        assert_eq!(found(&data).unwrap(), Some(path("heldout.jsonl")));
+        // Trained on itself, it is not found beside itself.
+        let data = Data { path: named("heldout.jsonl"), ..Data::default() };
+        assert_eq!(found(&data).unwrap(), None);
+        for (train, heldout) in [("", "train.jsonl"), ("train.jsonl", "./train.jsonl"), ("heldout.jsonl", "")]
+        {
+            let data = Data { path: named(train), heldout: named(heldout), ..Data::default() };
+            let error = found(&data).unwrap_err();
+            assert!(error.contains("which is trained on too; unseen samples must be unseen"), "{error}");
+        }
+        // A path that is not there is told by whoever reads it.
+        let data = Data { path: named("train.jsonl"), heldout: named("none"), ..Data::default() };
+        assert_eq!(found(&data).unwrap(), Some(path("none")));
+    }
+}

@@ -51,7 +51,8 @@ mod tests {
     use std::path::Path;
 
     fn written(segments: &[Segment]) -> Written {
-        let images = segments.iter().filter(|s| **s == Segment::Image).map(|_| PictureRef::new(Path::new("a")));
+        let images =
+            segments.iter().filter(|s| **s == Segment::Image).map(|_| PictureRef::new(Path::new("a")));
         let (images, file) = (images.collect(), Path::new("f").into());
         let segments = segments.to_vec();
         Written::of(&Record { segments, images, draw: None, file, place: Place::Line(1) })
@@ -86,8 +87,13 @@ mod tests {
 
     #[test]
     fn a_description_is_all_text_before_the_drawing() {
-        let found =
-            written(&[text("like ", false), Segment::Image, text(" but ", false), text("blue", true), Segment::Draw]);
+        let found = written(&[
+            text("like ", false),
+            Segment::Image,
+            text(" but ", false),
+            text("blue", true),
+            Segment::Draw,
+        ]);
         assert_eq!(found, Written { description: "like  but blue".into(), ..Written::default() });
     }
 }

@@ -5,8 +5,8 @@ use crate::command::{BadInput, note, print};
 use anyhow::Context;
 use bigmac::config::{self, Config};
 use bigmac::data::{
-    HELDOUT, InspectOptions, Inspection, Layout, Progress, SplitInspections, draw_grid,
-    heldout_path, training_path, write_png,
+    HELDOUT, InspectOptions, Inspection, Layout, Progress, SplitInspections, draw_grid, heldout_path,
+    training_path, write_png,
 };
 use bigmac::train::{Inputs, TrainError};
 use clap::Args;
@@ -45,7 +45,8 @@ pub(super) struct InspectArgs {
     #[arg(long, value_name = "SPLIT")]
     split: Option<String>,
 
-    /// A tokenizer.json [default: as configured]
+    /// A tokenizer.json [default: as configured]; a special token of another name than the common ones is named with
+    /// --set data.tokens.draw=NAME
     #[arg(long, value_name = "FILE")]
     tokenizer: Option<PathBuf>,
 
@@ -175,7 +176,9 @@ fn verdict(found: &SplitInspections, skip: bool) -> anyhow::Result<()> {
     let left_out: usize = found.all().map(|inspection| inspection.errors.len()).sum();
     let message = match refused.as_slice() {
         [] if left_out > 0 => {
-            note(&format!("warning: data.on_error = 'skip' leaves out {left_out} samples that cannot be used"));
+            note(&format!(
+                "warning: data.on_error = 'skip' leaves out {left_out} samples that cannot be used"
+            ));
             return Ok(());
         }
         [] => return Ok(()),

@@ -97,9 +97,8 @@ impl Tokenizer {
     /// When the file cannot be read, lacks special tokens (all that are missing are named), or when the image or draw
     /// token is another one too.
     pub fn open(path: &Path, names: &Tokens) -> Result<Self, DataError> {
-        let fail = |problem: String| {
-            DataError::contents(path, format!("cannot be used as a tokenizer: {problem}"))
-        };
+        let fail =
+            |problem: String| DataError::contents(path, format!("cannot be used as a tokenizer: {problem}"));
         let text = read_text(path).map_err(DataError::read(path))?;
         let mut inner: HfTokenizer = text
             .parse()

@@ -40,11 +40,7 @@ pub(super) struct Chosen {
 /// # Errors
 /// For a name that is not a token; for all that were not found; where the image or draw token, which say what a place
 /// is, stand for something else too.
-pub(super) fn find(
-    inner: &HfTokenizer,
-    names: &Tokens,
-    unknown: Option<u32>,
-) -> Result<[Chosen; 5], String> {
+pub(super) fn find(inner: &HfTokenizer, names: &Tokens, unknown: Option<u32>) -> Result<[Chosen; 5], String> {
     let mut added: Vec<(u32, String)> =
         inner.get_added_tokens_decoder().into_iter().map(|(id, token)| (id, token.content)).collect();
     added.sort();
@@ -62,7 +58,10 @@ pub(super) fn find(
     for (special, given) in SPECIALS.iter().zip(given) {
         let common = special.common.iter();
         let chosen = match given.as_str() {
-            "" => common.clone().find_map(|n| among_added(n)).or_else(|| common.clone().find_map(|n| in_vocabulary(n))),
+            "" => common
+                .clone()
+                .find_map(|n| among_added(n))
+                .or_else(|| common.clone().find_map(|n| in_vocabulary(n))),
             name => Some(
                 among_added(name)
                     .or_else(|| in_vocabulary(name))
@@ -85,7 +84,8 @@ pub(super) fn find(
 fn check_distinct(found: &[Chosen; 5], unknown: Option<u32>) -> Result<(), String> {
     for (i, mark) in found.iter().enumerate().filter(|(i, _)| matches!(SPECIALS[*i].key, "image" | "draw")) {
         let key = SPECIALS[i].key;
-        let other = found.iter().zip(&SPECIALS).find(|(other, special)| other.id == mark.id && special.key != key);
+        let other =
+            found.iter().zip(&SPECIALS).find(|(other, special)| other.id == mark.id && special.key != key);
         let is = match other {
             Some((_, special)) => format!("that of data.tokens.{} too", special.key),
             None if unknown == Some(mark.id) => "what unknown text becomes too".to_owned(),

@@ -2,9 +2,9 @@
 
 use serde::Deserialize;
 use serde_json::Value;
+use tokenizers::Tokenizer as HfTokenizer;
 use tokenizers::models::ModelWrapper;
 use tokenizers::pre_tokenizers::byte_level::ByteLevel;
-use tokenizers::Tokenizer as HfTokenizer;
 
 /// Normalizers after which a text is another one. NFC and NFD are left out: they change how a letter is written, not
 /// which one it is; so are those that only write spaces or bytes in another way.
@@ -62,7 +62,9 @@ impl Settings {
         let cutters = named(&self.pre_tokenizer, &WITHOUT_SPACES);
         if !cutters.is_empty() {
             let list = cutters.join(", ");
-            notes.push(format!("its pre-tokenizer ({list}) drops white space: spaces and line breaks are not learned"));
+            notes.push(format!(
+                "its pre-tokenizer ({list}) drops white space: spaces and line breaks are not learned"
+            ));
         }
         notes
     }
