@@ -83,7 +83,11 @@ impl SplitInspections {
         let look = |path: &Path, split| Inspection::of(path, split, reading, options, progress);
         let heldout = match heldout_path(data, train) {
             Ok(path) => path.map(|path| look(&path, HELDOUT)),
-            Err(error) => Some(Inspection::unusable(Path::new(&data.heldout), &error)),
+            Err(error) => {
+                let named = Path::new(&data.heldout);
+                let path = if named.as_os_str().is_empty() { train } else { named };
+                Some(Inspection::unusable(path, &error))
+            }
         };
         SplitInspections { train: look(train, TRAIN), heldout }
     }
