@@ -1,5 +1,9 @@
 //! Tests of what crosses the files of this module, on data sets written to temporary folders.
 
+mod accounts;
+mod folders;
+mod forms;
+mod json;
 mod packing;
 mod pictures;
 mod reading;
