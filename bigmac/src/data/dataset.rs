@@ -42,8 +42,8 @@ impl Dataset {
     ///
     /// # Errors
     /// The first line that cannot be used, by file and line: bad JSON, marks that do not match the images, a missing
-    /// picture, a sample longer than a microbatch; or a file without any sample. With [`ReadOptions::skip`] such lines are
-    /// left out, and it is an error when none is left, or when what is wrong hides the rest of a file.
+    /// picture, a sample longer than a microbatch; or a file without any sample. With [`ReadOptions::skip`] such lines
+    /// are left out, and it is an error when none is left, or when what is wrong hides the rest of a file.
     pub fn load(path: &Path, split: &str, options: &ReadOptions) -> Result<Self, DataError> {
         let ReadOptions { tokenizer, layout, images, .. } = options;
         let files = DatasetFiles::find(path, split)?;

@@ -22,8 +22,8 @@ const DESCRIPTIONS: [&str; 3] = [DESCRIPTION, "dataset_info.json", "dataset_info
 /// Finds the files of `split` in a folder. Each kind of file that data sets lie in is asked in turn.
 pub(super) fn find(folder: &Path, split: &str) -> Result<DatasetFiles, DataError> {
     if folder.join(WRITING_MARK).exists() && !folder.join(DESCRIPTION).exists() {
-        let problem = "holds a data set whose writing was interrupted or still goes on; run `bigmac data shapes --out` on it \
-                       again with the same --samples and --seed";
+        let problem = "holds a data set whose writing was interrupted or still goes on; run `bigmac data shapes --out` \
+                       on it again with the same --samples and --seed";
         return Err(DataError::contents(folder, problem));
     }
     let mut names = Vec::new();
@@ -47,13 +47,11 @@ pub(super) fn find(folder: &Path, split: &str) -> Result<DatasetFiles, DataError
         }
         if files.is_empty() && !unseen.is_empty() {
             let unseen = unseen.join(", ");
-            return Err(DataError::contents(
-                folder,
-                format!(
-                    "has no {TRAIN}.jsonl, only samples that are kept for evaluation ({unseen}); put the training samples \
-                     into {TRAIN}.jsonl, or give their file as data.path"
-                ),
-            ));
+            let problem = format!(
+                "has no {TRAIN}.jsonl, only samples that are kept for evaluation ({unseen}); put the training samples \
+                 into {TRAIN}.jsonl, or give their file as data.path"
+            );
+            return Err(DataError::contents(folder, problem));
         }
     }
     let mut found = [files, unseen].concat();
@@ -73,7 +71,7 @@ pub(super) fn is_unseen(name: &str) -> bool {
     !stem.contains(TRAIN) && words.any(|word| UNSEEN.contains(&word))
 }
 
-/// A split in a JSON file of its own: `SPLIT.jsonl`, `SPLIT.json`, or the list of an image folder (`SPLIT/metadata.jsonl`).
+/// A split in a JSON file of its own: `SPLIT.jsonl`, `SPLIT.json`, or an image folder's list (`SPLIT/metadata.jsonl`).
 fn json(folder: &Path, split: &str) -> Result<Option<DatasetFiles>, DataError> {
     let names = [format!("{split}.jsonl"), format!("{split}.json"), format!("{split}/{METADATA}")];
     let there: Vec<&String> = names.iter().filter(|name| folder.join(name).is_file()).collect();

@@ -47,7 +47,8 @@ pub(super) fn json(text: &str) -> Result<Value, String> {
 
 pub(super) fn not_json(error: impl fmt::Display) -> String {
     format!(
-        "not JSON ({error}); every line is one object, such as {{\"text\": \"<image>a cat\", \"images\": [\"cat.png\"]}}"
+        "not JSON ({error}); every line is one object, such as {{\"text\": \"<image>a cat\", \"images\": \
+         [\"cat.png\"]}}"
     )
 }
 

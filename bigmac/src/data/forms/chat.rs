@@ -1,5 +1,5 @@
-//! Conversations: LLaVA's and ShareGPT's `conversations` (`from`, `value`), and `messages` (`role`, `content`); loss on the
-//! answers only.
+//! Conversations: LLaVA's and ShareGPT's `conversations` (`from`, `value`), and `messages` (`role`, `content`); loss on
+//! the answers only.
 //!
 //! Turns are written as LLaVA-1.5's template has them: `USER: question ASSISTANT: answer<eos>USER: ...`, after a system
 //! text and a space if there is one (`conv_vicuna_v1` in LLaVA's conversation.py; the chat template of

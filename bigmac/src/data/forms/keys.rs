@@ -1,7 +1,7 @@
 //! The keys of records: those of each form, those that published files have and nothing is lost without, and those that
 //! hold what is not read. Any other is an error, so that a misspelt one does not go by unseen.
 
-use super::{kind, pictures, wrong_type};
+use super::{chat, kind, pictures, wrong_type};
 use bigmac_schedule::names;
 use serde_json::{Map, Value};
 
@@ -88,26 +88,27 @@ fn holds(value: &Value) -> bool {
 pub(super) fn check(object: &Map<String, Value>, form: &[&'static str]) -> Result<(), String> {
     let known = form.iter().copied().chain(pictures::KEYS).chain([pictures::DRAW, "id"]);
     let known: Vec<&str> = known.collect();
-    check_among(object, &known, &UNREAD, |key, value| {
-        let chat = super::chat::LISTS.iter().find(|list| form.contains(list));
-        match chat {
-            Some(list) if TEXTS.contains(&key) => {
-                Some(format!("'{key}' is not read beside '{list}'; make it a turn, or take it out"))
-            }
-            None if key == super::chat::SYSTEM => Some(
-                "'system' is read with 'messages' or 'conversations' only; write it into 'prompt'".into(),
-            ),
-            _ => records_below(key, value),
+    let list = chat::LISTS.iter().find(|list| form.contains(list));
+    check_among(object, &known, &UNREAD, |key, value| match list {
+        Some(list) if TEXTS.contains(&key) => {
+            Some(format!("'{key}' is not read beside '{list}'; make it a turn, or take it out"))
         }
+        None if key == chat::SYSTEM => {
+            let problem = "'system' is read with 'messages' or 'conversations' only; write it into 'prompt'";
+            Some(problem.into())
+        }
+        _ => objects_below(key, value),
     })
 }
 
-/// A file that wraps its records in an object has a list of objects under a key of its own.
-fn records_below(key: &str, value: &Value) -> Option<String> {
+/// What to say of an unknown key with a list of objects: turns under a misspelt key, or the records of a file that wraps
+/// them in an object.
+fn objects_below(key: &str, value: &Value) -> Option<String> {
     let items = value.as_array().filter(|items| items.iter().all(Value::is_object))?;
-    let count = items.len();
+    let (count, hint) = (items.len(), names::hint(names::nearest(key, chat::LISTS)));
     Some(format!(
-        "'{key}' is not a valid key; it holds a list of {count} objects: if those are the records, save that list alone"
+        "'{key}' is not a valid key{hint}; it holds a list of {count} objects: if those are the records, save that list \
+         alone"
     ))
 }
 

@@ -110,10 +110,10 @@ fn find(name: &str, label: &str, named: Named<'_>) -> Result<PictureRef, String>
     }
     // Qwen's files name local pictures so.
     let path = name.strip_prefix("file://").unwrap_or(name);
-    if let Some((scheme, _)) = path.split_once("://").filter(|(scheme, _)| !scheme.contains('/')) {
+    if path.split_once("://").is_some_and(|(scheme, _)| !scheme.contains('/')) {
         let shown = shown();
         return Err(format!(
-            "{label} is a {scheme} URL ('{shown}'); nothing is downloaded: save the picture and give its path"
+            "{label} is a URL ('{shown}'); nothing is downloaded: save the picture and give its path"
         ));
     }
     if path.len() > LONGEST_NAME {

@@ -36,13 +36,12 @@ fn pictures(line: &str) -> Vec<String> {
     let data = set.load_with(&WIDE).unwrap_or_else(|error| panic!("{line}\n gave {error}"));
     let images = data.samples[0].images.iter().map(|image| &image.picture);
     let all = images.chain(&data.samples[0].draw);
-    all.map(|p| p.path().unwrap().strip_prefix(set.folder.path()).unwrap().display().to_string()).collect()
+    all.map(|picture| set.name_of(picture).display().to_string()).collect()
 }
 
 #[test]
-fn each_form_says_what_it_says() {
+fn the_own_form_and_image_folders_say_what_they_say() {
     for (line, wanted) in [
-        // BigMac's own, and Hugging Face's image folders.
         (r#"{"image": "a.png", "text": "x"}"#, "#[x|]"),
         (r#"{"file_name": "a.png", "text": "x"}"#, "#[x|]"),
         (r#"{"file_names": ["a.png", "b.png"], "text": "x<image><image>"}"#, "[x]##[|]"),
@@ -62,7 +61,14 @@ fn each_form_says_what_it_says() {
         (r#"{"text": "\\\\<image>\\<"}"#, "[\\<image>\\<|]"),
         (r#"{"prompt": "\\<image>", "text": "x", "images": ["a.png"]}"#, "#<image>[x|]"),
         (r#"{"text": "<draw></s>\\<eos>"}"#, "[<draw></s>\\<eos>|]"),
-        // Conversations.
+    ] {
+        assert_eq!(written(line), wanted, "{line}");
+    }
+}
+
+#[test]
+fn conversations_say_what_they_say() {
+    for (line, wanted) in [
         (
             r#"{"image": "a.png", "conversations": [{"from": "human", "value": "<image>\nq"},
               {"from": "gpt", "value": "a"}]}"#,
@@ -149,13 +155,15 @@ fn pictures_come_in_the_order_of_their_places() {
         (
             r#"{"messages": [{"role": "user", "content": [{"type": "image", "path": "sub/c.png"},
               {"type": "image"}]}, {"role": "assistant", "content": "x"},
-               {"role": "user", "content": "<image>"}, {"role": "assistant", "content": "y"}], "images": ["b.png", "a.png"]}"#,
+               {"role": "user", "content": "<image>"}, {"role": "assistant", "content": "y"}],
+               "images": ["b.png", "a.png"]}"#,
             ["sub/c.png", "b.png", "a.png"],
         ),
         (
             r#"{"messages": [{"role": "user", "content": [{"type": "image_url",
               "image_url": {"url": "b.png", "detail": "low"}}, {"type": "image", "url": "a.png"},
-               {"type": "image", "image": {"path": "sub/c.png", "bytes": null}}]}, {"role": "assistant", "content": "x"}]}"#,
+               {"type": "image", "image": {"path": "sub/c.png", "bytes": null}}]},
+               {"role": "assistant", "content": "x"}]}"#,
             ["b.png", "a.png", "sub/c.png"],
         ),
     ] {
@@ -165,6 +173,16 @@ fn pictures_come_in_the_order_of_their_places() {
     let url = format!(r#"{{"image": "file://{}", "text": "x"}}"#, set.path("a.png").display());
     std::fs::write(set.path("train.jsonl"), url).unwrap();
     assert_eq!(set.load().unwrap().samples[0].images[0].picture.path(), Some(set.path("a.png").as_path()));
+}
+
+/// Checks that a line is an error that says this, with its place, in a length that can be read.
+fn refused(line: &str, wanted: &str) {
+    let error = Set::lines(&[r#"{"text": "fine"}"#, &line.replace('\n', " ")]).error();
+    assert!(
+        error.starts_with("train.jsonl:2: ") && error.contains(wanted),
+        "{line}\n gave {error}\n want {wanted}"
+    );
+    assert!(error.len() < 500, "{error}");
 }
 
 /// A conversation of one question and one answer, with other keys.
@@ -183,8 +201,7 @@ fn content(content: &str, keys: &str) -> String {
 }
 
 #[test]
-fn what_is_not_read_is_named() {
-    let turn = |turn: &str| format!(r#"{{"messages": [{turn}, {{"role": "assistant", "content": "a"}}]}}"#);
+fn what_is_not_read_in_records_is_named() {
     for (line, wanted) in [
         (
             asked(r#""imgae": "a.png""#),
@@ -210,6 +227,11 @@ fn what_is_not_read_is_named() {
             "it holds a list of 2 objects: if those are the records",
         ),
         (
+            r#"{"mesages": [{"role": "user", "content": "q"}]}"#.into(),
+            "'mesages' is not a valid key (did you mean 'messages'?)",
+        ),
+        (r#"{"conversation": [{"from": "human"}]}"#.into(), "(did you mean 'conversations'?)"),
+        (
             r#"{"text": "x", "images": ["a.png", null]}"#.into(),
             "item 2 of 'images' is empty, expected a path",
         ),
@@ -226,7 +248,7 @@ fn what_is_not_read_is_named() {
         (r#"{"text": "x", "draw": ["a.png"]}"#.into(), "'draw' is a list, expected a path"),
         (
             r#"{"text": "x", "image": "https://x.org/a.png"}"#.into(),
-            "'image' is a https URL ('https://x.org/a.png'); nothing is downloaded",
+            "'image' is a URL ('https://x.org/a.png'); nothing is downloaded",
         ),
         (r#"{"text": "x", "image": "data:image/png;base64,AAAA"}"#.into(), "'image' is a data: URL"),
         (
@@ -234,6 +256,15 @@ fn what_is_not_read_is_named() {
             "'image' is a text of 8000 bytes, expected a path",
         ),
         (r#"{"text": "x", "image": "a\u0000.png"}"#.into(), "'image' has a NUL character"),
+    ] {
+        refused(&line, wanted);
+    }
+}
+
+#[test]
+fn what_is_not_read_in_turns_is_named() {
+    let turn = |turn: &str| format!(r#"{{"messages": [{turn}, {{"role": "assistant", "content": "a"}}]}}"#);
+    for (line, wanted) in [
         (
             turn(r#"{"role": "user", "content": "q", "loss": false}"#),
             "turn 1 of 'messages': 'loss' is not read",
@@ -307,12 +338,7 @@ fn what_is_not_read_is_named() {
             "turn 2 of 'messages': an image in an answer",
         ),
     ] {
-        let error = Set::lines(&[r#"{"text": "fine"}"#, &line]).error();
-        assert!(
-            error.starts_with("train.jsonl:2: ") && error.contains(wanted),
-            "{line}\n gave {error}\n want {wanted}"
-        );
-        assert!(error.len() < 500, "{error}");
+        refused(&line, wanted);
     }
 }
 

@@ -47,6 +47,11 @@ impl Set {
         self.folder.path().join(name)
     }
 
+    /// The name that a record gives a picture of this set.
+    fn name_of(&self, picture: &PictureRef) -> PathBuf {
+        picture.path().unwrap().strip_prefix(self.folder.path()).unwrap().to_owned()
+    }
+
     fn load(&self) -> Result<Dataset, DataError> {
         self.load_with(&LAYOUT)
     }
