@@ -59,6 +59,10 @@ pub struct Inspection {
     pub warnings: Vec<String>,
     /// Everything that is wrong, with file and line.
     pub errors: Vec<String>,
+    /// What a run would stop at first; none where it would not, which with `data.on_error = "skip"` may be in spite of
+    /// errors.
+    #[serde(skip)]
+    pub refusal: Option<String>,
 }
 
 /// What the splits of a data set hold that a run would read.
@@ -140,12 +144,9 @@ impl Inspection {
     }
 
     fn unusable(path: &Path, error: &DataError) -> Self {
-        Inspection { file: path.to_owned(), errors: vec![error.to_string()], ..Inspection::default() }
-    }
-
-    /// Whether a run would refuse it; where it leaves out samples that cannot be used (`skip`), only when none is left.
-    pub fn is_refused(&self, skip: bool) -> bool {
-        if skip { self.samples == 0 } else { !self.errors.is_empty() }
+        let sentence = error.to_string();
+        let refusal = Some(sentence.clone());
+        Inspection { file: path.to_owned(), errors: vec![sentence], refusal, ..Inspection::default() }
     }
 
     /// The first samples' pictures with their texts, for [`super::draw_grid`].
@@ -205,13 +206,24 @@ pub fn inspect(
     let mut missed = MissedTotal::default();
     for entry in checked {
         match entry {
-            Err(error) => found.errors.push(error.to_string()),
+            Err(error) => {
+                let sentence = error.to_string();
+                // What is wrong with a file as a whole is never left out.
+                if found.refusal.is_none() && !(reading.skip && matches!(error, DataError::Record { .. })) {
+                    found.refusal = Some(sentence.clone());
+                }
+                found.errors.push(sentence);
+            }
             Ok((record, sample)) => {
                 lengths.push(sample.len());
                 missed.add(sample.missed, &sample.place);
                 found.add(&record, &sample, options.shown);
             }
         }
+    }
+    if let (0, None, Some(first)) = (found.samples, &found.refusal, found.errors.first()) {
+        let none = DataError::none_left(&found.file, found.errors.len(), first);
+        found.refusal = Some(none.to_string());
     }
     found.shortest = found.shortest.min(found.longest);
     found.unknown_tokens = missed.unknown;

@@ -33,13 +33,15 @@ fn both_splits_are_read_as_a_run_would_read_them() {
     let lines = [r#"{"text": "fine"}"#, r#"{"txet": "typo"}"#];
     work.write_lines("data/heldout.jsonl", lines);
     let (found, error) = refused(&work, "data");
-    assert_eq!(error, "1 of 2 lines of data/heldout.jsonl cannot be used");
     assert!(found["errors"].as_array().unwrap().is_empty());
     let sentence = found["heldout"]["errors"][0].as_str().unwrap();
     assert!(sentence.starts_with("data/heldout.jsonl:2: 'txet' is not a valid key"), "{sentence}");
+    assert_eq!(error, sentence);
     assert_eq!(work.error("train tiny.toml", &[]).trim_end(), sentence);
     refused(&work, "data --split heldout");
     work.ok("data inspect data --split train");
+    work.write_lines("data/heldout.jsonl", [lines[0], lines[1], "{"]);
+    assert_eq!(refused(&work, "data").1, "2 of 3 lines of data/heldout.jsonl cannot be used");
     let text = work.run("data inspect data");
     assert!(text.stdout.contains("data/train.jsonl\n") && text.stdout.contains("data/heldout.jsonl\n"));
     fs::remove_file(work.path("data/heldout.jsonl")).unwrap();
@@ -88,11 +90,14 @@ fn what_a_run_leaves_out_is_no_reason_to_refuse() {
     work.write_lines("some.jsonl", [r#"{"text": "fine"}"#, "{"]);
     refused(&work, "some.jsonl");
     let ended = work.run("data inspect some.jsonl --set data.on_error=skip --json");
-    assert!(ended.status.success() && ended.stderr.contains("leaves out 1 samples"), "{}", ended.stderr);
+    assert!(ended.status.success() && ended.stderr.contains("leaves out 1 sample that"), "{}", ended.stderr);
     let found: Value = serde_json::from_str(&ended.stdout).unwrap();
     assert_eq!((&found["samples"], found["errors"].as_array().unwrap().len()), (&1.into(), 1));
     work.write_lines("some.jsonl", ["{"]);
-    refused(&work, "some.jsonl --set data.on_error=skip");
+    let (_, error) = refused(&work, "some.jsonl --set data.on_error=skip");
+    assert!(error.contains("holds no sample that can be used: 1 are wrong"), "{error}");
+    let train = "train tiny.toml --set data.path=some.jsonl --set data.on_error=skip";
+    assert_eq!(work.error(train, &[]).trim_end(), error);
 }
 
 #[test]

@@ -147,7 +147,7 @@ pub(super) fn run(args: &InspectArgs) -> anyhow::Result<()> {
         let cells = found.train.grid_cells().map_err(BadInput::of)?;
         write_png(path, &draw_grid(&cells, GRID_COLUMNS))?;
     }
-    verdict(&found, reading.skip)
+    verdict(&found)
 }
 
 /// Where a split is, as a run would look for it.
@@ -171,19 +171,18 @@ fn as_json(found: &SplitInspections, notes: &[String]) -> anyhow::Result<Value> 
 }
 
 /// An error where a run would refuse what was found.
-fn verdict(found: &SplitInspections, skip: bool) -> anyhow::Result<()> {
-    let refused: Vec<&Inspection> = found.all().filter(|inspection| inspection.is_refused(skip)).collect();
-    let left_out: usize = found.all().map(|inspection| inspection.errors.len()).sum();
+fn verdict(found: &SplitInspections) -> anyhow::Result<()> {
+    let refused: Vec<&Inspection> = found.all().filter(|split| split.refusal.is_some()).collect();
+    let wrong: usize = found.all().map(|split| split.errors.len()).sum();
     let message = match refused.as_slice() {
-        [] if left_out > 0 => {
-            note(&format!(
-                "warning: data.on_error = 'skip' leaves out {left_out} samples that cannot be used"
-            ));
+        [] if wrong > 0 => {
+            let left_out = format!("{wrong} {} be used", if wrong == 1 { "sample that cannot" } else { "samples that cannot" });
+            note(&format!("warning: data.on_error = 'skip' leaves out {left_out}"));
             return Ok(());
         }
         [] => return Ok(()),
-        // What is wrong with a file as a whole is said as it is.
-        [one] if one.samples == 0 && one.errors.len() == 1 => one.errors[0].clone(),
+        // One thing that is wrong is said as it is.
+        [one] if one.errors.len() == 1 => one.refusal.clone().unwrap_or_default(),
         refused => {
             let of = |one: &&Inspection| {
                 let (wrong, file) = (one.errors.len(), one.file.display());

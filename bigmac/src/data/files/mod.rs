@@ -2,6 +2,7 @@
 
 mod folder;
 mod json;
+mod text;
 
 use super::error::{DataError, Place};
 use super::forms::Record;
@@ -58,8 +59,10 @@ impl DatasetFiles {
 }
 
 /// What to give as a data set's path to read `split` of `path`: `path` itself when it is a file, or in a folder
-/// `SPLIT.jsonl` or `SPLIT.json`. For the split `train` a folder's only JSON or JSONL file does as well; any other split
-/// is never guessed, so that nothing is evaluated on what it was trained on.
+/// `SPLIT.jsonl`, `SPLIT.json`, or the list of a Hugging Face image folder, `SPLIT/metadata.jsonl`; the split `heldout`
+/// may be called `validation` or `test` too. For the split `train` a folder's only JSON or JSONL file does as well,
+/// unless its name says that it is kept for evaluation; any other split is never guessed, so that nothing is evaluated
+/// on what it was trained on.
 ///
 /// # Errors
 /// When there is no such path, when a folder does not show which file is meant, or when its writing was interrupted.
@@ -69,6 +72,12 @@ pub fn find_dataset_file(path: &Path, split: &str) -> Result<PathBuf, DataError>
 
 /// Opens a file by its kind. A kind that is not JSON has its line here and a reader in a file of its own.
 fn open(file: &Arc<Path>, images: Option<&Arc<Path>>) -> Result<Records, DataError> {
+    let extension = file.extension().map(|e| e.to_string_lossy().to_lowercase()).unwrap_or_default();
+    if ["csv", "tsv", "xlsx", "arrow"].contains(&extension.as_str()) {
+        let problem =
+            format!("is a .{extension} file, which is not read; write one JSON object a line (.jsonl)");
+        return Err(DataError::contents(file, problem));
+    }
     Ok(Box::new(json::JsonReader::open(file, images)?))
 }
 
