@@ -176,7 +176,10 @@ fn verdict(found: &SplitInspections) -> anyhow::Result<()> {
     let wrong: usize = found.all().map(|split| split.errors.len()).sum();
     let message = match refused.as_slice() {
         [] if wrong > 0 => {
-            let left_out = format!("{wrong} {} be used", if wrong == 1 { "sample that cannot" } else { "samples that cannot" });
+            let left_out = format!(
+                "{wrong} {} be used",
+                if wrong == 1 { "sample that cannot" } else { "samples that cannot" }
+            );
             note(&format!("warning: data.on_error = 'skip' leaves out {left_out}"));
             return Ok(());
         }
