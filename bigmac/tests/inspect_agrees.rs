@@ -1,5 +1,5 @@
-//! `bigmac data inspect` and `bigmac train` agree on damaged data sets: what one refuses the other refuses, with the same
-//! sentence.
+//! `bigmac data inspect` and `bigmac train` agree on damaged data sets: what one refuses the other refuses, with the
+//! same sentence.
 
 use bigmac::config::Config;
 use bigmac::data::{

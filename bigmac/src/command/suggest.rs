@@ -2,7 +2,6 @@
 
 use bigmac::data::{Dataset, Sample};
 use bigmac::train::Session;
-use std::fmt::Write;
 use std::path::Path;
 
 /// Samples that are looked at for a description.
@@ -14,8 +13,7 @@ const SHORT: usize = 120;
 pub(super) fn commands(session: &Session, run: &Path) -> String {
     let shown = argument(&run.display().to_string());
     let mut out = String::new();
-    // Writing to a string cannot fail.
-    let mut line = |command: String| drop(writeln!(out, "  bigmac {command}"));
+    let mut line = |command: String| out += &format!("  bigmac {command}\n");
     if let Some(text) = description(session) {
         // What begins like a flag comes after a mark that there are no more flags.
         let dashes = if text.starts_with('-') { "-- " } else { "" };

@@ -202,8 +202,8 @@ fn tokenize(record: &Record, tokenizer: &Tokenizer) -> Result<Tokens, String> {
                     if encoded.ids.contains(&id) {
                         let name = tokenizer.name(id).unwrap_or_default();
                         return Err(format!(
-                            "the token '{name}', which is data.tokens.{key}, is in the text {text:?}; take it out, or choose \
-                             a token that no text has"
+                            "the token '{name}', which is data.tokens.{key}, is in the text {text:?}; take it out, or \
+                             choose a token that no text has"
                         ));
                     }
                 }

@@ -113,7 +113,8 @@ impl Kind {
     }
 }
 
-/// Captions up to `count` unseen pictures, reads up to `count` unseen texts and draws up to `count` unseen descriptions, on `threads` threads.
+/// Captions up to `count` unseen pictures, reads up to `count` unseen texts and draws up to `count` unseen descriptions,
+/// on `threads` threads.
 ///
 /// # Errors
 /// [`TrainError::NoHeldOut`] without held-out samples; those of the model.

@@ -80,8 +80,8 @@ pub fn tokenizer(config: &Config) -> Result<Tokenizer, TrainError> {
     let named = [("pad", pad), ("bos", bos), ("eos", eos), ("image", image), ("draw", draw)];
     if let Some((key, name)) = named.iter().find(|(_, name)| !name.is_empty()) {
         let problem = format!(
-            "data.tokens.{key} = '{name}', but without data.tokenizer text becomes bytes, whose special tokens are their \
-             own; name a tokenizer.json in data.tokenizer, or leave the key empty"
+            "data.tokens.{key} = '{name}', but without data.tokenizer text becomes bytes, whose special tokens are \
+             their own; name a tokenizer.json in data.tokenizer, or leave the key empty"
         );
         return Err(DataError::Value(problem).into());
     }

@@ -65,8 +65,8 @@ impl MissedTotal {
         };
         let what: Vec<String> = unknown.into_iter().chain(dropped).collect();
         Some(format!(
-            "{}: the tokenizer does not know all text in {} of {samples} samples: {}, first at {}:{first}; that text is \
-             not learned",
+            "{}: the tokenizer does not know all text in {} of {samples} samples: {}, first at {}:{first}; that text \
+             is not learned",
             file.display(),
             self.samples,
             what.join(" and "),
