@@ -1,5 +1,6 @@
 //! TOML files whose errors name the place: file, line and column.
 
+use bigmac_runtime::fs::read_text;
 use bigmac_schedule::names;
 use serde::de::{DeserializeOwned, Error};
 use serde::{Deserialize, Deserializer};
@@ -29,8 +30,7 @@ pub struct TomlFile {
 impl TomlFile {
     /// Reads the text.
     pub fn read(path: &Path) -> Result<TomlFile, TomlError> {
-        let text = std::fs::read_to_string(path)
-            .map_err(|source| TomlError::Read { path: path.to_owned(), source })?;
+        let text = read_text(path).map_err(|source| TomlError::Read { path: path.to_owned(), source })?;
         Ok(TomlFile { path: path.to_owned(), text })
     }
 

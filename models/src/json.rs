@@ -1,6 +1,6 @@
 //! Reading and writing the JSON files of Hugging Face directories.
 
-use bigmac_runtime::fs::write_atomically;
+use bigmac_runtime::fs::{read_text, write_atomically};
 use bigmac_runtime::{Error, Result};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -12,8 +12,8 @@ use std::path::Path;
 /// # Errors
 /// [`Error::Io`]; [`Error::Format`] when the file does not hold a JSON object.
 pub fn read_object(path: &Path) -> Result<Map<String, Value>> {
-    let text = std::fs::read(path).map_err(|e| Error::io(path, e))?;
-    match serde_json::from_slice(&text) {
+    let text = read_text(path).map_err(|e| Error::io(path, e))?;
+    match serde_json::from_str(&text) {
         Ok(Value::Object(object)) => Ok(object),
         Ok(_) => Err(Error::format(path, "expected a JSON object in { }")),
         Err(e) => Err(Error::format(path, format!("not valid JSON: {e}"))),

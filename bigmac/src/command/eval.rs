@@ -12,18 +12,20 @@ const EXAMPLE: &str = "Example:
   bigmac eval runs/shapes --samples 400 --json
 
 JSON is one object: samples; loss, token_loss (nats per token), drawing_loss (squared error per value, weighted);
-caption_exact, drawn_exact, drawn_colors: fractions, null where nothing of that kind could be judged.";
+caption_exact, drawn_exact, drawn_colors: fractions, null where nothing of that kind could be judged. A caption is right
+when it is the text as the data set has it; of a conversation the first answer is asked for. Texts without a picture
+count in the losses alone.";
 
 /// Evaluate a run on its held-out samples.
 ///
-/// Pictures are captioned and compared word by word; descriptions are drawn and, for the shapes set, read back by a
+/// Pictures are captioned and compared letter by letter; descriptions are drawn and, for the shapes set, read back by a
 /// detector of colours and forms.
 #[derive(Args, Debug)]
 #[command(after_help = EXAMPLE)]
 pub struct EvalArgs {
     #[command(flatten)]
     run: RunArg,
-    /// At most that many pictures to caption, and as many descriptions to draw
+    /// At most that many pictures to caption, as many texts to read, and as many descriptions to draw
     #[arg(long, default_value = "200")]
     samples: NonZero<usize>,
     /// Threads [default: the machine's]
@@ -41,6 +43,9 @@ pub struct EvalArgs {
 pub fn run(args: EvalArgs) -> anyhow::Result<()> {
     let mut loaded = Loaded::open(&args.run)?;
     let session = loaded.session()?;
+    if let Some(warning) = session.heldout.as_ref().and_then(|heldout| heldout.note()) {
+        super::note(&format!("warning: {warning}"));
+    }
     let threads = args.threads.map_or_else(super::load::threads, NonZero::get);
     let evaluation = evaluate(&session, &mut loaded.modules, args.samples.get(), threads)?;
     if let Some(out) = &args.out {
@@ -55,15 +60,18 @@ pub fn run(args: EvalArgs) -> anyhow::Result<()> {
     }
 }
 
-/// The figures as lines of text.
+/// The figures as lines of text; of a kind that no sample is of, there is none.
 pub fn figures(summary: &Summary) -> String {
-    let percent = |value: Option<f64>| value.map_or("none".into(), |v| format!("{:.1} %", 100.0 * v));
+    let shares = [
+        ("captions exactly right  ", summary.caption_exact),
+        ("drawings exactly right  ", summary.drawn_exact),
+        ("drawings' colours right ", summary.drawn_colors),
+    ];
+    let line = |(name, share): &(&str, Option<f64>)| share.map(|v| format!("  {name} {:.1} %\n", 100.0 * v));
     format!(
-        "On {} unseen samples:\n  captions exactly right     {}\n  drawings exactly right     {}\n  drawings' colours right    {}\n  loss         {:.4} (tokens {:.4}, drawings {:.4})\n",
+        "On {} unseen samples:\n{}  loss         {:.4} (tokens {:.4}, drawings {:.4})\n",
         summary.samples,
-        percent(summary.caption_exact),
-        percent(summary.drawn_exact),
-        percent(summary.drawn_colors),
+        shares.iter().filter_map(line).collect::<String>(),
         summary.loss,
         summary.token_loss,
         summary.drawing_loss,

@@ -36,10 +36,10 @@ pub struct ImagineArgs {
 pub fn run(args: ImagineArgs) -> anyhow::Result<()> {
     let loaded = Loaded::open(&args.run)?;
     let Loaded { ctx, modules, shape, tokenizer, .. } = &loaded;
-    let tokens = description(tokenizer, &args.text)?;
+    let prompt = description(tokenizer, &args.text)?;
     let steps = args.steps.unwrap_or(loaded.checkpoint.state().config.model.generator.sample_steps);
     let key = SampleKey { seed: args.seed, step: 0, sample: 0 };
-    let pixels = paint(ctx, modules, shape, &tokens, key, steps)?;
+    let pixels = paint(ctx, modules, shape, &prompt, key, steps)?;
     write_png(&args.out, &pixels_to_rgb(&pixels, shape.draw_size, shape.draw_size)?)?;
     let line = if args.json {
         serde_json::json!({ "text": args.text, "picture": args.out }).to_string()

@@ -47,6 +47,7 @@ impl Loaded {
             config.pipeline.device.clone_from(device);
         }
         let tokenizer = tokenizer(&config)?;
+        tokenizer.notes().iter().for_each(|line| super::note(&format!("note: {line}")));
         let shape = ModelShape::new(&config.model, &tokenizer)?;
         checkpoint.check_vocabulary(&shape)?;
         let gpu = open_gpu(&config.pipeline.device)?;

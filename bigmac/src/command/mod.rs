@@ -14,6 +14,7 @@ mod progress;
 mod shape;
 mod simulate;
 mod stop;
+mod suggest;
 mod table;
 mod train;
 
@@ -65,6 +66,21 @@ impl Command {
     }
 }
 
+/// Input that cannot be used: the same call will fail again, which exit code 2 tells.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub(crate) struct BadInput(pub String);
+
+impl BadInput {
+    /// An error that is the input's fault, in its own words.
+    pub fn of(error: impl Into<anyhow::Error>) -> anyhow::Error {
+        BadInput(paragraph(&error.into())).into()
+    }
+}
+
+/// Exit code of bad input; clap has the same for a bad command line.
+const BAD_INPUT: u8 = 2;
+
 /// Runs the command line that the process was started with. Exit code 0 only on success; errors are one paragraph.
 pub fn run() -> ExitCode {
     report_file_size_limits();
@@ -72,7 +88,7 @@ pub fn run() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             note(&format!("error: {}", paragraph(&error)));
-            ExitCode::FAILURE
+            if error.is::<BadInput>() { ExitCode::from(BAD_INPUT) } else { ExitCode::FAILURE }
         }
     }
 }

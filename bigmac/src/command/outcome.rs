@@ -1,6 +1,7 @@
 //! What a schedule does to a step: built, validated, on the clock.
 
 use anyhow::Context;
+use bigmac_runtime::fs::read_text;
 use bigmac_schedule::files::{Form, fits};
 use bigmac_schedule::memory::peak_microbatches;
 use bigmac_schedule::render::{Format, Timeline};
@@ -46,7 +47,7 @@ impl Outcome {
     /// Runs the table that a file holds on the clock. Its ideal is that of the order that it has the LLM's ops in.
     pub(super) fn read(path: &Path, workload: Workload, options: &Options) -> anyhow::Result<Outcome> {
         let name = path.display().to_string();
-        let content = std::fs::read_to_string(path).with_context(|| format!("could not read {name}"))?;
+        let content = read_text(path).with_context(|| format!("could not read {name}"))?;
         let table = Form::of(path).read(&content).with_context(|| format!("{name} holds no schedule"))?;
         fits(&table, &workload).with_context(|| format!("{name} is for another step"))?;
         validate(&table, &workload, &options.limits).with_context(|| format!("the schedule of {name}"))?;

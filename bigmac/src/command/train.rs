@@ -1,7 +1,7 @@
 //! `bigmac train`: trains the model of a configuration.
 
 use super::progress::RunProgress;
-use super::stop;
+use super::{stop, suggest};
 use bigmac::config::{self, Config};
 use bigmac::data::PictureLimits;
 use bigmac::eval::{Evaluation, evaluate, write_captions, write_drawings};
@@ -95,6 +95,9 @@ pub fn run(args: TrainArgs) -> anyhow::Result<()> {
     if let (Some(warning), None) = (processor::unused(), &session.gpu) {
         super::note(&format!("warning: {warning}"));
     }
+    let tokenizer = &session.planner.dataset().tokenizer;
+    tokenizer.notes().iter().for_each(|line| super::note(&format!("note: {line}")));
+    session.warnings().iter().for_each(|line| super::note(&format!("warning: {line}")));
     let stop = stop::on_interrupt()?;
     let outcome = train::train(&session, &folder, resume.as_ref(), stop, &progress)?;
     stop::all_saved();
@@ -103,7 +106,7 @@ pub fn run(args: TrainArgs) -> anyhow::Result<()> {
         return stopped(&args, &folder, outcome.step, config.train.steps);
     };
     if session.heldout.is_none() {
-        return finish(&args, &folder, outcome.step, None);
+        return finish(&args, &session, &folder, outcome.step, None);
     }
     let threads = config.pipeline.ranks * config.pipeline.threads;
     let ctx = session.context(0, 1)?;
@@ -114,7 +117,7 @@ pub fn run(args: TrainArgs) -> anyhow::Result<()> {
     write_drawings(&folder, "drawings", &evaluation.drawings, session.shape.draw_size)?;
     let text = serde_json::to_string_pretty(&evaluation.summary)? + "\n";
     write_atomically(&folder.join("eval.json"), |w| w.write_all(text.as_bytes()))?;
-    finish(&args, &folder, outcome.step, Some(&evaluation))
+    finish(&args, &session, &folder, outcome.step, Some(&evaluation))
 }
 
 fn run_folder(args: &TrainArgs, config: &Config, resume: Option<&Checkpoint>) -> PathBuf {
@@ -135,32 +138,38 @@ fn stopped(args: &TrainArgs, folder: &Path, step: u64, steps: u64) -> anyhow::Re
     ))
 }
 
-fn finish(args: &TrainArgs, folder: &Path, step: u64, evaluation: Option<&Evaluation>) -> anyhow::Result<()> {
-    let summary = evaluation.map(|e| &e.summary);
+fn finish(
+    args: &TrainArgs,
+    session: &Session,
+    folder: &Path,
+    step: u64,
+    evaluation: Option<&Evaluation>,
+) -> anyhow::Result<()> {
     if args.json {
+        let summary = evaluation.map(|e| &e.summary);
         return print_json(&json!({ "run": folder, "step": step, "finished": true, "eval": summary }));
     }
     let run = folder.display();
-    let evaluated = match summary {
-        Some(summary) => format!(
-            "{}  captions     {run}/captions.png, captions.txt\n  drawings     {run}/drawings.png\n",
-            super::eval::figures(summary)
-        ),
+    let evaluated = match evaluation {
+        Some(evaluation) => {
+            let captions = format!("  captions     {run}/captions.png, captions.txt\n");
+            let drawings = format!("  drawings     {run}/drawings.png\n");
+            super::eval::figures(&evaluation.summary)
+                + if evaluation.captions.is_empty() { "" } else { &captions }
+                + if evaluation.drawings.is_empty() { "" } else { &drawings }
+        }
         None => "Not evaluated: the data set has no held-out samples. Put a heldout.jsonl beside the training file, or \
                  name one in data.heldout.\n"
             .into(),
     };
+    let commands = suggest::commands(session, folder);
     super::print(&format!(
         "
 Trained: {run}
 {evaluated}  timeline     {run}/timeline.html (a measured step beside its simulation)
 
 Try next:
-  bigmac imagine {run} \"small red circle top left, big blue square bottom right\" --out picture.png
-  bigmac caption {run} picture.png
-  bigmac train --schedule monolithic --out runs/monolithic    (the same model without nesting)
-  bigmac simulate --schedule nested,monolithic --ranks 4 --microbatches 16 --cost F=1,B=1,W=1,Ef=2,Eb=4 --timeline timeline.html
-"
+{commands}"
     ))
 }
 

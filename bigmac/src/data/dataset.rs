@@ -1,10 +1,12 @@
 //! A data set in memory: every sample's tokens and paths, no pixels.
 
 use super::error::DataError;
-use super::files::{RecordReader, find_dataset_file};
+use super::files::DatasetFiles;
 use super::forms::Record;
 use super::sample::{Expanded, Layout, Sample};
-use super::tokenizer::Tokenizer;
+use super::splits::TRAIN;
+use super::tokenizer::{MissedTotal, Tokenizer};
+use super::written::Written;
 use rayon::prelude::*;
 use std::path::{Path, PathBuf};
 
@@ -24,10 +26,13 @@ pub struct ReadOptions {
 /// A data set in memory: every sample's tokens and paths, no pixels.
 #[derive(Debug)]
 pub struct Dataset {
-    /// The file it was read from.
+    /// The file it was read from, or the folder or pattern that names several.
     pub file: PathBuf,
     /// All samples, in the order of the file; at least one.
     pub samples: Vec<Sample>,
+    /// Why each sample that was left out cannot be used, in the order of the file; empty unless
+    /// [`ReadOptions::skip`] was set.
+    pub skipped: Vec<DataError>,
     /// The tokenizer it was read with.
     pub tokenizer: Tokenizer,
     /// The layout it was read with.
@@ -35,23 +40,50 @@ pub struct Dataset {
 }
 
 impl Dataset {
-    /// Reads and tokenizes a data set: a file, or a folder with `SPLIT.jsonl` (see [`find_dataset_file`]).
+    /// Reads and tokenizes a data set: a file, or a folder with `SPLIT.jsonl` (see [`DatasetFiles::find`]). Samples of
+    /// a split that is not [`TRAIN`] keep their texts as written.
     ///
     /// # Errors
     /// The first line that cannot be used, by file and line: bad JSON, marks that do not match the images, a missing
-    /// picture, a sample longer than a microbatch; or a file without any sample.
+    /// picture, a sample longer than a microbatch; or a file without any sample. With [`ReadOptions::skip`] such lines
+    /// are left out, and it is an error when none is left, or when what is wrong hides the rest of a file.
     pub fn load(path: &Path, split: &str, options: &ReadOptions) -> Result<Self, DataError> {
-        let ReadOptions { tokenizer, layout, .. } = options;
-        let file = find_dataset_file(path, split)?;
-        let records = RecordReader::open(&file)?.collect::<Result<Vec<Record>, _>>()?;
+        let ReadOptions { tokenizer, layout, images, .. } = options;
+        let files = DatasetFiles::find(path, split)?;
+        let records: Vec<Result<Record, DataError>> = files.records(images.as_deref()).collect();
         if records.is_empty() {
-            return Err(DataError::no_sample(&file));
+            return Err(DataError::no_sample(&files.path));
         }
-        let made: Vec<Result<Sample, DataError>> =
-            records.par_iter().map(|record| Sample::new(record, &file, tokenizer, layout)).collect();
+        let keep = split != TRAIN;
+        let sample = |record: Result<Record, DataError>| {
+            let record = record?;
+            let mut sample = Sample::new(&record, tokenizer, layout)?;
+            sample.written = keep.then(|| Box::new(Written::of(&record)));
+            Ok(sample)
+        };
+        let made: Vec<Result<Sample, DataError>> = records.into_par_iter().map(sample).collect();
         // Gathered in order, so that the error told is that of the first bad line, whichever thread met its own first.
-        let samples = made.into_iter().collect::<Result<Vec<Sample>, _>>()?;
-        Ok(Dataset { file, samples, tokenizer: tokenizer.clone(), layout: *layout })
+        let mut samples = Vec::with_capacity(made.len());
+        let mut skipped = Vec::new();
+        for sample in made {
+            match sample {
+                Ok(sample) => samples.push(sample),
+                // What is wrong with a file hides how many samples it holds: that is not left out.
+                Err(error @ DataError::Record { .. }) if options.skip => skipped.push(error),
+                Err(error) => return Err(error),
+            }
+        }
+        if let (true, Some(first)) = (samples.is_empty(), skipped.first()) {
+            return Err(DataError::none_left(&files.path, skipped.len(), &first.to_string()));
+        }
+        Ok(Dataset { file: files.path, samples, skipped, tokenizer: tokenizer.clone(), layout: *layout })
+    }
+
+    /// A sentence on text that the tokenizer does not know; none where it knows all.
+    pub fn note(&self) -> Option<String> {
+        let mut total = MissedTotal::default();
+        self.samples.iter().for_each(|sample| total.add(sample.missed, &sample.place));
+        total.note(&self.file, self.len())
     }
 
     /// Number of samples; at least 1.

@@ -27,6 +27,9 @@ pub enum DataError {
     /// One record is wrong.
     #[error("{}:{place}: {problem}", file.display())]
     Record { file: PathBuf, place: Place, problem: String },
+    /// A record is wrong in a way that hides those after it: the rest of the file is not read.
+    #[error("{}:{place}: {problem}", file.display())]
+    Broken { file: PathBuf, place: Place, problem: String },
     /// A picture that no record of a data set names is wrong.
     #[error("picture {name}: {problem}")]
     Picture { name: String, problem: PictureProblem },
@@ -79,6 +82,10 @@ impl DataError {
         DataError::at(file, Place::Line(line), problem)
     }
 
+    pub(crate) fn broken(file: &Path, place: Place, problem: String) -> Self {
+        DataError::Broken { file: file.to_path_buf(), place, problem }
+    }
+
     pub(crate) fn contents(path: &Path, problem: impl Into<String>) -> Self {
         DataError::Contents { path: path.to_path_buf(), problem: problem.into() }
     }
@@ -86,6 +93,11 @@ impl DataError {
     pub(crate) fn no_sample(file: &Path) -> Self {
         let problem = "holds no sample; every line should be one, such as {\"text\": \"<image>a cat\", \"images\": \
                        [\"cat.png\"]}";
+        DataError::contents(file, problem)
+    }
+
+    pub(crate) fn none_left(file: &Path, wrong: usize, first: &str) -> Self {
+        let problem = format!("holds no sample that can be used: {wrong} are wrong; the first: {first}");
         DataError::contents(file, problem)
     }
 

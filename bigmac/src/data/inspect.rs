@@ -2,11 +2,14 @@
 
 use super::dataset::ReadOptions;
 use super::error::DataError;
-use super::files::{RecordReader, find_dataset_file};
+use super::files::DatasetFiles;
 use super::forms::{DRAW_MARK, IMAGE_MARK, Record, Segment};
 use super::grid::GridCell;
 use super::picture::{PictureLimits, PictureRef, decode};
 use super::sample::Sample;
+use super::splits::{HELDOUT, TRAIN, heldout_path};
+use super::tokenizer::MissedTotal;
+use crate::config::Data;
 use rayon::prelude::*;
 use serde::Serialize;
 use std::path::{Path, PathBuf};
@@ -44,12 +47,59 @@ pub struct Inspection {
     pub shortest: usize,
     /// Tokens of the longest sample.
     pub longest: usize,
+    /// Tokens that only say that the tokenizer does not know a piece of text.
+    pub unknown_tokens: usize,
+    /// Characters, white space aside, that no token stands for.
+    pub dropped_characters: usize,
     /// Samples by length; bars of equal width from the shortest to the longest.
     pub histogram: Vec<Bar>,
     /// The first samples.
     pub first: Vec<Shown>,
+    /// What can be used, but not as it is written.
+    pub warnings: Vec<String>,
     /// Everything that is wrong, with file and line.
     pub errors: Vec<String>,
+    /// What a run would stop at first; none where it would not, which with `data.on_error = "skip"` may be in spite of
+    /// errors.
+    #[serde(skip)]
+    pub refusal: Option<String>,
+}
+
+/// What the splits of a data set hold that a run would read.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct SplitInspections {
+    /// What is trained on.
+    #[serde(flatten)]
+    pub train: Inspection,
+    /// Unseen samples; none where the data set comes without, or was not asked for them.
+    pub heldout: Option<Inspection>,
+}
+
+impl SplitInspections {
+    /// Looks over what is trained on at `train`, and the unseen samples that `data` names beside it.
+    pub fn read(
+        data: &Data,
+        train: &Path,
+        reading: &ReadOptions,
+        options: InspectOptions,
+        progress: &(dyn Fn(Progress) + Sync),
+    ) -> Self {
+        let look = |path: &Path, split| Inspection::of(path, split, reading, options, progress);
+        let heldout = match heldout_path(data, train) {
+            Ok(path) => path.map(|path| look(&path, HELDOUT)),
+            Err(error) => {
+                let named = Path::new(&data.heldout);
+                let path = if named.as_os_str().is_empty() { train } else { named };
+                Some(Inspection::unusable(path, &error))
+            }
+        };
+        SplitInspections { train: look(train, TRAIN), heldout }
+    }
+
+    /// The inspections that were made.
+    pub fn all(&self) -> impl Iterator<Item = &Inspection> {
+        std::iter::once(&self.train).chain(&self.heldout)
+    }
 }
 
 /// One bar of a length histogram.
@@ -81,6 +131,24 @@ pub struct Shown {
 }
 
 impl Inspection {
+    /// As [`inspect`]; a split that cannot be read at all has that as its only error.
+    pub fn of(
+        path: &Path,
+        split: &str,
+        reading: &ReadOptions,
+        options: InspectOptions,
+        progress: &(dyn Fn(Progress) + Sync),
+    ) -> Self {
+        inspect(path, split, reading, options, progress)
+            .unwrap_or_else(|error| Inspection::unusable(path, &error))
+    }
+
+    fn unusable(path: &Path, error: &DataError) -> Self {
+        let sentence = error.to_string();
+        let refusal = Some(sentence.clone());
+        Inspection { file: path.to_owned(), errors: vec![sentence], refusal, ..Inspection::default() }
+    }
+
     /// The first samples' pictures with their texts, for [`super::draw_grid`].
     ///
     /// # Errors
@@ -115,11 +183,11 @@ pub fn inspect(
     options: InspectOptions,
     progress: &(dyn Fn(Progress) + Sync),
 ) -> Result<Inspection, DataError> {
-    let ReadOptions { tokenizer, layout, .. } = reading;
-    let file = find_dataset_file(path, split)?;
-    let records: Vec<Result<Record, DataError>> = RecordReader::open(&file)?.collect();
+    let ReadOptions { tokenizer, layout, images, .. } = reading;
+    let files = DatasetFiles::find(path, split)?;
+    let records: Vec<Result<Record, DataError>> = files.records(images.as_deref()).collect();
     if records.is_empty() {
-        return Err(DataError::no_sample(&file));
+        return Err(DataError::no_sample(&files.path));
     }
     progress(Progress::Total(records.len()));
     let checked: Vec<Result<(Record, Sample), DataError>> = records
@@ -127,7 +195,7 @@ pub fn inspect(
         .map(|record| {
             progress(Progress::Done(1));
             let record = record?;
-            let sample = Sample::new(&record, &file, tokenizer, layout)?;
+            let sample = Sample::new(&record, tokenizer, layout)?;
             if options.decode_pictures {
                 sample.check_pictures(layout)?;
             }
@@ -135,18 +203,34 @@ pub fn inspect(
         })
         .collect();
 
-    let mut found = Inspection { file, shortest: usize::MAX, ..Inspection::default() };
+    let mut found = Inspection { file: files.path, shortest: usize::MAX, ..Inspection::default() };
     let mut lengths = Vec::with_capacity(checked.len());
+    let mut missed = MissedTotal::default();
     for entry in checked {
         match entry {
-            Err(error) => found.errors.push(error.to_string()),
+            Err(error) => {
+                let sentence = error.to_string();
+                // What is wrong with a file as a whole is never left out.
+                if found.refusal.is_none() && !(reading.skip && matches!(error, DataError::Record { .. })) {
+                    found.refusal = Some(sentence.clone());
+                }
+                found.errors.push(sentence);
+            }
             Ok((record, sample)) => {
                 lengths.push(sample.len());
+                missed.add(sample.missed, &sample.place);
                 found.add(&record, &sample, options.shown);
             }
         }
     }
+    if let (0, None, Some(first)) = (found.samples, &found.refusal, found.errors.first()) {
+        let none = DataError::none_left(&found.file, found.errors.len(), first);
+        found.refusal = Some(none.to_string());
+    }
     found.shortest = found.shortest.min(found.longest);
+    found.unknown_tokens = missed.unknown;
+    found.dropped_characters = missed.dropped;
+    found.warnings.extend(missed.note(&found.file, found.samples));
     found.histogram = histogram(&lengths, found.shortest, found.longest);
     Ok(found)
 }

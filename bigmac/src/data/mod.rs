@@ -8,26 +8,27 @@ mod dataset;
 mod error;
 mod files;
 mod font;
+mod forms;
 mod grid;
 mod inspect;
-
-mod forms;
 mod order;
 mod pack;
 mod picture;
 mod prefetch;
 mod sample;
 pub mod shapes;
+mod splits;
 #[cfg(test)]
 mod tests;
 mod tokenizer;
+mod written;
 
 pub use dataset::{Dataset, ReadOptions};
 pub use error::{DataError, PictureProblem, Place};
-pub use files::{RecordReader, find_dataset_file};
+pub use files::{DatasetFiles, find_dataset_file};
 pub use forms::{DRAW_MARK, IMAGE_MARK, Record, Segment};
 pub use grid::{GridCell, draw_grid};
-pub use inspect::{Bar, InspectOptions, Inspection, Progress, Shown, inspect};
+pub use inspect::{Bar, InspectOptions, Inspection, Progress, Shown, SplitInspections, inspect};
 pub use order::EpochOrder;
 pub use pack::{
     DrawItem, ImageItem, PackedMicrobatch, Planner, StepPlan, StepShape, load_draw_item, load_image_item,
@@ -39,4 +40,6 @@ pub use picture::{
 };
 pub use prefetch::{Prefetcher, StepPictures};
 pub use sample::{Expanded, IGNORE, Layout, PlacedImage, Sample, TiledPicture};
-pub use tokenizer::{Specials, Tokenizer};
+pub use splits::{HELDOUT, SHAPES_FOLDER, TRAIN, heldout_path, training_path};
+pub use tokenizer::{Encoded, Missed, Specials, Tokenizer};
+pub use written::Written;

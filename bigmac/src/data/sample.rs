@@ -1,9 +1,10 @@
 //! Samples: the token ids of a record, what of them carries loss, and where its pictures go.
 
 use super::error::{DataError, Place};
-use super::forms::{DRAW_MARK, IMAGE_MARK, Record, Segment};
+use super::forms::{Record, Segment};
 use super::picture::{PictureLimits, PictureRef, Square, Tile, Tiling, load_squares};
-use super::tokenizer::Tokenizer;
+use super::tokenizer::{Missed, Tokenizer};
+use super::written::Written;
 use std::ops::Range;
 
 /// Target of a position without loss (as in PyTorch's `cross_entropy`).
@@ -48,6 +49,10 @@ pub struct Sample {
     pub draw: Option<PictureRef>,
     /// Positions that carry a token loss.
     pub target_tokens: u32,
+    /// Text that the tokenizer does not know.
+    pub missed: Missed,
+    /// What its record says, to compare with; kept of samples that are not trained on.
+    pub written: Option<Box<Written>>,
     /// Where the data set's file holds it.
     pub place: Place,
     len: u32,
@@ -82,16 +87,11 @@ impl Sample {
     /// there.
     ///
     /// # Errors
-    /// When a picture is missing, the tokenizer refuses the text, or the sample is longer than a microbatch; names
-    /// `file` and the record's line.
-    pub fn new(
-        record: &Record,
-        file: &std::path::Path,
-        tokenizer: &Tokenizer,
-        layout: &Layout,
-    ) -> Result<Self, DataError> {
-        let at_line = |problem| DataError::at(file, record.place.clone(), problem);
-        let (tokens, learned) = tokenize(record, tokenizer).map_err(at_line)?;
+    /// When a picture is missing, the tokenizer refuses the text, or the sample is longer than a microbatch; names the
+    /// record's file and line.
+    pub fn new(record: &Record, tokenizer: &Tokenizer, layout: &Layout) -> Result<Self, DataError> {
+        let at_line = |problem| DataError::at(&record.file, record.place.clone(), problem);
+        let (tokens, learned, missed) = tokenize(record, tokenizer).map_err(at_line)?;
         let images =
             record.images.iter().map(|picture| tiled(picture, layout)).collect::<Result<Box<[_]>, _>>()?;
         if let Some(picture) = &record.draw {
@@ -117,6 +117,8 @@ impl Sample {
             draw,
             len: len as u32,
             target_tokens,
+            missed,
+            written: None,
             place: record.place.clone(),
         })
     }
@@ -198,25 +200,31 @@ fn tiled(picture: &PictureRef, layout: &Layout) -> Result<TiledPicture, DataErro
     Ok(TiledPicture { picture: picture.clone(), tiling })
 }
 
-fn tokenize(record: &Record, tokenizer: &Tokenizer) -> Result<(Vec<u32>, Vec<Range<u32>>), String> {
+type Tokens = (Vec<u32>, Vec<Range<u32>>, Missed);
+
+fn tokenize(record: &Record, tokenizer: &Tokenizer) -> Result<Tokens, String> {
     let specials = tokenizer.specials();
+    let mut missed = Missed::default();
     let mut tokens = vec![specials.bos];
     let mut learned: Vec<Range<u32>> = Vec::new();
     for segment in &record.segments {
         let start = tokens.len() as u32;
         let learns = match segment {
             Segment::Text { text, learned } => {
-                let ids = tokenizer
-                    .encode(text)
+                let encoded = tokenizer
+                    .encode_counted(text)
                     .map_err(|error| format!("the tokenizer refused the text: {error}"))?;
-                for (id, mark) in [(specials.image, IMAGE_MARK), (specials.draw, DRAW_MARK)] {
-                    if ids.contains(&id) {
+                for (id, key) in [(specials.image, "image"), (specials.draw, "draw"), (specials.eos, "eos")] {
+                    if encoded.ids.contains(&id) {
+                        let name = tokenizer.name(id).unwrap_or_default();
                         return Err(format!(
-                            "{mark} in the text {text:?}; take it out: only <image> marks a picture, and 'draw' asks for one"
+                            "the token '{name}', which is data.tokens.{key}, is in the text {text:?}; take it out, or \
+                             choose a token that no text has"
                         ));
                     }
                 }
-                tokens.extend(ids);
+                missed = missed.plus(encoded.missed);
+                tokens.extend(encoded.ids);
                 *learned
             }
             Segment::Image => {
@@ -239,5 +247,5 @@ fn tokenize(record: &Record, tokenizer: &Tokenizer) -> Result<(Vec<u32>, Vec<Ran
             _ => learned.push(range),
         }
     }
-    Ok((tokens, learned))
+    Ok((tokens, learned, missed))
 }

@@ -6,12 +6,12 @@ mod speak;
 
 pub use paint::{description, paint, read};
 pub use report::{write_captions, write_drawings};
-pub use speak::{answer, encode, prompt};
+pub use speak::{answer, beginning, encode, prompt};
 
 use crate::config::Pipeline;
 use crate::cost::CostModel;
 use crate::data::shapes::{Detector, Reading, Scene};
-use crate::data::{Dataset, PictureRef, pack};
+use crate::data::{Dataset, PictureRef, Sample, pack};
 use crate::execute::{LossSums, Program, StepTask, run};
 use crate::model::{ModelShape, RankModules};
 use crate::train::{Session, TrainError};
@@ -30,16 +30,18 @@ const EVALUATION_STEP: u32 = u32::MAX;
 pub struct Caption {
     /// The first picture of the sample.
     pub picture: Option<PictureRef>,
-    /// What the data set says.
+    /// What the data set says, as it is written.
     pub wanted: String,
     /// What the model says.
     pub given: String,
+    /// It says what is written.
+    pub right: bool,
 }
 
 /// A description and what the model draws from it.
 #[derive(Clone, Debug)]
 pub struct Drawing {
-    /// The description.
+    /// The description, as it is written.
     pub text: String,
     /// Pixels [3, side, side] in [-1, 1].
     pub pixels: Vec<f32>,
@@ -59,7 +61,7 @@ pub struct Verdict {
 /// What `bigmac eval --json` prints.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct Summary {
-    /// Unseen samples: pictures captioned and descriptions drawn.
+    /// Unseen samples: pictures captioned, texts read and descriptions drawn.
     pub samples: usize,
     /// Token loss plus weighted drawing loss on them.
     pub loss: f64,
@@ -67,7 +69,8 @@ pub struct Summary {
     pub token_loss: f64,
     /// Squared error per drawn element, times lambda.
     pub drawing_loss: f64,
-    /// Share of pictures captioned exactly right; null when none were.
+    /// Share of pictures captioned exactly as written; null when none were. In a conversation the first answer is what
+    /// is compared.
     pub caption_exact: Option<f64>,
     /// Share of drawings read back with every attribute right; null when descriptions are not of shapes.
     pub drawn_exact: Option<f64>,
@@ -86,7 +89,32 @@ pub struct Evaluation {
     pub drawings: Vec<Drawing>,
 }
 
-/// Captions up to `count` unseen pictures and draws up to `count` unseen descriptions, on `threads` threads.
+/// What is asked of a model on a sample.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    /// To say what is written of a picture.
+    Captioned,
+    /// To read a text: only its loss tells anything.
+    Text,
+    /// To draw.
+    Drawn,
+}
+
+impl Kind {
+    /// None for a sample that nothing can be asked of.
+    fn of(sample: &Sample) -> Option<Kind> {
+        let answered = sample.written.as_ref().is_some_and(|written| !written.answer.is_empty());
+        match sample {
+            _ if sample.draw.is_some() => Some(Kind::Drawn),
+            _ if sample.target_tokens == 0 => None,
+            _ if answered && !sample.images.is_empty() => Some(Kind::Captioned),
+            _ => Some(Kind::Text),
+        }
+    }
+}
+
+/// Captions up to `count` unseen pictures, reads up to `count` unseen texts and draws up to `count` unseen descriptions,
+/// on `threads` threads.
 ///
 /// # Errors
 /// [`TrainError::NoHeldOut`] without held-out samples; those of the model.
@@ -97,16 +125,13 @@ pub fn evaluate(
     threads: usize,
 ) -> Result<Evaluation, TrainError> {
     let dataset = session.heldout.as_deref().ok_or(TrainError::NoHeldOut)?;
-    let of_kind = |drawn: bool| -> Vec<usize> {
+    let of_kind = |kind: Kind| -> Vec<usize> {
         let all = dataset.samples.iter().enumerate();
-        all.filter(|(_, s)| s.draw.is_some() == drawn && (drawn || s.target_tokens > 0))
-            .map(|(i, _)| i)
-            .take(count)
-            .collect()
+        all.filter(|(_, sample)| Kind::of(sample) == Some(kind)).map(|(i, _)| i).take(count).collect()
     };
-    let (read, drawn) = (of_kind(false), of_kind(true));
-    let both: Vec<usize> = read.iter().chain(&drawn).copied().collect();
-    let LossSums { token, drawing } = losses(session, modules, dataset, &both)?;
+    let (read, drawn) = (of_kind(Kind::Captioned), of_kind(Kind::Drawn));
+    let all = [&read[..], &of_kind(Kind::Text), &drawn].concat();
+    let LossSums { token, drawing } = losses(session, modules, dataset, &all)?;
     let (modules, shape) = (&*modules, &session.shape);
     // Shares of 32 fill a batch of prompts; a drawing is long enough to be shared alone.
     let shares: Vec<&[usize]> = read.chunks(32).collect();
@@ -119,11 +144,11 @@ pub fn evaluate(
     })?;
     let verdicts = || drawings.iter().filter_map(|d| d.verdict);
     let summary = Summary {
-        samples: both.len(),
+        samples: all.len(),
         loss: token + drawing,
         token_loss: token,
         drawing_loss: drawing,
-        caption_exact: fraction(captions.iter().map(|c| c.given == c.wanted)),
+        caption_exact: fraction(captions.iter().map(|c| c.right)),
         drawn_exact: fraction(verdicts().map(|v| v.exact)),
         drawn_colors: fraction(verdicts().map(|v| v.colors)),
     };
@@ -188,18 +213,16 @@ fn captions(
     // Room for twice the longest right answer: a model that goes on has not understood.
     let room = 16 + 2 * wanted.iter().map(Vec::len).max().unwrap_or(0);
     let given = answer(ctx, modules, &prompts, room, tokenizer.specials().eos)?;
-    let text = |tokens: &[i32]| {
-        let tokens: Vec<u32> = tokens.iter().map(|&t| t as u32).collect();
-        tokenizer.decode(&tokens).unwrap_or_else(|e| format!("({e})"))
+    let caption = |(&sample, given): (&usize, &Vec<i32>)| {
+        let tokens: Vec<u32> = given.iter().map(|&t| t as u32).collect();
+        let given = tokenizer.decode(&tokens).unwrap_or_else(|e| format!("({e})"));
+        let sample = &dataset.samples[sample];
+        let written = sample.written.as_deref().cloned().unwrap_or_default();
+        let right = written.is_answered_by(&given);
+        let picture = sample.images.first().map(|image| image.picture.clone());
+        Caption { picture, wanted: written.answer, given, right }
     };
-    let pairs = samples.iter().zip(wanted.iter().zip(&given));
-    Ok(pairs
-        .map(|(&sample, (wanted, given))| Caption {
-            picture: dataset.expand(sample).images.first().map(|i| i.picture.clone()),
-            wanted: text(wanted),
-            given: text(given),
-        })
-        .collect())
+    Ok(samples.iter().zip(&given).map(caption).collect())
 }
 
 fn drawn_by(
@@ -211,11 +234,13 @@ fn drawn_by(
     detector: &Detector,
 ) -> Result<Drawing, TrainError> {
     let expanded = dataset.expand(sample);
-    let tokens = &expanded.tokens[..expanded.draw_at.unwrap_or(expanded.tokens.len())];
+    let end = expanded.draw_at.unwrap_or(expanded.tokens.len());
+    let prompt = beginning(ctx, modules, &session.shape, dataset, &expanded, end)?;
     let key = SampleKey { seed: session.config.run.seed, step: EVALUATION_STEP, sample: sample as u32 };
     let steps = session.config.model.generator.sample_steps;
-    let pixels = paint(ctx, modules, &session.shape, tokens, key, steps)?;
-    let text = dataset.tokenizer.decode(&tokens[1..]).unwrap_or_else(|e| format!("({e})"));
+    let pixels = paint(ctx, modules, &session.shape, &prompt, key, steps)?;
+    let written = dataset.samples[sample].written.as_deref();
+    let text = written.map(|written| written.description.clone()).unwrap_or_default();
     let verdict = match text.parse::<Scene>() {
         Ok(scene) => Some(judge(&scene, &detector.detect(&pixels)?)),
         Err(_) => None,

@@ -10,7 +10,8 @@ const COLUMNS: usize = 4;
 /// Cells of a grid: more cannot be taken in at a glance.
 const SHOWN: usize = 24;
 
-/// Writes `NAME.txt` with every caption and `NAME.png` with the first pictures and what the model says of them.
+/// Writes `NAME.txt` with every caption and `NAME.png` with the first pictures and what the model says of them; nothing
+/// where there are none.
 ///
 /// # Errors
 /// [`TrainError::Data`] or [`TrainError::Runtime`] when a file cannot be read or written.
@@ -20,14 +21,17 @@ pub fn write_captions(
     captions: &[Caption],
     limits: &PictureLimits,
 ) -> Result<(), TrainError> {
+    if captions.is_empty() {
+        return Ok(());
+    }
     let mut text = String::new();
     let mut cells = Vec::new();
     for caption in captions {
-        let mark = if caption.given == caption.wanted { "right" } else { "wrong" };
+        let mark = if caption.right { "right" } else { "wrong" };
         text.push_str(&format!("{mark}\n  wanted: {}\n  given:  {}\n", caption.wanted, caption.given));
         if let Some(picture) = caption.picture.as_ref().filter(|_| cells.len() < SHOWN) {
             let caption =
-                if mark == "right" { caption.given.clone() } else { format!("WRONG: {}", caption.given) };
+                if caption.right { caption.given.clone() } else { format!("WRONG: {}", caption.given) };
             cells.push(GridCell { image: decode(picture, limits)?, caption });
         }
     }
@@ -35,7 +39,7 @@ pub fn write_captions(
     Ok(write_png(&folder.join(format!("{name}.png")), &draw_grid(&cells, COLUMNS))?)
 }
 
-/// Writes `NAME.png` with the first drawings and their descriptions.
+/// Writes `NAME.png` with the first drawings and their descriptions; nothing where there are none.
 ///
 /// # Errors
 /// [`TrainError::Data`] or [`TrainError::Runtime`] when the file cannot be written.
@@ -45,6 +49,9 @@ pub fn write_drawings(
     drawings: &[Drawing],
     side: usize,
 ) -> Result<(), TrainError> {
+    if drawings.is_empty() {
+        return Ok(());
+    }
     let mut cells = Vec::new();
     for drawing in drawings.iter().take(SHOWN) {
         let wrong = drawing.verdict.is_some_and(|v| !v.exact);

@@ -1,6 +1,6 @@
 //! From pictures to text: prompts with images, continued by the LLM.
 
-use crate::data::{Dataset, ImageItem, PictureLimits, load_image_item};
+use crate::data::{Dataset, Expanded, ImageItem, PictureLimits, load_image_item};
 use crate::model::{ModelShape, RankModules};
 use crate::train::TrainError;
 use bigmac_autograd::Graph;
@@ -29,7 +29,31 @@ pub fn encode(
     Ok(encoder.net.forward(&mut graph, &pixels)?.into_tensor())
 }
 
-/// A sample's beginning, up to the first token that is learned, and the learned tokens that follow.
+/// A sample's tokens before `end` with its pictures there.
+///
+/// # Errors
+/// As [`encode`].
+pub fn beginning(
+    ctx: &Context,
+    modules: &RankModules,
+    shape: &ModelShape,
+    dataset: &Dataset,
+    expanded: &Expanded,
+    end: usize,
+) -> Result<Prompt, TrainError> {
+    let size = dataset.layout.image_size;
+    let mut images = Vec::new();
+    for image in expanded.images.iter().filter(|image| image.rows.end <= end) {
+        let (picture, tile, rows) = (image.picture.clone(), image.tile, image.rows.clone());
+        let item = ImageItem { picture, tile, size, rows: rows.clone(), sample: 0 };
+        images.push((rows, encode(ctx, modules, shape, &item, &dataset.layout.limits)?));
+    }
+    let tokens = expanded.tokens[..end].iter().map(|&t| t as i32).collect();
+    Ok(Prompt { tokens, images })
+}
+
+/// A sample up to the answer that is compared, and that answer's tokens: those that are learned, without a break, up to
+/// the first end of a text (as [`crate::data::Written`] has it).
 ///
 /// # Errors
 /// As [`encode`].
@@ -41,18 +65,12 @@ pub fn prompt(
     sample: usize,
 ) -> Result<(Prompt, Vec<i32>), TrainError> {
     let expanded = dataset.expand(sample);
-    let first = expanded.targets.iter().position(|&t| t >= 0).unwrap_or(expanded.tokens.len() - 1);
     let eos = dataset.tokenizer.specials().eos as i32;
-    let wanted = expanded.targets[first..].iter().copied().take_while(|&t| t >= 0 && t != eos).collect();
-    let size = dataset.layout.image_size;
-    let mut images = Vec::new();
-    for image in expanded.images.iter().filter(|i| i.rows.end <= first + 1) {
-        let (picture, tile, rows) = (image.picture.clone(), image.tile, image.rows.clone());
-        let item = ImageItem { picture, tile, size, rows: rows.clone(), sample: 0 };
-        images.push((rows, encode(ctx, modules, shape, &item, &dataset.layout.limits)?));
-    }
-    let tokens = expanded.tokens[..=first].iter().map(|&t| t as i32).collect();
-    Ok((Prompt { tokens, images }, wanted))
+    let targets = &expanded.targets;
+    let last = targets.iter().position(|&target| target == eos).unwrap_or(targets.len() - 1);
+    let first = last - targets[..last].iter().rev().take_while(|&&target| target >= 0).count();
+    let wanted = targets[first..last].to_vec();
+    Ok((beginning(ctx, modules, shape, dataset, &expanded, first + 1)?, wanted))
 }
 
 /// Continues prompts with the most probable tokens until `stop`.

@@ -21,7 +21,7 @@ use bigmac_models::init::ParameterSpec;
 use bigmac_models::llava::{self, LlavaConfig};
 use bigmac_models::mmdit::{DIFFUSERS, Mmdit};
 use bigmac_models::{names, weights};
-use bigmac_runtime::fs::write_atomically;
+use bigmac_runtime::fs::{read_text, write_atomically};
 use bigmac_runtime::safetensors::{self, NamedBytes, SafetensorsFile};
 use bigmac_runtime::{Context, DType, Error, Spec, Tensor};
 use bigmac_schedule::ModuleKind;
@@ -199,7 +199,7 @@ impl Checkpoint {
             })?
         };
         let file = path.join(STATE);
-        let text = std::fs::read_to_string(&file).map_err(|e| Error::io(&file, e))?;
+        let text = read_text(&file).map_err(|e| Error::io(&file, e))?;
         let state: State = serde_json::from_str(&text).map_err(|e| {
             Error::format(&file, format!("not the state of a checkpoint ({e}); use another checkpoint"))
         })?;

@@ -3,7 +3,7 @@
 use super::TrainError;
 use super::numbers::Totals;
 use bigmac_runtime::Error;
-use bigmac_runtime::fs::write_atomically;
+use bigmac_runtime::fs::{read_text, write_atomically};
 use bigmac_schedule::{ModuleKind, PerModule};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -92,7 +92,7 @@ impl MetricsFile {
     /// [`TrainError::Runtime`] when the file cannot be read or written.
     pub fn open(folder: &Path, step: u64) -> Result<Self, TrainError> {
         let path = folder.join(FILE);
-        let old = match std::fs::read_to_string(&path) {
+        let old = match read_text(&path) {
             Ok(text) => text,
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => String::new(),
             Err(e) => return Err(Error::io(&path, e).into()),

@@ -4,6 +4,7 @@ mod ahead;
 mod checkpoint;
 mod collect;
 mod error;
+mod inputs;
 mod layout;
 mod metrics;
 mod numbers;
@@ -17,13 +18,14 @@ mod stopwatch;
 
 pub use checkpoint::{Checkpoint, State, save};
 pub use error::TrainError;
+pub use inputs::{Inputs, tokenizer};
 pub use layout::RunLayout;
 pub use metrics::{MetricsFile, StepReport};
 pub use numbers::{Gate, Numbers, Reduced, Totals};
 pub use optimizer::{Optimizer, STATE_PARTS};
 pub use reduce::reduce;
 pub use schedule::learning_rate;
-pub use session::{SHAPES_FOLDER, Session, open_gpu, tokenizer};
+pub use session::{Session, open_gpu};
 pub use snapshot::{Snapshot, state_name};
 
 use crate::config;
@@ -104,7 +106,10 @@ pub fn train(
     if !resume.is_some_and(|checkpoint| is_of_run(checkpoint, folder)) {
         check_unused(folder)?;
     }
-    let start = start_weights(session, resume)?;
+    let start = match resume {
+        Some(_) => None,
+        None => Inputs::start(&session.config, &session.shape)?,
+    };
     let layout = RunLayout::of(session)?;
     std::fs::create_dir_all(folder).map_err(|e| Error::io(folder, e))?;
     let resolved = config::write(&session.config);
@@ -149,16 +154,4 @@ fn check_unused(folder: &Path) -> Result<(), TrainError> {
         "the directory already holds {what}; go on with a run by --resume, or write elsewhere with --out"
     );
     Err(Error::format(folder, message).into())
-}
-
-/// The checkpoint that `model.from` names, for a run that begins.
-fn start_weights(session: &Session, resume: Option<&Checkpoint>) -> Result<Option<Checkpoint>, TrainError> {
-    let from = &session.config.model.from;
-    if resume.is_some() || from.is_empty() {
-        return Ok(None);
-    }
-    let checkpoint = Checkpoint::open(Path::new(from))?;
-    checkpoint.check_vocabulary(&session.shape)?;
-    checkpoint.check_model(&session.config, false)?;
-    Ok(Some(checkpoint))
 }

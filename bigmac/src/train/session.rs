@@ -1,24 +1,15 @@
 //! What a run is made of before its first step: data sets, tokenizer, model shape, planner.
 
-use super::TrainError;
-use crate::config::{Config, OnError, Pipeline};
+use super::{Inputs, TrainError};
+use crate::config::Config;
 use crate::cost::{CostModel, Rates};
-use crate::data::shapes::{ShapesSpec, write_shapes};
-use crate::data::{
-    DataError, Dataset, PictureLimits, Planner, Prefetcher, ReadOptions, StepShape, Tokenizer, find_dataset_file,
-};
-use crate::execute::{ExecuteError, options};
+use crate::data::{Dataset, HELDOUT, Planner, Prefetcher, StepShape, TRAIN, heldout_path, training_path};
 use crate::model::ModelShape;
 use bigmac_comm::{Communicator, RankError, run_ranks};
 use bigmac_gpu::Gpu;
 use bigmac_runtime::{Context, Device, Error};
-use bigmac_schedule::{Limits, Options, Schedule, UniformCosts, Workload, registry};
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
-
-/// Where the embedded data set is written on first use, below the current directory.
-pub const SHAPES_FOLDER: &str = "data/shapes";
 
 /// Data, tokenizer, model shape and planner of a run.
 #[derive(Debug)]
@@ -59,25 +50,11 @@ impl Session {
         progress: &(dyn Fn(usize) + Sync),
     ) -> Result<Session, TrainError> {
         // Told before pictures are written and files are read for it.
-        let schedule = registry::schedule(&config.pipeline.schedule).map_err(ExecuteError::from)?;
-        if !schedule.is_whole() {
-            return Err(TrainError::LlmOnly { schedule: schedule.name() });
-        }
-        check_schedule(schedule, &config.pipeline)?;
-        let tokenizer = tokenizer(config)?;
-        let shape = ModelShape::new(&config.model, &tokenizer)?;
-        let limits = PictureLimits::of(&config.data);
-        let layout = shape.layout(config.train.tokens_per_microbatch, config.data.max_tiles, limits);
-        let options = ReadOptions {
-            tokenizer,
-            layout,
-            images: (!config.data.images.is_empty()).then(|| PathBuf::from(&config.data.images)),
-            skip: config.data.on_error == OnError::Skip,
-        };
-        let path = training_path(config, progress)?;
-        let train = Arc::new(Dataset::load(&path, "train", &options)?);
-        let heldout = heldout_path(config, &path)?
-            .map(|path| Dataset::load(&path, "heldout", &options).map(Arc::new))
+        let Inputs { shape, reading } = Inputs::of(config)?;
+        let path = training_path(&config.data, progress)?;
+        let train = Arc::new(Dataset::load(&path, TRAIN, &reading)?);
+        let heldout = heldout_path(&config.data, &path)?
+            .map(|path| Dataset::load(&path, HELDOUT, &reading).map(Arc::new))
             .transpose()?;
         let step = StepShape {
             batch: config.train.batch,
@@ -87,10 +64,17 @@ impl Session {
         let costs = CostModel { shape: shape.clone(), rates: Rates::default() };
         let planner = Planner::new(train, step)?;
         let busy = config.pipeline.ranks * config.pipeline.threads;
-        let prefetcher = Prefetcher::new(limits, spare_threads(busy)).map_err(|error| {
-            Error::argument("data.prefetch", format!("a thread cannot be started: {error}"))
-        })?;
+        let prefetcher =
+            Prefetcher::new(planner.dataset().layout.limits, spare_threads(busy)).map_err(|error| {
+                Error::argument("data.prefetch", format!("a thread cannot be started: {error}"))
+            })?;
         Ok(Session { config: config.clone(), shape, costs, planner, gpu, prefetcher, heldout })
+    }
+
+    /// Sentences on text of the samples that the tokenizer does not know.
+    pub fn warnings(&self) -> Vec<String> {
+        let heldout = self.heldout.as_ref().and_then(|heldout| heldout.note());
+        self.planner.dataset().note().into_iter().chain(heldout).collect()
     }
 
     /// Runs `f` on ranks of this run, each with a context and a communicator of its own, and returns the results in
@@ -132,50 +116,5 @@ pub fn open_gpu(device: &str) -> Result<Option<Gpu>, TrainError> {
     match device.parse().map_err(|e: String| Error::argument("pipeline.device", e))? {
         Device::Cpu => Ok(None),
         device => Ok(Some(Gpu::open(device).map_err(Error::from)?)),
-    }
-}
-
-/// Checks that the schedule takes the pipeline's order and number of LLM chunks, by building it for a step of its own.
-fn check_schedule(schedule: &Schedule, pipeline: &Pipeline) -> Result<(), ExecuteError> {
-    let one = UniformCosts { forward: 1.0, ..UniformCosts::default() };
-    let workload = Workload::uniform(pipeline.ranks, pipeline.chunks, 1, 1, one, 0.0)?;
-    let workload = schedule.workload(&workload);
-    schedule.build(&workload, &Options { limits: Limits::default(), ..options(pipeline)? })?;
-    Ok(())
-}
-
-/// The tokenizer that the configuration names.
-///
-/// # Errors
-/// [`TrainError::Data`] when its file cannot be used.
-pub fn tokenizer(config: &Config) -> Result<Tokenizer, TrainError> {
-    if config.data.tokenizer.is_empty() {
-        return Ok(Tokenizer::bytes());
-    }
-    Ok(Tokenizer::from_file(Path::new(&config.data.tokenizer))?)
-}
-
-fn training_path(config: &Config, progress: &(dyn Fn(usize) + Sync)) -> Result<PathBuf, TrainError> {
-    if !config.data.path.is_empty() {
-        return Ok(PathBuf::from(&config.data.path));
-    }
-    let folder = PathBuf::from(format!("{SHAPES_FOLDER}-{}", config.data.shapes));
-    let spec = ShapesSpec { samples: 2 * config.data.shapes, ..ShapesSpec::default() };
-    write_shapes(&folder, &spec, false, progress)?;
-    Ok(folder)
-}
-
-/// The held-out file: as configured, else the one beside the training file, if there is one.
-fn heldout_path(config: &Config, train: &Path) -> Result<Option<PathBuf>, TrainError> {
-    if !config.data.heldout.is_empty() {
-        return Ok(Some(PathBuf::from(&config.data.heldout)));
-    }
-    let folder = if train.is_dir() { Some(train) } else { train.parent() };
-    // A bare file name has an empty parent: the current directory.
-    let folder = folder.filter(|f| !f.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    match find_dataset_file(folder, "heldout") {
-        Ok(file) => Ok(Some(file)),
-        Err(DataError::NoDataset { .. }) => Ok(None),
-        Err(error) => Err(error.into()),
     }
 }

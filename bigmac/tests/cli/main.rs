@@ -4,6 +4,7 @@ mod commands;
 mod damage;
 mod device;
 mod input;
+mod inspect;
 mod interrupt;
 mod profile;
 mod resume;

@@ -6,6 +6,7 @@ use bigmac_runtime::{Context, DType};
 use image::{Rgb, RgbImage};
 use std::collections::BTreeMap;
 use std::fs;
+use std::process::Command;
 
 const NOT_EVALUATED: &str = "Not evaluated: the data set has no held-out samples";
 
@@ -61,6 +62,21 @@ fn a_set_of_texts_alone_trains() {
     work.write_lines("heldout.jsonl", [r#"{"text": "six"}"#]);
     let json = work.json("train tiny.toml --set data.path=text.jsonl --steps 1 --out found");
     assert_eq!(json["eval"]["samples"], 1);
+    assert!(
+        json["eval"]["caption_exact"].is_null() && json["eval"]["token_loss"].as_f64().unwrap() > 0.0,
+        "{json}"
+    );
+    let names = work.names("found");
+    assert!(!names.iter().any(|name| name.contains("captions") || name.contains("drawings")), "{names:?}");
+    // Nothing is read or drawn: nothing of that kind is told or suggested.
+    let text = work.ok("train tiny.toml --set data.path=text.jsonl --steps 1 --out told");
+    for word in ["caption", "drawing ", "imagine", "circle"] {
+        assert!(!text.contains(word), "'{word}' in {text}");
+    }
+    assert!(
+        text.contains("On 1 unseen samples")
+            && text.contains("bigmac train told/config.toml --schedule mono")
+    );
     work.error("train tiny.toml --set data.heldout=none.jsonl --out none", &["none.jsonl"]);
 }
 
@@ -113,4 +129,42 @@ fn frozen_modules_keep_their_weights_bit_for_bit() {
             );
         }
     }
+}
+
+/// Runs what a finished run suggests to try with a command, in a shell, and returns what it printed.
+fn tried(work: &Work, told: &str, command: &str) -> Vec<String> {
+    let (_, next) = told.split_once("Try next:\n").unwrap();
+    let run = |line: &str| {
+        let script = format!("'{}' {line}", env!("CARGO_BIN_EXE_bigmac"));
+        let ended = Command::new("sh").args(["-c", &script]).current_dir(work.path("")).output().unwrap();
+        assert!(ended.status.success(), "{script}: {}", String::from_utf8_lossy(&ended.stderr));
+        String::from_utf8(ended.stdout).unwrap()
+    };
+    next.split("  bigmac ").filter(|line| line.starts_with(command)).map(run).collect()
+}
+
+#[test]
+fn what_is_suggested_fits_the_data_and_works() {
+    let work = Work::new();
+    let told = work.ok("train tiny.toml --steps 1 --out run");
+    assert!(told.contains("bigmac imagine run --out picture.png 'small red circle center'\n"), "{told}");
+    assert!(told.contains("bigmac caption run data/0.png\n"), "{told}");
+    assert_eq!(tried(&work, &told, "imagine"), ["picture.png\n"]);
+    assert_eq!(tried(&work, &told, "caption").len(), 1);
+    // Texts and paths that a shell or the command would read something into, and a question.
+    fs::create_dir(work.path("odd set")).unwrap();
+    RgbImage::from_pixel(16, 16, Rgb([9, 90, 200])).save(work.path("odd set/it's.png")).unwrap();
+    let lines = [
+        r#"{"prompt": "-$HOME's `ls` \"7\"", "draw": "it's.png"}"#,
+        r#"{"images": ["it's.png"], "prompt": "<image>\nWhich\ndigit?", "text": "seven"}"#,
+    ];
+    work.write_lines("odd set/train.jsonl", [&lines[..], &lines, &lines].concat());
+    work.write_lines("odd set/heldout.jsonl", lines);
+    let toml = work.read("tiny.toml").replace("path = \"data\"", "path = \"odd set\"");
+    fs::write(work.path("odd.toml"), toml).unwrap();
+    let told = work.ok("train odd.toml --steps 1 --out odd");
+    assert!(told.contains(r#"-- '-$HOME'\''s `ls` "7"'"#) && !told.contains("circle"), "{told}");
+    assert!(told.contains("caption odd 'odd set/it'\\''s.png' --prompt='\nWhich\ndigit?'"), "{told}");
+    assert_eq!(tried(&work, &told, "imagine"), ["picture.png\n"]);
+    assert_eq!(tried(&work, &told, "caption").len(), 1);
 }

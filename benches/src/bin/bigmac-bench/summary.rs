@@ -1,6 +1,7 @@
 //! A page about rows of the lab and of training steps: what a run on a borrowed device prints last.
 
 use anyhow::{Context as _, bail};
+use bigmac_runtime::fs::read_text;
 use clap::Args;
 use serde_json::Value;
 use std::path::{Path, PathBuf};
@@ -46,7 +47,7 @@ impl Summary {
 
 /// The lines of a file, each an object.
 fn read(path: &Path) -> anyhow::Result<Vec<Value>> {
-    let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+    let text = read_text(path).with_context(|| format!("cannot read {}", path.display()))?;
     let lines = text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty());
     let parse = |(number, line): (usize, &str)| {
         serde_json::from_str(line)

@@ -13,8 +13,8 @@ pub use pixels::{pixels_to_rgb, rgb_to_pixels, write_png};
 pub(in crate::data) use tile::cut;
 pub use tile::{Square, Tile, Tiling};
 
-use crate::config::Data;
 use super::error::{DataError, PictureProblem, Place};
+use crate::config::Data;
 use std::fmt;
 use std::fs::File;
 use std::io::Read;

@@ -7,6 +7,7 @@ use crate::data::error::DataError;
 use crate::data::files::{DESCRIPTION, WRITING_MARK};
 use crate::data::forms::IMAGE_MARK;
 use crate::data::order::EpochOrder;
+use bigmac_runtime::fs::read_text;
 use bigmac_runtime::rng::{Philox, Purpose};
 use image::codecs::png::{CompressionType, FilterType, PngEncoder};
 use rayon::prelude::*;
@@ -149,7 +150,7 @@ pub fn write_shapes(
 /// Whether the finished set in `folder` is the one of `spec`; an error when it is another and stays.
 fn is_complete(folder: &Path, spec: &ShapesSpec, overwrite: bool) -> Result<bool, DataError> {
     let path = folder.join(DESCRIPTION);
-    let text = match fs::read_to_string(&path) {
+    let text = match read_text(&path) {
         Ok(text) => text,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(false),
         Err(error) => return Err(DataError::read(&path)(error)),
@@ -285,7 +286,7 @@ fn persist(
 mod tests {
     use super::*;
     use crate::data::shapes::Detector;
-    use crate::data::{Dataset, Layout, PictureLimits, ReadOptions, RecordReader, Tokenizer, load_square};
+    use crate::data::{Dataset, DatasetFiles, Layout, PictureLimits, ReadOptions, Tokenizer, load_square};
     use std::collections::{BTreeMap, HashSet};
     use std::path::PathBuf;
 
@@ -336,7 +337,7 @@ mod tests {
             let text = fs::read_to_string(&path).unwrap();
             assert_eq!(text.lines().count(), lines);
             let mut drawn = 0;
-            for (record, line) in RecordReader::open(&path).unwrap().zip(text.lines()) {
+            for (record, line) in DatasetFiles::find(&path, split).unwrap().records(None).zip(text.lines()) {
                 let record = record.unwrap();
                 let value: serde_json::Value = serde_json::from_str(line).unwrap();
                 let text = value["text"].as_str().or(value["prompt"].as_str()).unwrap();

@@ -109,6 +109,8 @@ impl Source {
             };
             let text =
                 std::fs::read_to_string(&path).map_err(|e| wrong(&path, format!("cannot be read: {e}")))?;
+            // Some editors write a byte order mark, which no compiler has to know.
+            let text = text.strip_prefix('\u{feff}').unwrap_or(&text).to_owned();
             Ok((path.display().to_string(), text))
         };
         let (file, main) = read(self.file, self.text)?;

@@ -2,6 +2,7 @@
 
 use super::case::Case;
 use anyhow::Context as _;
+use bigmac_runtime::fs::read_text;
 use serde::{Deserialize, Serialize};
 use std::path::Path;
 
@@ -42,7 +43,7 @@ impl Predictions {
     /// # Errors
     /// When it cannot be read or is not of that form.
     pub fn read(path: &Path) -> anyhow::Result<Predictions> {
-        let text = std::fs::read_to_string(path);
+        let text = read_text(path);
         let text = text.with_context(|| format!("cannot read the predictions in {}", path.display()))?;
         toml::from_str(&text).with_context(|| format!("{} does not hold predictions", path.display()))
     }
