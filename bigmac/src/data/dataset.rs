@@ -1,7 +1,7 @@
 //! A data set in memory: every sample's tokens and paths, no pixels.
 
 use super::error::DataError;
-use super::files::{RecordReader, find_dataset_file};
+use super::files::DatasetFiles;
 use super::forms::Record;
 use super::sample::{Expanded, Layout, Sample};
 use super::tokenizer::Tokenizer;
@@ -24,7 +24,7 @@ pub struct ReadOptions {
 /// A data set in memory: every sample's tokens and paths, no pixels.
 #[derive(Debug)]
 pub struct Dataset {
-    /// The file it was read from.
+    /// The file it was read from, or the folder or pattern that names several.
     pub file: PathBuf,
     /// All samples, in the order of the file; at least one.
     pub samples: Vec<Sample>,
@@ -35,23 +35,23 @@ pub struct Dataset {
 }
 
 impl Dataset {
-    /// Reads and tokenizes a data set: a file, or a folder with `SPLIT.jsonl` (see [`find_dataset_file`]).
+    /// Reads and tokenizes a data set: a file, or a folder with `SPLIT.jsonl` (see [`DatasetFiles::find`]).
     ///
     /// # Errors
     /// The first line that cannot be used, by file and line: bad JSON, marks that do not match the images, a missing
     /// picture, a sample longer than a microbatch; or a file without any sample.
     pub fn load(path: &Path, split: &str, options: &ReadOptions) -> Result<Self, DataError> {
-        let ReadOptions { tokenizer, layout, .. } = options;
-        let file = find_dataset_file(path, split)?;
-        let records = RecordReader::open(&file)?.collect::<Result<Vec<Record>, _>>()?;
+        let ReadOptions { tokenizer, layout, images, .. } = options;
+        let files = DatasetFiles::find(path, split)?;
+        let records = files.records(images.as_deref()).collect::<Result<Vec<Record>, _>>()?;
         if records.is_empty() {
-            return Err(DataError::no_sample(&file));
+            return Err(DataError::no_sample(&files.path));
         }
         let made: Vec<Result<Sample, DataError>> =
-            records.par_iter().map(|record| Sample::new(record, &file, tokenizer, layout)).collect();
+            records.par_iter().map(|record| Sample::new(record, tokenizer, layout)).collect();
         // Gathered in order, so that the error told is that of the first bad line, whichever thread met its own first.
         let samples = made.into_iter().collect::<Result<Vec<Sample>, _>>()?;
-        Ok(Dataset { file, samples, tokenizer: tokenizer.clone(), layout: *layout })
+        Ok(Dataset { file: files.path, samples, tokenizer: tokenizer.clone(), layout: *layout })
     }
 
     /// Number of samples; at least 1.

@@ -2,7 +2,7 @@
 
 use super::dataset::ReadOptions;
 use super::error::DataError;
-use super::files::{RecordReader, find_dataset_file};
+use super::files::DatasetFiles;
 use super::forms::{DRAW_MARK, IMAGE_MARK, Record, Segment};
 use super::grid::GridCell;
 use super::picture::{PictureRef, decode};
@@ -113,11 +113,11 @@ pub fn inspect(
     options: InspectOptions,
     progress: &(dyn Fn(Progress) + Sync),
 ) -> Result<Inspection, DataError> {
-    let ReadOptions { tokenizer, layout, .. } = reading;
-    let file = find_dataset_file(path, split)?;
-    let records: Vec<Result<Record, DataError>> = RecordReader::open(&file)?.collect();
+    let ReadOptions { tokenizer, layout, images, .. } = reading;
+    let files = DatasetFiles::find(path, split)?;
+    let records: Vec<Result<Record, DataError>> = files.records(images.as_deref()).collect();
     if records.is_empty() {
-        return Err(DataError::no_sample(&file));
+        return Err(DataError::no_sample(&files.path));
     }
     progress(Progress::Total(records.len()));
     let checked: Vec<Result<(Record, Sample), DataError>> = records
@@ -125,7 +125,7 @@ pub fn inspect(
         .map(|record| {
             progress(Progress::Done(1));
             let record = record?;
-            let sample = Sample::new(&record, &file, tokenizer, layout)?;
+            let sample = Sample::new(&record, tokenizer, layout)?;
             if options.decode_pictures {
                 record.images.iter().chain(&record.draw).try_for_each(|picture| decode(picture).map(drop))?;
             }
@@ -133,7 +133,7 @@ pub fn inspect(
         })
         .collect();
 
-    let mut found = Inspection { file, shortest: usize::MAX, ..Inspection::default() };
+    let mut found = Inspection { file: files.path, shortest: usize::MAX, ..Inspection::default() };
     let mut lengths = Vec::with_capacity(checked.len());
     for entry in checked {
         match entry {

@@ -23,7 +23,7 @@ mod tokenizer;
 
 pub use dataset::{Dataset, ReadOptions};
 pub use error::{DataError, PictureProblem, Place};
-pub use files::{RecordReader, find_dataset_file};
+pub use files::{DatasetFiles, find_dataset_file};
 pub use forms::{DRAW_MARK, IMAGE_MARK, Record, Segment};
 pub use grid::{GridCell, draw_grid};
 pub use inspect::{Bar, InspectOptions, Inspection, Progress, Shown, inspect};

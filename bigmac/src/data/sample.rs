@@ -82,15 +82,10 @@ impl Sample {
     /// there.
     ///
     /// # Errors
-    /// When a picture is missing, the tokenizer refuses the text, or the sample is longer than a microbatch; names
-    /// `file` and the record's line.
-    pub fn new(
-        record: &Record,
-        file: &std::path::Path,
-        tokenizer: &Tokenizer,
-        layout: &Layout,
-    ) -> Result<Self, DataError> {
-        let at_line = |problem| DataError::at(file, record.place.clone(), problem);
+    /// When a picture is missing, the tokenizer refuses the text, or the sample is longer than a microbatch; names the
+    /// record's file and line.
+    pub fn new(record: &Record, tokenizer: &Tokenizer, layout: &Layout) -> Result<Self, DataError> {
+        let at_line = |problem| DataError::at(&record.file, record.place.clone(), problem);
         let (tokens, learned) = tokenize(record, tokenizer).map_err(at_line)?;
         let images =
             record.images.iter().map(|picture| tiled(picture, layout)).collect::<Result<Box<[_]>, _>>()?;

@@ -2,17 +2,17 @@
 
 use super::super::error::{DataError, Place};
 use super::super::forms::{self, RawRecord, Record, kind};
-use super::super::picture::{Origin, PictureRef, Source};
+use super::picture_file;
 use serde_json::Value;
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 /// Reads a data set's file record by record; an error of one line does not end it, so that all can be listed.
-pub struct RecordReader {
+pub(super) struct JsonReader {
     file: Arc<Path>,
-    folder: PathBuf,
+    images: Option<Arc<Path>>,
     values: Values,
 }
 
@@ -30,12 +30,13 @@ enum Values {
     Done,
 }
 
-impl RecordReader {
+impl JsonReader {
     /// Opens a file of JSON Lines, or of one JSON array (told apart by the first character).
     ///
     /// # Errors
     /// When the file cannot be read.
-    pub fn open(path: &Path) -> Result<Self, DataError> {
+    pub fn open(file: &Arc<Path>, images: Option<&Arc<Path>>) -> Result<Self, DataError> {
+        let path = file.as_ref();
         let mut reader = BufReader::new(File::open(path).map_err(DataError::read(path))?);
         let first = reader.fill_buf().map_err(DataError::read(path))?.trim_ascii_start().first().copied();
         let values = if first == Some(b'[') {
@@ -47,13 +48,7 @@ impl RecordReader {
         } else {
             Values::Lines { reader, line: 0 }
         };
-        let folder = path.parent().unwrap_or(Path::new("")).to_path_buf();
-        Ok(RecordReader { file: path.into(), folder, values })
-    }
-
-    /// The file that is read.
-    pub fn file(&self) -> &Arc<Path> {
-        &self.file
+        Ok(JsonReader { file: Arc::clone(file), images: images.cloned(), values })
     }
 
     /// The next line's number and value; blank lines are passed over.
@@ -125,7 +120,7 @@ impl RecordReader {
         DataError::line(&self.file, line, problem)
     }
 
-    /// A line's JSON value as a record; pictures are taken from the file's folder.
+    /// A line's JSON value as a record; pictures are files of their own.
     fn record(&self, value: Value, line: u32) -> Result<Record, String> {
         let Value::Object(object) = value else {
             let found = kind(&value);
@@ -134,15 +129,14 @@ impl RecordReader {
             ));
         };
         let place = Place::Line(line);
-        let named = |name: &str| {
-            let origin = Origin { file: Arc::clone(&self.file), place: Place::Line(line) };
-            Ok(PictureRef::from_source(Source::File(self.folder.join(name)), Some(origin)))
-        };
-        forms::read(RawRecord { object, images: Vec::new(), draw: None, place }, &named)
+        let named =
+            |name: &str| Ok(picture_file(&self.file, self.images.as_deref(), &Place::Line(line), name));
+        let file = Arc::clone(&self.file);
+        forms::read(RawRecord { object, images: Vec::new(), draw: None, file, place }, &named)
     }
 }
 
-impl Iterator for RecordReader {
+impl Iterator for JsonReader {
     type Item = Result<Record, DataError>;
 
     fn next(&mut self) -> Option<Self::Item> {

@@ -1,50 +1,81 @@
 //! The files that data sets lie in: which of a path's files are meant, and how each kind is read record by record.
 
+mod folder;
 mod json;
 
-pub use json::RecordReader;
-
-use super::error::DataError;
+use super::error::{DataError, Place};
+use super::forms::Record;
+use super::picture::{Origin, PictureRef, Source};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// File in a folder while a data set is being written to it.
 pub(in crate::data) const WRITING_MARK: &str = ".writing";
 /// Description of a data set that `bigmac data shapes` wrote; no data set itself.
 pub(in crate::data) const DESCRIPTION: &str = "dataset.json";
 
-/// The file of a data set: `path` itself, or in a folder `SPLIT.jsonl` or `SPLIT.json`. For the split `train` a
-/// folder's only JSON or JSONL file does as well; any other split is never guessed, so that nothing is evaluated on
-/// what it was trained on.
+/// The records of a file, in order. An error of one record does not end them, so that all can be listed.
+type Records = Box<dyn Iterator<Item = Result<Record, DataError>> + Send>;
+
+/// The files of one split of a data set.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DatasetFiles {
+    /// What people call it: the file, where it is one; else the folder or the pattern that names several. Looked up
+    /// again with the same split, it gives the same files.
+    pub path: PathBuf,
+    /// In the order in which they are read; at least one.
+    pub files: Vec<Arc<Path>>,
+}
+
+impl DatasetFiles {
+    /// Finds the files of `split` under `path`, which is a file (then the split does not matter) or a folder (see
+    /// [`find_dataset_file`]).
+    ///
+    /// # Errors
+    /// As [`find_dataset_file`].
+    pub fn find(path: &Path, split: &str) -> Result<Self, DataError> {
+        // A pattern that names several files is looked for here, before the path itself.
+        let meta = std::fs::metadata(path).map_err(DataError::read(path))?;
+        if meta.is_dir() {
+            return folder::find(path, split);
+        }
+        Ok(DatasetFiles::one(path.to_path_buf()))
+    }
+
+    fn one(path: PathBuf) -> Self {
+        let files = vec![Arc::from(path.as_path())];
+        DatasetFiles { path, files }
+    }
+
+    /// All records, file by file. Pictures are named from `images`; without it, from the folder of the file that names
+    /// them. A file that cannot be opened is one error, and the next file follows.
+    pub fn records(&self, images: Option<&Path>) -> impl Iterator<Item = Result<Record, DataError>> + Send {
+        let images: Option<Arc<Path>> = images.map(Arc::from);
+        self.files.clone().into_iter().flat_map(move |file| {
+            open(&file, images.as_ref()).unwrap_or_else(|error| Box::new(std::iter::once(Err(error))))
+        })
+    }
+}
+
+/// What to give as a data set's path to read `split` of `path`: `path` itself when it is a file, or in a folder
+/// `SPLIT.jsonl` or `SPLIT.json`. For the split `train` a folder's only JSON or JSONL file does as well; any other split
+/// is never guessed, so that nothing is evaluated on what it was trained on.
 ///
 /// # Errors
 /// When there is no such path, when a folder does not show which file is meant, or when its writing was interrupted.
 pub fn find_dataset_file(path: &Path, split: &str) -> Result<PathBuf, DataError> {
-    let meta = std::fs::metadata(path).map_err(DataError::read(path))?;
-    if !meta.is_dir() {
-        return Ok(path.to_path_buf());
-    }
-    if path.join(WRITING_MARK).exists() && !path.join(DESCRIPTION).exists() {
-        let problem = "holds a data set whose writing was interrupted or still goes on; run `bigmac data shapes --out` on it \
-                       again with the same --samples and --seed";
-        return Err(DataError::contents(path, problem));
-    }
-    for name in [format!("{split}.jsonl"), format!("{split}.json")] {
-        if path.join(&name).is_file() {
-            return Ok(path.join(name));
-        }
-    }
-    let mut found = Vec::new();
-    for entry in std::fs::read_dir(path).map_err(DataError::read(path))? {
-        let name = entry.map_err(DataError::read(path))?.file_name().to_string_lossy().into_owned();
-        if (name.ends_with(".jsonl") || name.ends_with(".json")) && name != DESCRIPTION {
-            found.push(name);
-        }
-    }
-    found.sort();
-    match found.as_slice() {
-        [only] if split == "train" => Ok(path.join(only)),
-        _ => {
-            Err(DataError::NoDataset { folder: path.to_path_buf(), wanted: format!("{split}.jsonl"), found })
-        }
-    }
+    Ok(DatasetFiles::find(path, split)?.path)
+}
+
+/// Opens a file by its kind. A kind that is not JSON has its line here and a reader in a file of its own.
+fn open(file: &Arc<Path>, images: Option<&Arc<Path>>) -> Result<Records, DataError> {
+    Ok(Box::new(json::JsonReader::open(file, images)?))
+}
+
+/// The picture `name` that lies in a file of its own: named from `images`, else from the folder of `file`, by the
+/// record at `place`.
+fn picture_file(file: &Arc<Path>, images: Option<&Path>, place: &Place, name: &str) -> PictureRef {
+    let folder = images.or_else(|| file.parent()).unwrap_or(Path::new(""));
+    let origin = Origin { file: Arc::clone(file), place: place.clone() };
+    PictureRef::from_source(Source::File(folder.join(name)), Some(origin))
 }

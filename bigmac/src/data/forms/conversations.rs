@@ -54,7 +54,7 @@ pub(super) fn record(
             segments.push(Segment::End);
         }
     }
-    Ok(Record { segments, images, draw: None, place: raw.place.clone() })
+    Ok(Record { segments, images, draw: None, file: raw.file.clone(), place: raw.place.clone() })
 }
 
 /// The turns, in an order that makes sense: a system text first if any, then human and answer in turn.

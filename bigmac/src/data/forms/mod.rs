@@ -7,6 +7,8 @@ mod own;
 use super::error::Place;
 use super::picture::PictureRef;
 use serde_json::{Map, Value};
+use std::path::Path;
+use std::sync::Arc;
 
 /// Where an image goes in a text.
 pub const IMAGE_MARK: &str = "<image>";
@@ -40,7 +42,9 @@ pub struct Record {
     pub images: Vec<PictureRef>,
     /// The picture that the generator learns to draw.
     pub draw: Option<PictureRef>,
-    /// Where the data set's file holds it.
+    /// The data set's file.
+    pub file: Arc<Path>,
+    /// Where that file holds it.
     pub place: Place,
 }
 
@@ -52,7 +56,9 @@ pub(super) struct RawRecord {
     pub images: Vec<PictureRef>,
     /// The picture to be drawn, where the file itself holds it.
     pub draw: Option<PictureRef>,
-    /// Where it is.
+    /// The file.
+    pub file: Arc<Path>,
+    /// Where it is in the file.
     pub place: Place,
 }
 

@@ -26,5 +26,5 @@ pub(super) fn record(
     }
     let mut segments = with_images(&[(prompt, false), (text, true)], images.len())?;
     segments.push(if draw.is_some() { Segment::Draw } else { Segment::End });
-    Ok(Record { segments, images, draw, place: raw.place.clone() })
+    Ok(Record { segments, images, draw, file: raw.file.clone(), place: raw.place.clone() })
 }

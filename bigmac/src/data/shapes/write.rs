@@ -285,7 +285,7 @@ fn persist(
 mod tests {
     use super::*;
     use crate::data::shapes::Detector;
-    use crate::data::{Dataset, Layout, PictureLimits, ReadOptions, RecordReader, Tokenizer, load_square};
+    use crate::data::{Dataset, DatasetFiles, Layout, PictureLimits, ReadOptions, Tokenizer, load_square};
     use std::collections::{BTreeMap, HashSet};
     use std::path::PathBuf;
 
@@ -336,7 +336,7 @@ mod tests {
             let text = fs::read_to_string(&path).unwrap();
             assert_eq!(text.lines().count(), lines);
             let mut drawn = 0;
-            for (record, line) in RecordReader::open(&path).unwrap().zip(text.lines()) {
+            for (record, line) in DatasetFiles::find(&path, split).unwrap().records(None).zip(text.lines()) {
                 let record = record.unwrap();
                 let value: serde_json::Value = serde_json::from_str(line).unwrap();
                 let text = value["text"].as_str().or(value["prompt"].as_str()).unwrap();
