@@ -1,7 +1,7 @@
 //! Which files of a folder are the data set.
 
 use super::super::error::DataError;
-use super::{DESCRIPTION, DatasetFiles, WRITING_MARK};
+use super::{DESCRIPTION, DatasetFiles, WRITING_MARK, shards};
 use std::path::Path;
 
 /// Finds the files of `split` in a folder. Each kind of file that data sets lie in is asked in turn.
@@ -16,6 +16,9 @@ pub(super) fn find(folder: &Path, split: &str) -> Result<DatasetFiles, DataError
         names.push(entry.map_err(DataError::read(folder))?.file_name().to_string_lossy().into_owned());
     }
     names.sort();
+    if let Some(found) = shards::find(folder, split, &names)? {
+        return Ok(found);
+    }
     if let Some(found) = json(folder, split, &names) {
         return Ok(found);
     }

@@ -1,13 +1,20 @@
 //! The files that data sets lie in: which of a path's files are meant, and how each kind is read record by record.
 
 mod folder;
+mod held;
 mod json;
+mod parquet;
+mod pattern;
+mod shards;
+mod tar;
 
 use super::error::{DataError, Place};
 use super::forms::Record;
 use super::picture::{Origin, PictureRef, Source};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+
+pub(in crate::data) use self::parquet::Cell;
 
 /// File in a folder while a data set is being written to it.
 pub(in crate::data) const WRITING_MARK: &str = ".writing";
@@ -34,7 +41,9 @@ impl DatasetFiles {
     /// # Errors
     /// As [`find_dataset_file`].
     pub fn find(path: &Path, split: &str) -> Result<Self, DataError> {
-        // A pattern that names several files is looked for here, before the path itself.
+        if let Some(paths) = pattern::expand(path)? {
+            return several(path, split, paths);
+        }
         let meta = std::fs::metadata(path).map_err(DataError::read(path))?;
         if meta.is_dir() {
             return folder::find(path, split);
@@ -67,9 +76,35 @@ pub fn find_dataset_file(path: &Path, split: &str) -> Result<PathBuf, DataError>
     Ok(DatasetFiles::find(path, split)?.path)
 }
 
-/// Opens a file by its kind. A kind that is not JSON has its line here and a reader in a file of its own.
+/// The files of `split` under all `paths` that `pattern` stands for.
+fn several(pattern: &Path, split: &str, paths: Vec<PathBuf>) -> Result<DatasetFiles, DataError> {
+    let mut missing = paths.iter().filter(|path| !path.exists());
+    if let Some(first) = missing.next() {
+        let (missing, all) = (1 + missing.count(), paths.len());
+        let problem = format!(
+            "does not exist; {missing} of the {all} files of '{}' are missing: download them, or correct data.path",
+            pattern.display()
+        );
+        return Err(DataError::contents(first, problem));
+    }
+    let mut files = Vec::with_capacity(paths.len());
+    for path in paths {
+        files.extend(DatasetFiles::find(&path, split)?.files);
+    }
+    Ok(DatasetFiles { path: pattern.to_path_buf(), files })
+}
+
+/// Opens a file by its kind, which its name tells; what has no other kind is JSON.
 fn open(file: &Arc<Path>, images: Option<&Arc<Path>>) -> Result<Records, DataError> {
-    Ok(Box::new(json::JsonReader::open(file, images)?))
+    let name = file.to_string_lossy().to_ascii_lowercase();
+    if shards::is_compressed(&name) {
+        return Err(shards::unpack(file));
+    }
+    Ok(match name.rsplit('.').next() {
+        Some("parquet") => Box::new(parquet::ParquetReader::open(file, images)?),
+        Some("tar") => Box::new(tar::TarReader::open(file, images)?),
+        _ => Box::new(json::JsonReader::open(file, images)?),
+    })
 }
 
 /// The picture `name` that lies in a file of its own: named from `images`, else from the folder of `file`, by the

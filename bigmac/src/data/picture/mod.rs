@@ -9,7 +9,9 @@ pub use pixels::{pixels_to_rgb, rgb_to_pixels, write_png};
 pub use tile::{Tile, Tiling, load_square, load_tile};
 
 use super::error::{DataError, PictureProblem, Place};
+use super::files::Cell;
 use std::fmt;
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -44,6 +46,19 @@ impl Default for PictureLimits {
 pub(super) enum Source {
     /// A file of its own.
     File(PathBuf),
+    /// A stretch of a file, such as a member of a tar shard.
+    Within {
+        /// The file.
+        file: Arc<Path>,
+        /// Where the picture begins in it, in bytes.
+        offset: u64,
+        /// Its encoded bytes.
+        len: u64,
+        /// Its name in the file.
+        name: Arc<str>,
+    },
+    /// A cell of a Parquet table.
+    Cell(Cell),
 }
 
 /// The record that names a picture.
@@ -69,6 +84,7 @@ impl PictureRef {
     pub fn path(&self) -> Option<&Path> {
         match &self.0.source {
             Source::File(path) => Some(path),
+            Source::Within { .. } | Source::Cell(_) => None,
         }
     }
 
@@ -77,7 +93,8 @@ impl PictureRef {
     /// # Errors
     /// When it is missing or is not a file; names the record.
     pub fn check(&self) -> Result<(), DataError> {
-        let Source::File(path) = &self.0.source;
+        // What lies within a file was found there when that was opened.
+        let Source::File(path) = &self.0.source else { return Ok(()) };
         match std::fs::metadata(path) {
             Ok(meta) if meta.is_file() => Ok(()),
             Ok(_) => Err(self.error(std::io::Error::other("not a file").into())),
@@ -89,6 +106,13 @@ impl PictureRef {
     pub(super) fn bytes(&self) -> std::io::Result<Vec<u8>> {
         match &self.0.source {
             Source::File(path) => std::fs::read(path),
+            Source::Within { file, offset, len, .. } => {
+                let len = usize::try_from(*len).map_err(std::io::Error::other)?;
+                let mut bytes = vec![0; len];
+                std::fs::File::open(file)?.read_exact_at(&mut bytes, *offset)?;
+                Ok(bytes)
+            }
+            Source::Cell(cell) => cell.read(),
         }
     }
 
@@ -103,11 +127,13 @@ impl PictureRef {
     }
 }
 
-/// The name for people: the path of a file.
+/// The name for people: the path of a file, or what it is called in the file that holds it.
 impl fmt::Display for PictureRef {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.0.source {
             Source::File(path) => write!(f, "{}", path.display()),
+            Source::Within { name, .. } => write!(f, "{name}"),
+            Source::Cell(cell) => write!(f, "{}", cell.name),
         }
     }
 }

@@ -1,0 +1,119 @@
+//! What the columns of a table are for.
+
+use super::schema::{Kind, Node, Value};
+use bigmac_schedule::names;
+use parquet::file::metadata::ParquetMetaData;
+
+/// Columns that hold pictures, or name them.
+const PICTURES: [&str; 2] = ["image", "images"];
+const DRAW: &str = "draw";
+/// Columns of turns.
+const TURNS: [&str; 2] = ["messages", "conversations"];
+const TEXTS: [&str; 5] = ["text", "prompt", "system", "file_name", "file_names"];
+/// Columns that carry nothing to learn, of which the second is pandas'.
+const UNREAD: [&str; 2] = ["id", "__index_level_0__"];
+
+/// A column that is read.
+#[derive(Debug)]
+pub(super) struct Column {
+    pub name: String,
+    pub node: Node,
+    pub role: Role,
+}
+
+/// What a column is for.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) enum Role {
+    /// A value of the record under the column's name.
+    Key,
+    /// Turns, as a list of structs, or as text that holds them as JSON.
+    Turns,
+    /// Pictures, with the leaves of their bytes and their paths.
+    Pictures { bytes: Option<usize>, path: Option<usize> },
+}
+
+impl Column {
+    /// Whether its pictures are to be drawn.
+    pub fn is_draw(&self) -> bool {
+        self.name == DRAW
+    }
+}
+
+/// The columns of a table that are read.
+///
+/// # Errors
+/// For a column that is not known and is not null throughout, and for one of another type than is expected.
+pub(super) fn columns(metadata: &ParquetMetaData) -> Result<Vec<Column>, String> {
+    let schema = metadata.file_metadata().schema_descr();
+    let mut columns = Vec::new();
+    let mut leaf = 0;
+    for field in schema.root_schema().get_fields() {
+        let first = leaf;
+        while leaf < schema.num_columns() && schema.column(leaf).path().parts().first().is_some_and(|n| n == field.name())
+        {
+            leaf += 1;
+        }
+        let name = field.name();
+        if UNREAD.contains(&name) || (first..leaf).all(|leaf| is_null(metadata, leaf)) {
+            continue;
+        }
+        let wrong = |problem: String| format!("column '{name}' {problem}");
+        let node = Node::of_field(field, first);
+        let expected = |node: &Node, wanted: &str| wrong(format!("is {}, expected {wanted}", node.name()));
+        let role = if PICTURES.contains(&name) || name == DRAW {
+            let node = node.as_ref().map_err(|problem| wrong(problem.clone()))?;
+            pictures(node).ok_or_else(|| {
+                expected(node, "pictures: bytes, or a struct of bytes and path, or paths as text, or a list of these")
+            })?
+        } else if TURNS.contains(&name) {
+            Role::Turns
+        } else if TEXTS.contains(&name) {
+            Role::Key
+        } else {
+            let known = TEXTS.iter().chain(&PICTURES).chain([&DRAW]).chain(&TURNS).chain(&UNREAD[..1]);
+            let known: Vec<&str> = known.copied().collect();
+            let hint = names::hint(names::nearest(name, known.iter().copied()));
+            let known = known.join(", ");
+            return Err(wrong(format!(
+                "is not a valid column{hint}; known are {known}. Rename it, or write the file without it"
+            )));
+        };
+        let node = node.map_err(wrong)?;
+        if !matches!(role, Role::Pictures { .. }) && node.has_other_than_text() {
+            return Err(expected(&node, "text"));
+        }
+        columns.push(Column { name: name.to_owned(), node, role });
+    }
+    Ok(columns)
+}
+
+/// Whether a column holds pictures (or names of them), and where.
+fn pictures(node: &Node) -> Option<Role> {
+    match &node.kind {
+        Kind::Leaf(Value::Text) => Some(Role::Key),
+        Kind::Leaf(Value::Bytes) => Some(Role::Pictures { bytes: Some(node.leaf()), path: None }),
+        Kind::Leaf(_) => None,
+        Kind::Struct(fields) => {
+            let (mut bytes, mut path) = (None, None);
+            for (name, part) in fields {
+                match (name.as_str(), &part.kind) {
+                    ("bytes", Kind::Leaf(Value::Bytes)) => bytes = Some(part.leaf()),
+                    ("path", Kind::Leaf(Value::Text | Value::Bytes)) => path = Some(part.leaf()),
+                    _ => return None,
+                }
+            }
+            Some(Role::Pictures { bytes, path })
+        }
+        Kind::List { element, .. } if !matches!(element.kind, Kind::List { .. }) => pictures(element),
+        Kind::List { .. } => None,
+    }
+}
+
+/// Whether the statistics say that a leaf is null in every row.
+fn is_null(metadata: &ParquetMetaData, leaf: usize) -> bool {
+    metadata.row_groups().iter().all(|group| {
+        let column = group.column(leaf);
+        let nulls = column.statistics().and_then(|statistics| statistics.null_count_opt());
+        nulls.is_some() && nulls == u64::try_from(column.num_values()).ok()
+    })
+}
