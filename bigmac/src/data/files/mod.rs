@@ -44,7 +44,12 @@ impl DatasetFiles {
         if let Some(paths) = pattern::expand(path)? {
             return several(path, split, paths);
         }
-        let meta = std::fs::metadata(path).map_err(DataError::read(path))?;
+        let meta = std::fs::metadata(path);
+        if meta.is_err() && path.to_string_lossy().contains('*') {
+            let problem = "does not exist; '*' is not expanded here: give the folder, or a range such as {000..007}";
+            return Err(DataError::contents(path, problem));
+        }
+        let meta = meta.map_err(DataError::read(path))?;
         if meta.is_dir() {
             return folder::find(path, split);
         }

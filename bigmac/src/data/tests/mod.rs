@@ -3,6 +3,9 @@
 mod packing;
 mod pictures;
 mod reading;
+mod sets;
+mod shards;
+mod tables;
 mod tokens;
 
 use super::*;

@@ -84,6 +84,9 @@ pub(super) fn columns(metadata: &ParquetMetaData) -> Result<Vec<Column>, String>
         }
         columns.push(Column { name: name.to_owned(), node, role });
     }
+    if columns.is_empty() && metadata.file_metadata().num_rows() > 0 {
+        return Err("it has no column with anything to learn; give it 'text', or 'messages'".into());
+    }
     Ok(columns)
 }
 

@@ -5,9 +5,6 @@ use parquet::column::reader::{ColumnReader, ColumnReaderImpl};
 use parquet::data_type::{ByteArray, DataType};
 use serde_json::{Map, Value};
 
-/// Rows of pictures that are in memory at a time where only their levels are wanted.
-const PICTURES_AT_A_TIME: usize = 8;
-
 /// Where the entries of a leaf come from.
 pub(super) enum Source {
     /// From the file.
@@ -19,8 +16,8 @@ pub(super) enum Source {
 /// Entries of a leaf that were read and are not yet used.
 pub(super) struct Leaf {
     reader: ColumnReader,
-    /// Whether values are dropped, and only where they are is of interest.
-    levels_only: bool,
+    /// Whether values are dropped, and only where they are is of interest: then, how many rows of them may be in memory.
+    levels_only: Option<usize>,
     full: i16,
     repeats: bool,
     defs: Vec<i16>,
@@ -39,7 +36,7 @@ type Damage = String;
 
 impl Leaf {
     /// Entries of `reader`, whose leaf has these levels where it is not null.
-    pub fn new(reader: ColumnReader, full: i16, repeats: bool, levels_only: bool) -> Self {
+    pub fn new(reader: ColumnReader, full: i16, repeats: bool, levels_only: Option<usize>) -> Self {
         let values = Vec::new().into_iter();
         Leaf { reader, levels_only, full, repeats, defs: Vec::new(), reps: Vec::new(), values, at: 0 }
     }
@@ -58,8 +55,8 @@ impl Leaf {
         let mut values = Vec::new();
         let mut read = 0;
         while read < rows {
-            let step = if self.levels_only { PICTURES_AT_A_TIME.min(rows - read) } else { rows - read };
-            let keep = if self.levels_only { None } else { Some(&mut values) };
+            let step = self.levels_only.unwrap_or(usize::MAX).min(rows - read);
+            let keep = self.levels_only.is_none().then_some(&mut values);
             let (defs, reps) = (&mut self.defs, &mut self.reps);
             let got = match &mut self.reader {
                 ColumnReader::ByteArrayColumnReader(r) => entries(r, step, defs, reps, keep, Entry::Bytes),
@@ -94,7 +91,7 @@ impl Leaf {
         if def < self.full {
             return Ok(None);
         }
-        if self.levels_only {
+        if self.levels_only.is_some() {
             return Ok(Some(Entry::Value(Value::Bool(true))));
         }
         self.values.next().map(Some).ok_or_else(disagree)

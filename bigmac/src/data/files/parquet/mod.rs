@@ -26,6 +26,8 @@ pub(in crate::data) use self::table::Cell;
 
 /// Rows that are put together at a time.
 const ROWS_AT_A_TIME: usize = 256;
+/// Rows of pictures that are in memory at a time, where a column of them has to be read.
+const PICTURES_AT_A_TIME: usize = 8;
 
 /// Reads a table row by row; an error of one row does not end it, so that all can be listed.
 pub(super) struct ParquetReader {
@@ -114,7 +116,7 @@ impl ParquetReader {
             for leaf in column.node.leaves.clone() {
                 let entries = match column.role {
                     Role::Pictures { bytes, path } if bytes == Some(leaf) => self.picture_leaf(column, leaf, path)?,
-                    _ => self.read_leaf(leaf, false)?,
+                    _ => self.read_leaf(leaf, None)?,
                 };
                 if let Some(slot) = leaves.get_mut(leaf) {
                     *slot = Some(entries);
@@ -124,11 +126,11 @@ impl ParquetReader {
         Ok(leaves)
     }
 
-    fn read_leaf(&self, leaf: usize, levels_only: bool) -> Result<Entries, String> {
+    fn read_leaf(&self, leaf: usize, levels_only: Option<usize>) -> Result<Entries, String> {
         Ok(Entries::Read(Box::new(self.open_leaf(leaf, levels_only)?)))
     }
 
-    fn open_leaf(&self, leaf: usize, levels_only: bool) -> Result<Leaf, String> {
+    fn open_leaf(&self, leaf: usize, levels_only: Option<usize>) -> Result<Leaf, String> {
         let column = self.table.metadata().row_group(self.group).column(leaf).column_descr();
         let (full, repeats) = (column.max_def_level(), column.max_rep_level() > 0);
         Ok(Leaf::new(self.table.leaf(self.group, leaf)?, full, repeats, levels_only))
@@ -150,7 +152,7 @@ impl ParquetReader {
             (Some(nulls), path) if nulls == values && (path.is_some() || !list) => return Ok(Entries::Known(false)),
             (Some(nulls), Some(path)) => {
                 let rows = usize::try_from(group.num_rows()).map_err(|error| error.to_string())?;
-                let mut paths = self.open_leaf(path, true)?;
+                let mut paths = self.open_leaf(path, Some(ROWS_AT_A_TIME))?;
                 paths.fill(rows)?;
                 if paths.count_from(struct_level(&column.node)).checked_add(nulls) == Some(values) {
                     return Ok(Entries::Known(true));
@@ -158,7 +160,7 @@ impl ParquetReader {
             }
             _ => {}
         }
-        self.read_leaf(leaf, true)
+        self.read_leaf(leaf, Some(PICTURES_AT_A_TIME))
     }
 
     /// Puts one row together. The outer error is one of the file, after which no further row can be read.

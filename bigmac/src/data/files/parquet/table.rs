@@ -180,6 +180,11 @@ fn check(metadata: &ParquetMetaData, len: u64) -> Result<(), String> {
             return Err(format!("a row group has {} columns, expected {leaves}", group.num_columns()));
         }
         for column in group.columns() {
+            let flat = column.column_descr().max_rep_level() == 0;
+            let values = u64::try_from(column.num_values()).unwrap_or(0);
+            if (flat && values != count) || values < count {
+                return Err(format!("a column has {values} values for {count} rows"));
+            }
             if column.file_path().is_some_and(|path| !path.is_empty()) {
                 return Err("a column lies in another file, which is not read".into());
             }
