@@ -27,6 +27,9 @@ pub enum DataError {
     /// One record is wrong.
     #[error("{}:{place}: {problem}", file.display())]
     Record { file: PathBuf, place: Place, problem: String },
+    /// A record is wrong in a way that hides those after it: the rest of the file is not read.
+    #[error("{}:{place}: {problem}", file.display())]
+    Broken { file: PathBuf, place: Place, problem: String },
     /// A picture that no record of a data set names is wrong.
     #[error("picture {name}: {problem}")]
     Picture { name: String, problem: PictureProblem },
@@ -77,6 +80,10 @@ impl DataError {
 
     pub(crate) fn line(file: &Path, line: u32, problem: String) -> Self {
         DataError::at(file, Place::Line(line), problem)
+    }
+
+    pub(crate) fn broken(file: &Path, place: Place, problem: String) -> Self {
+        DataError::Broken { file: file.to_path_buf(), place, problem }
     }
 
     pub(crate) fn contents(path: &Path, problem: impl Into<String>) -> Self {

@@ -89,13 +89,14 @@ impl HeldRecord {
     }
 }
 
-/// The text that names a picture: a string, or the path of an object of the Hub's form.
+/// The text that names a picture, as the forms read it: a string, or the path of an object of the Hub's form.
 fn picture_name(value: &Value) -> Option<&str> {
-    match value {
-        Value::String(name) => Some(name),
+    let name = match value {
+        Value::String(name) => Some(name.as_str()),
         Value::Object(object) => object.get("path").and_then(Value::as_str),
         _ => None,
-    }
+    };
+    name.map(|name| name.strip_prefix("file://").unwrap_or(name)).filter(|name| !name.is_empty())
 }
 
 /// Whether an object names pictures to be read: under a key of its own, or in a typed part of a turn.

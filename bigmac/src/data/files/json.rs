@@ -3,13 +3,16 @@
 use super::super::error::{DataError, Place};
 use super::super::forms::{self, RawRecord, Record, kind};
 use super::picture_file;
-use serde_json::Value;
+use super::text::{NOT_UTF8, json, not_json, not_text, without_bom};
+use serde::de::IgnoredAny;
+use serde_json::error::Category;
+use serde_json::{Deserializer, Value};
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
 use std::sync::Arc;
 
-/// Reads a data set's file record by record; an error of one line does not end it, so that all can be listed.
+/// Reads a data set's file record by record; an error of one record does not end it, so that all can be listed.
 pub(super) struct JsonReader {
     file: Arc<Path>,
     images: Option<Arc<Path>>,
@@ -17,107 +20,65 @@ pub(super) struct JsonReader {
 }
 
 enum Values {
+    /// The lines that are read, and whether any but blank ones are among them.
     Lines {
         reader: BufReader<File>,
         line: u32,
+        begun: bool,
     },
-    /// The text of a JSON array, what of it is read (bytes), and the lines in that.
+    /// The text of a JSON array, what of it is read (bytes), the lines in that, and whether a comma comes before it.
     Array {
         text: String,
         at: usize,
         line: u32,
+        comma: bool,
     },
     Done,
 }
+
+/// A record's line and what stands there.
+type Item = Result<(u32, Value), DataError>;
 
 impl JsonReader {
     /// Opens a file of JSON Lines, or of one JSON array (told apart by the first character).
     ///
     /// # Errors
-    /// When the file cannot be read.
+    /// When the file cannot be read, or is not text.
     pub fn open(file: &Arc<Path>, images: Option<&Arc<Path>>) -> Result<Self, DataError> {
-        let path = file.as_ref();
-        let mut reader = BufReader::new(File::open(path).map_err(DataError::read(path))?);
-        let first = reader.fill_buf().map_err(DataError::read(path))?.trim_ascii_start().first().copied();
+        let mut reader = BufReader::new(File::open(file).map_err(DataError::read(file))?);
+        let head = reader.fill_buf().map_err(DataError::read(file))?;
+        if let Some(problem) = not_text(head) {
+            return Err(DataError::contents(file, problem));
+        }
+        let bom = head.len() - without_bom(head).len();
+        reader.consume(bom);
+        let line = skip_blank(&mut reader).map_err(DataError::read(file))?;
+        let first = reader.fill_buf().map_err(DataError::read(file))?.first().copied();
         let values = if first == Some(b'[') {
-            let mut text = String::new();
-            reader.read_to_string(&mut text).map_err(DataError::read(path))?;
-            let start = text.len() - text.trim_start().len();
-            let line = 1 + newlines(&text[..start]);
-            Values::Array { text, at: start + 1, line }
+            let mut bytes = Vec::new();
+            reader.read_to_end(&mut bytes).map_err(DataError::read(file))?;
+            let text = String::from_utf8(bytes).map_err(|error| {
+                let right = &error.as_bytes()[..error.utf8_error().valid_up_to()];
+                DataError::broken(file, Place::Line(1 + line + newlines(right)), NOT_UTF8.into())
+            })?;
+            Values::Array { text, at: 1, line: 1 + line, comma: false }
         } else {
-            Values::Lines { reader, line: 0 }
+            Values::Lines { reader, line, begun: false }
         };
         Ok(JsonReader { file: Arc::clone(file), images: images.cloned(), values })
     }
 
     /// The next line's number and value; blank lines are passed over.
-    fn next_value(&mut self) -> Option<Result<(u32, Value), DataError>> {
-        match &mut self.values {
-            Values::Lines { reader, line } => {
-                let mut bytes = Vec::new();
-                loop {
-                    bytes.clear();
-                    match reader.read_until(b'\n', &mut bytes) {
-                        Ok(0) => return None,
-                        Ok(_) => *line += 1,
-                        Err(error) => {
-                            self.values = Values::Done;
-                            return Some(Err(DataError::read(&self.file)(error)));
-                        }
-                    }
-                    if !bytes.trim_ascii().is_empty() {
-                        break;
-                    }
-                }
-                let number = *line;
-                let parsed = match std::str::from_utf8(&bytes) {
-                    Err(_) => Err("not UTF-8 text; save the file as UTF-8".to_owned()),
-                    Ok(text) => serde_json::from_str(text).map_err(not_json),
-                };
-                Some(parsed.map(|value| (number, value)).map_err(|p| DataError::line(&self.file, number, p)))
-            }
-            Values::Array { text, at, line } => {
-                let skip = |at: &mut usize, line: &mut u32| {
-                    let rest = &text[*at..];
-                    let blank = rest.len() - rest.trim_start().len();
-                    *line += newlines(&rest[..blank]);
-                    *at += blank;
-                };
-                skip(at, line);
-                if text[*at..].starts_with(']') {
-                    self.values = Values::Done;
-                    return None;
-                }
-                let begins = *line;
-                let mut stream = serde_json::Deserializer::from_str(&text[*at..]).into_iter::<Value>();
-                let value = match stream.next() {
-                    Some(Ok(value)) => value,
-                    Some(Err(error)) => {
-                        return Some(Err(self.end_of_array(begins, not_json(error))));
-                    }
-                    None => return Some(Err(self.end_of_array(begins, unclosed()))),
-                };
-                let read = stream.byte_offset();
-                *line += newlines(&text[*at..*at + read]);
-                *at += read;
-                skip(at, line);
-                if text[*at..].starts_with(',') {
-                    *at += 1;
-                } else if !text[*at..].starts_with(']') {
-                    let here = *line;
-                    return Some(Err(self.end_of_array(here, unclosed())));
-                }
-                Some(Ok((begins, value)))
-            }
+    fn next_value(&mut self) -> Option<Item> {
+        let item = match &mut self.values {
+            Values::Lines { reader, line, begun } => next_line(&self.file, reader, line, begun),
+            Values::Array { text, at, line, comma } => next_element(&self.file, text, at, line, comma),
             Values::Done => None,
+        };
+        if matches!(item, None | Some(Err(DataError::Read { .. } | DataError::Broken { .. }))) {
+            self.values = Values::Done;
         }
-    }
-
-    /// After a syntax error in an array no element's beginning is known: reading ends.
-    fn end_of_array(&mut self, line: u32, problem: String) -> DataError {
-        self.values = Values::Done;
-        DataError::line(&self.file, line, problem)
+        item
     }
 
     /// A line's JSON value as a record; pictures are files of their own.
@@ -148,16 +109,135 @@ impl Iterator for JsonReader {
     }
 }
 
-fn newlines(text: &str) -> u32 {
-    text.bytes().filter(|&b| b == b'\n').count() as u32
+/// Passes over white space; the newlines in it.
+fn skip_blank(reader: &mut impl BufRead) -> std::io::Result<u32> {
+    let mut lines = 0;
+    loop {
+        let buffer = reader.fill_buf()?;
+        let blank = buffer.len() - buffer.trim_ascii_start().len();
+        let more = blank > 0 && blank == buffer.len();
+        lines += newlines(&buffer[..blank]);
+        reader.consume(blank);
+        if !more {
+            return Ok(lines);
+        }
+    }
 }
 
-fn unclosed() -> String {
-    not_json("the array is not closed, or a comma is missing between elements")
+fn next_line(file: &Path, reader: &mut BufReader<File>, line: &mut u32, begun: &mut bool) -> Option<Item> {
+    let mut bytes = Vec::new();
+    let text = loop {
+        bytes.clear();
+        match reader.read_until(b'\n', &mut bytes) {
+            Ok(0) => return None,
+            Ok(_) => *line += 1,
+            Err(error) => return Some(Err(DataError::read(file)(error))),
+        }
+        // Files that were joined have a mark in the middle.
+        let text = without_bom(&bytes);
+        if !text.trim_ascii().is_empty() {
+            break text;
+        }
+    };
+    let number = *line;
+    let first = !std::mem::replace(begun, true);
+    let Ok(text) = std::str::from_utf8(text) else {
+        return Some(Err(DataError::line(file, number, NOT_UTF8.into())));
+    };
+    let problem = match json(text) {
+        Ok(value) => return Some(Ok((number, value))),
+        Err(problem) => problem,
+    };
+    if first && is_begun(text) {
+        match spread_object(file) {
+            Ok(None) => {}
+            Ok(Some(problem)) => return Some(Err(DataError::broken(file, Place::Line(number), problem))),
+            Err(error) => return Some(Err(DataError::read(file)(error))),
+        }
+    }
+    Some(Err(DataError::line(file, number, problem)))
 }
 
-fn not_json(error: impl std::fmt::Display) -> String {
-    format!(
-        "not JSON ({error}); every line is one object, such as {{\"text\": \"<image>a cat\", \"images\": [\"cat.png\"]}}"
-    )
+/// Whether a text is the beginning of a JSON value that goes on after its end.
+fn is_begun(text: &str) -> bool {
+    serde_json::from_str::<IgnoredAny>(text).is_err_and(|error| error.classify() == Category::Eof)
+}
+
+/// What to say of a file that begins with an object over several lines; `None` when it does not.
+fn spread_object(file: &Path) -> std::io::Result<Option<String>> {
+    let bytes = std::fs::read(file)?;
+    let Ok(text) = std::str::from_utf8(without_bom(&bytes)) else { return Ok(None) };
+    let mut values = Deserializer::from_str(text).into_iter::<Value>();
+    let Some(Ok(Value::Object(object))) = values.next() else { return Ok(None) };
+    let lists: Vec<&String> = object
+        .iter()
+        .filter(|(_, value)| value.as_array().is_some_and(|list| list.first().is_some_and(Value::is_object)))
+        .map(|(key, _)| key)
+        .collect();
+    let is_chat = lists.iter().any(|key| ["conversations", "messages"].contains(&key.as_str()));
+    let wanted = "an object over several lines; expected a list of records ([...]), or one record a line";
+    Ok(Some(match lists.as_slice() {
+        [only] if !is_chat => {
+            format!(
+                "{wanted}; its key '{only}' holds a list of objects: if those are the records, save that list alone"
+            )
+        }
+        _ => wanted.to_owned(),
+    }))
+}
+
+fn next_element(file: &Path, text: &str, at: &mut usize, line: &mut u32, comma: &mut bool) -> Option<Item> {
+    let broken =
+        |line, problem: &str| Some(Err(DataError::broken(file, Place::Line(line), not_json(problem))));
+    let skip = |at: &mut usize, line: &mut u32| {
+        let rest = &text.as_bytes()[*at..];
+        let blank = rest.len() - rest.trim_ascii_start().len();
+        *line += newlines(&rest[..blank]);
+        *at += blank;
+    };
+    skip(at, line);
+    if text[*at..].starts_with(']') {
+        if *comma {
+            return broken(*line, "a comma before the end of the array, where an element is expected");
+        }
+        *at += 1;
+        skip(at, line);
+        if *at == text.len() {
+            return None;
+        }
+        return broken(*line, "more after the end of the array; a file holds one array");
+    }
+    let begins = *line;
+    // The element's extent first: what is wrong inside it does not end the array.
+    let mut elements = Deserializer::from_str(&text[*at..]).into_iter::<IgnoredAny>();
+    match elements.next() {
+        Some(Ok(_)) => {}
+        Some(Err(error)) => {
+            // serde_json counts lines from where it began to read.
+            let problem = error.to_string();
+            let problem = problem.rsplit_once(" at line ").map_or(problem.as_str(), |(problem, _)| problem);
+            return broken(begins + (error.line() as u32).saturating_sub(1), problem);
+        }
+        None => return broken(begins, UNCLOSED),
+    }
+    let element = &text[*at..*at + elements.byte_offset()];
+    *line += newlines(element.as_bytes());
+    *at += element.len();
+    skip(at, line);
+    *comma = text[*at..].starts_with(',');
+    if *comma {
+        *at += 1;
+    } else if !text[*at..].starts_with(']') {
+        return broken(*line, UNCLOSED);
+    }
+    Some(match json(element) {
+        Ok(value) => Ok((begins, value)),
+        Err(problem) => Err(DataError::line(file, begins, problem)),
+    })
+}
+
+const UNCLOSED: &str = "the array is not closed, or a comma is missing between elements";
+
+fn newlines(text: &[u8]) -> u32 {
+    text.iter().filter(|&&b| b == b'\n').count() as u32
 }

@@ -7,6 +7,7 @@ mod parquet;
 mod pattern;
 mod shards;
 mod tar;
+mod text;
 
 use super::error::{DataError, Place};
 use super::forms::Record;
@@ -72,8 +73,10 @@ impl DatasetFiles {
 }
 
 /// What to give as a data set's path to read `split` of `path`: `path` itself when it is a file, or in a folder
-/// `SPLIT.jsonl` or `SPLIT.json`. For the split `train` a folder's only JSON or JSONL file does as well; any other split
-/// is never guessed, so that nothing is evaluated on what it was trained on.
+/// `SPLIT.jsonl`, `SPLIT.json`, or the list of a Hugging Face image folder, `SPLIT/metadata.jsonl`; the split `heldout`
+/// may be called `validation` or `test` too. For the split `train` a folder's only JSON or JSONL file does as well,
+/// unless its name says that it is kept for evaluation; any other split is never guessed, so that nothing is evaluated
+/// on what it was trained on.
 ///
 /// # Errors
 /// When there is no such path, when a folder does not show which file is meant, or when its writing was interrupted.
@@ -105,9 +108,16 @@ fn open(file: &Arc<Path>, images: Option<&Arc<Path>>) -> Result<Records, DataErr
     if shards::is_compressed(&name) {
         return Err(shards::unpack(file));
     }
-    Ok(match name.rsplit('.').next() {
-        Some("parquet") => Box::new(parquet::ParquetReader::open(file, images)?),
-        Some("tar") => Box::new(tar::TarReader::open(file, images)?),
+    let extension = file.extension().map(|e| e.to_string_lossy().to_lowercase()).unwrap_or_default();
+    Ok(match extension.as_str() {
+        "parquet" => Box::new(parquet::ParquetReader::open(file, images)?),
+        "tar" => Box::new(tar::TarReader::open(file, images)?),
+        "csv" | "tsv" | "xlsx" | "arrow" => {
+            let problem = format!(
+                "is a .{extension} file, which is not read; write one JSON object a line (.jsonl), or Parquet"
+            );
+            return Err(DataError::contents(file, problem));
+        }
         _ => Box::new(json::JsonReader::open(file, images)?),
     })
 }

@@ -1,7 +1,7 @@
 //! Folders of shards: tar files and Parquet files, with splits named as the Hugging Face Hub names them.
 
 use super::super::error::DataError;
-use super::{DESCRIPTION, DatasetFiles};
+use super::{DESCRIPTION, DatasetFiles, folder};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -88,9 +88,8 @@ fn below(folder: &Path, names: &[String]) -> Result<Vec<String>, DataError> {
 
 /// All that is to be trained on.
 fn training(folder: &Path, shards: &[String], names: &[String]) -> Result<Vec<String>, DataError> {
-    let other: Vec<&String> = names.iter().filter(|name| holds_json(name)).collect();
-    if let [first, ..] = other[..] {
-        return Err(mixed(folder, &[first.clone(), shards[0].clone()]));
+    if let Some(other) = names.iter().find(|name| holds_json(name) && !folder::is_unseen(name)) {
+        return Err(mixed(folder, &[other.clone(), shards[0].clone()]));
     }
     let (named, unnamed): (Vec<&String>, Vec<&String>) =
         shards.iter().partition(|shard| split_of_path(shard).is_some());

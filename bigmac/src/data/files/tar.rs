@@ -4,9 +4,10 @@
 //! Opening one lists its members; pictures are read from their place in it when they are wanted.
 
 use super::super::error::{DataError, Place};
-use super::super::forms::Record;
+use super::super::forms::{Record, kind};
 use super::super::picture::{Origin, PictureRef, Source};
 use super::held::{Held, HeldRecord};
+use super::text::{json, without_bom};
 use serde_json::{Map, Value};
 use std::collections::HashMap;
 use std::fs::File;
@@ -112,8 +113,8 @@ impl TarReader {
         self.shard
             .read_exact_at(&mut bytes, member.offset)
             .map_err(|error| wrong(format!("cannot be read ({error})")))?;
-        let text = String::from_utf8(bytes).map_err(|_| wrong("is not UTF-8 text; save it as UTF-8".into()))?;
-        Ok(text.strip_prefix('\u{feff}').map(str::to_owned).unwrap_or(text))
+        let text = std::str::from_utf8(without_bom(&bytes));
+        text.map(str::to_owned).map_err(|_| wrong("is not UTF-8 text; save it as UTF-8".into()))
     }
 
     /// A picture member with the names that a record may give it: with its folder, without, or what follows the key.
@@ -337,5 +338,8 @@ fn is_download_report(object: &Map<String, Value>) -> bool {
 }
 
 fn parse_object(text: &str) -> Result<Map<String, Value>, String> {
-    serde_json::from_str(text).map_err(|error| format!("not a JSON object ({error})"))
+    match json(text)? {
+        Value::Object(object) => Ok(object),
+        other => Err(format!("{}, expected an object such as {{\"text\": ..., \"images\": [...]}}", kind(&other))),
+    }
 }

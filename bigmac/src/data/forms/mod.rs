@@ -1,14 +1,20 @@
 //! What one record of a data set says: texts, marks and pictures, before any token. Each form that people write records
-//! in is a file here.
+//! in is a file here; what they share (keys, names of pictures, marks) is one as well.
 
-mod conversations;
+mod chat;
+mod keys;
+mod marks;
 mod own;
+mod parts;
+mod pictures;
 
 use super::error::Place;
 use super::picture::PictureRef;
 use serde_json::{Map, Value};
 use std::path::Path;
 use std::sync::Arc;
+
+pub(super) use self::keys::reads_key;
 
 /// Where an image goes in a text.
 pub const IMAGE_MARK: &str = "<image>";
@@ -18,7 +24,7 @@ pub const DRAW_MARK: &str = "<draw>";
 /// A stretch of a record.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Segment {
-    /// Text without marks.
+    /// Text; an [`IMAGE_MARK`] in it is text too.
     Text {
         /// The text.
         text: String,
@@ -62,70 +68,21 @@ pub(super) struct RawRecord {
     pub place: Place,
 }
 
+/// Finds the picture that a text in a record names.
+pub(super) type Named<'a> = &'a dyn Fn(&str) -> Result<PictureRef, String>;
+
 /// Reads a record of any form; `named` finds the picture that a text in it names.
 ///
 /// # Errors
 /// What is wrong with the record, without its place.
-pub(super) fn read(
-    raw: RawRecord,
-    named: &dyn Fn(&str) -> Result<PictureRef, String>,
-) -> Result<Record, String> {
-    if raw.object.contains_key("conversations") {
-        conversations::record(&raw, named)
-    } else {
-        own::record(&raw, named)
-    }
-}
-
-/// Cuts texts at their `<image>` marks. Without any mark, the images come first.
-fn with_images(texts: &[(&str, bool)], images: usize) -> Result<Vec<Segment>, String> {
-    let marks: usize = texts.iter().map(|(text, _)| text.matches(IMAGE_MARK).count()).sum();
-    if marks != images && marks != 0 {
-        return Err(format!(
-            "{marks} {IMAGE_MARK} marks, but {images} images; write one mark per image, or none to have the images come first"
-        ));
-    }
-    let mut segments = vec![Segment::Image; images - marks];
-    for &(text, learned) in texts {
-        for (i, part) in text.split(IMAGE_MARK).enumerate() {
-            if i > 0 {
-                segments.push(Segment::Image);
-            }
-            if !part.is_empty() {
-                segments.push(Segment::Text { text: part.to_owned(), learned });
-            }
+pub(super) fn read(raw: RawRecord, named: Named<'_>) -> Result<Record, String> {
+    let mut chats = chat::LISTS.into_iter().filter(|list| keys::has_content(&raw.object, list));
+    match (chats.next(), chats.next()) {
+        (Some(one), Some(other)) => {
+            Err(format!("'{one}' and '{other}' both hold turns; keep one of them, or make the other null"))
         }
-    }
-    Ok(segments)
-}
-
-/// The string under `key`; `None` when the key is missing or null.
-fn string<'a>(object: &'a Map<String, Value>, key: &str) -> Result<Option<&'a str>, String> {
-    match object.get(key) {
-        None | Some(Value::Null) => Ok(None),
-        Some(Value::String(text)) => Ok(Some(text)),
-        Some(other) => Err(wrong_type(key, kind(other), "a string")),
-    }
-}
-
-/// The strings under `key`: a list, or one alone; empty when the key is missing or null.
-fn strings<'a>(object: &'a Map<String, Value>, key: &str) -> Result<Vec<&'a str>, String> {
-    let wrong = |found| wrong_type(key, found, "a list of paths");
-    match object.get(key) {
-        None | Some(Value::Null) => Ok(Vec::new()),
-        Some(Value::String(text)) => Ok(vec![text]),
-        Some(Value::Array(items)) => items
-            .iter()
-            .map(|item| {
-                item.as_str().ok_or_else(|| {
-                    wrong(match kind(item) {
-                        "a string" => "a list",
-                        _ => "a list with something other than strings",
-                    })
-                })
-            })
-            .collect(),
-        Some(other) => Err(wrong(kind(other))),
+        (Some(list), None) => chat::record(&raw, list, named),
+        _ => own::record(&raw, named),
     }
 }
 
@@ -142,8 +99,4 @@ pub(super) fn kind(value: &Value) -> &'static str {
 
 fn wrong_type(key: &str, found: &str, wanted: &str) -> String {
     format!("'{key}' is {found}, expected {wanted}")
-}
-
-fn nothing_to_learn() -> String {
-    "nothing to learn: no text and no picture to draw; give 'text', 'draw' or both".into()
 }

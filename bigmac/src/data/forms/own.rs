@@ -1,30 +1,28 @@
-//! BigMac's own form: `text`, `images`, `draw`, `prompt`.
+//! BigMac's own form, and that of Hugging Face's image folders: `text` with its pictures, `draw`, `prompt`.
 
-use super::super::picture::PictureRef;
-use super::{IMAGE_MARK, RawRecord, Record, Segment, nothing_to_learn, string, strings, with_images};
-use bigmac_schedule::names;
+use super::keys::{TEXTS, check, string};
+use super::marks::Pieces;
+use super::{Named, RawRecord, Record, pictures};
 
-const KEYS: [&str; 5] = ["text", "images", "draw", "prompt", "id"];
-
-/// Reads a line of BigMac's own form.
-pub(super) fn record(
-    raw: &RawRecord,
-    named: &dyn Fn(&str) -> Result<PictureRef, String>,
-) -> Result<Record, String> {
+/// Reads a record of BigMac's own form.
+pub(super) fn record(raw: &RawRecord, named: Named<'_>) -> Result<Record, String> {
     let object = &raw.object;
-    if let Some(key) = object.keys().find(|key| !KEYS.contains(&key.as_str())) {
-        let hint = names::hint(names::nearest(key, KEYS));
-        return Err(format!("'{key}' is not a valid key{hint}; known are text, images, draw, prompt and id"));
-    }
+    check(object, &TEXTS)?;
     let prompt = string(object, "prompt")?.unwrap_or("");
     let text = string(object, "text")?.unwrap_or("");
-    let images: Vec<PictureRef> =
-        strings(object, "images")?.into_iter().map(named).collect::<Result<_, _>>()?;
-    let draw = string(object, "draw")?.map(named).transpose()?;
-    if draw.is_none() && text.replace(IMAGE_MARK, "").is_empty() {
-        return Err(nothing_to_learn());
+    let images = pictures::listed(raw, named)?;
+    let draw = pictures::drawn(raw, named)?;
+    let mut pieces = Pieces::default();
+    pieces.marked(prompt, false);
+    pieces.marked(text, true);
+    if draw.is_none() && !pieces.learns() {
+        return Err("nothing to learn: no text and no picture to draw; give 'text', 'draw' or both".into());
     }
-    let mut segments = with_images(&[(prompt, false), (text, true)], images.len())?;
-    segments.push(if draw.is_some() { Segment::Draw } else { Segment::End });
+    if draw.is_some() {
+        pieces.draw()
+    } else {
+        pieces.end()
+    }
+    let (segments, images) = pieces.assemble(images)?;
     Ok(Record { segments, images, draw, file: raw.file.clone(), place: raw.place.clone() })
 }

@@ -1,5 +1,9 @@
 //! Tests of what crosses the files of this module, on data sets written to temporary folders.
 
+mod accounts;
+mod folders;
+mod forms;
+mod json;
 mod packing;
 mod pictures;
 mod reading;
@@ -44,6 +48,11 @@ impl Set {
 
     fn path(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
+    }
+
+    /// The name that a record gives a picture of this set.
+    fn name_of(&self, picture: &PictureRef) -> PathBuf {
+        picture.path().unwrap().strip_prefix(self.folder.path()).unwrap().to_owned()
     }
 
     fn load(&self) -> Result<Dataset, DataError> {

@@ -106,10 +106,10 @@ fn errors_name_file_line_and_what_to_do() {
         (r#"{"text": "x""#, "not JSON (EOF"),
         ("[1]", "a list, where an object"),
         (r#"{"imges": ["a.png"], "text": "x"}"#, "'imges' is not a valid key (did you mean 'images'?)"),
-        (r#"{"image": "a.png", "text": "x"}"#, "did you mean 'images'?"),
+        (r#"{"imag": "a.png", "text": "x"}"#, "did you mean 'image'?"),
         (
             r#"{"zzz": 1, "text": "x"}"#,
-            "'zzz' is not a valid key; known are text, images, draw, prompt and id",
+            "'zzz' is not a valid key; known are text, prompt, images, image, file_name, file_names, draw and id",
         ),
         (r#"{"text": 3}"#, "'text' is a number, expected a string"),
         (r#"{"text": "x", "images": [1]}"#, "'images' is a list with something other than strings"),

@@ -1,17 +1,16 @@
 //! What the columns of a table are for.
 
+use super::super::super::forms;
 use super::schema::{Kind, Node, Value};
-use bigmac_schedule::names;
 use parquet::file::metadata::ParquetMetaData;
 
 /// Columns that hold pictures, or name them.
-const PICTURES: [&str; 2] = ["image", "images"];
+const PICTURES: [&str; 3] = ["image", "images", DRAW];
 const DRAW: &str = "draw";
 /// Columns of turns.
 const TURNS: [&str; 2] = ["messages", "conversations"];
-const TEXTS: [&str; 5] = ["text", "prompt", "system", "file_name", "file_names"];
-/// Columns that carry nothing to learn, of which the second is pandas'.
-const UNREAD: [&str; 2] = ["id", "__index_level_0__"];
+/// The numbers of rows, as pandas writes them.
+const INDEX: &str = "__index_level_0__";
 
 /// A column that is read.
 #[derive(Debug)]
@@ -54,29 +53,24 @@ pub(super) fn columns(metadata: &ParquetMetaData) -> Result<Vec<Column>, String>
             leaf += 1;
         }
         let name = field.name();
-        if UNREAD.contains(&name) || (first..leaf).all(|leaf| is_null(metadata, leaf)) {
+        if name == INDEX || (first..leaf).all(|leaf| is_null(metadata, leaf)) {
             continue;
         }
         let wrong = |problem: String| format!("column '{name}' {problem}");
+        if !forms::reads_key(name).map_err(|problem| format!("of its columns, {problem}"))? {
+            continue;
+        }
         let node = Node::of_field(field, first);
         let expected = |node: &Node, wanted: &str| wrong(format!("is {}, expected {wanted}", node.name()));
-        let role = if PICTURES.contains(&name) || name == DRAW {
+        let role = if PICTURES.contains(&name) {
             let node = node.as_ref().map_err(|problem| wrong(problem.clone()))?;
             pictures(node).ok_or_else(|| {
                 expected(node, "pictures: bytes, or a struct of bytes and path, or paths as text, or a list of these")
             })?
         } else if TURNS.contains(&name) {
             Role::Turns
-        } else if TEXTS.contains(&name) {
-            Role::Key
         } else {
-            let known = TEXTS.iter().chain(&PICTURES).chain([&DRAW]).chain(&TURNS).chain(&UNREAD[..1]);
-            let known: Vec<&str> = known.copied().collect();
-            let hint = names::hint(names::nearest(name, known.iter().copied()));
-            let known = known.join(", ");
-            return Err(wrong(format!(
-                "is not a valid column{hint}; known are {known}. Rename it, or write the file without it"
-            )));
+            Role::Key
         };
         let node = node.map_err(wrong)?;
         if !matches!(role, Role::Pictures { .. }) && node.has_other_than_text() {

@@ -17,6 +17,7 @@ use super::super::forms::Record;
 use super::super::picture::{Origin, PictureRef, Source};
 use super::held::{Held, HeldRecord};
 use super::picture_file;
+use super::text::json;
 use serde_json::{Map, Value};
 use std::collections::VecDeque;
 use std::path::Path;
@@ -287,7 +288,7 @@ fn struct_level(node: &Node) -> i16 {
 fn turns(value: Value) -> Result<Value, String> {
     match value {
         Value::String(text) => {
-            serde_json::from_str(&text).map_err(|error| format!("is text, but not a JSON list of turns ({error})"))
+            json(&text).map_err(|problem| format!("is text, but not a JSON list of turns: {problem}"))
         }
         other => Ok(other),
     }
