@@ -46,7 +46,8 @@ impl HeldRecord {
     ) -> Result<Record, String> {
         let HeldRecord { object, images, draw, file, place } = self;
         let drawn = object.get("draw").and_then(picture_name).map(str::to_owned);
-        let (names_images, has_images, has_draw) = (names_images(&object), !images.is_empty(), draw.is_some());
+        let (names_images, has_images, has_draw) =
+            (names_images(&object), !images.is_empty(), draw.is_some());
 
         let called = |held: &Held, name: &str| held.names.iter().any(|n| n == name);
         // What may be found by a name; what may not is taken as it lies.
@@ -72,8 +73,12 @@ impl HeldRecord {
             }
             let holds = if drawn.as_deref() == Some(name) { has_draw } else { has_images };
             if holds {
-                let held: Vec<&str> = nameable.iter().filter_map(|h| h.names.first()).map(String::as_str).collect();
-                return Err(format!("'{name}' is not among the pictures of the sample ({})", held.join(", ")));
+                let held: Vec<&str> =
+                    nameable.iter().filter_map(|h| h.names.first()).map(String::as_str).collect();
+                return Err(format!(
+                    "'{name}' is not among the pictures of the sample ({})",
+                    held.join(", ")
+                ));
             }
             Ok(picture_file(&origin, folder, &outside, name))
         };
@@ -83,7 +88,9 @@ impl HeldRecord {
         let used = used.borrow();
         if let Some((held, _)) = nameable.iter().zip(used.iter()).find(|(_, used)| !**used) {
             let name = held.names.first().map_or("", String::as_str);
-            return Err(format!("the record names pictures, but not '{name}', which the sample holds; name it too"));
+            return Err(format!(
+                "the record names pictures, but not '{name}', which the sample holds; name it too"
+            ));
         }
         Ok(record)
     }
@@ -127,7 +134,8 @@ fn image_names(object: &Map<String, Value>) -> Vec<&str> {
         }
         for key in ["image", "path", "url", "image_url"] {
             let value = part.get(key);
-            names.extend(value.and_then(|v| picture_name(v).or_else(|| v.get("url").and_then(Value::as_str))));
+            names
+                .extend(value.and_then(|v| picture_name(v).or_else(|| v.get("url").and_then(Value::as_str))));
         }
     }
     names

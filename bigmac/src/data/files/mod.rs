@@ -8,6 +8,7 @@ mod pattern;
 mod shards;
 mod tar;
 mod text;
+mod window;
 
 use super::error::{DataError, Place};
 use super::forms::Record;
@@ -47,7 +48,8 @@ impl DatasetFiles {
         }
         let meta = std::fs::metadata(path);
         if meta.is_err() && path.to_string_lossy().contains('*') {
-            let problem = "does not exist; '*' is not expanded here: give the folder, or a range such as {000..007}";
+            let problem =
+                "does not exist; '*' is not expanded here: give the folder, or a range such as {000..007}";
             return Err(DataError::contents(path, problem));
         }
         let meta = meta.map_err(DataError::read(path))?;
@@ -64,7 +66,10 @@ impl DatasetFiles {
 
     /// All records, file by file. Pictures are named from `images`; without it, from the folder of the file that names
     /// them. A file that cannot be opened is one error, and the next file follows.
-    pub fn records(&self, images: Option<&Path>) -> impl Iterator<Item = Result<Record, DataError>> + Send {
+    pub fn records(
+        &self,
+        images: Option<&Path>,
+    ) -> impl Iterator<Item = Result<Record, DataError>> + Send + use<> {
         let images: Option<Arc<Path>> = images.map(Arc::from);
         self.files.clone().into_iter().flat_map(move |file| {
             open(&file, images.as_ref()).unwrap_or_else(|error| Box::new(std::iter::once(Err(error))))

@@ -18,7 +18,8 @@ pub(super) fn expand(path: &Path) -> Result<Option<Vec<PathBuf>>, DataError> {
     if path.exists() {
         return Ok(None);
     }
-    let many = || DataError::contents(path, format!("stands for more than {MOST} files; is the range right?"));
+    let many =
+        || DataError::contents(path, format!("stands for more than {MOST} files; is the range right?"));
     let names = braces(text).map_err(|TooMany| many())?;
     Ok((names.len() > 1 || names.first().is_some_and(|name| name != text))
         .then(|| names.into_iter().map(PathBuf::from).collect()))
@@ -104,9 +105,8 @@ fn range(inside: &str) -> Result<Option<Vec<String>>, TooMany> {
         [first, last, step] => (first, last, step),
         _ => return Ok(None),
     };
-    let number = |text: &str| {
-        text.bytes().all(|b| b.is_ascii_digit()).then(|| text.parse::<u64>().ok()).flatten()
-    };
+    let number =
+        |text: &str| text.bytes().all(|b| b.is_ascii_digit()).then(|| text.parse::<u64>().ok()).flatten();
     let (Some(from), Some(to), Some(step)) = (number(first), number(last), number(step)) else {
         return Ok(None);
     };
@@ -142,7 +142,10 @@ mod tests {
             ("{3..0}", "3 2 1 0"),
             ("{00..20..10}", "00 10 20"),
             ("{1..2}-{a,b}", "1-a 1-b 2-a 2-b"),
-            ("{a,b}{0..1}.{tar,parquet}", "a0.tar a0.parquet a1.tar a1.parquet b0.tar b0.parquet b1.tar b1.parquet"),
+            (
+                "{a,b}{0..1}.{tar,parquet}",
+                "a0.tar a0.parquet a1.tar a1.parquet b0.tar b0.parquet b1.tar b1.parquet",
+            ),
             ("{a,{0..1}}x", "ax 0x 1x"),
             ("{,x}.tar", ".tar x.tar"),
             ("{a{1,2}", "{a1 {a2"),

@@ -8,11 +8,12 @@ use super::super::forms::{Record, kind};
 use super::super::picture::{Origin, PictureRef, Source};
 use super::held::{Held, HeldRecord};
 use super::text::{json, without_bom};
+use super::window::Window;
 use serde_json::{Map, Value};
+use std::cell::RefCell;
 use std::collections::HashMap;
 use std::fs::File;
-use std::io;
-use std::os::unix::fs::FileExt;
+use std::io::{self, Read, Seek, SeekFrom};
 use std::path::Path;
 use std::sync::Arc;
 use tar::{Archive, EntryType};
@@ -27,7 +28,7 @@ const MEMBERS: &str = "a sample may have KEY.jpg, KEY.jpeg, KEY.png, KEY.webp or
 pub(super) struct TarReader {
     file: Arc<Path>,
     images: Option<Arc<Path>>,
-    shard: File,
+    shard: RefCell<Window>,
     samples: std::vec::IntoIter<Sample>,
     done: u32,
     /// What ended the listing of the shard, if it was not its end.
@@ -55,22 +56,25 @@ impl TarReader {
     /// # Errors
     /// When the file cannot be read.
     pub fn open(file: &Arc<Path>, images: Option<&Arc<Path>>) -> Result<Self, DataError> {
-        let shard = File::open(file).map_err(DataError::read(file))?;
-        let len = shard.metadata().map_err(DataError::read(file))?.len();
+        let mut shard = File::open(file).and_then(Window::new).map_err(DataError::read(file))?;
         let mut samples = Samples::default();
-        let broken = list(&shard, len, &mut samples).err().map(|problem| DataError::contents(file, problem));
-        let samples = samples.found.into_iter();
+        let broken = list(&mut shard, &mut samples).err().map(|problem| DataError::contents(file, problem));
+        let (shard, samples) = (RefCell::new(shard), samples.found.into_iter());
         Ok(TarReader { file: Arc::clone(file), images: images.cloned(), shard, samples, done: 0, broken })
     }
 
     fn record(&self, sample: &Sample, place: &Place) -> Result<Record, String> {
         if sample.scattered {
-            return Err("other samples lie between its files; write shards in the order of names (`tar --sort=name`)".into());
+            return Err(
+                "other samples lie between its files; write shards in the order of names (`tar --sort=name`)"
+                    .into(),
+            );
         }
         let parts = Parts::of(sample)?;
         let text = |member: &Member| self.text(&sample.key, member);
         let mut object = match parts.json {
-            Some(member) => parse_object(&text(member)?).map_err(|problem| format!("{}: {problem}", member.name(sample)))?,
+            Some(member) => parse_object(&text(member)?)
+                .map_err(|problem| format!("{}: {problem}", member.name(sample)))?,
             None => Map::new(),
         };
         let learned = parts.text.map(text).transpose()?;
@@ -89,7 +93,9 @@ impl TarReader {
         {
             let Some(value) = value else { continue };
             if object.get(key).is_some_and(|v| !v.is_null()) {
-                return Err(format!("'{key}' of its .json and its .{part} both give the {key}; keep one of them"));
+                return Err(format!(
+                    "'{key}' of its .json and its .{part} both give the {key}; keep one of them"
+                ));
             }
             object.insert(key.into(), Value::String(value));
         }
@@ -99,8 +105,7 @@ impl TarReader {
         let held = |member: &Member| self.held(sample, member, place);
         let images = parts.images.iter().map(|(_, member)| held(member)).collect();
         let draw = parts.draw.map(held);
-        let record =
-            HeldRecord { object, images, draw, file: Arc::clone(&self.file), place: place.clone() };
+        let record = HeldRecord { object, images, draw, file: Arc::clone(&self.file), place: place.clone() };
         record.read(self.images.as_deref(), |taken| parts.in_order(sample, taken))
     }
 
@@ -110,8 +115,10 @@ impl TarReader {
         let wrong = |problem: String| format!("'{name}' {problem}");
         let len = usize::try_from(member.len).map_err(|_| wrong("is too long".into()))?;
         let mut bytes = vec![0; len];
-        self.shard
-            .read_exact_at(&mut bytes, member.offset)
+        let mut shard = self.shard.borrow_mut();
+        shard
+            .seek(SeekFrom::Start(member.offset))
+            .and_then(|_| shard.read_exact(&mut bytes))
             .map_err(|error| wrong(format!("cannot be read ({error})")))?;
         let text = std::str::from_utf8(without_bom(&bytes));
         text.map(str::to_owned).map_err(|_| wrong("is not UTF-8 text; save it as UTF-8".into()))
@@ -193,7 +200,8 @@ impl<'a> Parts<'a> {
         let alone = taken.len() == 1;
         for held in taken {
             let name = held.names.first().cloned().unwrap_or_default();
-            let label = self.images.iter().find(|(_, member)| member.name(sample) == name).map(|(label, _)| label);
+            let label =
+                self.images.iter().find(|(_, member)| member.name(sample) == name).map(|(label, _)| label);
             let number = match label.map(String::as_str) {
                 Some("") if alone => 0,
                 Some("") => {
@@ -250,14 +258,17 @@ impl Samples {
     }
 }
 
-/// Lists the members of a shard of `len` bytes.
-fn list(shard: &File, len: u64, samples: &mut Samples) -> Result<(), String> {
+/// Lists the members of a shard.
+fn list(shard: &mut Window, samples: &mut Samples) -> Result<(), String> {
+    let len = shard.len();
     let cut = || "is cut short: copy or download it again".to_owned();
     let damaged = |error: io::Error| {
         if error.to_string().contains("entire block") || error.kind() == io::ErrorKind::UnexpectedEof {
             return cut();
         }
-        format!("is not a tar archive, or is damaged or compressed ({error}); copy or download it again, or unpack it")
+        format!(
+            "is not a tar archive, or is damaged or compressed ({error}); copy or download it again, or unpack it"
+        )
     };
     let mut archive = Archive::new(shard);
     // Shards that were put behind one another with `cat` have such blocks between them.
@@ -318,11 +329,13 @@ fn is_member(kind: EntryType, name: &str) -> Result<bool, String> {
     let base = name.rsplit('/').next().unwrap_or_default();
     let first = name.split('/').next().unwrap_or_default();
     let note = |part: &str| part.len() > 4 && part.starts_with("__") && part.ends_with("__");
-    if base.is_empty() || base.starts_with("._") || base == ".DS_Store" || first == "__MACOSX" || note(first) {
+    if base.is_empty() || base.starts_with("._") || base == ".DS_Store" || first == "__MACOSX" || note(first)
+    {
         return Ok(false);
     }
     if kind.is_hard_link() || kind.is_symlink() {
-        let problem = "is a link to another file; write the shard again with `tar --dereference --hard-dereference`";
+        let problem =
+            "is a link to another file; write the shard again with `tar --dereference --hard-dereference`";
         return Err(format!("holds '{name}', which {problem}"));
     }
     // What is written in one piece is a file as well (POSIX, "contiguous").
@@ -340,6 +353,8 @@ fn is_download_report(object: &Map<String, Value>) -> bool {
 fn parse_object(text: &str) -> Result<Map<String, Value>, String> {
     match json(text)? {
         Value::Object(object) => Ok(object),
-        other => Err(format!("{}, expected an object such as {{\"text\": ..., \"images\": [...]}}", kind(&other))),
+        other => {
+            Err(format!("{}, expected an object such as {{\"text\": ..., \"images\": [...]}}", kind(&other)))
+        }
     }
 }

@@ -24,7 +24,21 @@ struct Said {
 }
 
 fn text() -> impl Strategy<Value = String> {
-    let pieces = ["<ima", "ge>", "<draw>", "\"", "\n", "  ", "\u{e9}", "\u{1f600}", "\u{2028}", "\0", "abc", "{}", "\r\n"];
+    let pieces = [
+        "<ima",
+        "ge>",
+        "<draw>",
+        "\"",
+        "\n",
+        "  ",
+        "\u{e9}",
+        "\u{1f600}",
+        "\u{2028}",
+        "\0",
+        "abc",
+        "{}",
+        "\r\n",
+    ];
     proptest::collection::vec(proptest::sample::select(pieces.to_vec()), 0..6).prop_map(|pieces| {
         // Pieces that happen to make a mark are another text.
         pieces.concat().replace(IMAGE_MARK, "mark")
@@ -75,7 +89,11 @@ fn found(record: &Record) -> (String, Vec<Vec<u8>>, Option<Vec<u8>>) {
             Segment::End | Segment::Draw => {}
         }
     }
-    (format!("{prompt}{text}{pictures}"), bytes(&record.images), record.draw.as_ref().map(|p| p.bytes().unwrap()))
+    (
+        format!("{prompt}{text}{pictures}"),
+        bytes(&record.images),
+        record.draw.as_ref().map(|p| p.bytes().unwrap()),
+    )
 }
 
 fn bytes(pictures: &[PictureRef]) -> Vec<Vec<u8>> {
@@ -157,8 +175,8 @@ fn columns(said: &[Said]) -> Vec<Entries> {
 
 fn properties() -> impl Strategy<Value = parquet::file::properties::WriterPropertiesBuilder> {
     let statistics = [EnabledStatistics::None, EnabledStatistics::Chunk, EnabledStatistics::Page];
-    (any::<bool>(), any::<bool>(), any::<bool>(), 1..5usize, proptest::sample::select(statistics.to_vec())).prop_map(
-        |(dictionary, new, no_index, rows, statistics)| {
+    (any::<bool>(), any::<bool>(), any::<bool>(), 1..5usize, proptest::sample::select(statistics.to_vec()))
+        .prop_map(|(dictionary, new, no_index, rows, statistics)| {
             WriterProperties::builder()
                 .set_dictionary_enabled(dictionary)
                 .set_writer_version(if new { WriterVersion::PARQUET_2_0 } else { WriterVersion::PARQUET_1_0 })
@@ -167,8 +185,7 @@ fn properties() -> impl Strategy<Value = parquet::file::properties::WriterProper
                 .set_write_batch_size(rows)
                 .set_compression(if dictionary { Compression::SNAPPY } else { Compression::UNCOMPRESSED })
                 .set_statistics_enabled(statistics)
-        },
-    )
+        })
 }
 
 proptest! {
@@ -234,7 +251,8 @@ fn a_table_that_is_cut_anywhere_is_an_error() {
     let set = Set::new("t.parquet", "");
     for len in (0..whole.len()).step_by(64).chain([1, whole.len() - 1]) {
         std::fs::write(set.path("t.parquet"), &whole[..len]).unwrap();
-        let records: Vec<_> = DatasetFiles::find(&set.path("t.parquet"), "train").unwrap().records(None).collect();
+        let records: Vec<_> =
+            DatasetFiles::find(&set.path("t.parquet"), "train").unwrap().records(None).collect();
         let error = records[0].as_ref().unwrap_err().to_string();
         assert!(records.len() == 1 && error.contains("cannot be read as a Parquet file"), "{len}: {error}");
     }

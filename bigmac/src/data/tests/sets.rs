@@ -28,7 +28,8 @@ fn found(folder: &tempfile::TempDir, path: &str, split: &str) -> Result<String, 
 
 #[test]
 fn patterns_name_files_of_every_kind() {
-    let folder = folder(&["s/000.tar", "s/001.tar", "s/002.tar", "a/t.jsonl", "b/t.jsonl", "x1.parquet", "{1,2}.tar"]);
+    let folder =
+        folder(&["s/000.tar", "s/001.tar", "s/002.tar", "a/t.jsonl", "b/t.jsonl", "x1.parquet", "{1,2}.tar"]);
     for (path, wanted) in [
         ("s/{000..002}.tar", "s/000.tar s/001.tar s/002.tar"),
         ("s/{002..001}.tar", "s/002.tar s/001.tar"),
@@ -40,7 +41,10 @@ fn patterns_name_files_of_every_kind() {
         assert_eq!(found(&folder, path, "train").as_deref(), Ok(wanted), "{path}");
     }
     let error = found(&folder, "s/{001..007}.tar", "train").unwrap_err();
-    assert!(error.starts_with("s/003.tar does not exist; 5 of the 7 files of 's/{001..007}.tar' are missing"), "{error}");
+    assert!(
+        error.starts_with("s/003.tar does not exist; 5 of the 7 files of 's/{001..007}.tar' are missing"),
+        "{error}"
+    );
     let error = found(&folder, "s/*.tar", "train").unwrap_err();
     assert!(error.contains("'*' is not expanded"), "{error}");
 }
@@ -58,9 +62,17 @@ fn several_files_are_read_in_order() {
 fn folders_of_shards_have_the_splits_of_the_hub() {
     for (files, split, wanted) in [
         ("0.tar 1.tar", "train", Ok("0.tar 1.tar")),
-        ("train-00000-of-00002.parquet train-00001-of-00002.parquet test-00000-of-00001.parquet", "train", Ok("train-00000-of-00002.parquet train-00001-of-00002.parquet")),
+        (
+            "train-00000-of-00002.parquet train-00001-of-00002.parquet test-00000-of-00001.parquet",
+            "train",
+            Ok("train-00000-of-00002.parquet train-00001-of-00002.parquet"),
+        ),
         ("data/train-0.parquet data/validation-0.parquet README.md", "train", Ok("data/train-0.parquet")),
-        ("data/train-0.parquet data/validation-0.parquet data/test-0.parquet", "heldout", Ok("data/validation-0.parquet")),
+        (
+            "data/train-0.parquet data/validation-0.parquet data/test-0.parquet",
+            "heldout",
+            Ok("data/validation-0.parquet"),
+        ),
         ("train-0.tar test-0.tar heldout-0.tar val-0.tar", "heldout", Ok("heldout-0.tar")),
         ("train/0.parquet train/1.parquet test/0.parquet", "train", Ok("train/0.parquet train/1.parquet")),
         ("train/0.parquet test/0.parquet", "heldout", Ok("test/0.parquet")),
@@ -75,8 +87,16 @@ fn folders_of_shards_have_the_splits_of_the_hub() {
         ("test-0.tar", "train", Err("holds held-out samples only ('test-0.tar')")),
         ("train-0.tar extra.tar", "train", Err("'extra.tar', which is not")),
         ("0.tar 0.parquet", "train", Err("holds files of several kinds, such as '0.parquet' and '0.tar'")),
-        ("0.tar train.jsonl", "train", Err("holds files of several kinds, such as 'train.jsonl' and '0.tar'")),
-        ("train-00000-of-00003.parquet train-00002-of-00003.parquet", "train", Err("lacks 1 of 3 files, the first of them 'train-00001-of-00003'")),
+        (
+            "0.tar train.jsonl",
+            "train",
+            Err("holds files of several kinds, such as 'train.jsonl' and '0.tar'"),
+        ),
+        (
+            "train-00000-of-00003.parquet train-00002-of-00003.parquet",
+            "train",
+            Err("lacks 1 of 3 files, the first of them 'train-00001-of-00003'"),
+        ),
         ("train-00000-of-00002-0a1b.parquet", "train", Err("lacks 1 of 2 files")),
         ("0.tar.gz", "train", Err("is compressed as a whole")),
     ] {

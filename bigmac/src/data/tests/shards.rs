@@ -93,23 +93,47 @@ fn what_cannot_be_used_is_named_with_its_sample() {
     let (a, b) = (&png(1)[..], &png(2)[..]);
     for (members, wanted) in [
         (vec![("k.png", a)], "nothing to learn: the sample has pictures only"),
-        (vec![("k.png", a), ("k.txt", b"x" as &[u8]), ("k.cls", b"3")], "'k.cls' is not read; a sample may have KEY.jpg"),
+        (
+            vec![("k.png", a), ("k.txt", b"x" as &[u8]), ("k.cls", b"3")],
+            "'k.cls' is not read; a sample may have KEY.jpg",
+        ),
         (vec![("k.npy", a), ("k.txt", b"x")], "'k.npy' is not read"),
         (vec![("k.caption.txt", b"x" as &[u8])], "'k.caption.txt' is not read"),
         (vec![("k.png", a), ("k.jpg", b), ("k.txt", b"x")], "is one of several pictures and has no number"),
-        (vec![("k.png", a), ("k.1.jpg", b), ("k.txt", b"x")], "'k.png' is one of several pictures and has no number"),
+        (
+            vec![("k.png", a), ("k.1.jpg", b), ("k.txt", b"x")],
+            "'k.png' is one of several pictures and has no number",
+        ),
         (vec![("k.0.png", a), ("k.00.jpg", b), ("k.txt", b"x")], "has the number of another picture"),
-        (vec![("k.left.png", a), ("k.txt", b"x")], "'k.left.png' is named neither by a number nor in KEY.json"),
-        (vec![("k.draw.png", a), ("k.draw.jpg", b), ("k.txt", b"x")], "'k.draw.png' and 'k.draw.jpg' are both there"),
+        (
+            vec![("k.left.png", a), ("k.txt", b"x")],
+            "'k.left.png' is named neither by a number nor in KEY.json",
+        ),
+        (
+            vec![("k.draw.png", a), ("k.draw.jpg", b), ("k.txt", b"x")],
+            "'k.draw.png' and 'k.draw.jpg' are both there",
+        ),
         (vec![("k.txt", b"x"), ("k.TXT", b"y")], "'k.txt' and 'k.TXT' are both there"),
         (vec![("k.json", br#"{"text": "x"}"#), ("k.txt", b"y")], "both give the text"),
         (vec![("k.json", br#"{"txt": "x"}"#), ("k.png", a)], "'txt' is not a valid key"),
         (vec![("k.json", b"[1]")], "k.json: "),
         (vec![("k.json", b"{")], "k.json: "),
         (vec![("k.txt", b"\xff")], "'k.txt' is not UTF-8 text"),
-        (vec![("k.png", a), ("k.json", br#"{"images": ["x.png"], "text": "x"}"#)], "'x.png' is not among the pictures of the sample (k.png)"),
-        (vec![("k.0.png", a), ("k.1.png", b), ("k.json", br#"{"images": ["0.png"], "text": "x"}"#)], "names pictures, but not 'k.1.png'"),
-        (vec![("k.json", br#"{"caption": "dog", "url": "u", "key": "0", "status": "success"}"#), ("k.txt", b"cat")], "'caption' of its .json differs"),
+        (
+            vec![("k.png", a), ("k.json", br#"{"images": ["x.png"], "text": "x"}"#)],
+            "'x.png' is not among the pictures of the sample (k.png)",
+        ),
+        (
+            vec![("k.0.png", a), ("k.1.png", b), ("k.json", br#"{"images": ["0.png"], "text": "x"}"#)],
+            "names pictures, but not 'k.1.png'",
+        ),
+        (
+            vec![
+                ("k.json", br#"{"caption": "dog", "url": "u", "key": "0", "status": "success"}"#),
+                ("k.txt", b"cat"),
+            ],
+            "'caption' of its .json differs",
+        ),
     ] {
         let error = one(&members).unwrap_err();
         assert!(error.starts_with("s.tar: sample k: ") && error.contains(wanted), "{error}\nwanted {wanted}");
@@ -128,7 +152,10 @@ fn a_sample_in_two_places_is_an_error_as_a_whole() {
     let a = png(1);
     let all = read(&[("a.txt", b"1"), ("b.txt", b"2"), ("a.png", &a), ("c.txt", b"3")]);
     assert_eq!(all.len(), 3);
-    assert!(all[0].as_ref().unwrap_err().contains("sample a: other samples lie between its files"), "{all:?}");
+    assert!(
+        all[0].as_ref().unwrap_err().contains("sample a: other samples lie between its files"),
+        "{all:?}"
+    );
     assert_eq!((all[1].as_deref(), all[2].as_deref()), (Ok("[2]."), Ok("[3].")));
     // The same file name in two folders is two samples.
     assert_eq!(read(&[("x/a.txt", b"1"), ("y/a.txt", b"2")]).len(), 2);
@@ -207,7 +234,10 @@ fn a_shard_that_is_cut_anywhere_is_named() {
         let error = all.last().and_then(|last| last.as_ref().err());
         let whole_blocks = len % 512 == 0;
         match error {
-            Some(error) => assert!(error.starts_with("s.tar is ") || error.starts_with("s.tar: sample"), "{len}: {error}"),
+            Some(error) => assert!(
+                error.starts_with("s.tar is ") || error.starts_with("s.tar: sample"),
+                "{len}: {error}"
+            ),
             None => assert!(len >= complete && whole_blocks, "{len} of {} bytes", whole.len()),
         }
         assert!(len < complete || !whole_blocks || error.is_none(), "{len}: {error:?}");
@@ -221,4 +251,15 @@ fn a_picture_of_a_shard_that_changed_is_named() {
     std::fs::write(set.path("s.tar"), b"").unwrap();
     let error = decode(&all[0].as_ref().unwrap().images[0]).unwrap_err().to_string();
     assert!(error.contains("s.tar: sample a: picture a.png: cannot be read"), "{error}");
+}
+
+#[test]
+fn samples_without_pictures_name_files_outside() {
+    let members = [("d/k.json", &br#"{"images": ["c.png"], "text": "x"}"#[..])];
+    let set = Set::new("s.tar", shard(&members));
+    let files = DatasetFiles::find(&set.path("s.tar"), "train").unwrap();
+    for (images, wanted) in [(Some(set.path("sub")), "sub/c.png"), (None, "c.png")] {
+        let record = files.records(images.as_deref()).next().unwrap().unwrap();
+        assert_eq!(record.images[0].path(), Some(set.path(wanted).as_path()));
+    }
 }

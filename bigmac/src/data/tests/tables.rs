@@ -7,7 +7,9 @@ use crate::data::files::DatasetFiles;
 use parquet::basic::{Compression, Encoding};
 use parquet::column::writer::ColumnWriter;
 use parquet::data_type::ByteArray;
-use parquet::file::properties::{EnabledStatistics, WriterProperties, WriterPropertiesBuilder, WriterVersion};
+use parquet::file::properties::{
+    EnabledStatistics, WriterProperties, WriterPropertiesBuilder, WriterVersion,
+};
 use parquet::file::writer::SerializedFileWriter;
 use parquet::schema::parser::parse_message_type;
 use std::path::Path;
@@ -122,7 +124,8 @@ fn a_picture_is_bytes_or_a_file_or_none() {
     let schema = "message m { optional group image { optional binary bytes; optional binary path (UTF8); }
                   required binary text (UTF8); }";
     let text = |n: usize| -> Entries { (0..n).map(|_| (0, 0, b"x".to_vec())).collect() };
-    let (present, null, none) = (|value: &[u8]| (2, 0, value.to_vec()), (1, 0, Vec::new()), (0, 0, Vec::new()));
+    let (present, null, none) =
+        (|value: &[u8]| (2, 0, value.to_vec()), (1, 0, Vec::new()), (0, 0, Vec::new()));
     let group = vec![
         vec![present(&png(1)), null.clone(), none.clone(), null.clone(), present(&png(2))],
         vec![present(b"elsewhere.png"), present(b"red.png"), none, null.clone(), null],
@@ -131,7 +134,10 @@ fn a_picture_is_bytes_or_a_file_or_none() {
     let wanted = ["<1>[x].", "<200>[x].", "[x].", "[x].", "<2>[x]."];
     for statistics in [EnabledStatistics::Page, EnabledStatistics::Chunk, EnabledStatistics::None] {
         let properties = WriterProperties::builder().set_statistics_enabled(statistics);
-        let told: Vec<String> = read(&table(schema, properties, &[group.clone(), group.clone()])).into_iter().map(Result::unwrap).collect();
+        let told: Vec<String> = read(&table(schema, properties, &[group.clone(), group.clone()]))
+            .into_iter()
+            .map(Result::unwrap)
+            .collect();
         assert_eq!(told, [wanted, wanted].concat());
     }
 }
@@ -142,8 +148,14 @@ fn plain_bytes_and_lists_of_them_are_pictures() {
         ("message m { required binary image; required binary text (UTF8); }", [0, 0]),
         ("message m { optional binary image; required binary text (UTF8); }", [1, 0]),
         // A list as Parquet has them, and as it had them once.
-        ("message m { optional group images (LIST) { repeated group list { optional binary element; } } required binary text (UTF8); }", [3, 1]),
-        ("message m { required group images (LIST) { repeated group bag { required binary array; } } required binary text (UTF8); }", [1, 1]),
+        (
+            "message m { optional group images (LIST) { repeated group list { optional binary element; } } required binary text (UTF8); }",
+            [3, 1],
+        ),
+        (
+            "message m { required group images (LIST) { repeated group bag { required binary array; } } required binary text (UTF8); }",
+            [1, 1],
+        ),
         ("message m { repeated binary images; required binary text (UTF8); }", [1, 1]),
         ("message m { optional binary draw; required binary text (UTF8); }", [1, 0]),
     ] {
@@ -159,31 +171,43 @@ fn plain_bytes_and_lists_of_them_are_pictures() {
         if schema.contains("draw") {
             wanted = vec!["[a]-> 1", "[b]-> 2"];
         }
-        let told: Vec<String> =
-            read(&table(schema, WriterProperties::builder(), &[vec![pictures, text]])).into_iter().map(Result::unwrap).collect();
+        let told: Vec<String> = read(&table(schema, WriterProperties::builder(), &[vec![pictures, text]]))
+            .into_iter()
+            .map(Result::unwrap)
+            .collect();
         assert_eq!(told, wanted, "{schema}");
     }
 }
 
 #[test]
 fn turns_are_structs_or_json() {
-    let schema = "message m { optional group conversations (LIST) { repeated group list { optional group element {
+    let schema =
+        "message m { optional group conversations (LIST) { repeated group list { optional group element {
                   optional binary from (UTF8); optional binary value (UTF8); } } } required binary image; }";
     let turn = |from: [&str; 2]| -> Entries {
-        [0, 1, 0, 1].iter().zip([from[0], from[1], from[0], from[1]]).map(|(&rep, text)| (4, rep, text.into())).collect()
+        [0, 1, 0, 1]
+            .iter()
+            .zip([from[0], from[1], from[0], from[1]])
+            .map(|(&rep, text)| (4, rep, text.into()))
+            .collect()
     };
     let group = vec![turn(["human", "gpt"]), turn(["<image>q", "a"]), vec![(0, 0, png(1)), (0, 0, png(2))]];
     let wanted = ["USER: <1>q ASSISTANT:[ a].", "USER: <2>q ASSISTANT:[ a]."];
-    let told: Vec<String> = read(&table(schema, WriterProperties::builder(), &[group])).into_iter().map(Result::unwrap).collect();
+    let told: Vec<String> =
+        read(&table(schema, WriterProperties::builder(), &[group])).into_iter().map(Result::unwrap).collect();
     assert_eq!(told, wanted);
 
     let schema = "message m { required binary conversations (UTF8); required binary image; }";
     let turns = r#"[{"from": "human", "value": "<image>q"}, {"from": "gpt", "value": "a"}]"#;
-    let group = vec![vec![(0, 0, turns.into()), (0, 0, b"what?".to_vec())], vec![(0, 0, png(1)), (0, 0, png(2))]];
+    let group =
+        vec![vec![(0, 0, turns.into()), (0, 0, b"what?".to_vec())], vec![(0, 0, png(1)), (0, 0, png(2))]];
     let told = read(&table(schema, WriterProperties::builder(), &[group]));
     assert_eq!(told[0].as_deref(), Ok(wanted[0]));
     let error = told[1].as_ref().unwrap_err();
-    assert!(error.starts_with("t.parquet: row 2: column 'conversations' is text, but not a JSON list"), "{error}");
+    assert!(
+        error.starts_with("t.parquet: row 2: column 'conversations' is text, but not a JSON list"),
+        "{error}"
+    );
 }
 
 #[test]
@@ -209,21 +233,35 @@ fn columns_that_are_not_known_are_named() {
         read(&table(&schema, WriterProperties::builder(), &[group]))
     };
     for (name, wanted) in [
-        ("imgae", "column 'imgae' is not a valid column (did you mean 'image'?)"),
-        ("caption", "column 'caption' is not a valid column"),
-        ("audio", "column 'audio' is not a valid column"),
+        (
+            "imgae",
+            "of its columns, 'imgae' is not a valid key (did you mean 'image'?); known are text, prompt",
+        ),
+        ("caption", "of its columns, 'caption' is not read: write it as 'text'"),
+        ("audio", "of its columns, 'audio' is not read: "),
     ] {
         let error = two(name, Some("y")).remove(0).unwrap_err();
         assert!(error.starts_with("t.parquet cannot be used: ") && error.contains(wanted), "{error}");
         // A column that is null throughout holds nothing that could be dropped.
         assert_eq!(two(name, None), [Ok("[x].".to_owned())]);
     }
-    assert_eq!(two("id", Some("7")), [Ok("[x].".to_owned())]);
+    for name in ["id", "source", "__index_level_0__"] {
+        assert_eq!(two(name, Some("7")), [Ok("[x].".to_owned())]);
+    }
     for (schema, wanted) in [
         ("message m { required int64 image; }", "column 'image' is a number, expected pictures"),
-        ("message m { required group image { required binary bytes; required binary colour (UTF8); } }", "'image' is a struct of bytes, colour, expected"),
-        ("message m { required fixed_len_byte_array(4) text; }", "'text' is a value of a fixed width, expected text"),
-        ("message m { required group messages (MAP) { repeated group key_value { required binary key (UTF8); optional binary value (UTF8); } } }", "'messages' is a map"),
+        (
+            "message m { required group image { required binary bytes; required binary colour (UTF8); } }",
+            "'image' is a struct of bytes, colour, expected",
+        ),
+        (
+            "message m { required fixed_len_byte_array(4) text; }",
+            "'text' is a value of a fixed width, expected text",
+        ),
+        (
+            "message m { required group messages (MAP) { repeated group key_value { required binary key (UTF8); optional binary value (UTF8); } } }",
+            "'messages' is a map",
+        ),
         ("message m { required int64 id; }", "no column with anything to learn"),
     ] {
         let error = columns_of(schema);
@@ -290,7 +328,8 @@ fn encodings_of_newer_writers_are_read() {
                 .set_writer_version(version)
                 .set_compression(Compression::SNAPPY)
                 .set_data_page_row_count_limit(100);
-            let told: Vec<String> = read(&table(TEXT, properties, &[entries()])).into_iter().map(Result::unwrap).collect();
+            let told: Vec<String> =
+                read(&table(TEXT, properties, &[entries()])).into_iter().map(Result::unwrap).collect();
             assert_eq!(told, wanted);
         }
     }
@@ -298,10 +337,15 @@ fn encodings_of_newer_writers_are_read() {
 
 #[test]
 fn what_is_no_table_is_named() {
-    for bytes in [&b""[..], b"PAR1", b"PAR1PAR1", b"{\"text\": \"x\"}", b"PAR1\x00\x00\x00\x00\xff\xff\xff\x7fPAR1"] {
+    for bytes in
+        [&b""[..], b"PAR1", b"PAR1PAR1", b"{\"text\": \"x\"}", b"PAR1\x00\x00\x00\x00\xff\xff\xff\x7fPAR1"]
+    {
         let told = read(bytes);
         let error = told[0].as_ref().unwrap_err();
-        assert!(error.starts_with("t.parquet cannot be read as a Parquet file (") && told.len() == 1, "{error}");
+        assert!(
+            error.starts_with("t.parquet cannot be read as a Parquet file (") && told.len() == 1,
+            "{error}"
+        );
     }
     // A table without rows is one without samples.
     assert!(read(&texts(&[])).is_empty());
@@ -315,5 +359,50 @@ fn a_picture_of_a_table_that_changed_is_named() {
     let records = all(&set.path("t.parquet"), &set);
     std::fs::write(set.path("t.parquet"), b"").unwrap();
     let error = decode(&records[0].as_ref().unwrap().images[0]).unwrap_err().to_string();
-    assert!(error.contains("t.parquet: row 1: picture image: cannot be read (row group 1, row 1: "), "{error}");
+    assert!(
+        error.contains("t.parquet: row 1: picture image: cannot be read (row group 1, row 1: "),
+        "{error}"
+    );
+}
+
+#[test]
+fn names_of_pictures_find_the_row_s_own_or_files() {
+    let schema = "message m { optional group images (LIST) { repeated group list { optional group element {
+                  optional binary bytes; optional binary path (UTF8); } } } required binary messages (UTF8);
+                  optional binary draw (UTF8); }";
+    let turns = |names: [&str; 2]| {
+        let [a, b] = names.map(|name| format!(r#"{{"type": "image", "image": "{name}"}}"#));
+        let content = format!(r#"[{a}, {b}, {{"type": "text", "text": "q"}}]"#);
+        format!(r#"[{{"role": "user", "content": {content}}}, {{"role": "assistant", "content": "a"}}]"#)
+            .into_bytes()
+    };
+    let pictures = || -> [Entries; 2] {
+        let paths = [(4, 0, b"d/1.png".to_vec()), (4, 1, b"d/2.png".to_vec())];
+        [vec![(4, 0, png(1)), (4, 1, png(2))], paths.to_vec()]
+    };
+    let row = |names: [&str; 2], draw: Option<&str>| {
+        let [bytes, paths] = pictures();
+        let group = vec![bytes, paths, vec![(0, 0, turns(names))], column(&[draw])];
+        read(&table(schema, WriterProperties::builder(), &[group])).remove(0)
+    };
+    assert_eq!(row(["d/2.png", "1.png"], None).as_deref(), Ok("USER: <2><1>q ASSISTANT:[ a]."));
+    // A picture to be drawn lies outside, where the table names it.
+    assert_eq!(row(["2.png", "1.png"], Some("red.png")).as_deref(), Ok("USER: <2><1>q ASSISTANT:[ a]-> 200"));
+    let error = row(["2.png", "3.png"], None).unwrap_err();
+    assert!(error.contains("'3.png' is not among the pictures of the sample (d/1.png, d/2.png)"), "{error}");
+    let error = row(["2.png", "2.png"], None).unwrap_err();
+    assert!(error.contains("names pictures, but not 'd/1.png'"), "{error}");
+}
+
+#[test]
+fn files_outside_are_named_from_data_images() {
+    let schema = "message m { required group image { optional binary bytes; required binary path (UTF8); }
+                  required binary text (UTF8); }";
+    let group = vec![vec![(0, 0, Vec::new())], vec![(0, 0, b"c.png".to_vec())], vec![(0, 0, b"x".to_vec())]];
+    let set = Set::new("t.parquet", table(schema, WriterProperties::builder(), &[group]));
+    let files = DatasetFiles::find(&set.path("t.parquet"), "train").unwrap();
+    let record = files.records(Some(&set.path("sub"))).next().unwrap().unwrap();
+    assert_eq!(record.images[0].path(), Some(set.path("sub/c.png").as_path()));
+    let record = files.records(None).next().unwrap().unwrap();
+    assert_eq!(record.images[0].path(), Some(set.path("c.png").as_path()));
 }

@@ -48,7 +48,8 @@ pub(super) fn columns(metadata: &ParquetMetaData) -> Result<Vec<Column>, String>
     let mut leaf = 0;
     for field in schema.root_schema().get_fields() {
         let first = leaf;
-        while leaf < schema.num_columns() && schema.column(leaf).path().parts().first().is_some_and(|n| n == field.name())
+        while leaf < schema.num_columns()
+            && schema.column(leaf).path().parts().first().is_some_and(|n| n == field.name())
         {
             leaf += 1;
         }
@@ -65,7 +66,10 @@ pub(super) fn columns(metadata: &ParquetMetaData) -> Result<Vec<Column>, String>
         let role = if PICTURES.contains(&name) {
             let node = node.as_ref().map_err(|problem| wrong(problem.clone()))?;
             pictures(node).ok_or_else(|| {
-                expected(node, "pictures: bytes, or a struct of bytes and path, or paths as text, or a list of these")
+                expected(
+                    node,
+                    "pictures: bytes, or a struct of bytes and path, or paths as text, or a list of these",
+                )
             })?
         } else if TURNS.contains(&name) {
             Role::Turns

@@ -73,7 +73,8 @@ impl Leaf {
             read += got;
         }
         // The reader writes no levels where all of them are the same.
-        let levels = if self.full == 0 && !self.repeats { read } else { self.defs.len().max(self.reps.len()) };
+        let levels =
+            if self.full == 0 && !self.repeats { read } else { self.defs.len().max(self.reps.len()) };
         self.defs.resize(levels, self.full);
         self.reps.resize(levels, 0);
         self.values = values.into_iter();
@@ -164,7 +165,9 @@ pub(super) fn assemble(
             Ok(Value::Object(object))
         }
         Kind::List { rep, def, element } => {
-            let Some((_, level)) = levels else { return Err("a list has nothing that tells its length".into()) };
+            let Some((_, level)) = levels else {
+                return Err("a list has nothing that tells its length".into());
+            };
             if level < *def {
                 let null = skip(node, leaves)?;
                 return Ok(if level < node.def { null } else { Value::Array(Vec::new()) });

@@ -116,7 +116,9 @@ impl ParquetReader {
         for column in &self.columns {
             for leaf in column.node.leaves.clone() {
                 let entries = match column.role {
-                    Role::Pictures { bytes, path } if bytes == Some(leaf) => self.picture_leaf(column, leaf, path)?,
+                    Role::Pictures { bytes, path } if bytes == Some(leaf) => {
+                        self.picture_leaf(column, leaf, path)?
+                    }
                     _ => self.read_leaf(leaf, None)?,
                 };
                 if let Some(slot) = leaves.get_mut(leaf) {
@@ -150,7 +152,9 @@ impl ParquetReader {
         let list = chunk.column_descr().max_rep_level() > 0;
         match (nulls, path) {
             (Some(0), path) if path.is_some() || !list => return Ok(Entries::Known(true)),
-            (Some(nulls), path) if nulls == values && (path.is_some() || !list) => return Ok(Entries::Known(false)),
+            (Some(nulls), path) if nulls == values && (path.is_some() || !list) => {
+                return Ok(Entries::Known(false));
+            }
             (Some(nulls), Some(path)) => {
                 let rows = usize::try_from(group.num_rows()).map_err(|error| error.to_string())?;
                 let mut paths = self.open_leaf(path, Some(ROWS_AT_A_TIME))?;
@@ -178,7 +182,11 @@ impl ParquetReader {
                 Role::Turns => turns(value).map(|value| insert(&mut object, column, value)),
                 Role::Pictures { bytes, .. } => pictures(value).map(|pictures| {
                     let held = pictures.into_iter().map(|picture| self.held(column, bytes, picture, &place));
-                    if column.is_draw() { draw.extend(held) } else { images.push((&column.name, held.collect::<Vec<_>>())) }
+                    if column.is_draw() {
+                        draw.extend(held)
+                    } else {
+                        images.push((&column.name, held.collect::<Vec<_>>()))
+                    }
                 }),
             };
             let told = match wrong {
@@ -262,7 +270,8 @@ impl Iterator for ParquetReader {
                     let group = self.group + 1;
                     self.group = usize::MAX;
                     // Rows that were put together before the damage are not lost.
-                    let problem = format!("cannot be read in row group {group} ({problem}); copy or download it again");
+                    let problem =
+                        format!("cannot be read in row group {group} ({problem}); copy or download it again");
                     self.ready.push_back(Err(DataError::contents(&self.file, problem)));
                 }
             }
@@ -301,8 +310,9 @@ fn pictures(value: Value) -> Result<Vec<Picture>, String> {
             .into_iter()
             .zip(0..)
             .map(|(item, element)| {
-                picture(item, element)
-                    .ok_or_else(|| format!("has neither bytes nor a path at [{element}] of its list; take it out"))
+                picture(item, element).ok_or_else(|| {
+                    format!("has neither bytes nor a path at [{element}] of its list; take it out")
+                })
             })
             .collect(),
         other => Ok(picture(other, 0).into_iter().collect()),

@@ -161,7 +161,9 @@ fn value(field: &Type) -> Value {
     match field.get_physical_type() {
         Physical::BYTE_ARRAY if text => Value::Text,
         Physical::BYTE_ARRAY => Value::Bytes,
-        Physical::BOOLEAN | Physical::INT32 | Physical::INT64 | Physical::FLOAT | Physical::DOUBLE => Value::Number,
+        Physical::BOOLEAN | Physical::INT32 | Physical::INT64 | Physical::FLOAT | Physical::DOUBLE => {
+            Value::Number
+        }
         Physical::INT96 | Physical::FIXED_LEN_BYTE_ARRAY => Value::Other,
     }
 }

@@ -52,11 +52,15 @@ impl Table {
     ///
     /// # Errors
     /// When the file cannot be read, is not a Parquet file, or its footer does not fit its length.
-    pub fn open(file: &Arc<Path>, wanted: impl Fn(&ParquetMetaData) -> Vec<usize>) -> Result<Self, DataError> {
+    pub fn open(
+        file: &Arc<Path>,
+        wanted: impl Fn(&ParquetMetaData) -> Vec<usize>,
+    ) -> Result<Self, DataError> {
         let handle = File::open(file).map_err(DataError::read(file))?;
         let len = handle.metadata().map_err(DataError::read(file))?.len();
         let read = guarded(|| {
-            let metadata = ParquetMetaDataReader::new().parse_and_finish(&handle).map_err(|e| e.to_string())?;
+            let metadata =
+                ParquetMetaDataReader::new().parse_and_finish(&handle).map_err(|e| e.to_string())?;
             check(&metadata, len)?;
             let leaves = wanted(&metadata);
             let mut reader = ParquetMetaDataReader::new_with_metadata(metadata.clone())
@@ -93,8 +97,8 @@ impl Table {
         let file = Arc::new(File::open(&self.file).map_err(|error| error.to_string())?);
         let properties = Arc::new(ReaderProperties::builder().build());
         let locations = self.locations(group, leaf, rows).map(<[_]>::to_vec);
-        let pages =
-            SerializedPageReader::new_with_properties(file, chunk, rows, locations, properties).map_err(text)?;
+        let pages = SerializedPageReader::new_with_properties(file, chunk, rows, locations, properties)
+            .map_err(text)?;
         Ok(get_column_reader(chunk.column_descr_ptr(), Box::new(pages)))
     }
 
@@ -110,9 +114,9 @@ impl Table {
                 })
                 && (0..rows as i64).contains(&page.first_row_index)
         };
-        let ascending = pages.windows(2).all(|pair| {
-            pair[0].first_row_index < pair[1].first_row_index && pair[0].offset < pair[1].offset
-        });
+        let ascending = pages
+            .windows(2)
+            .all(|pair| pair[0].first_row_index < pair[1].first_row_index && pair[0].offset < pair[1].offset);
         (first.first_row_index == 0 && ascending && pages.iter().all(inside)).then_some(pages)
     }
 }
@@ -124,9 +128,8 @@ impl Cell {
     /// When the file cannot be read, or is damaged at this place.
     pub fn read(&self) -> io::Result<Vec<u8>> {
         let table = &self.table;
-        if let Err(error) = File::open(&table.file) {
-            return Err(error);
-        }
+        // Opened here as well, so that a file that is gone is an error of its own kind.
+        File::open(&table.file)?;
         guarded(|| self.bytes()).map_err(|problem| {
             io::Error::other(format!("row group {}, row {}: {problem}", self.group + 1, self.row + 1))
         })
@@ -155,8 +158,14 @@ impl Cell {
         let element = self.element as usize;
         let at = match full {
             0 => 0,
-            _ if defs.get(element) == Some(&full) => defs[..element].iter().filter(|&&def| def == full).count(),
-            _ => return Err("holds no picture, though the file's statistics say so; write the file again".into()),
+            _ if defs.get(element) == Some(&full) => {
+                defs[..element].iter().filter(|&&def| def == full).count()
+            }
+            _ => {
+                return Err(
+                    "holds no picture, though the file's statistics say so; write the file again".into()
+                );
+            }
         };
         values.get(at).map(|value| value.data().to_vec()).ok_or_else(short)
     }
