@@ -18,6 +18,7 @@ mod prefetch;
 mod sample;
 pub mod shapes;
 mod splits;
+mod table;
 #[cfg(test)]
 mod tests;
 mod tokenizer;

@@ -25,7 +25,7 @@ pub struct Prefetcher {
 pub struct StepPictures {
     shared: Arc<Shared>,
     /// By picture and square: the job, and which of its squares.
-    places: HashMap<(usize, Square), (u64, usize)>,
+    places: HashMap<(PictureRef, Square), (u64, usize)>,
     /// The step's first job, and the one after its last.
     jobs: std::ops::Range<u64>,
 }
@@ -105,9 +105,9 @@ impl Prefetcher {
     /// Queues the pictures of a step behind those of all steps before.
     pub fn step(&self, plan: &StepPlan) -> StepPictures {
         let mut order: Vec<(PictureRef, Vec<Square>)> = Vec::new();
-        let mut known = HashMap::<usize, usize>::new();
+        let mut known = HashMap::<PictureRef, usize>::new();
         let mut want = |picture: &PictureRef, square: Square| {
-            let at = *known.entry(picture.id()).or_insert(order.len());
+            let at = *known.entry(picture.clone()).or_insert(order.len());
             if at == order.len() {
                 order.push((picture.clone(), Vec::new()));
             }
@@ -126,7 +126,7 @@ impl Prefetcher {
             let number = state.next;
             state.next += 1;
             let keys = squares.iter().enumerate();
-            places.extend(keys.map(|(i, square)| ((picture.id(), *square), (number, i))));
+            places.extend(keys.map(|(i, square)| ((picture.clone(), *square), (number, i))));
             let (squares, stage) = (squares.into(), Stage::Queued);
             state.jobs.insert(number, Job { picture, squares, stage, waiting: 0, used: false, cost: None });
         }
@@ -197,7 +197,7 @@ impl StepPictures {
     }
 
     fn pixels(&self, picture: &PictureRef, square: Square) -> Result<Vec<f32>, DataError> {
-        let Some(&(number, at)) = self.places.get(&(picture.id(), square)) else {
+        let Some(&(number, at)) = self.places.get(&(picture.clone(), square)) else {
             return Err(DataError::Value(format!("picture {picture} is not one of the step's")));
         };
         let squares = self.wait(number, true).map_err(|(picture, problem)| picture.error(problem))?;

@@ -1,7 +1,7 @@
 //! Which files of a folder are the data set.
 
 use super::super::error::DataError;
-use super::{DESCRIPTION, DatasetFiles, WRITING_MARK};
+use super::{DESCRIPTION, DatasetFiles, WRITING_MARK, shards};
 use std::path::Path;
 
 /// The split that is learned from. What is named for another is never taken for it.
@@ -15,7 +15,7 @@ const UNSEEN: [&str; 10] =
 /// A Hugging Face image folder's list of its pictures and their texts.
 const METADATA: &str = "metadata.jsonl";
 /// The same as a table.
-const METADATA_TABLES: [&str; 2] = ["metadata.csv", "metadata.parquet"];
+const METADATA_TABLES: [&str; 1] = ["metadata.csv"];
 /// JSON files that describe a data set of the Hugging Face Hub, and hold no records.
 const DESCRIPTIONS: [&str; 3] = [DESCRIPTION, "dataset_info.json", "dataset_infos.json"];
 
@@ -31,6 +31,9 @@ pub(super) fn find(folder: &Path, split: &str) -> Result<DatasetFiles, DataError
         names.push(entry.map_err(DataError::read(folder))?.file_name().to_string_lossy().into_owned());
     }
     names.sort();
+    if let Some(found) = shards::find(folder, split, &names)? {
+        return Ok(found);
+    }
     for name in split_names(split) {
         if let Some(found) = json(folder, name)? {
             return Ok(found);

@@ -1,8 +1,14 @@
 //! The files that data sets lie in: which of a path's files are meant, and how each kind is read record by record.
 
 mod folder;
+mod held;
 mod json;
+mod parquet;
+mod pattern;
+mod shards;
+mod tar;
 mod text;
+mod window;
 
 use super::error::{DataError, Place};
 use super::forms::Record;
@@ -35,8 +41,16 @@ impl DatasetFiles {
     /// # Errors
     /// As [`find_dataset_file`].
     pub fn find(path: &Path, split: &str) -> Result<Self, DataError> {
-        // A pattern that names several files is looked for here, before the path itself.
-        let meta = std::fs::metadata(path).map_err(DataError::read(path))?;
+        if let Some(paths) = pattern::expand(path)? {
+            return several(path, split, paths);
+        }
+        let meta = std::fs::metadata(path);
+        if meta.is_err() && path.to_string_lossy().contains('*') {
+            let problem =
+                "does not exist; '*' is not expanded here: give the folder, or a range such as {000..007}";
+            return Err(DataError::contents(path, problem));
+        }
+        let meta = meta.map_err(DataError::read(path))?;
         if meta.is_dir() {
             return folder::find(path, split);
         }
@@ -50,7 +64,10 @@ impl DatasetFiles {
 
     /// All records, file by file. Pictures are named from `images`; without it, from the folder of the file that names
     /// them. A file that cannot be opened is one error, and the next file follows.
-    pub fn records(&self, images: Option<&Path>) -> impl Iterator<Item = Result<Record, DataError>> + Send {
+    pub fn records(
+        &self,
+        images: Option<&Path>,
+    ) -> impl Iterator<Item = Result<Record, DataError>> + Send + use<> {
         let images: Option<Arc<Path>> = images.map(Arc::from);
         self.files.clone().into_iter().flat_map(move |file| {
             open(&file, images.as_ref()).unwrap_or_else(|error| Box::new(std::iter::once(Err(error))))
@@ -70,15 +87,42 @@ pub fn find_dataset_file(path: &Path, split: &str) -> Result<PathBuf, DataError>
     Ok(DatasetFiles::find(path, split)?.path)
 }
 
-/// Opens a file by its kind. A kind that is not JSON has its line here and a reader in a file of its own.
-fn open(file: &Arc<Path>, images: Option<&Arc<Path>>) -> Result<Records, DataError> {
-    let extension = file.extension().map(|e| e.to_string_lossy().to_lowercase()).unwrap_or_default();
-    if ["csv", "tsv", "xlsx", "arrow"].contains(&extension.as_str()) {
-        let problem =
-            format!("is a .{extension} file, which is not read; write one JSON object a line (.jsonl)");
-        return Err(DataError::contents(file, problem));
+/// The files of `split` under all `paths` that `pattern` stands for.
+fn several(pattern: &Path, split: &str, paths: Vec<PathBuf>) -> Result<DatasetFiles, DataError> {
+    let mut missing = paths.iter().filter(|path| !path.exists());
+    if let Some(first) = missing.next() {
+        let (missing, all) = (1 + missing.count(), paths.len());
+        let problem = format!(
+            "does not exist; {missing} of the {all} files of '{}' are missing: download them, or correct data.path",
+            pattern.display()
+        );
+        return Err(DataError::contents(first, problem));
     }
-    Ok(Box::new(json::JsonReader::open(file, images)?))
+    let mut files = Vec::with_capacity(paths.len());
+    for path in paths {
+        files.extend(DatasetFiles::find(&path, split)?.files);
+    }
+    Ok(DatasetFiles { path: pattern.to_path_buf(), files })
+}
+
+/// Opens a file by its kind, which its name tells; what has no other kind is JSON.
+fn open(file: &Arc<Path>, images: Option<&Arc<Path>>) -> Result<Records, DataError> {
+    let name = file.to_string_lossy().to_ascii_lowercase();
+    if shards::is_compressed(&name) {
+        return Err(shards::unpack(file));
+    }
+    let extension = file.extension().map(|e| e.to_string_lossy().to_lowercase()).unwrap_or_default();
+    Ok(match extension.as_str() {
+        "parquet" => Box::new(parquet::ParquetReader::open(file, images)?),
+        "tar" => Box::new(tar::TarReader::open(file, images)?),
+        "csv" | "tsv" | "xlsx" | "arrow" => {
+            let problem = format!(
+                "is a .{extension} file, which is not read; write one JSON object a line (.jsonl), or Parquet"
+            );
+            return Err(DataError::contents(file, problem));
+        }
+        _ => Box::new(json::JsonReader::open(file, images)?),
+    })
 }
 
 /// The picture `name` that lies in a file of its own: named from `images`, else from the folder of `file`, by the

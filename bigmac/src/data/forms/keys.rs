@@ -101,6 +101,19 @@ pub(super) fn check(object: &Map<String, Value>, form: &[&'static str]) -> Resul
     })
 }
 
+/// Whether records are read for what is under `key`, in some form; `false` for what published files have and nothing is
+/// lost without.
+///
+/// # Errors
+/// For any other key, with the nearest known one or what to do.
+pub(in crate::data) fn reads_key(key: &str) -> Result<bool, String> {
+    let forms = TEXTS.into_iter().chain([chat::SYSTEM]).chain(chat::LISTS);
+    let known: Vec<&str> = forms.chain(pictures::KEYS).chain([pictures::DRAW, "id"]).collect();
+    let object = Map::from_iter([(key.to_owned(), Value::Bool(true))]);
+    check_among(&object, &known, &UNREAD, |_, _| None)?;
+    Ok(!UNREAD.contains(&key))
+}
+
 /// What to say of an unknown key with a list of objects: turns under a misspelt key, or the records of a file that wraps
 /// them in an object.
 fn objects_below(key: &str, value: &Value) -> Option<String> {

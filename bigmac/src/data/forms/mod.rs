@@ -14,6 +14,8 @@ use serde_json::{Map, Value};
 use std::path::Path;
 use std::sync::Arc;
 
+pub(super) use self::keys::reads_key;
+
 /// Where an image goes in a text.
 pub const IMAGE_MARK: &str = "<image>";
 /// Ends a text from which a picture is to be drawn. Written by the reader, not in data sets.

@@ -1,8 +1,9 @@
 //! Decoding: files of every kind to 8-bit RGB, within limits that the header is checked against first.
 
 use super::super::error::{DataError, PictureProblem};
+use super::limits::PictureLimits;
+use super::reference::PictureRef;
 use super::tile::{Square, cutting_bytes};
-use super::{PictureLimits, PictureRef};
 use image::metadata::Orientation;
 use image::{ColorType, DynamicImage, ImageDecoder, ImageFormat, ImageReader, Limits, Rgb, RgbImage};
 use std::io::Cursor;
@@ -54,18 +55,6 @@ impl PictureRef {
         let bytes = self.bytes()?;
         limits.check_bytes(bytes.len() as u64)?;
         Ok(bytes)
-    }
-}
-
-impl PictureLimits {
-    pub(in crate::data) fn check_bytes(&self, needed: u64) -> Result<(), PictureProblem> {
-        if needed <= self.bytes {
-            return Ok(());
-        }
-        let (needed, most) = (needed.div_ceil(1 << 20), self.bytes >> 20);
-        Err(PictureProblem(format!(
-            "takes {needed} MiB of memory to decode, and data.prefetch is {most} MiB; make the picture smaller, or raise the key"
-        )))
     }
 }
 

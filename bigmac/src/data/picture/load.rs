@@ -2,9 +2,10 @@
 
 use super::super::error::{DataError, PictureProblem};
 use super::decode::Encoded;
+use super::limits::PictureLimits;
 use super::pixels::rgb_to_pixels;
+use super::reference::PictureRef;
 use super::tile::{Square, Tile, cut};
-use super::{PictureLimits, PictureRef};
 use image::RgbImage;
 
 /// One tile of a picture as the encoder wants it: `[3, size, size]`, values in [-1, 1].

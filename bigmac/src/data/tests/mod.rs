@@ -1,6 +1,7 @@
 //! Tests of what crosses the files of this module, on data sets written to temporary folders.
 
 mod accounts;
+mod containers;
 mod folders;
 mod forms;
 mod json;
@@ -8,6 +9,9 @@ mod packing;
 mod pictures;
 mod prefetch;
 mod reading;
+mod sets;
+mod shards;
+mod tables;
 mod tokens;
 
 use super::*;
