@@ -116,7 +116,8 @@ impl From<io::Error> for PictureProblem {
     fn from(error: io::Error) -> Self {
         PictureProblem(match error.kind() {
             io::ErrorKind::NotFound => {
-                "no such file; paths are taken from the folder of the data set's file".into()
+                "no such file; paths are taken from data.images, where set, else from the folder of the data set's file"
+                    .into()
             }
             _ => format!("cannot be read ({error})"),
         })

@@ -227,7 +227,7 @@ impl Said {
         let own = self.form == Form::Own;
         let turns = if own { &self.turns[..1] } else { &self.turns[..] };
         if let Some(system) =
-            self.system.as_ref().filter(|system| !own && !(self.escaped && system.is_empty()))
+            self.system.as_ref().filter(|system| !(own || self.escaped && system.is_empty()))
         {
             text(&mut tokens, &format!("{system} "), false);
         }
