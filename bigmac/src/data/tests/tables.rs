@@ -81,6 +81,10 @@ fn tables_of_the_hub_are_read() {
         .map(|i| if i == 3 { "[text 3].".into() } else { format!("<{}>[text {i}].", 16 * i) })
         .collect();
     assert_eq!(texts, wanted);
+    let turns = fixture("hub-messages.parquet");
+    let wanted: Vec<String> =
+        (0..6).map(|i| format!("USER: <{}>what is {i}? ASSISTANT:[ it is {i}].", 16 * i)).collect();
+    assert_eq!(turns, wanted);
 }
 
 #[test]
