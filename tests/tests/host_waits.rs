@@ -4,6 +4,7 @@
 
 use anyhow::{Context as _, Result, ensure};
 use bigmac::config::Config;
+use bigmac::data::DataError;
 use bigmac::execute::{ExecuteError, Program};
 use bigmac::train::{Observer, Session, Snapshot, StepReport, TrainError, train};
 use bigmac_close::{absolute, assert_close};
@@ -36,6 +37,8 @@ impl Observer for Ear<'_> {
             stop.store(true, Ordering::Relaxed);
         }
     }
+
+    fn skipped(&self, _errors: &[DataError]) {}
 
     fn saved(&self, _path: &Path) {
         self.saved.store(self.heard.lock().unwrap().len() as u64, Ordering::Relaxed);

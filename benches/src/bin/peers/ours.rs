@@ -1,5 +1,6 @@
 //! Our side: a training run that pauses for the other side's turns.
 
+use bigmac::data::DataError;
 use bigmac::execute::Program;
 use bigmac::train::{self, Observer, Session, Snapshot, StepReport, TrainError};
 use bigmac_models::stage::Stage;
@@ -91,6 +92,8 @@ impl<F: FnMut(u64) -> anyhow::Result<Option<Vec<f64>>> + Send> Observer for Paus
             }
         }
     }
+
+    fn skipped(&self, _errors: &[DataError]) {}
 
     fn saved(&self, _path: &Path) {}
 
