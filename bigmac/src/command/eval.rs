@@ -3,7 +3,7 @@
 use super::load::{Loaded, RunArg};
 use anyhow::Context;
 use bigmac::data::PictureLimits;
-use bigmac::eval::{Summary, evaluate, write_captions, write_drawings};
+use bigmac::eval::{Evaluation, evaluate, write_captions, write_drawings};
 use clap::Args;
 use std::num::NonZero;
 use std::path::PathBuf;
@@ -48,6 +48,8 @@ pub fn run(args: EvalArgs) -> anyhow::Result<()> {
     }
     let threads = args.threads.map_or_else(super::load::threads, NonZero::get);
     let evaluation = evaluate(&session, &mut loaded.modules, args.samples.get(), threads)?;
+    let heldout = session.heldout.iter().flat_map(|heldout| &heldout.skipped);
+    heldout.chain(&evaluation.skipped).for_each(|error| super::note(&format!("skipped: {error}")));
     if let Some(out) = &args.out {
         std::fs::create_dir_all(out).with_context(|| format!("could not make {}", out.display()))?;
         write_captions(out, "captions", &evaluation.captions, &PictureLimits::of(&session.config.data))?;
@@ -56,18 +58,22 @@ pub fn run(args: EvalArgs) -> anyhow::Result<()> {
     if args.json {
         super::print(&format!("{}\n", serde_json::to_string(&evaluation.summary)?))
     } else {
-        super::print(&figures(&evaluation.summary))
+        super::print(&figures(&evaluation))
     }
 }
 
 /// The figures as lines of text; of a kind that no sample is of, there is none.
-pub fn figures(summary: &Summary) -> String {
+pub fn figures(evaluation: &Evaluation) -> String {
+    let Evaluation { summary, captions, drawings, .. } = evaluation;
+    let judged = drawings.iter().filter(|drawing| drawing.verdict.is_some()).count();
     let shares = [
-        ("captions exactly right  ", summary.caption_exact),
-        ("drawings exactly right  ", summary.drawn_exact),
-        ("drawings' colours right ", summary.drawn_colors),
+        ("captions exactly right  ", summary.caption_exact, captions.len()),
+        ("drawings exactly right  ", summary.drawn_exact, judged),
+        ("drawings' colours right ", summary.drawn_colors, judged),
     ];
-    let line = |(name, share): &(&str, Option<f64>)| share.map(|v| format!("  {name} {:.1} %\n", 100.0 * v));
+    let line = |(name, share, of): &(&str, Option<f64>, usize)| {
+        share.map(|share| format!("  {name} {:.1} % of {of}\n", 100.0 * share))
+    };
     format!(
         "On {} unseen samples:\n{}  loss         {:.4} (tokens {:.4}, drawings {:.4})\n",
         summary.samples,

@@ -10,9 +10,9 @@ use bigmac_runtime::fs::write_atomically;
 use bigmac_schedule::render::{TimeUnit, Timeline, Trace, html};
 use bigmac_schedule::simulate;
 use indicatif::{HumanBytes, ProgressBar, ProgressStyle};
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// Steps between lines where there is no terminal.
 const LINE_EVERY: u64 = 100;
@@ -61,7 +61,8 @@ pub struct RunProgress {
     pictures: ProgressBar,
     quiet: bool,
     average: Mutex<Average>,
-    skipped: AtomicUsize,
+    /// Why samples were left out.
+    left_out: Mutex<BTreeSet<String>>,
 }
 
 impl RunProgress {
@@ -80,7 +81,7 @@ impl RunProgress {
             pictures: if quiet { ProgressBar::hidden() } else { ProgressBar::new_spinner() },
             quiet,
             average: Mutex::default(),
-            skipped: AtomicUsize::new(0),
+            left_out: Mutex::default(),
         }
     }
 
@@ -112,6 +113,17 @@ impl RunProgress {
             session.shape.dtype,
             p.device,
         ));
+        self.skipped(&data.skipped);
+        self.skipped(session.heldout.as_ref().map_or(&[], |heldout| &heldout.skipped));
+    }
+
+    /// Records and pictures that could not be used, and were left out.
+    pub fn count_left_out(&self) -> usize {
+        self.left_out().len()
+    }
+
+    fn left_out(&self) -> MutexGuard<'_, BTreeSet<String>> {
+        self.left_out.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// A line between the bars.
@@ -164,9 +176,11 @@ impl Observer for RunProgress {
     }
 
     fn skipped(&self, errors: &[DataError]) {
-        self.skipped.fetch_add(errors.len(), Ordering::Relaxed);
-        for error in errors {
-            self.say(&format!("skipped: {error}"));
+        for error in errors.iter().map(DataError::to_string) {
+            // Each epoch meets the same again.
+            if self.left_out().insert(error.clone()) {
+                self.say(&format!("skipped: {error}"));
+            }
         }
     }
 
@@ -183,6 +197,7 @@ impl Observer for RunProgress {
         let ctx = session.context(0, 1)?;
         let mut whole = snapshot.whole_model(&ctx, &session.shape)?;
         let evaluation = evaluate(session, &mut whole, self.samples, self.threads)?;
+        self.skipped(&evaluation.skipped);
         let folder = self.folder.join("samples");
         std::fs::create_dir_all(&folder).map_err(|e| Error::io(&folder, e))?;
         write_captions(

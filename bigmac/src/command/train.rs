@@ -5,7 +5,7 @@ use super::{stop, suggest};
 use bigmac::config::{self, Config};
 use bigmac::data::PictureLimits;
 use bigmac::eval::{Evaluation, evaluate, write_captions, write_drawings};
-use bigmac::train::{self, Checkpoint, Session};
+use bigmac::train::{self, Checkpoint, Observer, Session};
 use bigmac_runtime::fs::write_atomically;
 use bigmac_runtime::processor;
 use bigmac_schedule::registry;
@@ -103,21 +103,22 @@ pub fn run(args: TrainArgs) -> anyhow::Result<()> {
     stop::all_saved();
     progress.end();
     let Some(snapshot) = outcome.snapshot.filter(|_| !stop.load(Ordering::Relaxed)) else {
-        return stopped(&args, &folder, outcome.step, config.train.steps);
+        return stopped(&args, &folder, &progress, outcome.step, config.train.steps);
     };
     if session.heldout.is_none() {
-        return finish(&args, &session, &folder, outcome.step, None);
+        return finish(&args, &session, &folder, &progress, outcome.step, None);
     }
     let threads = config.pipeline.ranks * config.pipeline.threads;
     let ctx = session.context(0, 1)?;
     let mut whole = snapshot.whole_model(&ctx, &session.shape)?;
     progress.say("evaluating on unseen samples");
     let evaluation = evaluate(&session, &mut whole, config.output.final_samples, threads)?;
+    progress.skipped(&evaluation.skipped);
     write_captions(&folder, "captions", &evaluation.captions, &PictureLimits::of(&config.data))?;
     write_drawings(&folder, "drawings", &evaluation.drawings, session.shape.draw_size)?;
     let text = serde_json::to_string_pretty(&evaluation.summary)? + "\n";
     write_atomically(&folder.join("eval.json"), |w| w.write_all(text.as_bytes()))?;
-    finish(&args, &session, &folder, outcome.step, Some(&evaluation))
+    finish(&args, &session, &folder, &progress, outcome.step, Some(&evaluation))
 }
 
 fn run_folder(args: &TrainArgs, config: &Config, resume: Option<&Checkpoint>) -> PathBuf {
@@ -128,13 +129,21 @@ fn run_folder(args: &TrainArgs, config: &Config, resume: Option<&Checkpoint>) ->
     resume.and_then(Checkpoint::run).unwrap_or_else(|| PathBuf::from("runs").join(&config.run.name))
 }
 
-fn stopped(args: &TrainArgs, folder: &Path, step: u64, steps: u64) -> anyhow::Result<()> {
+fn stopped(
+    args: &TrainArgs,
+    folder: &Path,
+    progress: &RunProgress,
+    step: u64,
+    steps: u64,
+) -> anyhow::Result<()> {
+    let skipped = progress.count_left_out();
     if args.json {
-        return print_json(&json!({ "run": folder, "step": step, "finished": false }));
+        return print_json(&json!({ "run": folder, "step": step, "finished": false, "skipped": skipped }));
     }
     let run = folder.display();
     super::print(&format!(
-        "Stopped after step {step} of {steps}; a checkpoint is written.\nGo on with: bigmac train --resume {run}\n"
+        "Stopped after step {step} of {steps}; a checkpoint is written.\n{}Go on with: bigmac train --resume {run}\n",
+        left_out(skipped)
     ))
 }
 
@@ -142,19 +151,23 @@ fn finish(
     args: &TrainArgs,
     session: &Session,
     folder: &Path,
+    progress: &RunProgress,
     step: u64,
     evaluation: Option<&Evaluation>,
 ) -> anyhow::Result<()> {
+    let skipped = progress.count_left_out();
     if args.json {
         let summary = evaluation.map(|e| &e.summary);
-        return print_json(&json!({ "run": folder, "step": step, "finished": true, "eval": summary }));
+        return print_json(&json!({
+            "run": folder, "step": step, "finished": true, "eval": summary, "skipped": skipped
+        }));
     }
     let run = folder.display();
     let evaluated = match evaluation {
         Some(evaluation) => {
             let captions = format!("  captions     {run}/captions.png, captions.txt\n");
             let drawings = format!("  drawings     {run}/drawings.png\n");
-            super::eval::figures(&evaluation.summary)
+            super::eval::figures(evaluation)
                 + if evaluation.captions.is_empty() { "" } else { &captions }
                 + if evaluation.drawings.is_empty() { "" } else { &drawings }
         }
@@ -162,15 +175,23 @@ fn finish(
                  name one in data.heldout.\n"
             .into(),
     };
-    let commands = suggest::commands(session, folder);
+    let (commands, left_out) = (suggest::commands(session, folder), left_out(skipped));
     super::print(&format!(
         "
 Trained: {run}
-{evaluated}  timeline     {run}/timeline.html (a measured step beside its simulation)
+{left_out}{evaluated}  timeline     {run}/timeline.html (a measured step beside its simulation)
 
 Try next:
 {commands}"
     ))
+}
+
+/// What is said of samples that were left out, where `data.on_error` says so.
+fn left_out(skipped: usize) -> String {
+    match skipped {
+        0 => String::new(),
+        _ => format!("Left out, as they cannot be used: {skipped} records and pictures, named above\n"),
+    }
 }
 
 fn print_json(value: &Value) -> anyhow::Result<()> {

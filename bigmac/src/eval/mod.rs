@@ -8,10 +8,10 @@ pub use paint::{description, paint, read};
 pub use report::{write_captions, write_drawings};
 pub use speak::{answer, beginning, encode, prompt};
 
-use crate::config::Pipeline;
+use crate::config::{OnError, Pipeline};
 use crate::cost::CostModel;
 use crate::data::shapes::{Detector, Reading, Scene};
-use crate::data::{Dataset, PictureRef, Sample, pack};
+use crate::data::{DataError, Dataset, PictureRef, Sample, pack};
 use crate::execute::{LossSums, Program, StepTask, run};
 use crate::model::{ModelShape, RankModules};
 use crate::train::{Session, TrainError};
@@ -79,7 +79,7 @@ pub struct Summary {
 }
 
 /// An evaluation: the figures, and what they are made of.
-#[derive(Clone, Debug, Default)]
+#[derive(Debug, Default)]
 pub struct Evaluation {
     /// The figures.
     pub summary: Summary,
@@ -87,6 +87,8 @@ pub struct Evaluation {
     pub captions: Vec<Caption>,
     /// Every drawing.
     pub drawings: Vec<Drawing>,
+    /// Why unseen samples were left out, where `data.on_error` says so.
+    pub skipped: Vec<DataError>,
 }
 
 /// What is asked of a model on a sample.
@@ -125,12 +127,13 @@ pub fn evaluate(
     threads: usize,
 ) -> Result<Evaluation, TrainError> {
     let dataset = session.heldout.as_deref().ok_or(TrainError::NoHeldOut)?;
-    let of_kind = |kind: Kind| -> Vec<usize> {
-        let all = dataset.samples.iter().enumerate();
-        all.filter(|(_, sample)| Kind::of(sample) == Some(kind)).map(|(i, _)| i).take(count).collect()
+    let mut skipped = Vec::new();
+    let mut of_kind = |kind: Kind| -> Vec<usize> {
+        let all = dataset.samples.iter().enumerate().filter(|(_, sample)| Kind::of(sample) == Some(kind));
+        all.filter(|(_, sample)| usable(session, sample, &mut skipped)).map(|(i, _)| i).take(count).collect()
     };
-    let (read, drawn) = (of_kind(Kind::Captioned), of_kind(Kind::Drawn));
-    let all = [&read[..], &of_kind(Kind::Text), &drawn].concat();
+    let (read, text, drawn) = (of_kind(Kind::Captioned), of_kind(Kind::Text), of_kind(Kind::Drawn));
+    let all = [&read[..], &text, &drawn].concat();
     let LossSums { token, drawing } = losses(session, modules, dataset, &all)?;
     let (modules, shape) = (&*modules, &session.shape);
     // Shares of 32 fill a batch of prompts; a drawing is long enough to be shared alone.
@@ -152,7 +155,17 @@ pub fn evaluate(
         drawn_exact: fraction(verdicts().map(|v| v.exact)),
         drawn_colors: fraction(verdicts().map(|v| v.colors)),
     };
-    Ok(Evaluation { summary, captions, drawings })
+    Ok(Evaluation { summary, captions, drawings, skipped })
+}
+
+/// Whether a sample can be tried. Where `data.on_error` leaves out those that cannot, its pictures are decoded to find
+/// out; else the first that cannot be is the evaluation's error.
+fn usable(session: &Session, sample: &Sample, skipped: &mut Vec<DataError>) -> bool {
+    if session.config.data.on_error == OnError::Stop {
+        return true;
+    }
+    let layout = &session.planner.dataset().layout;
+    sample.check_pictures(layout).map_err(|error| skipped.push(error)).is_ok()
 }
 
 fn fraction(flags: impl Iterator<Item = bool>) -> Option<f64> {
