@@ -1,6 +1,7 @@
 //! The `bigmac` command as a user runs it: real processes on real files, with models small enough for seconds.
 
 mod commands;
+mod containers;
 mod damage;
 mod device;
 mod input;

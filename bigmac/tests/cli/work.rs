@@ -55,7 +55,7 @@ final_samples = 2
 "#;
 
 /// Colours of the pictures: number `i` is `data/i.png`, named by lines `i + 1` and `i + 7` of `data/train.jsonl`.
-const COLORS: [(&str, [u8; 3]); 6] = [
+pub const COLORS: [(&str, [u8; 3]); 6] = [
     ("red", [220, 40, 40]),
     ("green", [40, 180, 60]),
     ("blue", [40, 60, 220]),
