@@ -1,16 +1,12 @@
 //! Which files of a folder are the data set.
 
 use super::super::error::DataError;
+use super::unseen::{TRAIN, is_unseen};
 use super::{DESCRIPTION, DatasetFiles, WRITING_MARK, shards};
 use std::path::Path;
 
-/// The split that is learned from. What is named for another is never taken for it.
-pub(super) const TRAIN: &str = "train";
 /// The split that is scored; under this name, or the first of these that a folder has.
 const HELDOUT: [&str; 3] = ["heldout", "validation", "test"];
-/// Words in a file's name that say it is kept for evaluation.
-const UNSEEN: [&str; 10] =
-    ["heldout", "held", "holdout", "validation", "valid", "val", "test", "testing", "eval", "dev"];
 
 /// A Hugging Face image folder's list of its pictures and their texts.
 const METADATA: &str = "metadata.jsonl";
@@ -65,13 +61,6 @@ pub(super) fn find(folder: &Path, split: &str) -> Result<DatasetFiles, DataError
 /// The names under which a folder may hold `split`, the first that it has being taken.
 pub(super) fn split_names(split: &str) -> Vec<&str> {
     if split == HELDOUT[0] { HELDOUT.to_vec() } else { vec![split] }
-}
-
-/// Whether a file's name says that it is kept for evaluation: `heldout.jsonl`, `captions_val2014.json`.
-pub(super) fn is_unseen(name: &str) -> bool {
-    let stem = name.split('.').next().unwrap_or(name).to_lowercase();
-    let mut words = stem.split(|c: char| !c.is_alphabetic()).peekable();
-    !stem.contains(TRAIN) && words.any(|word| UNSEEN.contains(&word))
 }
 
 /// A split in a JSON file of its own: `SPLIT.jsonl`, `SPLIT.json`, or an image folder's list (`SPLIT/metadata.jsonl`).

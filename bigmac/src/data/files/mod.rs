@@ -8,6 +8,7 @@ mod pattern;
 mod shards;
 mod tar;
 mod text;
+mod unseen;
 mod window;
 
 use super::error::{DataError, Place};

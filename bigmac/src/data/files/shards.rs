@@ -1,7 +1,8 @@
 //! Folders of shards: tar files and Parquet files, with splits named as the Hugging Face Hub names them.
 
 use super::super::error::DataError;
-use super::{DESCRIPTION, DatasetFiles, folder};
+use super::unseen::is_unseen;
+use super::{DESCRIPTION, DatasetFiles};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -88,7 +89,7 @@ fn below(folder: &Path, names: &[String]) -> Result<Vec<String>, DataError> {
 
 /// All that is to be trained on.
 fn training(folder: &Path, shards: &[String], names: &[String]) -> Result<Vec<String>, DataError> {
-    if let Some(other) = names.iter().find(|name| holds_json(name) && !folder::is_unseen(name)) {
+    if let Some(other) = names.iter().find(|name| holds_json(name) && !is_unseen(name)) {
         return Err(mixed(folder, &[other.clone(), shards[0].clone()]));
     }
     let (named, unnamed): (Vec<&String>, Vec<&String>) =

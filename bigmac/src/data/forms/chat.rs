@@ -5,17 +5,12 @@
 //! text and a space if there is one (`conv_vicuna_v1` in LLaVA's conversation.py; the chat template of
 //! `llava-hf/llava-1.5-7b-hf`). Images that no mark takes come first in the first question, as LLaVA puts them.
 
-use super::keys::{check, check_among, has_content, string};
+use super::keys::{SYSTEM, check, check_among, has_content, string};
 use super::marks::Pieces;
 use super::parts::{Content, Part, content};
 use super::{Named, RawRecord, Record, kind, pictures, wrong_type};
 use bigmac_schedule::names;
 use serde_json::{Map, Value};
-
-/// The keys that hold turns.
-pub(super) const LISTS: [&str; 2] = ["conversations", "messages"];
-/// The key of a system text beside the turns.
-pub(super) const SYSTEM: &str = "system";
 
 /// Names of roles, other projects' among them.
 const ROLES: [(&str, Role); 5] = [

@@ -1,10 +1,18 @@
 //! The keys of records: those of each form, those that published files have and nothing is lost without, and those that
 //! hold what is not read. Any other is an error, so that a misspelt one does not go by unseen.
 
-use super::{chat, kind, pictures, wrong_type};
+use super::{kind, wrong_type};
 use bigmac_schedule::names;
 use serde_json::{Map, Value};
 
+/// Keys for the pictures to be read; one of them at a time. `file_name` and `file_names` are Hugging Face's.
+pub(super) const IMAGES: [&str; 4] = ["images", "image", "file_name", "file_names"];
+/// The key for the picture to be drawn.
+pub(super) const DRAW: &str = "draw";
+/// The keys that hold turns.
+pub(super) const TURNS: [&str; 2] = ["conversations", "messages"];
+/// The key of a system text beside the turns.
+pub(super) const SYSTEM: &str = "system";
 /// The texts of BigMac's own form.
 pub(super) const TEXTS: [&str; 2] = ["text", "prompt"];
 
@@ -86,14 +94,14 @@ fn holds(value: &Value) -> bool {
 
 /// Checks the keys of a record whose form reads `form` besides pictures.
 pub(super) fn check(object: &Map<String, Value>, form: &[&'static str]) -> Result<(), String> {
-    let known = form.iter().copied().chain(pictures::KEYS).chain([pictures::DRAW, "id"]);
+    let known = form.iter().copied().chain(IMAGES).chain([DRAW, "id"]);
     let known: Vec<&str> = known.collect();
-    let list = chat::LISTS.iter().find(|list| form.contains(list));
+    let list = TURNS.iter().find(|list| form.contains(list));
     check_among(object, &known, &UNREAD, |key, value| match list {
         Some(list) if TEXTS.contains(&key) => {
             Some(format!("'{key}' is not read beside '{list}'; make it a turn, or take it out"))
         }
-        None if key == chat::SYSTEM => {
+        None if key == SYSTEM => {
             let problem = "'system' is read with 'messages' or 'conversations' only; write it into 'prompt'";
             Some(problem.into())
         }
@@ -107,8 +115,8 @@ pub(super) fn check(object: &Map<String, Value>, form: &[&'static str]) -> Resul
 /// # Errors
 /// For any other key, with the nearest known one or what to do.
 pub(in crate::data) fn reads_key(key: &str) -> Result<bool, String> {
-    let forms = TEXTS.into_iter().chain([chat::SYSTEM]).chain(chat::LISTS);
-    let known: Vec<&str> = forms.chain(pictures::KEYS).chain([pictures::DRAW, "id"]).collect();
+    let forms = TEXTS.into_iter().chain([SYSTEM]).chain(TURNS);
+    let known: Vec<&str> = forms.chain(IMAGES).chain([DRAW, "id"]).collect();
     let object = Map::from_iter([(key.to_owned(), Value::Bool(true))]);
     check_among(&object, &known, &UNREAD, |_, _| None)?;
     Ok(!UNREAD.contains(&key))
@@ -118,7 +126,7 @@ pub(in crate::data) fn reads_key(key: &str) -> Result<bool, String> {
 /// them in an object.
 fn objects_below(key: &str, value: &Value) -> Option<String> {
     let items = value.as_array().filter(|items| items.iter().all(Value::is_object))?;
-    let (count, hint) = (items.len(), names::hint(names::nearest(key, chat::LISTS)));
+    let (count, hint) = (items.len(), names::hint(names::nearest(key, TURNS)));
     Some(format!(
         "'{key}' is not a valid key{hint}; it holds a list of {count} objects: if those are the records, save that list \
          alone"

@@ -76,7 +76,7 @@ pub(super) type Named<'a> = &'a dyn Fn(&str) -> Result<PictureRef, String>;
 /// # Errors
 /// What is wrong with the record, without its place.
 pub(super) fn read(raw: RawRecord, named: Named<'_>) -> Result<Record, String> {
-    let mut chats = chat::LISTS.into_iter().filter(|list| keys::has_content(&raw.object, list));
+    let mut chats = keys::TURNS.into_iter().filter(|list| keys::has_content(&raw.object, list));
     match (chats.next(), chats.next()) {
         (Some(one), Some(other)) => {
             Err(format!("'{one}' and '{other}' both hold turns; keep one of them, or make the other null"))

@@ -1,14 +1,9 @@
 //! The pictures of a record: the keys that name them, and the shapes that a name comes in.
 
 use super::super::picture::PictureRef;
-use super::keys::{check_among, has_content, string};
+use super::keys::{DRAW, IMAGES, check_among, has_content, string};
 use super::{Named, RawRecord, kind, wrong_type};
 use serde_json::Value;
-
-/// Keys for the pictures to be read; one of them at a time. `file_name` and `file_names` are Hugging Face's.
-pub(super) const KEYS: [&str; 4] = ["images", "image", "file_name", "file_names"];
-/// The key for the picture to be drawn.
-pub(super) const DRAW: &str = "draw";
 
 /// No path of a file is longer (`PATH_MAX` of Linux); a picture in base64 is.
 const LONGEST_NAME: usize = 4096;
@@ -17,7 +12,7 @@ const SHOWN: usize = 60;
 
 /// The pictures to be read, in order: named in the record, or held by its file.
 pub(super) fn listed(raw: &RawRecord, named: Named<'_>) -> Result<Vec<PictureRef>, String> {
-    let mut given = KEYS.into_iter().filter(|key| has_content(&raw.object, key));
+    let mut given = IMAGES.into_iter().filter(|key| has_content(&raw.object, key));
     let Some(key) = given.next() else { return Ok(raw.images.clone()) };
     if let Some(other) = given.next() {
         return Err(format!(
