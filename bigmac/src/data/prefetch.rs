@@ -291,8 +291,8 @@ impl Shared {
                 return Loaded::Costs(cost);
             }
             *reserved += more;
-            match encoded.decode(&self.limits) {
-                Ok(image) => Loaded::Squares(cut(&image, squares).into()),
+            match encoded.decode(&self.limits).and_then(|image| cut(&image, squares)) {
+                Ok(squares) => Loaded::Squares(squares.into()),
                 Err(problem) => Loaded::Failed(problem),
             }
         };

@@ -44,7 +44,7 @@ pub(in crate::data) fn load_squares(
 ) -> Result<Vec<RgbImage>, PictureProblem> {
     let encoded = Encoded::read(picture, limits)?;
     limits.check_bytes(encoded.cost(squares))?;
-    Ok(cut(&encoded.decode(limits)?, squares))
+    cut(&encoded.decode(limits)?, squares)
 }
 
 /// A picture as the generator draws it: the whole, `[3, size, size]`, values in [-1, 1].
