@@ -207,26 +207,32 @@ impl StepPictures {
     /// Waits for a picture. `used`: for good, so that it may make room from now on.
     fn wait(&self, number: u64, used: bool) -> Result<Arc<[RgbImage]>, (PictureRef, PictureProblem)> {
         let mut state = self.shared.lock();
+        let mut is_counted = false;
         loop {
             let Some(job) = state.jobs.get_mut(&number) else { return Ok([].into()) };
-            match &job.stage {
-                Stage::Ready(squares) => {
-                    let squares = Arc::clone(squares);
-                    job.used |= used;
-                    // Another job may now take its room.
-                    self.shared.changed.notify_all();
-                    return Ok(squares);
-                }
-                Stage::Failed(problem) => return Err((job.picture.clone(), problem.clone())),
-                Stage::Dropped => job.stage = Stage::Queued,
-                Stage::Queued | Stage::Running => {}
+            let outcome = match &job.stage {
+                Stage::Ready(squares) => Some(Ok(Arc::clone(squares))),
+                Stage::Failed(problem) => Some(Err((job.picture.clone(), problem.clone()))),
+                Stage::Dropped | Stage::Queued | Stage::Running => None,
+            };
+            if let Some(outcome) = outcome {
+                job.waiting -= usize::from(is_counted);
+                job.used |= used;
+                // Another job may now take its room.
+                self.shared.changed.notify_all();
+                return outcome;
             }
-            job.waiting += 1;
-            self.shared.changed.notify_all();
+            let is_dropped = matches!(job.stage, Stage::Dropped);
+            if is_dropped {
+                job.stage = Stage::Queued;
+            }
+            // Told once: ranks that tell each other each time they wake would never sleep.
+            if !is_counted || is_dropped {
+                job.waiting += usize::from(!is_counted);
+                is_counted = true;
+                self.shared.changed.notify_all();
+            }
             state = self.shared.wait(state);
-            if let Some(job) = state.jobs.get_mut(&number) {
-                job.waiting -= 1;
-            }
         }
     }
 }
