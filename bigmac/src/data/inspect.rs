@@ -1,7 +1,7 @@
 //! Looking a data set over: what is in it, how long its samples are, and every error, not just the first.
 
 use super::dataset::ReadOptions;
-use super::error::DataError;
+use super::error::{DataError, Place};
 use super::files::DatasetFiles;
 use super::forms::{DRAW_MARK, IMAGE_MARK, Record, Segment};
 use super::grid::GridCell;
@@ -118,6 +118,9 @@ pub struct Bar {
 pub struct Shown {
     /// Line of the file, from 1; in a file without lines, which of its samples.
     pub line: u32,
+    /// The same for people.
+    #[serde(skip)]
+    pub place: Place,
     /// Tokens, picture tokens included.
     pub tokens: usize,
     /// Tokens that carry loss.
@@ -249,6 +252,7 @@ impl Inspection {
             let references: Vec<PictureRef> = record.images.iter().chain(&record.draw).cloned().collect();
             self.first.push(Shown {
                 line: record.place.number(),
+                place: record.place.clone(),
                 tokens: sample.len(),
                 target_tokens: sample.target_tokens as usize,
                 text: text_of(record),

@@ -5,7 +5,7 @@ use crate::command::{BadInput, note, print};
 use anyhow::Context;
 use bigmac::config::{self, Config};
 use bigmac::data::{
-    HELDOUT, InspectOptions, Inspection, Layout, Progress, SplitInspections, draw_grid, heldout_path,
+    HELDOUT, InspectOptions, Inspection, Layout, Place, Progress, SplitInspections, draw_grid, heldout_path,
     training_path, write_png,
 };
 use bigmac::train::{Inputs, TrainError};
@@ -223,7 +223,12 @@ fn report(found: &Inspection) -> Result<String, std::fmt::Error> {
         writeln!(out, "  {:>4} - {:<4} {:>8}  {}", bar.from, bar.to, bar.samples, "#".repeat(width))?;
     }
     for shown in &found.first {
-        writeln!(out, "\n  line {}: {} tokens, {} with loss", shown.line, shown.tokens, shown.target_tokens)?;
+        let place = match &shown.place {
+            Place::Line(line) => format!("line {line}"),
+            // Rows and samples name their kind.
+            place => place.to_string().trim_start().to_owned(),
+        };
+        writeln!(out, "\n  {place}: {} tokens, {} with loss", shown.tokens, shown.target_tokens)?;
         writeln!(out, "    {}", shown.text.replace('\n', "\n    "))?;
         for picture in &shown.pictures {
             writeln!(out, "    {picture}")?;
