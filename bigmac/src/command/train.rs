@@ -138,7 +138,8 @@ fn stopped(
 ) -> anyhow::Result<()> {
     let skipped = progress.count_left_out();
     if args.json {
-        return print_json(&json!({ "run": folder, "step": step, "finished": false, "skipped": skipped }));
+        let value = json!({ "run": folder, "step": step, "finished": false });
+        return print_json(value, skipped);
     }
     let run = folder.display();
     super::print(&format!(
@@ -158,9 +159,8 @@ fn finish(
     let skipped = progress.count_left_out();
     if args.json {
         let summary = evaluation.map(|e| &e.summary);
-        return print_json(&json!({
-            "run": folder, "step": step, "finished": true, "eval": summary, "skipped": skipped
-        }));
+        let value = json!({ "run": folder, "step": step, "finished": true, "eval": summary });
+        return print_json(value, skipped);
     }
     let run = folder.display();
     let evaluated = match evaluation {
@@ -194,6 +194,10 @@ fn left_out(skipped: usize) -> String {
     }
 }
 
-fn print_json(value: &Value) -> anyhow::Result<()> {
+/// With the number of records and pictures that were left out, where there are any.
+fn print_json(mut value: Value, skipped: usize) -> anyhow::Result<()> {
+    if skipped > 0 {
+        value["skipped"] = skipped.into();
+    }
     super::print(&format!("{value}\n"))
 }

@@ -117,7 +117,9 @@ fn open<'a>(
 ) -> Result<(ImageFormat, impl ImageDecoder + 'a), PictureProblem> {
     let mut reader = ImageReader::new(Cursor::new(bytes)).with_guessed_format()?;
     let Some(format) = reader.format() else {
-        return Err(PictureProblem("is not a picture; PNG, JPEG, WebP and GIF are read".into()));
+        return Err(PictureProblem(
+            "cannot be decoded: it is not a picture; PNG, JPEG, WebP and GIF are read".into(),
+        ));
     };
     // Against files whose header is modest and whose colour profile or text is not.
     let mut decoder_limits = Limits::no_limits();
