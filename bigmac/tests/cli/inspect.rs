@@ -53,6 +53,23 @@ fn both_splits_are_read_as_a_run_would_read_them() {
 }
 
 #[test]
+fn pictures_may_lie_in_a_folder_of_their_own() {
+    let work = Work::new();
+    fs::create_dir_all(work.path("images/coco")).unwrap();
+    fs::copy(work.path("data/0.png"), work.path("images/coco/a.png")).unwrap();
+    fs::create_dir(work.path("annotations")).unwrap();
+    work.write_lines("annotations/llava.jsonl", [r#"{"text": "a", "images": ["coco/a.png"]}"#]);
+    let (_, error) = refused(&work, "annotations/llava.jsonl");
+    assert!(
+        error.contains("annotations/coco/a.png: no such file") && error.contains("data.images"),
+        "{error}"
+    );
+    for flag in ["--images images", "--set data.images=images"] {
+        assert_eq!(work.json(&format!("data inspect annotations/llava.jsonl {flag}"))["images"], 1);
+    }
+}
+
+#[test]
 fn limits_are_those_of_the_configuration() {
     let work = Work::new();
     let long = format!(r#"{{"text": "{}"}}"#, "word ".repeat(300));

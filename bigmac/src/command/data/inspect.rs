@@ -45,6 +45,10 @@ pub(super) struct InspectArgs {
     #[arg(long, value_name = "SPLIT")]
     split: Option<String>,
 
+    /// Image folder: where pictures are named from, `data.images` [default: as configured, else the file's folder]
+    #[arg(long, value_name = "DIR")]
+    images: Option<PathBuf>,
+
     /// A tokenizer.json [default: as configured]; a special token of another name than the common ones is named with
     /// --set data.tokens.draw=NAME
     #[arg(long, value_name = "FILE")]
@@ -90,6 +94,9 @@ impl InspectArgs {
         let mut config = config::read(is_config.then_some(self.path.as_path()), &self.settings)?;
         if !is_config {
             config.data.path = self.path.to_string_lossy().into_owned();
+        }
+        if let Some(images) = &self.images {
+            config.data.images = images.to_string_lossy().into_owned();
         }
         if let Some(tokenizer) = &self.tokenizer {
             config.data.tokenizer = tokenizer.to_string_lossy().into_owned();
