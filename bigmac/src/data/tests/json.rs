@@ -86,7 +86,7 @@ fn an_object_over_several_lines_is_named() {
     let pretty = "{\n\"text\": \"a\"\n}\n{\n\"text\": \"b\"\n}";
     let [error] = &read("x.jsonl", pretty)[..] else { panic!("more than one") };
     assert!(error.ends_with("or one record a line"), "{error}");
-    // A line that was cut is no such object.
+    // A line that was cut is not such an object.
     let got = read("x.jsonl", "{\"text\": \"a\n{\"text\": \"b\"}");
     assert!(got[0].starts_with("x.jsonl:1: not JSON") && got[1] == "b", "{got:?}");
     assert!(read("x.json", "{\"data\": [{\"text\": \"a\"}]}")[0].contains("it holds a list of 1 objects"));

@@ -259,7 +259,7 @@ fn special_tokens_are_those_that_are_named() {
 
 #[test]
 fn added_tokens_are_found_before_the_vocabulary() {
-    // `<eos>` is the more common name, but only `</s>` is no text.
+    // `<eos>` is the more common name, but only `</s>` is not text.
     let file = byte_level(|json| json["model"]["vocab"]["<eos>"] = 900.into());
     let tokenizer = Tokenizer::from_file(file.path()).unwrap();
     assert_eq!(tokenizer.name(tokenizer.specials().eos).unwrap(), "</s>");
