@@ -60,8 +60,8 @@ struct Job {
     waiting: usize,
     /// Whether a rank has had it.
     used: bool,
-    /// What decoding it takes, in bytes, once its header has been read.
-    cost: Option<u64>,
+    /// What decoding it takes, in bytes: the file alone until its header has been read.
+    cost: u64,
 }
 
 #[derive(Clone, Debug)]
@@ -119,16 +119,20 @@ impl Prefetcher {
             microbatch.images.iter().for_each(|item| want(&item.picture, image_square(item)));
             microbatch.draws.iter().for_each(|item| want(&item.picture, draw_square(item)));
         }
+        // Files are looked at before the lock is taken, for which ranks may be waiting.
+        let most = self.shared.limits.bytes;
+        let cost = |picture: &PictureRef| picture.encoded_len().ok().flatten().unwrap_or(0).min(most);
+        let costs: Vec<u64> = order.iter().map(|(picture, _)| cost(picture)).collect();
         let mut state = self.shared.lock();
         let first = state.next;
         let mut places = HashMap::new();
-        for (picture, squares) in order {
+        for ((picture, squares), cost) in order.into_iter().zip(costs) {
             let number = state.next;
             state.next += 1;
             let keys = squares.iter().enumerate();
             places.extend(keys.map(|(i, square)| ((picture.clone(), *square), (number, i))));
             let (squares, stage) = (squares.into(), Stage::Queued);
-            state.jobs.insert(number, Job { picture, squares, stage, waiting: 0, used: false, cost: None });
+            state.jobs.insert(number, Job { picture, squares, stage, waiting: 0, used: false, cost });
         }
         let jobs = first..state.next;
         drop(state);
@@ -324,9 +328,7 @@ impl State {
     fn start(&mut self, budget: u64) -> Option<(u64, u64)> {
         let queued = self.jobs.iter().filter(|(_, job)| matches!(job.stage, Stage::Queued));
         let (&number, job) = queued.min_by_key(|(number, job)| (job.waiting == 0, **number))?;
-        // Before the header was read: the file alone.
-        let unknown = || job.picture.encoded_len().ok().flatten().unwrap_or(0).min(budget);
-        let cost = job.cost.unwrap_or_else(unknown);
+        let cost = job.cost;
         if !self.reserve(number, cost, budget) {
             return None;
         }
@@ -367,7 +369,7 @@ impl State {
         job.stage = match loaded {
             Loaded::Failed(problem) => Stage::Failed(problem),
             Loaded::Costs(cost) => {
-                job.cost = Some(cost);
+                job.cost = cost;
                 Stage::Queued
             }
             Loaded::Squares(squares) => {

@@ -153,8 +153,7 @@ pub(in crate::data) fn cutting_bytes(width: u32, height: u32, squares: &[Square]
     resizing + canvas + squares.iter().map(|square| square.bytes()).sum::<u64>()
 }
 
-/// Catmull-Rom is the bicubic filter (a = -0.5, widened when shrinking) that SigLIP's own preprocessing uses. In integers,
-/// as in Pillow: the same on every processor.
+/// Catmull-Rom is the bicubic filter (a = -0.5, widened when shrinking) that SigLIP's own preprocessing uses.
 fn stretch(image: &RgbImage, width: u32, height: u32) -> Result<RgbImage, PictureProblem> {
     if image.dimensions() == (width, height) {
         return Ok(image.clone());
