@@ -6,7 +6,7 @@ use anyhow::{Context as _, Result, ensure};
 use bigmac::config::Config;
 use bigmac::data::DataError;
 use bigmac::execute::{ExecuteError, Program};
-use bigmac::train::{Observer, Session, Snapshot, StepReport, TrainError, train};
+use bigmac::train::{Observer, RunFolder, Session, Snapshot, StepReport, TrainError, Training, Verify};
 use bigmac_close::{absolute, assert_close};
 use bigmac_gpu::Gpu;
 use bigmac_schedule::render::Trace;
@@ -44,7 +44,13 @@ impl Observer for Ear<'_> {
         self.saved.store(self.heard.lock().unwrap().len() as u64, Ordering::Relaxed);
     }
 
-    fn samples(&self, _session: &Session, _snapshot: &Snapshot, _step: u64) -> Result<(), TrainError> {
+    fn samples(
+        &self,
+        _folder: &Path,
+        _session: &Session,
+        _snapshot: &Snapshot,
+        _step: u64,
+    ) -> Result<(), TrainError> {
         Ok(())
     }
 
@@ -86,7 +92,9 @@ impl Run {
         let folder = tempfile::tempdir()?;
         let never = AtomicBool::new(false);
         let stop = ear.stop.map_or(&never, |(_, stop)| stop);
-        let ended = train(&set.session, folder.path(), None, stop, &*ear).map(|outcome| outcome.step);
+        let run = RunFolder::start(folder.path(), config)?;
+        let training = Training::prepare(&set.session, None, Verify::Everything)?;
+        let ended = training.run(&run, stop, &*ear).map(|outcome| outcome.step);
         Ok(Run { folder, ended })
     }
 
@@ -98,7 +106,7 @@ impl Run {
 
     fn cause(self) -> Result<TrainError> {
         match self.ended.err().context("the run went through")? {
-            TrainError::Ended { cause, newest: None } => Ok(*cause),
+            TrainError::Ended { cause, newest: None, .. } => Ok(*cause),
             other => anyhow::bail!("{other}"),
         }
     }

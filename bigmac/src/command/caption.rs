@@ -1,11 +1,13 @@
 //! `bigmac caption`: says what is in pictures.
 
+use super::exit::BadInput;
 use super::load::{Loaded, RunArg};
 use bigmac::data::{ImageItem, PictureLimits, PictureRef, Tiling};
 use bigmac::eval::{answer, encode};
+use bigmac::train::TrainError;
 use bigmac_models::generate::Prompt;
 use clap::Args;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Caption pictures with a trained model.
 #[derive(Args, Debug)]
@@ -36,8 +38,7 @@ pub fn run(args: CaptionArgs) -> anyhow::Result<()> {
     let text = tokenizer.encode(&args.prompt).map_err(anyhow::Error::msg)?;
     let data = &loaded.checkpoint.state().config.data;
     let (max_tiles, limits) = (data.max_tiles, PictureLimits::of(data));
-    let mut prompts = Vec::new();
-    for path in &args.pictures {
+    let prompt = |path: &Path| -> Result<Prompt, TrainError> {
         let picture = PictureRef::new(path);
         let (width, height) = picture.dimensions(&limits)?;
         let tiling = Tiling::choose(width, height, size as u32, max_tiles as u32);
@@ -50,10 +51,22 @@ pub fn run(args: CaptionArgs) -> anyhow::Result<()> {
             prompt.tokens.extend(std::iter::repeat_n(specials.image as i32, rows));
         }
         prompt.tokens.extend(text.iter().map(|&t| t as i32));
-        prompts.push(prompt);
+        Ok(prompt)
+    };
+    // One picture that cannot be read does not keep the others from being captioned.
+    let (mut prompts, mut read, mut wrong) = (Vec::new(), Vec::new(), Vec::new());
+    for path in &args.pictures {
+        match prompt(path) {
+            Ok(prompt) => {
+                prompts.push(prompt);
+                read.push(path);
+            }
+            Err(TrainError::Data(error)) => wrong.push(error.to_string()),
+            Err(error) => return Err(error.into()),
+        }
     }
     let answers = answer(ctx, modules, &prompts, args.max_tokens, specials.eos)?;
-    for (path, answer) in args.pictures.iter().zip(answers) {
+    for (path, answer) in read.into_iter().zip(answers) {
         let tokens: Vec<u32> = answer.iter().map(|&t| t as u32).collect();
         let caption = tokenizer.decode(&tokens).map_err(anyhow::Error::msg)?;
         let line = if args.json {
@@ -65,5 +78,5 @@ pub fn run(args: CaptionArgs) -> anyhow::Result<()> {
         };
         super::print(&format!("{line}\n"))?;
     }
-    Ok(())
+    if wrong.is_empty() { Ok(()) } else { Err(BadInput(wrong.join("; ")).into()) }
 }

@@ -1,12 +1,15 @@
 //! `bigmac imagine`: draws a picture from a description.
 
+use super::exit::BadInput;
 use super::load::{Loaded, RunArg};
-use bigmac::data::{pixels_to_rgb, write_png};
+use bigmac::data::{pixels_to_rgb, write_picture};
 use bigmac::eval::{description, paint};
 use bigmac_models::mmdit::flow::SampleKey;
+use bigmac_runtime::fs::check_output;
 use clap::Args;
 use clap::builder::RangedU64ValueParser;
-use std::path::PathBuf;
+use image::ImageFormat;
+use std::path::{Path, PathBuf};
 
 /// Draw a picture from a description with a trained model.
 #[derive(Args, Debug)]
@@ -18,7 +21,7 @@ pub struct ImagineArgs {
     run: RunArg,
     /// What to draw
     text: String,
-    /// The PNG file to write
+    /// The picture to write, a PNG or a JPEG file by its name
     #[arg(long, default_value = "picture.png")]
     out: PathBuf,
     /// Seed of the noise that the drawing starts from
@@ -34,17 +37,29 @@ pub struct ImagineArgs {
 
 /// Runs the command.
 pub fn run(args: ImagineArgs) -> anyhow::Result<()> {
+    // Before the work is done for nothing.
+    let format = format(&args.out)?;
+    check_output(&args.out)?;
     let loaded = Loaded::open(&args.run)?;
     let Loaded { ctx, modules, shape, tokenizer, .. } = &loaded;
     let prompt = description(tokenizer, &args.text)?;
     let steps = args.steps.unwrap_or(loaded.checkpoint.state().config.model.generator.sample_steps);
     let key = SampleKey { seed: args.seed, step: 0, sample: 0 };
     let pixels = paint(ctx, modules, shape, &prompt, key, steps)?;
-    write_png(&args.out, &pixels_to_rgb(&pixels, shape.draw_size, shape.draw_size)?)?;
+    write_picture(&args.out, &pixels_to_rgb(&pixels, shape.draw_size, shape.draw_size)?, format)?;
     let line = if args.json {
         serde_json::json!({ "text": args.text, "picture": args.out }).to_string()
     } else {
         args.out.display().to_string()
     };
     super::print(&format!("{line}\n"))
+}
+
+/// The format that a file's name asks for.
+fn format(path: &Path) -> anyhow::Result<ImageFormat> {
+    let known = ImageFormat::from_path(path).ok();
+    known.filter(|format| [ImageFormat::Png, ImageFormat::Jpeg].contains(format)).ok_or_else(|| {
+        let path = path.display();
+        BadInput(format!("--out '{path}': expected a name that ends in .png, .jpg or .jpeg")).into()
+    })
 }

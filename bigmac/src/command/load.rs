@@ -4,7 +4,7 @@ use anyhow::Context as _;
 use bigmac::config::Config;
 use bigmac::data::Tokenizer;
 use bigmac::model::{ModelShape, Placement, RankModules};
-use bigmac::train::{Checkpoint, Session, open_gpu, tokenizer};
+use bigmac::train::{Checkpoint, Session, Verify, open_gpu, tokenizer};
 use bigmac_gpu::Gpu;
 use bigmac_runtime::Context;
 use clap::Args;
@@ -18,6 +18,9 @@ pub struct RunArg {
     /// What to compute on: cpu, cuda, cuda:N or replay [default: what the run was trained on]
     #[arg(long)]
     device: Option<String>,
+    /// Read weights as they are, even where they are not what the checkpoint wrote
+    #[arg(long)]
+    no_verify: bool,
 }
 
 /// A model with what belongs to it.
@@ -41,7 +44,8 @@ pub struct Loaded {
 impl Loaded {
     /// Loads the model.
     pub fn open(arg: &RunArg) -> anyhow::Result<Loaded> {
-        let checkpoint = Checkpoint::open(&arg.run)?;
+        let verify = if arg.no_verify { Verify::Nothing } else { Verify::Weights };
+        let checkpoint = Checkpoint::open(&arg.run, verify)?;
         let mut config = checkpoint.state().config.clone();
         if let Some(device) = &arg.device {
             config.pipeline.device.clone_from(device);
@@ -49,7 +53,7 @@ impl Loaded {
         let tokenizer = tokenizer(&config)?;
         tokenizer.notes().iter().for_each(|line| super::note(&format!("note: {line}")));
         let shape = ModelShape::new(&config.model, &tokenizer)?;
-        checkpoint.check_vocabulary(&shape)?;
+        checkpoint.check_shape(&shape)?;
         let gpu = open_gpu(&config.pipeline.device)?;
         let ctx = Context::on(0, threads(), gpu.as_ref())?;
         let modules = RankModules::new(&ctx, &shape, &Placement::whole(&shape)?, 0, &|ctx, kind, specs| {

@@ -5,6 +5,7 @@ mod compare;
 mod data;
 mod doctor;
 mod eval;
+mod exit;
 mod imagine;
 mod load;
 mod outcome;
@@ -66,29 +67,20 @@ impl Command {
     }
 }
 
-/// Input that cannot be used: the same call will fail again, which exit code 2 tells.
-#[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-pub(crate) struct BadInput(pub String);
-
-impl BadInput {
-    /// An error that is the input's fault, in its own words.
-    pub fn of(error: impl Into<anyhow::Error>) -> anyhow::Error {
-        BadInput(paragraph(&error.into())).into()
-    }
-}
-
-/// Exit code of bad input; clap has the same for a bad command line.
-const BAD_INPUT: u8 = 2;
-
 /// Runs the command line that the process was started with. Exit code 0 only on success; errors are one paragraph.
 pub fn run() -> ExitCode {
     report_file_size_limits();
-    match Cli::parse().command.run() {
+    let done = match Cli::try_parse() {
+        Ok(cli) => cli.command.run(),
+        // Help and version are asked for, and printed like any other result.
+        Err(said) if !said.use_stderr() => print(&said.render().to_string()),
+        Err(wrong) => wrong.exit(),
+    };
+    match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             note(&format!("error: {}", paragraph(&error)));
-            if error.is::<BadInput>() { ExitCode::from(BAD_INPUT) } else { ExitCode::FAILURE }
+            ExitCode::from(exit::code(&error))
         }
     }
 }

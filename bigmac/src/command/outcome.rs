@@ -1,7 +1,7 @@
 //! What a schedule does to a step: built, validated, on the clock.
 
 use anyhow::Context;
-use bigmac_runtime::fs::read_text;
+use bigmac_runtime::fs::{read_text, write_atomically};
 use bigmac_schedule::files::{Form, fits};
 use bigmac_schedule::memory::peak_microbatches;
 use bigmac_schedule::render::{Format, Timeline};
@@ -99,5 +99,5 @@ pub(super) fn draw(path: &Path, format: Format, timelines: &[Timeline]) -> anyho
 }
 
 pub(super) fn write(path: &Path, text: &str) -> anyhow::Result<()> {
-    std::fs::write(path, text).with_context(|| format!("could not write {}", path.display()))
+    write_atomically(path, |file| file.write_all(text.as_bytes())).context("could not write a file")
 }

@@ -11,7 +11,7 @@ use bigmac_schedule::render::{TimeUnit, Timeline, Trace, html};
 use bigmac_schedule::simulate;
 use indicatif::{HumanBytes, ProgressBar, ProgressStyle};
 use std::collections::BTreeSet;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// Steps between lines where there is no terminal.
@@ -53,7 +53,6 @@ pub(super) fn bar(length: u64, template: &str) -> ProgressBar {
 /// The observer of `bigmac train`.
 #[derive(Debug)]
 pub struct RunProgress {
-    folder: PathBuf,
     samples: usize,
     threads: usize,
     steps: u64,
@@ -66,14 +65,13 @@ pub struct RunProgress {
 }
 
 impl RunProgress {
-    /// For a run in `folder` that starts at step `first`.
-    pub fn new(folder: &Path, config: &Config, quiet: bool, first: u64) -> Self {
+    /// For a run that starts at step `first`.
+    pub fn new(config: &Config, quiet: bool, first: u64) -> Self {
         let bar = (!quiet).then(|| {
             let style = "{bar:30} {pos}/{len} {elapsed_precise} left {eta_precise} {msg}";
             bar(config.train.steps, style).with_position(first)
         });
         RunProgress {
-            folder: folder.to_owned(),
             samples: config.output.samples,
             threads: 1,
             steps: config.train.steps,
@@ -190,7 +188,13 @@ impl Observer for RunProgress {
         }
     }
 
-    fn samples(&self, session: &Session, snapshot: &Snapshot, step: u64) -> Result<(), TrainError> {
+    fn samples(
+        &self,
+        folder: &Path,
+        session: &Session,
+        snapshot: &Snapshot,
+        step: u64,
+    ) -> Result<(), TrainError> {
         if session.heldout.is_none() {
             return Ok(());
         }
@@ -198,7 +202,7 @@ impl Observer for RunProgress {
         let mut whole = snapshot.whole_model(&ctx, &session.shape)?;
         let evaluation = evaluate(session, &mut whole, self.samples, self.threads)?;
         self.skipped(&evaluation.skipped);
-        let folder = self.folder.join("samples");
+        let folder = folder.join("samples");
         std::fs::create_dir_all(&folder).map_err(|e| Error::io(&folder, e))?;
         write_captions(
             &folder,

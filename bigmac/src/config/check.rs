@@ -4,6 +4,7 @@ use super::Config;
 use crate::value::{ValueError, all_counts, counts, divisor, require};
 use bigmac_runtime::Device;
 use bigmac_schedule::module_budgets;
+use std::path::{Component, Path};
 
 impl Config {
     /// Checks what types alone do not: counts that must be at least one, widths that must agree.
@@ -31,8 +32,12 @@ impl Config {
         ] {
             require(value <= most, key, value, wanted)?;
         }
-        let name = "a name, which is the run's directory under runs/";
-        require(!self.run.name.is_empty(), "run.name", "''", name)?;
+        let name = Path::new(&self.run.name);
+        let stays = name.components().all(|part| matches!(part, Component::Normal(_)))
+            && name.components().next().is_some()
+            && !self.run.name.contains('\0');
+        let wanted = "a name of a directory below runs/, without '..' in it";
+        require(stays, "run.name", format!("'{}'", self.run.name), wanted)?;
         let even = "an even number, since its channels rotate in pairs";
         require(l.head_dim % 2 == 0, "model.llm.head_dim", l.head_dim, even)?;
         divisor("model.generator.patch", g.patch, "model.generator.image_size", g.image_size)?;

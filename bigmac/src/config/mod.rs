@@ -6,8 +6,8 @@ mod difference;
 mod read;
 
 pub use bytes::Bytes;
-pub use difference::first_difference;
-pub use read::{ConfigError, change, read, write};
+pub use difference::{all_differences, first_difference};
+pub use read::{ConfigError, change, read, restore, write};
 
 use crate::sizes::{Encoder, Llm};
 use bigmac_schedule::PerModule;

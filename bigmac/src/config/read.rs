@@ -52,6 +52,16 @@ pub fn change(config: &Config, settings: &[String]) -> Result<Config, ConfigErro
     apply(table(config), settings, "configuration".into())
 }
 
+/// A configuration as it was stored by serde, checked like one that a user writes.
+pub fn restore(stored: &serde_json::Value) -> Result<Config, ConfigError> {
+    let wrong = |message: String| ConfigError::Key { place: "configuration".into(), message };
+    let stored = Value::try_from(stored).map_err(|e| wrong(e.to_string()))?;
+    let Value::Table(stored) = stored else { return Err(wrong("expected a table of keys".into())) };
+    let mut config = table(&Config::default());
+    overlay(&mut config, stored, "", "configuration")?;
+    apply(config, &[], "configuration".into())
+}
+
 fn apply(mut config: Table, settings: &[String], place: String) -> Result<Config, ConfigError> {
     for setting in settings {
         let (key, value) = setting.split_once('=').ok_or_else(|| ConfigError::Setting(setting.clone()))?;

@@ -33,6 +33,9 @@ pub enum DataError {
     /// A picture that no record of a data set names is wrong.
     #[error("picture {name}: {problem}")]
     Picture { name: String, problem: PictureProblem },
+    /// A file could not be written.
+    #[error(transparent)]
+    File(#[from] bigmac_runtime::Error),
     /// Settings or values that do not fit.
     #[error("{0}")]
     Value(String),
@@ -72,6 +75,20 @@ impl fmt::Display for Place {
 #[derive(Clone, Debug, thiserror::Error)]
 #[error("{0}")]
 pub struct PictureProblem(pub(super) String);
+
+const NO_SUCH_FILE: &str = "no such file";
+
+impl PictureProblem {
+    /// The same of a picture that a record names, where paths are taken from.
+    pub(super) fn of_record(self) -> Self {
+        match self.0.as_str() {
+            NO_SUCH_FILE => PictureProblem(format!(
+                "{NO_SUCH_FILE}; paths are taken from data.images, where set, else from the folder of the data set's file"
+            )),
+            _ => self,
+        }
+    }
+}
 
 impl DataError {
     pub(crate) fn at(file: &Path, place: Place, problem: String) -> Self {
@@ -120,10 +137,7 @@ impl DataError {
 impl From<io::Error> for PictureProblem {
     fn from(error: io::Error) -> Self {
         PictureProblem(match error.kind() {
-            io::ErrorKind::NotFound => {
-                "no such file; paths are taken from data.images, where set, else from the folder of the data set's file"
-                    .into()
-            }
+            io::ErrorKind::NotFound => NO_SUCH_FILE.into(),
             _ => format!("cannot be read ({error})"),
         })
     }

@@ -37,7 +37,7 @@ pub use pack::{
 };
 pub use picture::{
     PictureLimits, PictureRef, Square, Tile, Tiling, decode, decoding_cost, load_square, load_tile,
-    pixels_to_rgb, rgb_to_pixels, write_png,
+    pixels_to_rgb, rgb_to_pixels, write_picture, write_png,
 };
 pub use prefetch::{Prefetcher, StepPictures};
 pub use sample::{Expanded, IGNORE, Layout, PlacedImage, Sample, TiledPicture};

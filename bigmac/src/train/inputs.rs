@@ -1,6 +1,6 @@
 //! What a configuration says before any data is read: how samples are read, and the model's shape.
 
-use super::{Checkpoint, TrainError};
+use super::{Checkpoint, TrainError, Verify};
 use crate::config::{Config, OnError, Pipeline, Tokens};
 use crate::data::{DataError, PictureLimits, ReadOptions, Tokenizer};
 use crate::execute::{ExecuteError, options};
@@ -46,14 +46,18 @@ impl Inputs {
     ///
     /// # Errors
     /// When it cannot be read, or is of another model or vocabulary.
-    pub fn start(config: &Config, shape: &ModelShape) -> Result<Option<Checkpoint>, TrainError> {
+    pub fn start(
+        config: &Config,
+        shape: &ModelShape,
+        verify: Verify,
+    ) -> Result<Option<Checkpoint>, TrainError> {
         let from = &config.model.from;
         if from.is_empty() {
             return Ok(None);
         }
-        let checkpoint = Checkpoint::open(Path::new(from))?;
-        checkpoint.check_vocabulary(shape)?;
+        let checkpoint = Checkpoint::open(Path::new(from), verify)?;
         checkpoint.check_model(config, false)?;
+        checkpoint.check_shape(shape)?;
         Ok(Some(checkpoint))
     }
 }

@@ -14,6 +14,26 @@ use std::path::{Path, PathBuf};
 /// The file in a run's directory.
 pub(super) const FILE: &str = "metrics.jsonl";
 
+/// Whether a directory has metrics of a run, if only of one that failed before its first step.
+pub(super) fn exist(folder: &Path) -> bool {
+    folder.join(FILE).exists()
+}
+
+/// Gives metrics that a directory holds another name, and says which; none where it holds none.
+///
+/// # Errors
+/// [`TrainError::Runtime`] when they cannot be renamed.
+pub(super) fn set_aside(folder: &Path) -> Result<Option<PathBuf>, TrainError> {
+    let path = folder.join(FILE);
+    if !std::fs::metadata(&path).is_ok_and(|file| file.len() > 0) {
+        return Ok(None);
+    }
+    let mut names = (1u32..).map(|number| folder.join(format!("metrics.{number}.jsonl")));
+    let Some(kept) = names.find(|path| path.symlink_metadata().is_err()) else { return Ok(None) };
+    std::fs::rename(&path, &kept).map_err(|e| Error::io(&path, e))?;
+    Ok(Some(kept))
+}
+
 /// One line of `metrics.jsonl`.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct StepReport {
@@ -91,18 +111,25 @@ impl MetricsFile {
     /// # Errors
     /// [`TrainError::Runtime`] when the file cannot be read or written.
     pub fn open(folder: &Path, step: u64) -> Result<Self, TrainError> {
+        Self::copy(Some(folder), folder, step)?;
         let path = folder.join(FILE);
-        let old = match read_text(&path) {
-            Ok(text) => text,
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => String::new(),
-            Err(e) => return Err(Error::io(&path, e).into()),
-        };
+        let file = OpenOptions::new().append(true).open(&path).map_err(|e| Error::io(&path, e))?;
+        Ok(MetricsFile { path, file })
+    }
+
+    /// Writes the metrics of `run`, where there are any, up to `step` into the directory `to`.
+    ///
+    /// # Errors
+    /// [`TrainError::Runtime`] when a file cannot be read or written.
+    pub(super) fn copy(run: Option<&Path>, to: &Path, step: u64) -> Result<(), TrainError> {
+        let old = run.map(|run| run.join(FILE)).map_or(Ok(String::new()), |path| match read_text(&path) {
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(String::new()),
+            text => text.map_err(|e| Error::io(&path, e)),
+        })?;
         // A line that was cut short by a crash is left out too.
         let before = |line: &&str| serde_json::from_str::<StepReport>(line).is_ok_and(|r| r.step < step);
         let kept: String = old.lines().filter(before).flat_map(|line| [line, "\n"]).collect();
-        write_atomically(&path, |w| w.write_all(kept.as_bytes()))?;
-        let file = OpenOptions::new().append(true).open(&path).map_err(|e| Error::io(&path, e))?;
-        Ok(MetricsFile { path, file })
+        Ok(write_atomically(&to.join(FILE), |w| w.write_all(kept.as_bytes()))?)
     }
 
     /// Appends one line.

@@ -1,7 +1,7 @@
 //! One rank's side of a run: steps, one after the other, in lock-step with its peers.
 
 use super::ahead::{Ahead, Prepared};
-use super::checkpoint::{self, Checkpoint};
+use super::checkpoint::{self, Checkpoint, DataState, Saved};
 use super::collect::{collect_memory, collect_traces};
 use super::metrics::{MetricsFile, StepReport};
 use super::numbers::{Gate, Numbers, Reduced, Totals};
@@ -30,6 +30,8 @@ pub(super) struct Shared<'a> {
     pub session: &'a Session,
     /// Where the modules live.
     pub layout: &'a RunLayout,
+    /// The samples.
+    pub data: &'a DataState,
     /// The steps to come.
     pub ahead: &'a Ahead<'a>,
     /// Where the run goes on from.
@@ -98,12 +100,18 @@ pub(super) fn run_rank(
         }
         if every(config.output.sample_every) {
             if let Some(snapshot) = runner.gather(false)? {
-                shared.observer.samples(shared.session, &snapshot, step)?;
+                shared.observer.samples(shared.folder, shared.session, &snapshot, step)?;
             }
             runner.wait_for_first()?;
         }
     }
-    let snapshot = if step == config.train.steps { runner.save(step)? } else { None };
+    let is_saved = shared.resume.is_some() && step == first;
+    let snapshot = match step == config.train.steps {
+        // What the run began with is not written again.
+        true if is_saved => runner.gather(false)?,
+        true => runner.save(step)?,
+        false => None,
+    };
     Ok(Outcome { step, snapshot })
 }
 
@@ -254,10 +262,9 @@ impl<'a> Runner<'a> {
     /// Writes a checkpoint; rank 0 gets what is in it.
     fn save(&self, step: u64) -> Result<Option<Snapshot>, TrainError> {
         let Some(snapshot) = self.gather(true)? else { return Ok(None) };
-        let session = self.shared.session;
-        let folder = self.shared.folder.join(checkpoint::FOLDER);
-        let path =
-            checkpoint::save(&self.ctx.host(), &folder, &snapshot, &session.shape, &session.config, step)?;
+        let Session { shape, config, .. } = self.shared.session;
+        let saved = Saved { shape, config, data: self.shared.data, step };
+        let path = checkpoint::save(&self.ctx.host(), self.shared.folder, &snapshot, &saved)?;
         self.shared.observer.saved(&path);
         Ok(Some(snapshot))
     }

@@ -62,7 +62,12 @@ fn commands_work_on_a_run_of_the_embedded_data_set() {
     assert_eq!(captions.iter().map(|c| &c["picture"]).collect::<Vec<_>>(), ["data/0.png", "data/1.png"]);
     assert!(captions.iter().all(|c| c["caption"].is_string()));
     work.ok("caption run data/0.png --prompt what --max-tokens 4");
-    work.error("caption run data/none.png", &["data/none.png", "no such file"]);
+    let error = work.error("caption run data/none.png", &["data/none.png", "no such file"]);
+    assert!(!error.contains("data set"), "{error}");
+    // What can be captioned is.
+    let some = work.run("caption run data/none.png data/0.png --max-tokens 4 --json");
+    assert_eq!((some.status.code(), some.stdout.lines().count()), (Some(2), 1), "{}", some.stdout);
+    assert!(some.stdout.contains("data/0.png") && some.stderr.contains("error: picture data/none.png"));
     work.error("caption run tiny.toml", &["tiny.toml", "cannot be decoded"]);
 
     let drawn = work.json("imagine run red --out red.png");
@@ -73,6 +78,17 @@ fn commands_work_on_a_run_of_the_embedded_data_set() {
     work.ok("imagine run red --out again.png");
     let bytes = |name: &str| std::fs::read(work.path(name)).unwrap();
     assert!(bytes("red.png") == bytes("again.png") && bytes("red.png") != bytes("other.png"));
+    for (name, format) in [("red.jpg", image::ImageFormat::Jpeg), ("red.PNG", image::ImageFormat::Png)] {
+        work.ok(&format!("imagine run red --out {name}"));
+        assert_eq!(image::guess_format(&bytes(name)).unwrap(), format);
+    }
+    for name in ["red", "red.gif", "red.txt"] {
+        work.error(
+            &format!("imagine run red --out {name}"),
+            &[name, "expected a name that ends in .png, .jpg"],
+        );
+        assert!(!work.path(name).exists());
+    }
     work.error("imagine nowhere red", &["nowhere", "no checkpoint here"]);
     assert_eq!(work.run("imagine run red --steps 100000000000000").status.code(), Some(2));
     let ended = wait(work.command("eval .").current_dir(work.path("run")).spawn().unwrap());
@@ -122,7 +138,7 @@ fn nothing_panics_when_its_reader_leaves() {
     assert_eq!(wait(child).status.code(), Some(0));
     let mut child = work.command("train missing.toml").spawn().unwrap();
     drop((child.stdout.take(), child.stderr.take()));
-    assert_eq!(wait(child).status.code(), Some(1));
+    assert_eq!(wait(child).status.code(), Some(2));
 }
 
 /// Runs commands whose standard output is closed before they write to it.

@@ -2,6 +2,7 @@
 
 use crate::work::{Work, signal, wait, wait_until};
 use std::io::{BufRead, BufReader};
+use std::os::unix::process::CommandExt;
 use std::process::Child;
 
 /// Waits for the first step and interrupts the run at the beginning of the next one.
@@ -79,4 +80,53 @@ fn read_until(stderr: &mut impl BufRead, wanted: &str) {
         line.clear();
         assert!(stderr.read_line(&mut line).unwrap() > 0, "'{wanted}' was never said");
     }
+}
+
+#[test]
+fn what_batch_systems_send_saves_as_well() {
+    let work = Work::new();
+    for (name, number) in
+        [("usr1", libc::SIGUSR1), ("usr2", libc::SIGUSR2), ("term", libc::SIGTERM), ("hup", libc::SIGHUP)]
+    {
+        let mut child =
+            work.command(&format!("train tiny.toml --steps 100000 --json --out {name}")).spawn().unwrap();
+        let metrics = work.path(name).join("metrics.jsonl");
+        wait_until(&mut child, || std::fs::metadata(&metrics).is_ok_and(|file| file.len() > 0));
+        // Said more than once, as by a system that is in a hurry.
+        (0..3).for_each(|_| signal(&child, number));
+        let ended = wait(child);
+        assert_eq!(ended.status.code(), Some(0), "{name}: {}", ended.stderr);
+        let value: serde_json::Value = serde_json::from_str(&ended.stdout).unwrap();
+        let steps = work.steps(name).len();
+        assert_eq!(value, serde_json::json!({ "run": name, "step": steps, "finished": false }));
+        assert_eq!(work.names(&format!("{name}/checkpoints")), [format!("step-{steps:08}")]);
+    }
+    // What was started to outlive its terminal does.
+    let mut command = work.command("train tiny.toml --steps 100000 --out nohup");
+    // SAFETY: signal is safe to be called between fork and exec.
+    unsafe {
+        command.pre_exec(|| {
+            libc::signal(libc::SIGHUP, libc::SIG_IGN);
+            Ok(())
+        });
+    }
+    let mut child = command.spawn().unwrap();
+    let length = || std::fs::metadata(work.path("nohup/metrics.jsonl")).map_or(0, |file| file.len());
+    wait_until(&mut child, || length() > 0);
+    signal(&child, libc::SIGHUP);
+    let before = length();
+    wait_until(&mut child, || length() > before + 4000);
+    signal(&child, libc::SIGTERM);
+    assert!(wait(child).status.success());
+
+    // While everything is still being read, a notice stops the run at its first chance.
+    let line = work.read("data/train.jsonl").lines().next().unwrap().to_owned();
+    work.write_lines("data/train.jsonl", vec![line; 300_000]);
+    let mut child = work.command("train tiny.toml --steps 100000 --json --out early").spawn().unwrap();
+    std::thread::sleep(std::time::Duration::from_millis(300));
+    assert!(child.try_wait().unwrap().is_none() && !work.path("early").exists());
+    signal(&child, libc::SIGUSR1);
+    let ended = wait(child);
+    assert_eq!(ended.status.code(), Some(0), "{}", ended.stderr);
+    assert_eq!(work.names("early/checkpoints"), ["step-00000001"]);
 }

@@ -140,10 +140,15 @@ impl Work {
         serde_json::from_str(&stdout).unwrap_or_else(|e| panic!("bigmac {arguments}: {e}:\n{stdout}"))
     }
 
-    /// The error of a run that has to fail: code 1, nothing on standard output, one paragraph with all of `wanted` in
-    /// it.
+    /// The error of input that has to be refused: code 2, nothing on standard output, one paragraph with all of
+    /// `wanted` in it.
     pub fn error(&self, arguments: &str, wanted: &[&str]) -> String {
         refused(&self.run(arguments), wanted)
+    }
+
+    /// The same of a run that has to fail: code 1.
+    pub fn failure(&self, arguments: &str, wanted: &[&str]) -> String {
+        ended_with(1, &self.run(arguments), wanted)
     }
 
     /// The steps of a run's metrics, without what no two runs have in common: times, and peaks that depend on them.
@@ -159,6 +164,11 @@ impl Work {
         text.lines().map(line).collect()
     }
 
+    /// The numbers of a run's steps.
+    pub fn steps(&self, run: &str) -> Vec<u64> {
+        self.metrics(run).iter().map(|step| step["step"].as_u64().unwrap()).collect()
+    }
+
     /// The losses of a run's steps.
     pub fn losses(&self, run: &str) -> Vec<f64> {
         self.metrics(run).iter().map(|step| step["loss"].as_f64().unwrap()).collect()
@@ -167,8 +177,13 @@ impl Work {
 
 /// See [`Work::error`].
 pub fn refused(ended: &Ended, wanted: &[&str]) -> String {
+    ended_with(2, ended, wanted)
+}
+
+/// The error of a process that has to end with that code.
+pub fn ended_with(code: i32, ended: &Ended, wanted: &[&str]) -> String {
     let Ended { status, stdout, stderr } = ended;
-    assert_eq!(status.code(), Some(1), "{status}\n{stdout}{stderr}");
+    assert_eq!(status.code(), Some(code), "{status}\n{stdout}{stderr}");
     assert!(stdout.is_empty(), "{stdout}");
     let error = stderr.split_once("error: ").unwrap_or_else(|| panic!("no error in {stderr}")).1;
     assert_eq!(error.lines().count(), 1, "more than a paragraph: {error}");

@@ -1,6 +1,6 @@
 //! Samples per second of training, beside PyTorch.
 //!
-//! Ours is `bigmac::train::train` as it stands: planning, decoding pictures, forward, backward, reduction, clipping,
+//! Ours is `bigmac::train::Training` as it stands: planning, decoding pictures, forward, backward, reduction, clipping,
 //! optimizer and metrics. The other side is the same model in eager PyTorch (`benches/peers/torch_step.py`) on the
 //! same samples and as many threads; what it trains on is made before its clock starts. The two take turns of a few
 //! steps, so that whatever else the machine does meets both; the first step of every turn is left out, since caches

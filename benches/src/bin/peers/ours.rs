@@ -2,7 +2,7 @@
 
 use bigmac::data::DataError;
 use bigmac::execute::Program;
-use bigmac::train::{self, Observer, Session, Snapshot, StepReport, TrainError};
+use bigmac::train::{Observer, RunFolder, Session, Snapshot, StepReport, TrainError, Training, Verify};
 use bigmac_models::stage::Stage;
 use bigmac_schedule::ModuleKind;
 use bigmac_schedule::render::Trace;
@@ -36,7 +36,8 @@ impl Turns {
         let stop = AtomicBool::new(false);
         let state = State { turns: Turns::default(), running: Vec::new(), other, error: None };
         let pauses = Pauses { length, stop: &stop, state: Mutex::new(state) };
-        train::train(session, folder.path(), None, &stop, &pauses)?;
+        let run = RunFolder::start(folder.path(), &session.config)?;
+        Training::prepare(session, None, Verify::Everything)?.run(&run, &stop, &pauses)?;
         let state = pauses.state.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
         state.error.map_or(Ok(state.turns), Err)
     }
@@ -97,7 +98,13 @@ impl<F: FnMut(u64) -> anyhow::Result<Option<Vec<f64>>> + Send> Observer for Paus
 
     fn saved(&self, _path: &Path) {}
 
-    fn samples(&self, _session: &Session, _snapshot: &Snapshot, _step: u64) -> Result<(), TrainError> {
+    fn samples(
+        &self,
+        _folder: &Path,
+        _session: &Session,
+        _snapshot: &Snapshot,
+        _step: u64,
+    ) -> Result<(), TrainError> {
         Ok(())
     }
 

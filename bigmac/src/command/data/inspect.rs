@@ -1,14 +1,15 @@
 //! `bigmac data inspect`: what a data set holds, and every error that `bigmac train` would stop at.
 
+use crate::command::exit::BadInput;
 use crate::command::progress::bar;
-use crate::command::{BadInput, note, print};
+use crate::command::{note, print};
 use anyhow::Context;
 use bigmac::config::{self, Config};
 use bigmac::data::{
     HELDOUT, InspectOptions, Inspection, Layout, Place, Progress, SplitInspections, draw_grid, heldout_path,
     training_path, write_png,
 };
-use bigmac::train::{Inputs, TrainError};
+use bigmac::train::{Inputs, TrainError, Verify};
 use clap::Args;
 use serde_json::{Value, json};
 use std::fmt::Write;
@@ -116,9 +117,9 @@ impl InspectArgs {
 
 /// Runs the command.
 pub(super) fn run(args: &InspectArgs) -> anyhow::Result<()> {
-    let config = args.config().map_err(BadInput::of)?;
-    let Inputs { shape, mut reading } = Inputs::of(&config).map_err(BadInput::of)?;
-    Inputs::start(&config, &shape).map_err(BadInput::of)?;
+    let config = args.config()?;
+    let Inputs { shape, mut reading } = Inputs::of(&config)?;
+    Inputs::start(&config, &shape, Verify::Weights)?;
     args.change(&mut reading.layout);
     let notes = reading.tokenizer.notes();
     notes.iter().for_each(|line| note(&format!("note: {line}")));
@@ -136,7 +137,7 @@ pub(super) fn run(args: &InspectArgs) -> anyhow::Result<()> {
     let found = match args.split.as_deref() {
         None => SplitInspections::read(&config.data, &train, &reading, options, &progress),
         Some(split) => {
-            let path = split_path(&config, &train, split).map_err(BadInput::of)?;
+            let path = split_path(&config, &train, split)?;
             let train = Inspection::of(&path, split, &reading, options, &progress);
             SplitInspections { train, heldout: None }
         }
@@ -151,7 +152,7 @@ pub(super) fn run(args: &InspectArgs) -> anyhow::Result<()> {
         note(&format!("warning: {warning}"));
     }
     if let Some(path) = &args.grid {
-        let cells = found.train.grid_cells(&reading.layout.limits).map_err(BadInput::of)?;
+        let cells = found.train.grid_cells(&reading.layout.limits)?;
         write_png(path, &draw_grid(&cells, GRID_COLUMNS))?;
     }
     verdict(&found)

@@ -12,7 +12,7 @@ pub use decode::decode;
 pub use limits::PictureLimits;
 pub(in crate::data) use load::load_squares;
 pub use load::{decoding_cost, load_square, load_tile};
-pub use pixels::{pixels_to_rgb, rgb_to_pixels, write_png};
+pub use pixels::{pixels_to_rgb, rgb_to_pixels, write_picture, write_png};
 pub use reference::PictureRef;
 pub(in crate::data) use reference::{Origin, Source};
 pub(in crate::data) use tile::cut;

@@ -1,8 +1,9 @@
-//! Pixels in [-1, 1], and PNG files.
+//! Pixels in [-1, 1], and the files that they are written to.
 
 use super::super::error::DataError;
-use image::{Rgb, RgbImage};
-use std::os::unix::fs::PermissionsExt;
+use bigmac_runtime::fs::write_atomically;
+use image::{ImageFormat, Rgb, RgbImage};
+use std::io::{self, Cursor};
 use std::path::Path;
 
 /// 8-bit RGB to `[3, height, width]` in [-1, 1] (0 -> -1, 255 -> 1).
@@ -37,14 +38,17 @@ pub fn pixels_to_rgb(pixels: &[f32], width: usize, height: usize) -> Result<RgbI
 /// # Errors
 /// When the file cannot be written.
 pub fn write_png(path: &Path, image: &RgbImage) -> Result<(), DataError> {
-    let fail = DataError::write(path);
-    let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    // Else it would be its owner's alone, unlike every other file of a run.
-    let permissions = std::fs::Permissions::from_mode(0o666);
-    let mut file = tempfile::Builder::new().permissions(permissions).tempfile_in(folder).map_err(fail)?;
+    write_picture(path, image, ImageFormat::Png)
+}
+
+/// The same in another format.
+///
+/// # Errors
+/// As [`write_png`]; for a format that there is no encoder for.
+pub fn write_picture(path: &Path, image: &RgbImage, format: ImageFormat) -> Result<(), DataError> {
+    let mut bytes = Vec::new();
     image
-        .write_with_encoder(image::codecs::png::PngEncoder::new(std::io::BufWriter::new(file.as_file_mut())))
-        .map_err(|e| fail(std::io::Error::other(e)))?;
-    file.persist(path).map_err(|e| fail(e.error))?;
-    Ok(())
+        .write_to(&mut Cursor::new(&mut bytes), format)
+        .map_err(|error| DataError::Write { path: path.to_path_buf(), source: io::Error::other(error) })?;
+    Ok(write_atomically(path, |file| file.write_all(&bytes))?)
 }

@@ -124,7 +124,7 @@ impl PictureRef {
     pub(in crate::data) fn error(&self, problem: PictureProblem) -> DataError {
         match &self.0.origin {
             Some(Origin { file, place }) => {
-                DataError::at(file, place.clone(), format!("picture {self}: {problem}"))
+                DataError::at(file, place.clone(), format!("picture {self}: {}", problem.of_record()))
             }
             None => DataError::Picture { name: self.to_string(), problem },
         }

@@ -254,7 +254,7 @@ fn write_split(
             .and_then(|()| fs::write(&path, &bytes))
             .map_err(DataError::write(&path))?;
         progress(1);
-        Ok(())
+        Ok::<(), DataError>(())
     })?;
     let path = folder.join(format!("{split}.jsonl"));
     persist(&path, |file| {

@@ -1,11 +1,13 @@
 //! `bigmac train`: trains the model of a configuration.
 
+mod begin;
+
 use super::progress::RunProgress;
-use super::{stop, suggest};
-use bigmac::config::{self, Config};
+use super::{note, print, stop, suggest};
+use begin::Begin;
 use bigmac::data::PictureLimits;
 use bigmac::eval::{Evaluation, evaluate, write_captions, write_drawings};
-use bigmac::train::{self, Checkpoint, Observer, Session};
+use bigmac::train::{Observer, Session, Training, Verify};
 use bigmac_runtime::fs::write_atomically;
 use bigmac_runtime::processor;
 use bigmac_schedule::registry;
@@ -15,25 +17,36 @@ use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 
+const EXAMPLES: &str = "Examples:
+  bigmac train
+  bigmac train configs/shapes.toml --schedule phased --set train.lr=1e-3
+  bigmac train --resume runs/shapes
+  bigmac train --resume runs/shapes/checkpoints/step-00000500 --set train.lr=1e-3    (writes to runs/shapes-2)
+  bigmac train configs/shapes.toml --resume auto    (begins the run or goes on with it: for jobs that are requeued)";
+
 /// Train a multimodal LLM through a pipeline schedule.
 ///
 /// Without a configuration it trains the embedded default: a small model on the shapes data set, which is written to
 /// data/ on first use. The run's directory gets the resolved configuration, metrics.jsonl, checkpoints, captions and
-/// drawings of held-out samples, and a timeline of a measured step. Ctrl-C writes a checkpoint and ends with exit code
-/// 0; --resume goes on from there, bit for bit. A second Ctrl-C ends at once, with exit code 130.
+/// drawings of held-out samples, and a timeline of a measured step. Ctrl-C, SIGTERM, SIGUSR1 and SIGUSR2 write a
+/// checkpoint and end with exit code 0; --resume goes on from there, bit for bit. A second Ctrl-C ends at once, with
+/// exit code 130.
 #[derive(Args, Debug)]
-#[command(
-    after_help = "Examples:\n  bigmac train\n  bigmac train configs/shapes.toml --schedule phased --set train.lr=1e-3\n  bigmac train --resume runs/shapes"
-)]
+#[command(after_help = EXAMPLES)]
 pub struct TrainArgs {
     /// TOML file over the defaults
     config: Option<PathBuf>,
     /// Directory of the run [default: runs/NAME]
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
-    /// Go on from a run's newest checkpoint, or from one of its checkpoints, with its configuration
-    #[arg(long, value_name = "DIR", conflicts_with = "config")]
+    /// Go on with a run from its newest checkpoint, in place; from one of its checkpoints, in a directory of its own
+    /// (--out, else the first free one of RUN-2, RUN-3, ...); or, as 'auto', with the run that the same command began,
+    /// where there is one
+    #[arg(long, value_name = "RUN|CHECKPOINT|auto")]
     resume: Option<PathBuf>,
+    /// Read checkpoints as they are, even where files are not what was written
+    #[arg(long)]
+    no_verify: bool,
     #[arg(long, help = schedule_help())]
     schedule: Option<String>,
     /// Ranks, each a thread (or several) of this process
@@ -60,8 +73,9 @@ pub struct TrainArgs {
 impl TrainArgs {
     /// The settings that the command's own flags stand for, before those of --set.
     fn settings(&self) -> Vec<String> {
-        // A resumed run keeps its dtype.
-        let bf16 = self.resume.is_none() && self.device.as_ref().is_some_and(|d| d.starts_with("cuda"));
+        // A resumed run keeps its dtype; as 'auto' it is configured anew each time.
+        let is_kept = self.resume.as_ref().is_some_and(|path| path.as_os_str() != begin::AUTO);
+        let bf16 = !is_kept && self.device.as_ref().is_some_and(|d| d.starts_with("cuda"));
         let flags = [
             self.device.as_ref().map(|d| format!("pipeline.device={d}")),
             bf16.then(|| "model.dtype=bf16".to_owned()),
@@ -71,6 +85,10 @@ impl TrainArgs {
             self.seed.map(|n| format!("run.seed={n}")),
         ];
         flags.into_iter().flatten().chain(self.settings.iter().cloned()).collect()
+    }
+
+    fn verify(&self) -> Verify {
+        if self.no_verify { Verify::Nothing } else { Verify::Everything }
     }
 }
 
@@ -82,31 +100,34 @@ fn schedule_help() -> String {
 
 /// Runs the command.
 pub fn run(args: TrainArgs) -> anyhow::Result<()> {
-    let resume = args.resume.as_deref().map(Checkpoint::open).transpose()?;
-    let config = match &resume {
-        None => config::read(args.config.as_deref(), &args.settings())?,
-        Some(checkpoint) => config::change(&checkpoint.state().config, &args.settings())?,
-    };
-    let folder = run_folder(&args, &config, resume.as_ref());
+    let stop = stop::on_signals()?;
+    let Begin { config, start, notes } = Begin::new(&args)?;
+    let (config, resume) = (&config, start.checkpoint());
     let quiet = args.json || !std::io::stderr().is_terminal();
-    let progress = RunProgress::new(&folder, &config, quiet, resume.as_ref().map_or(0, |c| c.state().step));
-    let session = Session::open(&config, &|n| progress.wrote_pictures(n))?;
+    let progress = RunProgress::new(config, quiet, resume.map_or(0, |c| c.state().step));
+    let say = |lines: &[String]| lines.iter().for_each(|line| note(&format!("note: {line}")));
+    say(&notes);
+    let session = Session::open(config, &|n| progress.wrote_pictures(n))?;
     progress.begin(&session);
     if let (Some(warning), None) = (processor::unused(), &session.gpu) {
-        super::note(&format!("warning: {warning}"));
+        note(&format!("warning: {warning}"));
     }
-    let tokenizer = &session.planner.dataset().tokenizer;
-    tokenizer.notes().iter().for_each(|line| super::note(&format!("note: {line}")));
-    session.warnings().iter().for_each(|line| super::note(&format!("warning: {line}")));
-    let stop = stop::on_interrupt()?;
-    let outcome = train::train(&session, &folder, resume.as_ref(), stop, &progress)?;
+    say(session.planner.dataset().tokenizer.notes());
+    session.warnings().iter().for_each(|line| note(&format!("warning: {line}")));
+    let training = Training::prepare(&session, resume, args.verify())?;
+    say(training.note().as_slice());
+    let (folder, notes) = start.claim(config)?;
+    say(&notes);
+    stop::training();
+    let outcome = training.run(&folder, stop, &progress)?;
     stop::all_saved();
     progress.end();
+    let run = folder.path();
     let Some(snapshot) = outcome.snapshot.filter(|_| !stop.load(Ordering::Relaxed)) else {
-        return stopped(&args, &folder, &progress, outcome.step, config.train.steps);
+        return stopped(&args, run, &progress, outcome.step, config.train.steps);
     };
     if session.heldout.is_none() {
-        return finish(&args, &session, &folder, &progress, outcome.step, None);
+        return finish(&args, &session, run, &progress, outcome.step, None);
     }
     let threads = config.pipeline.ranks * config.pipeline.threads;
     let ctx = session.context(0, 1)?;
@@ -114,19 +135,11 @@ pub fn run(args: TrainArgs) -> anyhow::Result<()> {
     progress.say("evaluating on unseen samples");
     let evaluation = evaluate(&session, &mut whole, config.output.final_samples, threads)?;
     progress.skipped(&evaluation.skipped);
-    write_captions(&folder, "captions", &evaluation.captions, &PictureLimits::of(&config.data))?;
-    write_drawings(&folder, "drawings", &evaluation.drawings, session.shape.draw_size)?;
+    write_captions(run, "captions", &evaluation.captions, &PictureLimits::of(&config.data))?;
+    write_drawings(run, "drawings", &evaluation.drawings, session.shape.draw_size)?;
     let text = serde_json::to_string_pretty(&evaluation.summary)? + "\n";
-    write_atomically(&folder.join("eval.json"), |w| w.write_all(text.as_bytes()))?;
-    finish(&args, &session, &folder, &progress, outcome.step, Some(&evaluation))
-}
-
-fn run_folder(args: &TrainArgs, config: &Config, resume: Option<&Checkpoint>) -> PathBuf {
-    if let Some(out) = &args.out {
-        return out.clone();
-    }
-    // A resumed run goes on where it was.
-    resume.and_then(Checkpoint::run).unwrap_or_else(|| PathBuf::from("runs").join(&config.run.name))
+    write_atomically(&run.join("eval.json"), |w| w.write_all(text.as_bytes()))?;
+    finish(&args, &session, run, &progress, outcome.step, Some(&evaluation))
 }
 
 fn stopped(
@@ -142,7 +155,7 @@ fn stopped(
         return print_json(value, skipped);
     }
     let run = folder.display();
-    super::print(&format!(
+    print(&format!(
         "Stopped after step {step} of {steps}; a checkpoint is written.\n{}Go on with: bigmac train --resume {run}\n",
         left_out(skipped)
     ))
@@ -176,7 +189,7 @@ fn finish(
             .into(),
     };
     let (commands, left_out) = (suggest::commands(session, folder), left_out(skipped));
-    super::print(&format!(
+    print(&format!(
         "
 Trained: {run}
 {left_out}{evaluated}  timeline     {run}/timeline.html (a measured step beside its simulation)
@@ -199,5 +212,5 @@ fn print_json(mut value: Value, skipped: usize) -> anyhow::Result<()> {
     if skipped > 0 {
         value["skipped"] = skipped.into();
     }
-    super::print(&format!("{value}\n"))
+    print(&format!("{value}\n"))
 }

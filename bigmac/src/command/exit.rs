@@ -1,0 +1,71 @@
+//! Exit codes: 0 done; 1 failed; 2 bad input, so that the same call will fail again; 75 a peer was lost: start again.
+
+use bigmac::data::DataError;
+use bigmac::measure::MeasureError;
+use bigmac::profile::ProfileError;
+use bigmac::train::{Fault, TrainError};
+use std::error::Error;
+use std::io;
+
+const FAILED: u8 = 1;
+/// Clap has the same for a bad command line.
+const BAD_INPUT: u8 = 2;
+/// `EX_TEMPFAIL` of sysexits.h.
+const START_AGAIN: u8 = 75;
+
+/// Input that cannot be used, in its own words.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub(crate) struct BadInput(pub String);
+
+/// The code that a command ends with.
+pub(super) fn code(error: &anyhow::Error) -> u8 {
+    // What is not known to be anything else is a value that does not fit another.
+    match error.chain().find_map(fault).unwrap_or(Fault::Input) {
+        Fault::Input => BAD_INPUT,
+        Fault::Peer => START_AGAIN,
+        Fault::Other => FAILED,
+    }
+}
+
+/// Whose fault a cause is; none where it does not say.
+fn fault(cause: &(dyn Error + 'static)) -> Option<Fault> {
+    if let Some(error) = cause.downcast_ref::<TrainError>() {
+        Some(error.fault())
+    } else if let Some(MeasureError::Train(error)) = cause.downcast_ref() {
+        Some(error.fault())
+    } else if let Some(error) = cause.downcast_ref::<DataError>() {
+        Some(Fault::of_data(error))
+    } else if let Some(ProfileError::Runtime(error)) = cause.downcast_ref() {
+        Some(Fault::of_runtime(error))
+    } else if let Some(error) = cause.downcast_ref::<bigmac_runtime::Error>() {
+        Some(Fault::of_runtime(error))
+    } else {
+        cause.downcast_ref::<io::Error>().map(Fault::of_file)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use anyhow::Context;
+    use std::path::Path;
+
+    #[test]
+    fn the_cause_decides_whatever_is_said_around_it() {
+        let file = |kind: io::ErrorKind| bigmac_runtime::Error::io(Path::new("a"), kind.into());
+        let said = |error: anyhow::Error| code(&error.context("around"));
+        assert_eq!(said(TrainError::from(file(io::ErrorKind::NotFound)).into()), BAD_INPUT);
+        assert_eq!(said(TrainError::from(file(io::ErrorKind::StorageFull)).into()), FAILED);
+        assert_eq!(said(file(io::ErrorKind::StorageFull).into()), FAILED);
+        assert_eq!(said(io::Error::from(io::ErrorKind::StorageFull).into()), FAILED);
+        assert_eq!(said(BadInput("x".into()).into()), BAD_INPUT);
+        let measured = MeasureError::Train(Box::new(file(io::ErrorKind::StorageFull).into()));
+        assert_eq!(said(measured.into()), FAILED);
+        let result: Result<(), _> =
+            Err(io::Error::from(io::ErrorKind::BrokenPipe)).context("could not write");
+        assert_eq!(code(&result.unwrap_err()), FAILED);
+        let late = bigmac_comm::CommError::Timeout { rank: 0, what: "x".into(), seconds: 1.0 };
+        assert_eq!(said(TrainError::from(late).into()), START_AGAIN);
+    }
+}

@@ -1,0 +1,158 @@
+//! Where a run begins, and which directory it writes to.
+
+use super::TrainArgs;
+use crate::command::exit::BadInput;
+use bigmac::config::{self, Config, all_differences};
+use bigmac::train::{Checkpoint, RunFolder, TrainError, Verify, has_checkpoints, newest_whole};
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+
+/// What `--resume` says for: go on where there is something to go on from.
+pub(super) const AUTO: &str = "auto";
+
+/// Where a run begins.
+pub(super) struct Begin {
+    /// Its configuration.
+    pub config: Config,
+    /// From what, and in which directory.
+    pub start: Start,
+    /// What is to be said of it.
+    pub notes: Vec<String>,
+}
+
+/// What a run starts from, and the directory that it writes to.
+pub(super) enum Start {
+    /// From the beginning, in a directory that no run has.
+    Anew(PathBuf),
+    /// From a run's newest checkpoint, in place.
+    GoOn(Checkpoint, Rc<RunFolder>),
+    /// From any checkpoint, in another directory; none: the first that is free.
+    Branch(Checkpoint, Option<PathBuf>),
+}
+
+impl Begin {
+    /// What the command line asks for. Nothing is written but the lock of a run that goes on.
+    pub fn new(args: &TrainArgs) -> anyhow::Result<Begin> {
+        let auto = args.resume.as_deref().is_some_and(|path| path == Path::new(AUTO));
+        let Some(resume) = args.resume.as_deref().filter(|_| !auto) else {
+            let config = config::read(args.config.as_deref(), &args.settings())?;
+            let run = args.out.clone().unwrap_or_else(|| Path::new("runs").join(&config.run.name));
+            if auto && has_checkpoints(&run)? {
+                return Begin::go_on(&run, args.verify(), |_| Ok(config));
+            }
+            return Ok(Begin { config, start: Start::Anew(run), notes: Vec::new() });
+        };
+        if let Some(file) = &args.config {
+            let (file, resume) = (file.display(), resume.display());
+            let message = format!(
+                "'{file}' beside --resume '{resume}': a run goes on with its own configuration; change single keys with \
+                 --set, or give --resume auto to go on with the configuration of the file"
+            );
+            return Err(BadInput(message).into());
+        }
+        let change =
+            |checkpoint: &Checkpoint| Ok(config::change(&checkpoint.state().config, &args.settings())?);
+        if Checkpoint::is_at(resume) {
+            let checkpoint = Checkpoint::open(resume, args.verify())?;
+            return Begin::branch(checkpoint, Vec::new(), args.out.clone(), change);
+        }
+        if !has_checkpoints(resume)? {
+            return Err(BadInput(no_checkpoint(resume)).into());
+        }
+        match &args.out {
+            Some(out) if !is_same(out, resume) => {
+                let (checkpoint, wrong) = whole(resume, args.verify())?;
+                Begin::branch(checkpoint, wrong, args.out.clone(), change)
+            }
+            _ => Begin::go_on(resume, args.verify(), change),
+        }
+    }
+
+    /// From the newest checkpoint of a run, in place.
+    fn go_on(
+        run: &Path,
+        verify: Verify,
+        config: impl FnOnce(&Checkpoint) -> anyhow::Result<Config>,
+    ) -> anyhow::Result<Begin> {
+        // Held before its checkpoints are read, which another process might still write and remove.
+        let folder = RunFolder::hold(run)?;
+        let (checkpoint, wrong) = whole(run, verify)?;
+        let config = config(&checkpoint)?;
+        let mut notes = unusable(&wrong, &checkpoint);
+        notes.extend(folder.notes.iter().cloned());
+        notes.extend(changes(&checkpoint, &config));
+        Ok(Begin { config, start: Start::GoOn(checkpoint, Rc::new(folder)), notes })
+    }
+
+    /// From a checkpoint, in another directory.
+    fn branch(
+        checkpoint: Checkpoint,
+        wrong: Vec<TrainError>,
+        to: Option<PathBuf>,
+        config: impl FnOnce(&Checkpoint) -> anyhow::Result<Config>,
+    ) -> anyhow::Result<Begin> {
+        let config = config(&checkpoint)?;
+        let notes = unusable(&wrong, &checkpoint);
+        Ok(Begin { config, start: Start::Branch(checkpoint, to), notes })
+    }
+}
+
+impl Start {
+    /// The checkpoint that the run goes on from.
+    pub fn checkpoint(&self) -> Option<&Checkpoint> {
+        match self {
+            Start::Anew(_) => None,
+            Start::GoOn(checkpoint, _) | Start::Branch(checkpoint, _) => Some(checkpoint),
+        }
+    }
+
+    /// Makes the directory the run's own, and says what is to be known of that.
+    pub fn claim(&self, config: &Config) -> Result<(Rc<RunFolder>, Vec<String>), TrainError> {
+        let (folder, mut notes) = match self {
+            Start::GoOn(_, folder) => return Ok((folder.clone(), Vec::new())),
+            Start::Anew(path) => (RunFolder::start(path, config)?, Vec::new()),
+            Start::Branch(checkpoint, to) => {
+                let folder = RunFolder::branch(checkpoint, to.as_deref(), config)?;
+                let (from, to) = (checkpoint.path().display(), folder.path().display());
+                let note = format!("going on from {from} in {to}; what was there before stays as it is");
+                (folder, vec![note])
+            }
+        };
+        notes.extend(folder.notes.iter().cloned());
+        Ok((Rc::new(folder), notes))
+    }
+}
+
+fn whole(run: &Path, verify: Verify) -> anyhow::Result<(Checkpoint, Vec<TrainError>)> {
+    Ok(newest_whole(run, verify)?.ok_or_else(|| BadInput(no_checkpoint(run)))?)
+}
+
+/// A sentence for each newer checkpoint that is not used.
+fn unusable(wrong: &[TrainError], used: &Checkpoint) -> Vec<String> {
+    let used = used.path().display();
+    wrong
+        .iter()
+        .map(|error| format!("a newer checkpoint cannot be used ({error}); going on from {used}"))
+        .collect()
+}
+
+/// A sentence for each key that is not what it was.
+fn changes(checkpoint: &Checkpoint, config: &Config) -> Vec<String> {
+    let changed = all_differences(&checkpoint.state().config, config);
+    changed.iter().map(|(key, was, is)| format!("{key} is {is}, and was {was} at the checkpoint")).collect()
+}
+
+fn no_checkpoint(path: &Path) -> String {
+    let (shown, config) = (path.display(), path.join("config.toml"));
+    if config.exists() {
+        let config = config.display();
+        return format!(
+            "{shown}: the run ended before its first checkpoint; start it again with `bigmac train {config} --out {shown}`"
+        );
+    }
+    format!("{shown}: no checkpoint here; give a run's directory, or one of its checkpoints/step-...")
+}
+
+fn is_same(a: &Path, b: &Path) -> bool {
+    matches!((a.canonicalize(), b.canonicalize()), (Ok(a), Ok(b)) if a == b)
+}
