@@ -6,6 +6,7 @@
 //! bubble; only their own dependencies have to be met, which decides where each is cut in.
 
 use crate::api::{Options, Schedule, ScheduleError, ideal_time};
+use crate::check::Measures;
 use crate::clock::memory::{peak_bytes_together, peak_microbatches};
 use crate::clock::{Simulation, Slots, simulate, total_cost};
 use crate::schedules::tools::flow::flow;
@@ -103,6 +104,7 @@ struct SlotSearch<'a> {
     options: &'a Options,
     alone: Workload,
     ideal: f64,
+    measures: Measures<'a>,
     found: Vec<Candidate>,
     /// The budget that is not kept, with the least that any attempt has needed.
     over: Option<ScheduleError>,
@@ -111,7 +113,9 @@ struct SlotSearch<'a> {
 impl<'a> SlotSearch<'a> {
     fn new(workload: &'a Workload, options: &'a Options) -> Result<Self, ScheduleError> {
         let ideal = ideal_time(workload, options)?;
-        Ok(SlotSearch { workload, options, alone: workload.llm_only(), ideal, found: Vec::new(), over: None })
+        let measures = Measures::new(workload, &options.limits)?;
+        let alone = workload.llm_only();
+        Ok(SlotSearch { workload, options, alone, ideal, measures, found: Vec::new(), over: None })
     }
 
     /// Ways to share items out, roughly in the order of the memory that they take.
@@ -158,27 +162,28 @@ impl<'a> SlotSearch<'a> {
 
     fn memory(&self, table: &Table) -> f64 {
         let bytes = |unit| self.workload.saved(unit).unwrap_or(0);
-        let bytes = peak_bytes_together(table, self.workload, bytes).into_iter().sum::<u64>();
-        if bytes > 0 {
-            return bytes as f64;
+        let peaks = peak_bytes_together(table, self.workload, bytes).into_iter();
+        let bytes: f64 = peaks.map(|peak| peak as f64).sum();
+        if bytes > 0.0 {
+            return bytes;
         }
         let peaks = peak_microbatches(table, self.workload);
         peaks.iter().map(|peak| peak.encoder + peak.llm + peak.generator).sum()
     }
 
     fn within_budget(&self, table: &Table) -> Result<(), ScheduleError> {
-        let limits = &self.options.limits;
-        if ModuleKind::ALL.iter().all(|kind| limits.budget[*kind].is_none()) {
+        let budgets = &self.options.limits.budget;
+        if *budgets == PerModule::default() {
             return Ok(());
         }
-        let mut most = PerModule::<f64>::default();
-        for peak in peak_microbatches(table, self.workload) {
+        let mut most = PerModule::<u64>::default();
+        for peak in self.measures.peaks(table) {
             ModuleKind::ALL.iter().for_each(|kind| most[*kind] = most[*kind].max(peak[*kind]));
         }
         for module in ModuleKind::ALL {
-            let Some(asked) = limits.budget[module] else { continue };
-            let minimum = limits.in_unit_of(asked, module, most[module])?;
-            if asked.is_exceeded_by(minimum) {
+            let Some(asked) = budgets[module] else { continue };
+            if most[module] > self.measures.room(module, asked) {
+                let minimum = self.measures.budget(module, most[module]);
                 return Err(ScheduleError::Budget { schedule: NESTED.name, module, asked, minimum });
             }
         }
