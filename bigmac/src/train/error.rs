@@ -3,6 +3,7 @@
 use crate::data::DataError;
 use crate::execute::ExecuteError;
 use crate::profile::ProfileError;
+use crate::value::ValueError;
 use bigmac_comm::{CommError, RankError, RankFailure};
 use std::path::PathBuf;
 
@@ -12,6 +13,9 @@ pub enum TrainError {
     /// The data set.
     #[error(transparent)]
     Data(#[from] DataError),
+    /// A configuration whose model takes more memory than there is.
+    #[error(transparent)]
+    Value(#[from] ValueError),
     /// An operator, an allocation, a file, or a checkpoint that does not fit.
     #[error(transparent)]
     Runtime(#[from] bigmac_runtime::Error),

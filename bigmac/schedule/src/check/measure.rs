@@ -57,7 +57,8 @@ impl<'a> Measures<'a> {
         let most = |largest: f64| match largest > 0.0 {
             true => Most::Time(largest),
             false => {
-                let items = workload.microbatches().map(|microbatch| workload.items(module, microbatch).count());
+                let items =
+                    workload.microbatches().map(|microbatch| workload.items(module, microbatch).count());
                 Most::Items(items.max().unwrap_or_default().max(1))
             }
         };
@@ -117,7 +118,8 @@ pub fn peak_budget_bytes(
     workload: &Workload,
     microbatch_bytes: &PerModule<Option<u64>>,
 ) -> Vec<PerModule<Option<u64>>> {
-    let mut measures = Measures { shares: Shares::new(workload), scales: PerModule::all(Scale::Microbatches) };
+    let mut measures =
+        Measures { shares: Shares::new(workload), scales: PerModule::all(Scale::Microbatches) };
     let known = PerModule::from_fn(|module| measures.in_bytes(module, microbatch_bytes[module]));
     for module in ModuleKind::ALL {
         measures.scales[module] = known[module].unwrap_or(Scale::Microbatches);

@@ -39,6 +39,9 @@ const LEAST_GAIN: f64 = 1e-3;
 const GROUPS: &[usize] = &[2, 4, 8];
 /// How many microbatches late drawings may be where they flow.
 const LAGS: &[usize] = &[1, 2, 4];
+/// How many units may be placed in all attempts, once one has succeeded: what keeps the time of planning in proportion
+/// to the step.
+const EFFORT: usize = 2_000_000;
 /// Times this near to each other, relatively, are one where memory is at stake.
 const AS_FAST: f64 = 5e-3;
 
@@ -52,12 +55,15 @@ fn build(workload: &Workload, options: &Options) -> Result<Table, ScheduleError>
         // With a generator, a group's last forward and first backward need the group's time between them.
         let usual = if draws { sharing.lag() } else { 0 };
         for warmup in usual..=usual + 2 {
+            if search.is_spent() {
+                break;
+            }
             if search.attempt(sharing, warmup)? {
                 return Ok(search.best());
             }
         }
     }
-    let narrow = Sharing::Grouped(options.group.unwrap_or(1));
+    let narrow = Sharing::Grouped(search.group().unwrap_or(1));
     if search.found.is_empty() && search.over.is_none() {
         // All forwards first: a slot fits between whatever the group.
         search.attempt(narrow, workload.len() * workload.chunks_per_rank())?;
@@ -105,6 +111,8 @@ struct SlotSearch<'a> {
     alone: Workload,
     ideal: f64,
     measures: Measures<'a>,
+    /// Units that may still be placed.
+    left: usize,
     found: Vec<Candidate>,
     /// The budget that is not kept, with the least that any attempt has needed.
     over: Option<ScheduleError>,
@@ -115,12 +123,31 @@ impl<'a> SlotSearch<'a> {
         let ideal = ideal_time(workload, options)?;
         let measures = Measures::new(workload, &options.limits)?;
         let alone = workload.llm_only();
-        Ok(SlotSearch { workload, options, alone, ideal, measures, found: Vec::new(), over: None })
+        Ok(SlotSearch {
+            workload,
+            options,
+            alone,
+            ideal,
+            measures,
+            left: EFFORT,
+            found: Vec::new(),
+            over: None,
+        })
+    }
+
+    /// The group asked for: one of more microbatches than there are is one of all.
+    fn group(&self) -> Option<usize> {
+        self.options.group.map(|group| group.min(self.workload.len()))
+    }
+
+    /// Whether no more should be tried where something has been found.
+    fn is_spent(&self) -> bool {
+        self.left == 0 && !self.found.is_empty()
     }
 
     /// Ways to share items out, roughly in the order of the memory that they take.
     fn sharings(&self) -> Vec<Sharing> {
-        if let Some(group) = self.options.group {
+        if let Some(group) = self.group() {
             return vec![Sharing::Grouped(group)];
         }
         let mut sharings = vec![Sharing::Grouped(1)];
@@ -143,6 +170,10 @@ impl<'a> SlotSearch<'a> {
             Sharing::Flow(lag) => flow(self.workload, lag),
         };
         for early in [0.0, mean_op(&simulation)] {
+            if self.is_spent() {
+                break;
+            }
+            self.left = self.left.saturating_sub(self.workload.unit_count());
             let table = with_slots(self.workload, &llm, &simulation, &slots, early);
             // A group's first backward on the last chunk may come before its last forward: then it has no slot between.
             let Ok(simulation) = simulate(&table, self.workload) else { continue };

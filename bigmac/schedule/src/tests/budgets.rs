@@ -28,7 +28,8 @@ fn sized(w: Workload, seeds: &[u16]) -> Workload {
 /// The most bytes on any rank, as budgets count them.
 fn most(table: &Table, w: &Workload, limits: &Limits) -> PerModule<u64> {
     let peaks = peak_budget_bytes(table, w, &limits.microbatch_bytes);
-    let most = |module| peaks.iter().map(|peak: &PerModule<Option<u64>>| peak[module].unwrap_or_default()).max();
+    let most =
+        |module| peaks.iter().map(|peak: &PerModule<Option<u64>>| peak[module].unwrap_or_default()).max();
     PerModule::from_fn(|module| most(module).unwrap_or_default())
 }
 
@@ -63,7 +64,13 @@ fn bytes_are_bytes(w: &Workload, limits: Limits) -> Result<(), TestCaseError> {
     Ok(())
 }
 
-fn kept(name: &str, w: &Workload, module: ModuleKind, limits: Limits, peak: u64) -> Result<(), TestCaseError> {
+fn kept(
+    name: &str,
+    w: &Workload,
+    module: ModuleKind,
+    limits: Limits,
+    peak: u64,
+) -> Result<(), TestCaseError> {
     let build = |bytes: u64| {
         let options = with(limits, module, bytes);
         let built = schedule(name).unwrap().build(w, &options);

@@ -43,9 +43,8 @@ impl<'a> Room<'a> {
         }
         let usual = |module, microbatches| measures.room(module, Budget::Microbatches(microbatches));
         let llm = |rank| given.llm.unwrap_or_else(|| usual(ModuleKind::Llm, usual_llm(workload, rank)));
-        let encoder = || {
-            usual(ModuleKind::Encoder, ENCODER).max(minimum(workload, &measures, ModuleKind::Encoder))
-        };
+        let encoder =
+            || usual(ModuleKind::Encoder, ENCODER).max(minimum(workload, &measures, ModuleKind::Encoder));
         Ok(Room {
             llm: (0..workload.ranks()).map(llm).collect(),
             encoder: given.encoder.unwrap_or_else(encoder),

@@ -179,7 +179,13 @@ impl Search<'_> {
     }
 
     /// Plans, and keeps the plan where it is the best so far.
-    fn plan(&mut self, backward: bool, ranks: &[u32], policy: &Policy, capacity: &Capacity<'_>) -> Option<Draft> {
+    fn plan(
+        &mut self,
+        backward: bool,
+        ranks: &[u32],
+        policy: &Policy,
+        capacity: &Capacity<'_>,
+    ) -> Option<Draft> {
         let graph = self.graphs[usize::from(backward)];
         self.left = self.left.saturating_sub(graph.tasks.len());
         let planned = Draft { plan: plan(graph, capacity, ranks, policy)?, backward };
