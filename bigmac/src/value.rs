@@ -11,8 +11,8 @@ pub enum ValueError {
     Value { key: String, given: String, wanted: String },
     /// Values that fit each other, and together need more memory than there is. Counts are in bytes.
     #[error(
-        "the model needs at least {} of memory, but {}, has {}: it would take {parts}; choose smaller sizes{}",
-        size(*needed), limit, size(*available), if limit.contains("machine") { "" } else { ", or raise the limit" }
+        "the model needs at least {} of memory, but there are {} ({limit}): it would take {parts}; choose smaller sizes{}",
+        size(*needed), size(*available), if limit.contains("machine") { "" } else { ", or raise the limit" }
     )]
     Memory { needed: f64, available: f64, limit: String, parts: String },
 }

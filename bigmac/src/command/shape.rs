@@ -1,6 +1,6 @@
 //! The shape of a step as `simulate` and `compare` take it: typed costs, a file, or uneven microbatches.
 
-use anyhow::bail;
+use anyhow::{bail, ensure};
 use bigmac::workloads::{Uneven, read_workload, uneven};
 use bigmac_schedule::module_budget;
 use bigmac_schedule::registry;
@@ -203,6 +203,22 @@ fn parse_uneven(text: &str) -> Result<(u64, Option<f64>), String> {
         })
     });
     Ok((seed, mean.transpose()?))
+}
+
+/// The most LLM chunks and items of all schedules together that are built at one call.
+const MOST_TOGETHER: usize = 1_000_000;
+
+/// Checks that a step through so many schedules is built in seconds.
+pub(super) fn check_together(workload: &Workload, schedules: usize) -> anyhow::Result<()> {
+    let loads = workload.loads().iter();
+    let units: usize = loads.map(|load| load.llm.len() + load.encoder.len() + load.generator.len()).sum();
+    let most = MOST_TOGETHER / schedules.max(1);
+    ensure!(
+        schedules <= 1 || units <= most,
+        "a step of {units} LLM chunks and items is too large for {schedules} schedules at once: at most {most} are \
+         possible; ask for fewer schedules, or a smaller step"
+    );
+    Ok(())
 }
 
 /// The most rounds or steps that something is measured in.

@@ -13,6 +13,15 @@ impl Config {
         e.check().and_then(|()| l.check()).map_err(|error| error.within("model"))?;
         all_counts("model.generator", g)?;
         self.check_counts()?;
+        // What plans alone have: a file cannot say it, but a checkpoint's state could.
+        for (key, plans) in [
+            ("model.encoder.merge", e.merge != 1),
+            ("model.encoder.output_width", e.output_width.is_some()),
+            ("model.llm.experts", l.experts.is_some()),
+            ("model.llm.vocabulary", l.vocabulary != 0),
+        ] {
+            require(!plans, key, "a value", "none, since it is for 'bigmac plan' alone")?;
+        }
         let name = "a name, which is the run's directory under runs/";
         require(!self.run.name.is_empty(), "run.name", "''", name)?;
         let even = "an even number, since its channels rotate in pairs";

@@ -156,7 +156,7 @@ mod tests {
         let error = compare(needed(&set(&[]).unwrap(), Some(261)), 1e6, "a box".into()).unwrap_err();
         let text = error.to_string();
         assert!(
-            text.starts_with("the model needs at least ") && text.contains("a box, has 976.6 KiB"),
+            text.starts_with("the model needs at least ") && text.contains("but there are 976.6 KiB (a box)"),
             "{text}"
         );
         assert!(text.contains("the generator's optimizer"), "{text}");

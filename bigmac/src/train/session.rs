@@ -115,9 +115,7 @@ fn fits_gpu(gpu: Option<&Gpu>, config: &Config, vocabulary: usize) -> Result<(),
     let Some(Device::Cuda(ordinal)) = gpu.map(Gpu::device) else { return Ok(()) };
     let Ok(machine) = Machine::inspect() else { return Ok(()) };
     match machine.devices.iter().find(|device| device.ordinal == ordinal) {
-        Some(device) => {
-            Ok(check_device_memory(config, vocabulary, &device.name, device.memory as u64)?)
-        }
+        Some(device) => Ok(check_device_memory(config, vocabulary, &device.name, device.memory as u64)?),
         None => Ok(()),
     }
 }

@@ -41,7 +41,7 @@ const GROUPS: &[usize] = &[2, 4, 8];
 const LAGS: &[usize] = &[1, 2, 4];
 /// How many units may be placed in all attempts, once one has succeeded: what keeps the time of planning in proportion
 /// to the step.
-const EFFORT: usize = 2_000_000;
+const EFFORT: usize = 1_000_000;
 /// Times this near to each other, relatively, are one where memory is at stake.
 const AS_FAST: f64 = 5e-3;
 

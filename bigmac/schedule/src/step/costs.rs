@@ -77,9 +77,9 @@ pub struct UniformCosts {
 }
 
 /// The most LLM chunks and items of a step: what every schedule is built and simulated for in seconds.
-const MOST_UNITS: usize = 1_000_000;
+const MOST_UNITS: usize = 500_000;
 /// The most ranks: some of what schedules do is in proportion to the ranks for every unit.
-const MOST_RANKS: usize = 4096;
+const MOST_RANKS: usize = 2048;
 /// Times between these keep their meaning whatever they are added to, multiplied with or divided by.
 const TIMES: RangeInclusive<f64> = 1e-100..=1e100;
 /// What [`is_time`] asks for, for messages.
