@@ -5,23 +5,47 @@ use std::fmt::Display;
 
 /// A value that does not fit.
 #[derive(Debug, thiserror::Error)]
-#[error("{key} = {given}, expected {wanted}")]
 #[allow(missing_docs)]
-pub struct ValueError {
-    pub key: String,
-    pub given: String,
-    pub wanted: String,
+pub enum ValueError {
+    #[error("{key} = {given}, expected {wanted}")]
+    Value { key: String, given: String, wanted: String },
+    /// Values that fit each other, and together need more memory than there is. Counts are in bytes.
+    #[error(
+        "the model needs at least {} of memory, but there are {} ({limit}): it would take {parts}; choose smaller sizes{}",
+        size(*needed), size(*available), if limit.contains("machine") { "" } else { ", or raise the limit" }
+    )]
+    Memory { needed: f64, available: f64, limit: String, parts: String },
 }
 
 impl ValueError {
     /// The same, of a key in a table.
     pub fn within(self, table: &str) -> ValueError {
-        ValueError { key: format!("{table}.{}", self.key), ..self }
+        match self {
+            ValueError::Value { key, given, wanted } => {
+                ValueError::Value { key: format!("{table}.{key}"), given, wanted }
+            }
+            memory => memory,
+        }
     }
 }
 
-/// The largest count of anything: far beyond use, and small enough for products of several.
-const MOST: usize = 10_000_000;
+/// A number of bytes for people.
+pub fn size(bytes: f64) -> String {
+    const UNITS: [&str; 9] = ["B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB", "ZiB", "YiB"];
+    let (mut value, mut unit) = (bytes, 0);
+    while value >= 1024.0 && unit + 1 < UNITS.len() {
+        value /= 1024.0;
+        unit += 1;
+    }
+    match unit {
+        0 => format!("{bytes} B"),
+        _ if value >= 1024.0 => format!("{value:.1e} {}", UNITS[unit]),
+        _ => format!("{value:.1} {}", UNITS[unit]),
+    }
+}
+
+/// The largest count of anything: far beyond use.
+pub const MOST: usize = 10_000_000;
 
 /// Checks that a value fits; `wanted` says what does.
 pub fn require(
@@ -33,7 +57,7 @@ pub fn require(
     if fits {
         return Ok(());
     }
-    Err(ValueError { key: key.to_owned(), given: given.to_string(), wanted: wanted.into() })
+    Err(ValueError::Value { key: key.to_owned(), given: given.to_string(), wanted: wanted.into() })
 }
 
 /// Counts that must be at least 1, and not so large that they can only be a typing error.
@@ -55,11 +79,19 @@ pub fn all_counts(name: &str, sizes: &impl Serialize) -> Result<(), ValueError> 
 fn table_counts(name: &str, value: &toml::Value) -> Result<(), ValueError> {
     match value {
         toml::Value::Integer(count) => counts(&[(name, usize::try_from(*count).unwrap_or_default())]),
+        toml::Value::Array(values) => values.iter().try_for_each(|value| array_value(name, value)),
         toml::Value::Table(table) => {
             table.iter().try_for_each(|(key, value)| table_counts(&format!("{name}.{key}"), value))
         }
         _ => Ok(()),
     }
+}
+
+/// A number in a list, which may be 0.
+fn array_value(name: &str, value: &toml::Value) -> Result<(), ValueError> {
+    let Some(given) = value.as_integer() else { return Ok(()) };
+    let fits = usize::try_from(given).is_ok_and(|count| count <= MOST);
+    require(fits, name, value, format!("numbers from 0, at most {MOST}"))
 }
 
 /// A count that must divide another value.

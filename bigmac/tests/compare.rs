@@ -154,7 +154,7 @@ fn bad_input_is_named() {
     for (arguments, wanted) in [
         ("--schedule nestd", "'nestd' is not a valid schedule (did you mean 'nested'?)"),
         ("--llm 1f1", "'1f1' is not a valid LLM schedule (did you mean '1f1b'?)"),
-        ("--cost F=1,B=1,W=nan", "W is 'nan', expected a finite number from 0"),
+        ("--cost F=1,B=1,W=nan", "W is 'nan', expected 0, or a number from 1e-100 to 1e100"),
         ("--cost F=1,B=-1,W=1", "B is '-1'"),
         ("--p2p -1", "the latency between ranks is -1"),
         ("--p2p nan", "the latency between ranks is NaN"),

@@ -180,7 +180,7 @@ pub struct Part<'a> {
 }
 
 /// Writes `config.json` and `model.safetensors` with the parts of the uncut model `whole`. Copies of tied parameters
-/// are left out; values keep their dtype, which the configuration names.
+/// are left out; values keep their dtype, which the configuration of transformers names.
 ///
 /// # Errors
 /// [`Error::Argument`] when the parts together are not the whole model; [`Error::Io`].
@@ -209,8 +209,12 @@ pub fn write_directory(
         let message = format!("the parts to be written lack parameters of the model: {}", listed(&missing));
         return Err(Error::argument("checkpoint", message));
     }
-    if let Some((_, tensor)) = tensors.first() {
-        config.remove("torch_dtype");
+    // Both libraries have the dtype from the weights. transformers also names it; diffusers gives every key to the
+    // model's constructor, which does not take one.
+    config.remove("torch_dtype");
+    config.remove("dtype");
+    let of_diffusers = config.contains_key("_class_name");
+    if let Some((_, tensor)) = tensors.first().filter(|_| !of_diffusers) {
         config.insert("dtype".to_owned(), json!(torch_name(tensor.dtype())));
     }
     std::fs::create_dir_all(directory).map_err(|e| Error::io(directory, e))?;

@@ -1,5 +1,6 @@
 //! Devices, memory, dtypes, shapes, tensors, random numbers and safetensors files of BigMac. No maths lives here.
 
+mod available;
 mod context;
 mod copy;
 mod device_tensor;
@@ -16,6 +17,7 @@ mod stream;
 mod tensor;
 mod threads;
 
+pub use available::{Available, Limit, available};
 pub use bigmac_gpu::Device;
 pub use context::Context;
 pub use copy::variants as copy_variants;

@@ -192,13 +192,34 @@ impl Memory {
     /// The error for `bytes` more bytes in `scope`, where they are counted already, with what every scope holds without
     /// them.
     pub(crate) fn out_of_memory(&self, bytes: usize, scope: &MemoryScope) -> Error {
-        let held = |s: &MemoryScope| s.current().saturating_sub(if s.same(scope) { bytes } else { 0 });
+        self.out_of_memory_with(bytes, scope, bytes)
+    }
+
+    /// The same where `counted` of the bytes are counted already.
+    fn out_of_memory_with(&self, bytes: usize, scope: &MemoryScope, counted: usize) -> Error {
+        let held = |s: &MemoryScope| s.current().saturating_sub(if s.same(scope) { counted } else { 0 });
         let mut scopes = self.all_scopes();
         scopes.retain(|s| held(s) > 0);
         scopes.sort_by_key(|s| std::cmp::Reverse(held(s)));
         let list: Vec<String> = scopes.iter().map(|s| format!("{} in {}", size(held(s)), s.name())).collect();
         let in_use = if list.is_empty() { "nothing".to_owned() } else { list.join(", ") };
         Error::OutOfMemory { bytes, scope: scope.name().to_owned(), rank: self.rank, in_use }
+    }
+
+    /// An empty list with room for `count` values, for what is computed on the CPU beside tensors; `scope` is named where
+    /// there is no memory for it. It is not counted.
+    ///
+    /// # Errors
+    /// [`Error::OutOfMemory`], with what every scope holds.
+    pub fn room_for<T>(&self, count: usize, scope: &MemoryScope) -> Result<Vec<T>> {
+        let mut values = Vec::new();
+        match values.try_reserve_exact(count) {
+            Ok(()) => Ok(values),
+            Err(_) => {
+                let bytes = count.saturating_mul(size_of::<T>());
+                Err(self.out_of_memory_with(bytes, scope, 0))
+            }
+        }
     }
 
     /// A block of at least `bytes` bytes. What it holds is what its last owner left (zeros at first).
@@ -251,6 +272,18 @@ mod tests {
         full.charge(1 << 40).unwrap();
         let error = memory.out_of_memory(1 << 40, &full).to_string();
         assert!(error.contains("holds 3.0 MiB in full, 1.0 MiB in other"), "{error}");
+    }
+
+    #[test]
+    fn lists_that_there_is_no_room_for_are_errors() {
+        let memory = Memory::new(2);
+        let scope = memory.scope("tables");
+        scope.charge(3 << 20).unwrap();
+        assert!(memory.room_for::<f64>(10, &scope).unwrap().capacity() >= 10);
+        for count in [1 << 50, usize::MAX] {
+            let error = memory.room_for::<f64>(count, &scope).unwrap_err().to_string();
+            assert!(error.contains("'tables' of rank 2, which holds 3.0 MiB in tables"), "{error}");
+        }
     }
 
     #[test]

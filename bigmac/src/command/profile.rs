@@ -1,6 +1,6 @@
 //! `bigmac profile`: what this machine takes for every kind of op of a configuration.
 
-use super::shape::at_least_one;
+use super::shape::rounds;
 use super::table::{heads, line};
 use super::{print, progress};
 use anyhow::Context;
@@ -44,10 +44,10 @@ pub(super) struct ProfileArgs {
     #[arg(long, value_name = "T")]
     threads: Option<usize>,
     /// Different steps of the data: microbatches of many sizes
-    #[arg(long, value_name = "K", default_value_t = 2, value_parser = at_least_one)]
+    #[arg(long, value_name = "K", default_value_t = 2, value_parser = rounds)]
     steps: usize,
     /// How often each step runs under each schedule
-    #[arg(long, value_name = "R", default_value_t = 10, value_parser = at_least_one)]
+    #[arg(long, value_name = "R", default_value_t = 10, value_parser = rounds)]
     rounds: usize,
     /// Any key of the configuration; may be repeated
     #[arg(long = "set", value_name = "KEY=VALUE")]

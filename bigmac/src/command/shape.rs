@@ -1,10 +1,12 @@
 //! The shape of a step as `simulate` and `compare` take it: typed costs, a file, or uneven microbatches.
 
-use anyhow::bail;
+use anyhow::{bail, ensure};
 use bigmac::workloads::{Uneven, read_workload, uneven};
 use bigmac_schedule::module_budget;
 use bigmac_schedule::registry;
-use bigmac_schedule::{Budget, Limits, LlmSchedule, ModuleKind, Options, PerModule, UniformCosts, Workload};
+use bigmac_schedule::{
+    Budget, Limits, LlmSchedule, ModuleKind, Options, PerModule, TIME, UniformCosts, Workload, is_time,
+};
 use clap::Args;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use std::path::PathBuf;
@@ -71,7 +73,9 @@ pub(super) struct Shape {
     #[arg(long, value_name = "MODULE=SIZE,...", value_delimiter = ',', value_parser = module_budget)]
     budget: Vec<(ModuleKind, Budget)>,
 
-    /// Bytes that one microbatch's activations of a module take, as in encoder=300MiB, for budgets in bytes
+    /// Bytes that the activations of a module's largest microbatch take, as in encoder=300MiB, for budgets in bytes: of
+    /// encoder and generator the one with the longest forward, and every item takes as much of it as its own forward is
+    /// of that; of the LLM any, on one stage
     #[arg(long, value_name = "MODULE=BYTES,...", value_delimiter = ',', value_parser = parse_bytes)]
     saved: Vec<(ModuleKind, u64)>,
 }
@@ -120,7 +124,7 @@ impl Shape {
             Workload::uniform(self.ranks, self.chunks, self.microbatches, items, self.cost, self.p2p)?;
         let Some((seed, mean)) = self.uneven else { return Ok(workload) };
         let mut loads = workload.loads().to_vec();
-        uneven(&mut loads, Uneven { seed, mean: mean.unwrap_or(items as f64) });
+        uneven(&mut loads, Uneven { seed, mean: mean.unwrap_or(items as f64) })?;
         Ok(Workload::new(self.ranks, self.chunks, loads, PerModule::all(true), self.p2p)?)
     }
 }
@@ -154,8 +158,8 @@ fn parse_costs(text: &str) -> Result<UniformCosts, String> {
         let slot = given.iter_mut().find(|(known, _)| *known == name);
         let slot =
             slot.ok_or_else(|| format!("'{name}' is not a valid cost; expected F, B, W, Ef, Eb, Gf, Gb"))?;
-        let time = value.trim().parse::<f64>().ok().filter(|time| time.is_finite() && *time >= 0.0);
-        let time = time.ok_or_else(|| format!("{name} is '{value}', expected a finite number from 0"))?;
+        let time = value.trim().parse::<f64>().ok().filter(|time| is_time(*time));
+        let time = time.ok_or_else(|| format!("{name} is '{value}', expected {TIME}"))?;
         if slot.1.replace(time).is_some() {
             return Err(format!("{name} is given twice"));
         }
@@ -201,10 +205,29 @@ fn parse_uneven(text: &str) -> Result<(u64, Option<f64>), String> {
     Ok((seed, mean.transpose()?))
 }
 
-/// A count that is not zero.
-pub(super) fn at_least_one(text: &str) -> Result<usize, String> {
+/// The most LLM chunks and items of all schedules together that are built at one call.
+const MOST_TOGETHER: usize = 1_000_000;
+
+/// Checks that a step through so many schedules is built in seconds.
+pub(super) fn check_together(workload: &Workload, schedules: usize) -> anyhow::Result<()> {
+    let loads = workload.loads().iter();
+    let units: usize = loads.map(|load| load.llm.len() + load.encoder.len() + load.generator.len()).sum();
+    let most = MOST_TOGETHER / schedules.max(1);
+    ensure!(
+        schedules <= 1 || units <= most,
+        "a step of {units} LLM chunks and items is too large for {schedules} schedules at once: at most {most} are \
+         possible; ask for fewer schedules, or a smaller step"
+    );
+    Ok(())
+}
+
+/// The most rounds or steps that something is measured in.
+const MOST_ROUNDS: usize = 10_000;
+
+/// How often something is measured.
+pub(super) fn rounds(text: &str) -> Result<usize, String> {
     text.parse()
         .ok()
-        .filter(|count| *count > 0)
-        .ok_or_else(|| format!("'{text}' is not a whole number from 1"))
+        .filter(|count| (1..=MOST_ROUNDS).contains(count))
+        .ok_or_else(|| format!("'{text}' is not a whole number from 1 to {MOST_ROUNDS}"))
 }

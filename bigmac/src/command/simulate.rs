@@ -2,7 +2,7 @@
 
 use super::outcome::{Outcome, draw, write};
 use super::print;
-use super::shape::{Shape, listed, llm_help};
+use super::shape::{Shape, check_together, listed, llm_help};
 use super::table::{heads, line, percent, short};
 use anyhow::bail;
 use bigmac_schedule::ModuleKind;
@@ -69,6 +69,7 @@ pub(super) fn run(args: SimulateArgs) -> anyhow::Result<()> {
     let workload = args.shape.workload()?;
     let alone = ["llm".to_owned()];
     let names = if args.schedule.is_empty() { &alone[..] } else { &args.schedule };
+    check_together(&workload, names.len())?;
     if let (Some(path), true) = (&args.table, names.len() > 1) {
         bail!(
             "--table {} holds one schedule, but {} were given: ask for one of them",

@@ -1,9 +1,9 @@
 //! What has to hold between the values of a configuration.
 
-use super::Config;
-use crate::value::{ValueError, all_counts, counts, divisor, require};
+use super::{Config, memory};
+use crate::value::{MOST, ValueError, all_counts, counts, divisor, require};
 use bigmac_runtime::Device;
-use bigmac_schedule::module_budgets;
+use bigmac_schedule::{check_extent, module_budgets};
 use std::path::{Component, Path};
 
 impl Config {
@@ -13,24 +13,15 @@ impl Config {
             (&self.model.encoder, &self.model.llm, &self.model.generator, &self.train, &self.pipeline);
         e.check().and_then(|()| l.check()).map_err(|error| error.within("model"))?;
         all_counts("model.generator", g)?;
-        counts(&[
-            ("train.batch", t.batch),
-            ("train.microbatches", t.microbatches),
-            ("train.tokens_per_microbatch", t.tokens_per_microbatch),
-            ("pipeline.ranks", p.ranks),
-            ("pipeline.threads", p.threads),
-            ("pipeline.chunks", p.chunks),
-            ("output.keep", self.output.keep),
-            ("data.max_tiles", self.data.max_tiles),
-        ])?;
-        // Far beyond use: a typing error above them would ask for all memory at once.
-        for (key, value, most, wanted) in [
-            ("train.batch", t.batch, 1_000_000, "at most 1000000"),
-            ("pipeline.ranks", p.ranks, 1024, "at most 1024: ranks are threads of one process"),
-            ("pipeline.threads", p.threads, 1024, "at most 1024"),
-            ("model.generator.sample_steps", g.sample_steps, 10_000, "at most 10000"),
+        self.check_counts()?;
+        // What plans alone have: a file cannot say it, but a checkpoint's state could.
+        for (key, plans) in [
+            ("model.encoder.merge", e.merge != 1),
+            ("model.encoder.output_width", e.output_width.is_some()),
+            ("model.llm.experts", l.experts.is_some()),
+            ("model.llm.vocabulary", l.vocabulary != 0),
         ] {
-            require(value <= most, key, value, wanted)?;
+            require(!plans, key, "a value", "none, since it is for 'bigmac plan' alone")?;
         }
         let name = Path::new(&self.run.name);
         let stays = name.components().all(|part| matches!(part, Component::Normal(_)))
@@ -41,7 +32,8 @@ impl Config {
         let even = "an even number, since its channels rotate in pairs";
         require(l.head_dim % 2 == 0, "model.llm.head_dim", l.head_dim, even)?;
         divisor("model.generator.patch", g.patch, "model.generator.image_size", g.image_size)?;
-        let axes = g.rope_axes.iter().sum::<usize>() == g.head_dim && g.rope_axes.iter().all(|a| a % 2 == 0);
+        let sum = g.rope_axes.iter().fold(0, |sum: usize, axis| sum.saturating_add(*axis));
+        let axes = sum == g.head_dim && g.rope_axes.iter().all(|a| a % 2 == 0);
         let given = format!("{:?}", g.rope_axes);
         require(axes, "model.generator.rope_axes", given, "three even numbers that add up to head_dim")?;
         require(
@@ -101,6 +93,53 @@ impl Config {
         ] {
             require(fits && value.is_finite(), key, value, wanted)?;
         }
-        Ok(())
+        memory::check(self, None)
+    }
+
+    /// Checks that counts are at least 1, and none so far beyond use that it can only be a typing error, which would
+    /// ask for all memory, or all time, at once.
+    fn check_counts(&self) -> Result<(), ValueError> {
+        let (model, t, p) = (&self.model, &self.train, &self.pipeline);
+        counts(&[
+            ("train.batch", t.batch),
+            ("train.microbatches", t.microbatches),
+            ("train.tokens_per_microbatch", t.tokens_per_microbatch),
+            ("pipeline.ranks", p.ranks),
+            ("pipeline.threads", p.threads),
+            ("pipeline.chunks", p.chunks),
+            ("output.keep", self.output.keep),
+            ("data.max_tiles", self.data.max_tiles),
+        ])?;
+        for (key, value, most, wanted) in [
+            ("model.encoder.layers", model.encoder.layers, MOST_LAYERS, "at most 10000"),
+            ("model.llm.layers", model.llm.layers, MOST_LAYERS, "at most 10000"),
+            ("model.generator.layers", model.generator.layers, MOST_LAYERS, "at most 10000"),
+            ("model.generator.sample_steps", model.generator.sample_steps, 10_000, "at most 10000"),
+            ("train.batch", t.batch, 1_000_000, "at most 1000000"),
+            ("pipeline.ranks", p.ranks, 1024, "at most 1024: ranks are threads of one process"),
+            ("pipeline.threads", p.threads, 1024, "at most 1024"),
+            ("data.shapes", self.data.shapes, 1_000_000, "at most 1000000"),
+            ("data.max_tiles", self.data.max_tiles, 1000, "at most 1000"),
+            ("pipeline.group", p.group, MOST, "at most 10000000"),
+            ("pipeline.llm_group", p.llm_group, MOST, "at most 10000000"),
+            ("output.samples", self.output.samples, MOST, "at most 10000000"),
+            ("output.final_samples", self.output.final_samples, MOST, "at most 10000000"),
+        ] {
+            require(value <= most, key, value, wanted)?;
+        }
+        let together = p.ranks.saturating_mul(p.threads);
+        let wanted = format!("at most 4096 threads together with pipeline.ranks = {}", p.ranks);
+        require(together <= 4096, "pipeline.threads", p.threads, wanted)?;
+        let units = p.ranks.saturating_mul(p.chunks).saturating_mul(t.microbatches);
+        match check_extent(p.ranks, p.chunks, t.microbatches, units) {
+            Ok(()) => Ok(()),
+            Err(error) => {
+                let wanted = format!("fewer, or fewer ranks or chunks: {error}");
+                require(false, "train.microbatches", t.microbatches, wanted)
+            }
+        }
     }
 }
+
+/// Layers of a module: each has a dozen parameters with their names and gradients.
+const MOST_LAYERS: usize = 10_000;

@@ -3,10 +3,12 @@
 mod bytes;
 mod check;
 mod difference;
+mod memory;
 mod read;
 
 pub use bytes::Bytes;
 pub use difference::{all_differences, first_difference};
+pub use memory::{check as check_memory, check_device as check_device_memory};
 pub use read::{ConfigError, change, read, restore, write};
 
 use crate::sizes::{Encoder, Llm};

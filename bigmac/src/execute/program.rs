@@ -10,10 +10,10 @@ use crate::model::RankModules;
 use bigmac_runtime::Context;
 use bigmac_schedule::memory::{BufferPlan, Change, plan_buffers, walk};
 use bigmac_schedule::{
-    Budget, Chain, Limits, Microbatch, Module, ModuleKind, Op, Options, PerModule, Phase, Rank, Table, Unit,
-    Workload, lower, module_budgets, registry, validate,
+    Budget, Chain, Limits, Module, ModuleKind, Op, Options, Phase, Table, Unit, Workload, lower,
+    module_budgets, registry, validate,
 };
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 
 /// A step's table, ready to be run: lowered, with its workload and its buffer plan.
 #[derive(Clone, Debug)]
@@ -47,7 +47,7 @@ impl Program {
         pipeline: &Pipeline,
         chain: Option<&Chain>,
     ) -> Result<Self, ExecuteError> {
-        let mut options = options(pipeline)?;
+        let options = options(pipeline)?;
         let schedule = registry::schedule(&pipeline.schedule)?;
         let workload = costs.workload(plan, pipeline.ranks, pipeline.chunks)?;
         let in_bytes = |kind: &ModuleKind| matches!(options.limits.budget[*kind], Some(Budget::Bytes(_)));
@@ -57,7 +57,6 @@ impl Program {
             None => schedule.workload(&workload),
         };
         let workload = if sized { with_sizes(&costs.shape, plan, workload)? } else { workload };
-        options.limits.microbatch_bytes = microbatch_bytes(&workload);
         let table = schedule.build(&workload, &options)?;
         let table = lower(&table, &workload)?;
         validate(&table, &workload, &options.limits)?;
@@ -89,21 +88,6 @@ impl Program {
             |op: &Op| matches!(op, Op::Compute { module: Module::Llm(_), phase: Phase::BackwardWeight, .. });
         self.table.iter().any(|(_, op)| weight(op))
     }
-}
-
-/// Per module, the most bytes that a microbatch saves on a rank, where sizes are known.
-fn microbatch_bytes(workload: &Workload) -> PerModule<Option<u64>> {
-    let mut sums = BTreeMap::<(Microbatch, ModuleKind, Option<Rank>), u64>::new();
-    for unit in workload.units() {
-        let Some(saved) = workload.saved(unit) else { return PerModule::default() };
-        let home = workload.home(unit.module);
-        *sums.entry((unit.microbatch(), unit.module.kind(), home)).or_default() += saved;
-    }
-    let mut most = PerModule::<Option<u64>>::default();
-    for ((_, kind, _), bytes) in sums {
-        most[kind] = most[kind].max(Some(bytes));
-    }
-    most
 }
 
 /// What the configured schedule is built with.

@@ -111,7 +111,7 @@ impl<'a> Estimate<'a> {
             return Err(PlanError::Shape(message.into()));
         };
         let items = model.images.most().saturating_add(model.drawings.most());
-        let units = (layout.ranks * layout.chunks).saturating_add(items);
+        let units = layout.ranks.saturating_mul(layout.chunks).saturating_add(items);
         let units = units.saturating_mul(layout.microbatches);
         check_extent(layout.ranks, layout.chunks, layout.microbatches, units)?;
         let chunks = chunk_costs(model, llm, device, &layout)?;
@@ -173,7 +173,7 @@ impl<'a> Estimate<'a> {
     pub fn microbatch_bytes(&self) -> PerModule<Option<u64>> {
         let ranks = self.layout.ranks;
         let stage = |rank| self.chunks.iter().skip(rank).step_by(ranks).map(|chunk| chunk.saved).sum::<u64>();
-        let items = |counts: &Counts, item: &Costed| counts.most() as u64 * item.saved;
+        let items = |counts: &Counts, item: &Costed| (counts.most() as u64).saturating_mul(item.saved);
         PerModule {
             encoder: Some(items(&self.model.images, &self.items.encoder)),
             llm: (0..ranks).map(stage).max(),
@@ -233,7 +233,7 @@ fn llm_parameters(model: &Model, llm: &Llm, range: &Range<usize>) -> u64 {
 }
 
 fn chunk_costs(model: &Model, llm: &Llm, device: &Device, layout: &Layout) -> Result<Vec<Costed>, PlanError> {
-    let all = layout.ranks * layout.chunks;
+    let all = layout.ranks.saturating_mul(layout.chunks);
     if all > llm.layers {
         return Err(PlanError::Shape(format!(
             "{} layers cannot be cut into {} ranks x {} chunks = {all} parts: take at most {} parts",

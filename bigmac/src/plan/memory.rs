@@ -40,7 +40,7 @@ impl RankMemory {
 
     /// All together.
     pub fn total(&self) -> u64 {
-        self.kinds().iter().map(|(_, bytes)| bytes).sum()
+        self.kinds().iter().fold(0, |sum: u64, (_, bytes)| sum.saturating_add(*bytes))
     }
 
     /// Adds what a rank holds of parameters, each of these `bytes`, whose weights and gradients are `split` over so
@@ -157,12 +157,12 @@ fn peak_messages(workload: &Workload, table: &Table, simulation: &Simulation) ->
     let ranks = table.ranks.iter().zip(&simulation.spans).enumerate();
     ranks
         .map(|(rank, (ops, spans))| {
-            let mut changes: Vec<(f64, i64)> = Vec::new();
+            let mut changes: Vec<(f64, i128)> = Vec::new();
             for (op, span) in ops.iter().zip(spans) {
                 op.for_each_consumed(workload, |value| {
                     let made = workload.value_index(value).and_then(|index| made[index]);
                     if let Some((_, time)) = made.filter(|(producer, _)| *producer != rank) {
-                        let bytes = workload.value_bytes(value).unwrap_or_default() as i64;
+                        let bytes: i128 = workload.value_bytes(value).unwrap_or_default().into();
                         changes.extend([(time, bytes), (span.end, -bytes)]);
                     }
                 });
@@ -173,7 +173,7 @@ fn peak_messages(workload: &Workload, table: &Table, simulation: &Simulation) ->
                 *live += bytes;
                 Some(*live)
             });
-            live.max().map_or(0, |peak| u64::try_from(peak).unwrap_or_default())
+            live.max().map_or(0, |peak| u64::try_from(peak.max(0)).unwrap_or(u64::MAX))
         })
         .collect()
 }

@@ -3,7 +3,7 @@
 use super::read::Description;
 use crate::profile::Profile;
 use crate::sizes::{Encoder, Frame, Generator, Llm};
-use crate::value::{ValueError, counts, require};
+use crate::value::{MOST, ValueError, counts, require};
 use bigmac_schedule::{ModuleKind, PerModule};
 use serde::{Deserialize, Serialize};
 
@@ -103,7 +103,13 @@ impl Description for Model {
 
     fn check(&self) -> Result<(), ValueError> {
         counts(&[("bytes.value", self.bytes.value)])?;
-        require(self.bytes.value <= 8, "bytes.value", self.bytes.value, "at most 8")?;
+        for (key, bytes, most) in [
+            ("bytes.value", self.bytes.value, 8),
+            ("bytes.gradient", self.bytes.gradient, 64),
+            ("bytes.optimizer", self.bytes.optimizer, 64),
+        ] {
+            require(bytes <= most, key, bytes, format!("at most {most}"))?;
+        }
         match &self.llm {
             Some(llm) => {
                 counts(&[("sequence", self.sequence), ("llm.vocabulary", llm.vocabulary)])?;
@@ -119,6 +125,7 @@ impl Description for Model {
             require(!empty, key, "[]", "a count, or a list with at least one")?;
             let wanted = format!("0 without [{module}]");
             require(there || items.most() == 0, key, items.most(), wanted)?;
+            require(items.most() <= MOST, key, items.most(), format!("at most {MOST}"))?;
         }
         self.encoder.as_ref().map_or(Ok(()), Encoder::check)?;
         self.generator.as_ref().map_or(Ok(()), Generator::check)?;
@@ -184,35 +191,31 @@ impl Model {
         })
     }
 
-    /// Checks that what a module keeps, and its parameters, can be counted.
+    /// Checks that what a module keeps, and its parameters, can be counted: `sizes` stop at the largest number.
     fn check_magnitude(&self) -> Result<(), ValueError> {
-        let number = |count: usize| count as f64;
-        let mut sizes = Vec::new();
-        if let Some(l) = &self.llm {
-            let experts = l.experts.map_or(0.0, |e| number(e.count) * number(e.mlp));
-            let chosen =
-                l.experts.map_or(0.0, |e| number(e.active) * (number(e.mlp) + 2.0 * number(l.width)));
-            let heads = number(l.heads) * number(l.head_dim);
-            let inner = number(l.width) + heads + number(l.mlp);
-            let kept = number(self.sequence) * (inner + chosen + number(l.vocabulary)) * number(l.layers);
-            sizes.push(("llm", kept));
-            let weights = number(l.width) * ((inner + experts) * number(l.layers) + number(l.vocabulary));
-            sizes.push(("llm", weights));
+        let frame = self.frame();
+        let modules = [
+            ("encoder", self.encoder.as_ref().map(|encoder| encoder.item(frame))),
+            ("llm", self.llm.as_ref().map(|llm| llm.whole(frame))),
+            ("generator", self.generator.as_ref().map(|generator| generator.item(frame))),
+        ];
+        for (module, part) in modules {
+            let Some(part) = part else { continue };
+            let sizes = [("parameters", part.parameters), ("bytes of activations", part.saved)];
+            for (what, size) in sizes {
+                let given = format!("{:.1e} {what}", size as f64);
+                require(
+                    size as f64 <= LARGEST,
+                    module,
+                    given,
+                    format!("at most {LARGEST:.0e}: smaller sizes"),
+                )?;
+            }
+            let most = f64::MAX.sqrt();
+            let given = format!("{:.1e} operations", part.model_flops);
+            require(part.model_flops <= most, module, given, format!("at most {most:.0e}: smaller sizes"))?;
         }
-        if let Some(e) = &self.encoder {
-            let patches = (number(e.image_size) / number(e.patch)).powi(2);
-            let inner = number(e.width) + number(e.mlp);
-            sizes.push(("encoder", patches * patches.max(inner) * number(e.layers)));
-            sizes.push(("encoder", number(e.width) * inner * number(e.layers)));
-        }
-        if let Some(g) = &self.generator {
-            let (tokens, width) = (number(g.latents) + number(g.text), number(g.heads) * number(g.head_dim));
-            sizes.push(("generator", tokens * tokens.max(width) * number(g.layers)));
-            sizes.push(("generator", width * width * number(g.layers)));
-        }
-        sizes.into_iter().try_for_each(|(module, size)| {
-            require(size <= LARGEST, module, format!("{size:.0e} numbers"), "a smaller model")
-        })
+        Ok(())
     }
 
     /// What its modules have in common.
@@ -249,7 +252,7 @@ impl Model {
         }
         if let Some(generator) = &self.generator {
             sizes.extend([
-                ("generator.width", generator.width(), g.heads * g.head_dim),
+                ("generator.width", generator.width(), g.heads.saturating_mul(g.head_dim)),
                 ("generator.layers", generator.layers, g.layers),
             ]);
         }
@@ -266,7 +269,8 @@ impl Model {
         }
         let encoder = self.encoder.as_ref().map_or(0, Encoder::patches);
         let generator = self.generator.as_ref().map_or(0, Generator::tokens);
-        encoder * self.images.of(microbatch) + generator * self.drawings.of(microbatch)
+        let items = |tokens: usize, counts: &Counts| tokens.saturating_mul(counts.of(microbatch));
+        items(encoder, &self.images).saturating_add(items(generator, &self.drawings))
     }
 
     /// Tokens of the LLM's sequence that an image takes; 0 without an encoder.

@@ -4,8 +4,14 @@ use super::device::Device;
 use super::error::PlanError;
 use super::layout::Cut;
 use super::model::Model;
-use crate::value::counts;
+use crate::value::{counts, require};
 use bigmac_schedule::{Budget, LlmSchedule, ModuleKind, PerModule, Schedule, registry};
+
+/// The most devices, and sequences of a step, that layouts are searched for.
+const MOST_DEVICES: usize = 100_000;
+const MOST_BATCH: usize = 1_000_000;
+/// The most plans that are kept.
+const MOST_TOP: usize = 1000;
 
 /// What to search over.
 #[derive(Clone, Debug)]
@@ -60,7 +66,16 @@ impl<'a> Request<'a> {
         let single = [("devices", self.devices), ("batch", self.batch), ("top", self.top)];
         let lists = [("ranks", &self.ranks), ("chunks", &self.chunks), ("group", &self.groups)];
         let lists = lists.into_iter().flat_map(|(key, values)| values.iter().map(move |value| (key, *value)));
-        counts(&single.into_iter().chain(lists).collect::<Vec<_>>()).map_err(PlanError::at("the request"))
+        let at = PlanError::at("the request");
+        counts(&single.into_iter().chain(lists).collect::<Vec<_>>()).map_err(&at)?;
+        for (key, given, most) in [
+            ("devices", self.devices, MOST_DEVICES),
+            ("batch", self.batch, MOST_BATCH),
+            ("top", self.top, MOST_TOP),
+        ] {
+            require(given <= most, key, given, format!("at most {most}")).map_err(&at)?;
+        }
+        Ok(())
     }
 }
 

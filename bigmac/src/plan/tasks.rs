@@ -75,7 +75,7 @@ pub(super) fn tasks(request: &Request<'_>, llm: &Llm) -> Result<(Vec<Task>, Vec<
     let (mut tasks, mut reasons) = (Vec::new(), Vec::new());
     for ranks in if request.ranks.is_empty() { &all } else { &request.ranks } {
         for chunks in &request.chunks {
-            if ranks * chunks > llm.layers {
+            if ranks.saturating_mul(*chunks) > llm.layers {
                 let layers = llm.layers;
                 reasons.push(format!("{layers} layers cannot be cut into {ranks} x {chunks} chunks"));
                 continue;

@@ -158,7 +158,11 @@ impl Profile {
         rates.latency = empty;
         rates.per_byte = (hidden - empty).max(0.0) / self.around.hidden_bytes.max(1) as f64;
         for module in ModuleKind::ALL.into_iter().filter(|module| wanted[*module]) {
-            let chunks = if module == ModuleKind::Llm { self.taken.ranks * self.taken.chunks } else { 1 };
+            let chunks = if module == ModuleKind::Llm {
+                self.taken.ranks.saturating_mul(self.taken.chunks)
+            } else {
+                1
+            };
             for chunk in 0..chunks {
                 let unit = self.unit_rates(module, chunk, split && module == ModuleKind::Llm)?;
                 rates.units.insert((module, chunk), unit);

@@ -1,6 +1,6 @@
 //! The encoder: a ViT as SigLIP's with a projector of two layers, on one image or tile.
 
-use super::work::{Frame, Part, STATISTIC};
+use super::work::{Frame, Part, STATISTIC, product, sum};
 use crate::value::{ValueError, all_counts, divisor};
 use serde::{Deserialize, Serialize};
 
@@ -71,12 +71,12 @@ impl Encoder {
 
     /// Patches of an image.
     pub fn patches(&self) -> usize {
-        (self.image_size / self.patch).pow(2)
+        (self.image_size / self.patch).saturating_pow(2)
     }
 
     /// Tokens of the LLM's sequence that an image takes.
     pub fn tokens(&self) -> usize {
-        self.patches() / self.merge.pow(2)
+        self.patches() / self.merge.saturating_pow(2)
     }
 
     /// One layer. It saves, as Korthikanti et al. (arXiv 2205.05198, section 4.1) count it with fused attention and
@@ -85,24 +85,26 @@ impl Encoder {
     /// softmax.
     pub fn layer(&self, bytes: usize) -> Part {
         let (rows, width, mlp) = (self.patches(), self.width, self.mlp);
-        let kept = bytes * (8 * width + 2 * mlp) + STATISTIC * (2 * 2 + self.heads);
+        let vectors = product([bytes, sum([product([8, width]), product([2, mlp])])]);
+        let kept = sum([vectors, product([STATISTIC, sum([2 * 2, self.heads])])]);
         Part::linear(rows, width, width, true, bytes).times(4)
             + Part::linear(rows, width, mlp, true, bytes)
             + Part::linear(rows, mlp, width, true, bytes)
-            + Part::attention((rows * rows) as f64, width)
-            + Part::parameters(4 * width)
-            + Part::kept(rows * kept)
+            + Part::attention(rows as f64 * rows as f64, width)
+            + Part::parameters(product([4, width]))
+            + Part::kept(product([rows, kept]))
     }
 
     /// Patch and position embedding, last norm, and the projector.
     pub fn ends(&self, frame: Frame) -> Part {
         let (bytes, out) = (frame.value_bytes, frame.hidden_width);
         let (rows, tokens) = (self.patches(), self.tokens());
-        let pixels = 3 * self.patch.pow(2);
-        let merged = self.width * self.merge.pow(2);
-        let kept = bytes * (rows * (pixels + self.width) + tokens * 2 * out);
+        let pixels = product([3, self.patch, self.patch]);
+        let merged = product([self.width, self.merge, self.merge]);
+        let of_patches = product([rows, sum([pixels, self.width])]);
+        let kept = product([bytes, sum([of_patches, product([tokens, 2, out])])]);
         Part::linear(rows, pixels, self.width, true, bytes).of_data()
-            + Part::parameters(rows * self.width + 2 * self.width)
+            + Part::parameters(product([sum([rows, 2]), self.width]))
             + Part::linear(tokens, merged, out, true, bytes)
             + Part::linear(tokens, out, out, true, bytes)
             + Part::kept(kept)
@@ -115,16 +117,16 @@ impl Encoder {
 
     /// What is saved of one item when only the inputs of layers are, to compute the rest again.
     pub fn saved_inputs(&self, frame: Frame) -> u64 {
-        self.layers as u64 * self.hidden_bytes(frame) + self.ends(frame).saved
+        (self.layers as u64).saturating_mul(self.hidden_bytes(frame)).saturating_add(self.ends(frame).saved)
     }
 
     /// Bytes of what one layer hands to the next, for one item.
     pub fn hidden_bytes(&self, frame: Frame) -> u64 {
-        (self.patches() * self.width * frame.value_bytes) as u64
+        product([self.patches(), self.width, frame.value_bytes]) as u64
     }
 
     /// Bytes of the embeddings that an item sends to the LLM.
     pub fn output_bytes(&self, frame: Frame) -> u64 {
-        (self.tokens() * frame.hidden_width * frame.value_bytes) as u64
+        product([self.tokens(), frame.hidden_width, frame.value_bytes]) as u64
     }
 }

@@ -1,6 +1,6 @@
 //! The LLM: Qwen3's decoder, dense or with experts, on one sequence.
 
-use super::work::{Frame, Part, STATISTIC};
+use super::work::{Frame, Part, STATISTIC, product, sum};
 use crate::value::{ValueError, all_counts, divisor, require};
 use serde::{Deserialize, Serialize};
 
@@ -119,13 +119,19 @@ impl Llm {
     /// of experts those for each that is chosen, the rows that are sent to it and that come back, and the router's
     /// scores.
     pub fn packed_layer(&self, tokens: usize, pairs: f64, bytes: usize) -> Part {
-        let (queries, keys) = (self.heads * self.head_dim, self.kv_heads * self.head_dim);
+        let (queries, keys) = (product([self.heads, self.head_dim]), product([self.kv_heads, self.head_dim]));
         let linear = |inputs, outputs| Part::linear(tokens, inputs, outputs, false, bytes);
-        let raw = if self.qk_norm { queries + keys } else { 0 };
-        let norms = if self.qk_norm { self.heads + self.kv_heads } else { 0 };
-        let kept = bytes * (4 * self.width + raw + 2 * queries + 2 * keys + 3 * self.mlp)
-            + STATISTIC * (2 + norms + self.heads);
-        let weights = 2 * self.width + if self.qk_norm { 2 * self.head_dim } else { 0 };
+        let raw = if self.qk_norm { sum([queries, keys]) } else { 0 };
+        let norms = if self.qk_norm { sum([self.heads, self.kv_heads]) } else { 0 };
+        let vectors = sum([
+            product([4, self.width]),
+            raw,
+            product([2, queries]),
+            product([2, keys]),
+            product([3, self.mlp]),
+        ]);
+        let kept = sum([product([bytes, vectors]), product([STATISTIC, sum([2, norms, self.heads])])]);
+        let weights = product([2, sum([self.width, if self.qk_norm { self.head_dim } else { 0 }])]);
         linear(self.width, queries)
             + linear(self.width, keys).times(2)
             + linear(queries, self.width)
@@ -134,34 +140,37 @@ impl Llm {
             + linear(self.mlp, self.width)
             + self.experts.map_or_else(Part::default, |experts| self.routed(&experts, tokens, bytes))
             + Part::parameters(weights)
-            + Part::kept(tokens * kept)
+            + Part::kept(product([tokens, kept]))
     }
 
     fn routed(&self, experts: &Experts, tokens: usize, bytes: usize) -> Part {
         let grouped =
             |inputs, outputs| Part::experts(tokens, (experts.count, experts.active), inputs, outputs, bytes);
-        let kept = bytes * experts.active * (2 * self.width + 3 * experts.mlp) + STATISTIC * experts.count;
+        let vectors = sum([product([2, self.width]), product([3, experts.mlp])]);
+        let scores = product([STATISTIC, experts.count]);
+        let kept = sum([product([bytes, experts.active, vectors]), scores]);
         grouped(self.width, experts.mlp).times(2)
             + grouped(experts.mlp, self.width)
             + Part::linear(tokens, self.width, experts.count, false, bytes)
-            + Part::kept(tokens * kept)
+            + Part::kept(product([tokens, kept]))
     }
 
     /// What comes before the first layer: the embedding, which a product with is a look-up.
     pub fn embedding(&self) -> Part {
-        Part::parameters(self.vocabulary * self.width)
+        Part::parameters(product([self.vocabulary, self.width]))
     }
 
     /// What comes after the last layer: norm, output projection, cross-entropy over chunks of the vocabulary. The loss
     /// keeps the normed states and a statistic per token, and computes its logits again in each gradient.
     pub fn head(&self, tokens: usize, bytes: usize) -> Part {
-        let mut product = Part::linear(tokens, self.width, self.vocabulary, false, bytes);
-        product.backward_input.dense *= 2.0;
-        product.backward_weight.dense *= 2.0;
+        let mut output = Part::linear(tokens, self.width, self.vocabulary, false, bytes);
+        output.backward_input.dense *= 2.0;
+        output.backward_weight.dense *= 2.0;
         if self.tied {
-            (product.parameters, product.active) = (0, 0);
+            (output.parameters, output.active) = (0, 0);
         }
-        product + Part::parameters(self.width) + Part::kept(tokens * (2 * bytes * self.width + 2 * STATISTIC))
+        let kept = sum([product([2, bytes, self.width]), 2 * STATISTIC]);
+        output + Part::parameters(self.width) + Part::kept(product([tokens, kept]))
     }
 
     /// Everything, on one sequence of the model's.
@@ -172,6 +181,6 @@ impl Llm {
 
     /// Bytes of the hidden states of a sequence.
     pub fn hidden_bytes(&self, frame: Frame) -> u64 {
-        (frame.sequence * self.width * frame.value_bytes) as u64
+        product([frame.sequence, self.width, frame.value_bytes]) as u64
     }
 }

@@ -1,6 +1,8 @@
 //! Arithmetic, weights and saved bytes of a part of a model: what times and memory are computed from.
 //!
 //! A part is a sum of few kinds of pieces: products with weights, attention, tensors that are kept for the backward.
+//! Whole numbers stop at the largest there is instead of wrapping: sizes that nobody has checked yet are computed with,
+//! and what stopped there is refused by whoever compares it with a limit.
 
 use std::iter::Sum;
 use std::ops::{Add, Mul};
@@ -100,10 +102,10 @@ impl Part {
 
     /// `[rows, inputs]` times weights `[inputs, outputs]` of `bytes` each, with a bias where wanted.
     pub fn linear(rows: usize, inputs: usize, outputs: usize, bias: bool, bytes: usize) -> Part {
-        let weights = inputs * outputs;
+        let weights = inputs.saturating_mul(outputs);
         let pass = Work {
             dense: 2.0 * rows as f64 * weights as f64,
-            weight_bytes: (weights * bytes) as f64,
+            weight_bytes: weights as f64 * bytes as f64,
             ..Work::default()
         };
         Part::products(pass, weights) + Part::parameters(if bias { outputs } else { 0 })
@@ -128,15 +130,17 @@ impl Part {
         outputs: usize,
         bytes: usize,
     ) -> Part {
-        let weights = inputs * outputs;
-        let touched = experts.min(rows * chosen) * weights;
+        let weights = inputs.saturating_mul(outputs);
+        let sent = rows.saturating_mul(chosen);
+        let touched = experts.min(sent).saturating_mul(weights);
         let pass = Work {
-            expert: 2.0 * (rows * chosen) as f64 * weights as f64,
-            weight_bytes: (touched * bytes) as f64,
+            expert: 2.0 * sent as f64 * weights as f64,
+            weight_bytes: touched as f64 * bytes as f64,
             ..Work::default()
         };
         let part = Part::products(pass, touched);
-        Part { parameters: (experts * weights) as u64, active: (chosen * weights) as u64, ..part }
+        let (parameters, active) = (experts.saturating_mul(weights), chosen.saturating_mul(weights));
+        Part { parameters: parameters as u64, active: active as u64, ..part }
     }
 
     fn products(pass: Work, written: usize) -> Part {
@@ -171,12 +175,12 @@ impl Part {
     pub fn times(self, count: usize) -> Part {
         let factor = count as f64;
         Part {
-            parameters: self.parameters * count as u64,
-            active: self.active * count as u64,
+            parameters: self.parameters.saturating_mul(count as u64),
+            active: self.active.saturating_mul(count as u64),
             forward: self.forward * factor,
             backward_input: self.backward_input * factor,
             backward_weight: self.backward_weight * factor,
-            saved: self.saved * count as u64,
+            saved: self.saved.saturating_mul(count as u64),
             model_flops: self.model_flops * factor,
         }
     }
@@ -187,15 +191,25 @@ impl Add for Part {
 
     fn add(self, other: Part) -> Part {
         Part {
-            parameters: self.parameters + other.parameters,
-            active: self.active + other.active,
+            parameters: self.parameters.saturating_add(other.parameters),
+            active: self.active.saturating_add(other.active),
             forward: self.forward + other.forward,
             backward_input: self.backward_input + other.backward_input,
             backward_weight: self.backward_weight + other.backward_weight,
-            saved: self.saved + other.saved,
+            saved: self.saved.saturating_add(other.saved),
             model_flops: self.model_flops + other.model_flops,
         }
     }
+}
+
+/// The product of sizes, or the largest number where it is larger.
+pub(super) fn product<const N: usize>(sizes: [usize; N]) -> usize {
+    sizes.into_iter().fold(1, usize::saturating_mul)
+}
+
+/// The sum of sizes, or the largest number where it is larger.
+pub(super) fn sum<const N: usize>(sizes: [usize; N]) -> usize {
+    sizes.into_iter().fold(0, usize::saturating_add)
 }
 
 impl Sum for Part {

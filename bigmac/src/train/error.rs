@@ -3,6 +3,7 @@
 use crate::data::DataError;
 use crate::execute::ExecuteError;
 use crate::profile::ProfileError;
+use crate::value::ValueError;
 use bigmac_comm::{CommError, RankError, RankFailure};
 use bigmac_runtime::Error;
 use std::io::{self, ErrorKind};
@@ -14,6 +15,9 @@ pub enum TrainError {
     /// The data set.
     #[error(transparent)]
     Data(#[from] DataError),
+    /// A configuration whose model takes more memory than there is.
+    #[error(transparent)]
+    Value(#[from] ValueError),
     /// An operator, an allocation, a file, or a checkpoint that does not fit.
     #[error(transparent)]
     Runtime(#[from] bigmac_runtime::Error),
@@ -123,6 +127,7 @@ impl TrainError {
             TrainError::Profile { .. }
             | TrainError::LlmOnly { .. }
             | TrainError::NoneWhole { .. }
+            | TrainError::Value(_)
             | TrainError::NoHeldOut => Fault::Input,
             TrainError::InUse { .. }
             | TrainError::Rank { .. }

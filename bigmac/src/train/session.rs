@@ -1,12 +1,13 @@
 //! What a run is made of before its first step: data sets, tokenizer, model shape, planner.
 
 use super::{Inputs, TrainError};
-use crate::config::Config;
+use crate::config::{Config, check_device_memory};
 use crate::cost::{CostModel, Rates};
 use crate::data::{Dataset, HELDOUT, Planner, Prefetcher, StepShape, TRAIN, heldout_path, training_path};
 use crate::model::ModelShape;
 use bigmac_comm::{Communicator, RankError, run_ranks};
 use bigmac_gpu::Gpu;
+use bigmac_gpu::nvidia::Machine;
 use bigmac_runtime::{Context, Device, Error};
 use std::sync::Arc;
 use std::time::Duration;
@@ -51,6 +52,7 @@ impl Session {
     ) -> Result<Session, TrainError> {
         // Told before pictures are written and files are read for it.
         let Inputs { shape, reading } = Inputs::of(config)?;
+        fits_gpu(gpu.as_ref(), config, shape.llm.vocabulary)?;
         let path = training_path(&config.data, progress)?;
         let train = Arc::new(Dataset::load(&path, TRAIN, &reading)?);
         let heldout = heldout_path(&config.data, &path)?
@@ -106,6 +108,16 @@ fn spare_threads(busy: usize) -> usize {
     const MOST: usize = 8;
     let processors = std::thread::available_parallelism().map_or(1, usize::from);
     processors.saturating_sub(busy).clamp(1, MOST)
+}
+
+/// Checks that the model fits the memory of a GPU, where the driver says how much there is.
+fn fits_gpu(gpu: Option<&Gpu>, config: &Config, vocabulary: usize) -> Result<(), TrainError> {
+    let Some(Device::Cuda(ordinal)) = gpu.map(Gpu::device) else { return Ok(()) };
+    let Ok(machine) = Machine::inspect() else { return Ok(()) };
+    match machine.devices.iter().find(|device| device.ordinal == ordinal) {
+        Some(device) => Ok(check_device_memory(config, vocabulary, &device.name, device.memory as u64)?),
+        None => Ok(()),
+    }
 }
 
 /// The GPU that a configuration's `pipeline.device` names; none for the CPU.

@@ -1,7 +1,9 @@
 //! Workloads from TOML files: any shape of a step, microbatch by microbatch.
 
 use crate::toml_file::{TomlError, TomlFile};
-use bigmac_schedule::{ChunkCost, ItemCost, Load, ModuleKind, PerModule, Workload, check_extent};
+use bigmac_schedule::{
+    ChunkCost, ItemCost, Load, ModuleKind, PerModule, TIME, Workload, check_extent, is_time,
+};
 use serde::Deserialize;
 use std::ops::Range;
 use std::path::Path;
@@ -72,9 +74,8 @@ pub fn read_workload(path: &Path) -> Result<Workload, TomlError> {
         let (span, entry) = (entry.span(), entry.get_ref());
         let repeat = at_least_one(&toml, &entry.repeat)?;
         let load = load(&toml, entry, ranks, chunks)?;
-        units = units.saturating_add(
-            repeat.saturating_mul(load.llm.len() + load.encoder.len() + load.generator.len()),
-        );
+        let of_one = load.llm.len() + load.encoder.len() + load.generator.len();
+        units = units.saturating_add(repeat.saturating_mul(of_one));
         check_extent(ranks, chunks, loads.len().saturating_add(repeat), units)
             .map_err(|error| toml.wrong(span, error.to_string()))?;
         loads.extend(std::iter::repeat_n(load, repeat));
@@ -134,10 +135,10 @@ fn times<const N: usize>(
 
 fn time(toml: &TomlFile, value: &Spanned<f64>) -> Result<f64, TomlError> {
     let time = *value.get_ref();
-    if time.is_finite() && time >= 0.0 {
+    if is_time(time) {
         return Ok(time);
     }
-    Err(toml.wrong(value.span(), format!("{time} is not a valid time: expected a finite number from 0")))
+    Err(toml.wrong(value.span(), format!("{time} is not a valid time: expected {TIME}")))
 }
 
 fn at_least_one(toml: &TomlFile, value: &Spanned<usize>) -> Result<usize, TomlError> {

@@ -1,7 +1,7 @@
 //! Microbatches as unlike each other as real data makes them.
 
 use bigmac_runtime::rng::{Philox, Purpose};
-use bigmac_schedule::{ItemCost, Load};
+use bigmac_schedule::{ItemCost, Load, WorkloadError, check_extent};
 
 /// Shape of the Pareto distribution of items per microbatch: its variance is infinite, which is what "heavy tail" says.
 const ALPHA: f64 = 1.5;
@@ -27,7 +27,10 @@ pub struct Uneven {
 ///
 /// The draws come from the counter-based generator, keyed by seed and microbatch. Nothing changes where no microbatch
 /// has items or there are too few microbatches to be unlike.
-pub fn uneven(loads: &mut [Load], draw: Uneven) {
+///
+/// # Errors
+/// Where the step would have more items than are possible.
+pub fn uneven(loads: &mut [Load], draw: Uneven) -> Result<(), WorkloadError> {
     let mut order: Vec<usize> = (0..loads.len()).collect();
     Philox::new(draw.seed, Purpose::new("uneven.text"), 0, 0).shuffle(&mut order);
     let rest = &order[loads.len() / TEXT_ONLY..];
@@ -44,12 +47,14 @@ pub fn uneven(loads: &mut [Load], draw: Uneven) {
             continue;
         }
         let counts: Vec<usize> = rest.iter().map(|m| count(draw, Purpose::new(purpose), *m)).collect();
-        let total = counts.iter().sum::<usize>() as f64;
-        let item = ItemCost { forward: forward / total, backward: backward / total };
+        let total = counts.iter().fold(0, |sum: usize, count| sum.saturating_add(*count));
+        check_extent(1, 1, loads.len(), total)?;
+        let item = ItemCost { forward: forward / total as f64, backward: backward / total as f64 };
         for (microbatch, count) in rest.iter().zip(counts) {
             *items(&mut loads[*microbatch]) = vec![item; count];
         }
     }
+    Ok(())
 }
 
 /// How many items a microbatch with items has.
@@ -77,7 +82,7 @@ mod tests {
             ..UniformCosts::default()
         };
         let mut loads = Workload::uniform(4, 1, microbatches, 4, costs, 0.0).unwrap().loads().to_vec();
-        uneven(&mut loads, Uneven { seed, mean });
+        uneven(&mut loads, Uneven { seed, mean }).unwrap();
         loads
     }
 

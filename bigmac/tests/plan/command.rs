@@ -254,7 +254,7 @@ fn impossible_requests_say_what_would_do() {
         ("--devices 99999999999", "devices = 99999999999, expected at most 10000000"),
         (
             "--sequence 9999999 --batch 9999999 --devices 1",
-            "LLM chunks and items is too large: at most 10000000 are",
+            "LLM chunks and items is too large: at most 500000 are",
         ),
         (
             "--model mmdit-1b --schedule nested",
@@ -267,7 +267,7 @@ fn impossible_requests_say_what_would_do() {
         ("--model mmdit-1b --paper", "a schedule needs an [llm]"),
         (
             "--model qwen3-30b-a3b-vit-mmdit --drawings 99999999999",
-            "LLM chunks and items is too large: at most 10000000 are",
+            "LLM chunks and items is too large: at most 500000 are",
         ),
     ] {
         let said = error(arguments);

@@ -1,6 +1,7 @@
 //! Tables of angles.
 
 use crate::check::float_tensor;
+use bigmac_runtime::memory::scopes;
 use bigmac_runtime::{Context, DType, Error, Result, Tensor};
 
 /// The tables cos and sin, each `[T, D / 2]` in `dtype` (F32, or F64 for F64), of T tokens at positions along one or
@@ -47,11 +48,17 @@ pub fn rope_tables(
         .enumerate()
         .flat_map(|(axis, &dim)| (0..dim / 2).map(move |i| (axis, theta.powf(-2.0 * i as f64 / dim as f64))))
         .collect();
-    let angles: Vec<f64> = (0..tokens)
-        .flat_map(|t| frequencies.iter().map(move |&(axis, frequency)| positions[axis][t] * frequency))
-        .collect();
+    // As long as the longest sequence: they may be more than there is memory for.
+    let scope = ctx.memory().scope(scopes::TABLES);
+    let room = || ctx.memory().room_for::<f64>(tokens.saturating_mul(frequencies.len()), &scope);
+    let mut angles = room()?;
+    angles.extend(
+        (0..tokens)
+            .flat_map(|t| frequencies.iter().map(move |&(axis, frequency)| positions[axis][t] * frequency)),
+    );
     let table = |f: fn(f64) -> f64| {
-        let values: Vec<f64> = angles.iter().map(|&angle| f(angle)).collect();
+        let mut values = room()?;
+        values.extend(angles.iter().map(|&angle| f(angle)));
         float_tensor(ctx, &values, &[tokens, frequencies.len()], dtype)
     };
     Ok((table(f64::cos)?, table(f64::sin)?))

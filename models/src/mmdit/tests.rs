@@ -243,3 +243,45 @@ fn wrong_inputs_and_weights_are_named() {
     let error = Mmdit::new(&deeper, &parameters).unwrap_err().to_string();
     assert!(error.contains("transformer_blocks.1."), "{error}");
 }
+
+/// What diffusers gives to the constructor of `QwenImageTransformer2DModel`, and nothing that it does not take.
+#[test]
+fn a_directory_has_the_keys_of_diffusers() {
+    /// The constructor's parameters.
+    const TAKEN: [&str; 9] = [
+        "patch_size",
+        "in_channels",
+        "out_channels",
+        "num_layers",
+        "attention_head_dim",
+        "num_attention_heads",
+        "joint_attention_dim",
+        "guidance_embeds",
+        "axes_dims_rope",
+    ];
+    let ctx = Context::cpu(0, 1).unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("config.json");
+    // Directories that were written before name the dtype: they are read, and not written so again.
+    let mut config = config(1);
+    config.extra.insert("dtype".into(), "float32".into());
+    let (_, parameters) = trained(&ctx, &config, DType::F32);
+    let specs = Mmdit::parameters(&config);
+    let part = crate::weights::Part { specs: &specs, parameters: &parameters };
+    crate::weights::write_directory(dir.path(), config.to_json(), DIFFUSERS, &[part], &specs).unwrap();
+    let mut written = crate::json::read_object(&path).unwrap();
+    let keys: Vec<&str> = written.keys().map(String::as_str).collect();
+    let mut wanted: Vec<&str> =
+        TAKEN.into_iter().filter(|key| *key != "guidance_embeds").chain(["_class_name"]).collect();
+    wanted.sort_unstable();
+    assert_eq!(keys, wanted);
+    let read = |object: &serde_json::Map<String, serde_json::Value>| {
+        crate::json::write_object(&path, object).unwrap();
+        let checkpoint = crate::weights::Checkpoint::open(dir.path(), DIFFUSERS).unwrap();
+        MmditConfig { extra: Default::default(), ..checkpoint.config(MmditConfig::from_json).unwrap() }
+    };
+    let without = read(&written);
+    written.insert("dtype".into(), "float32".into());
+    written.insert("guidance_embeds".into(), false.into());
+    assert_eq!(read(&written), without);
+}

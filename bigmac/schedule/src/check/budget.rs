@@ -69,18 +69,6 @@ pub fn module_budgets(text: &str) -> Result<PerModule<Option<Budget>>, BudgetErr
     Ok(budgets)
 }
 
-impl Budget {
-    /// Whether activations that peak at this go over the budget; both are in one unit.
-    pub(crate) fn is_exceeded_by(self, peak: Budget) -> bool {
-        match (self, peak) {
-            // As exact as peaks are counted.
-            (Budget::Microbatches(most), Budget::Microbatches(peak)) => peak > most + 1e-9,
-            (Budget::Bytes(most), Budget::Bytes(peak)) => peak > most,
-            _ => false,
-        }
-    }
-}
-
 const BYTES: [(&str, f64); 4] = [("GiB", 1073741824.0), ("MiB", 1048576.0), ("KiB", 1024.0), ("B", 1.0)];
 
 impl FromStr for Budget {
@@ -120,23 +108,8 @@ impl fmt::Display for Budget {
 pub struct Limits {
     /// The most of each module; `None` is unlimited.
     pub budget: PerModule<Option<Budget>>,
-    /// Bytes that one whole microbatch of each module saves on a rank (of the LLM: of all chunks of a stage). Budgets
-    /// in bytes need it.
+    /// Bytes that the largest microbatch of each module saves on a rank where it is all there: of the encoder and the
+    /// generator the one with the longest forward, of which every item takes in proportion to its own; of the LLM any
+    /// microbatch, on all chunks of a stage. Budgets in bytes need it where the workload's own sizes are not known.
     pub microbatch_bytes: PerModule<Option<u64>>,
-}
-
-impl Limits {
-    /// So many microbatches of a module, in the unit of its budget.
-    pub(crate) fn in_unit_of(
-        &self,
-        budget: Budget,
-        module: ModuleKind,
-        count: f64,
-    ) -> Result<Budget, UnknownSize> {
-        match (budget, self.microbatch_bytes[module]) {
-            (Budget::Microbatches(_), _) => Ok(Budget::Microbatches(count)),
-            (Budget::Bytes(_), Some(size)) => Ok(Budget::Bytes((count * size as f64).round() as u64)),
-            (Budget::Bytes(_), None) => Err(UnknownSize { module, budget }),
-        }
-    }
 }

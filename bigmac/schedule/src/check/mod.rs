@@ -2,8 +2,11 @@
 
 mod budget;
 mod lower;
+mod measure;
 mod validate;
 
 pub use budget::{Budget, BudgetError, Limits, UnknownSize, module_budget, module_budgets};
 pub use lower::lower;
+pub(crate) use measure::Measures;
+pub use measure::peak_budget_bytes;
 pub use validate::{Place, TransferFault, ValidateError, validate};

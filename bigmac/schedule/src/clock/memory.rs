@@ -5,7 +5,7 @@
 //! recomputation in the table it holds from there instead, and a unit without a backward saves nothing. All of this
 //! follows from the order of a rank's list, so the peak does not depend on how long ops take.
 
-use crate::step::{Op, PerModule, Phase, Piece, Table, Unit, Workload};
+use crate::step::{ModuleKind, Op, PerModule, Phase, Piece, Table, Unit, Workload};
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
@@ -49,31 +49,69 @@ pub fn recomputed(ops: &[Op]) -> Vec<Unit> {
     units
 }
 
-/// The share of a microbatch that a unit is: a chunk 1/v of the LLM's stage, an item its part of the microbatch's
-/// forward time (equal parts where that is 0).
-pub fn share(workload: &Workload, unit: Unit) -> f64 {
-    match unit.piece {
-        Piece::Microbatch(_) => 1.0 / workload.chunks_per_rank() as f64,
-        Piece::Item(item) => {
-            let kind = unit.module.kind();
-            let cost = |item| workload.unit_cost(Unit::item(unit.module, item), Phase::Forward);
-            let total: f64 = workload.items(kind, item.microbatch).map(cost).sum();
-            if total > 0.0 {
-                cost(item) / total
-            } else {
-                1.0 / workload.items(kind, item.microbatch).count() as f64
-            }
+/// Microbatches are counted in whole numbers of this part of one: shares are added and taken away again, and so cancel
+/// exactly.
+pub(crate) const MICROBATCH: u64 = 1 << 40;
+
+/// The share of a microbatch that units are.
+#[derive(Clone, Debug)]
+pub struct Shares<'a> {
+    workload: &'a Workload,
+    /// By microbatch: the forwards of its items together, as if the module were whole.
+    forwards: PerModule<Vec<f64>>,
+}
+
+impl<'a> Shares<'a> {
+    /// The shares of a workload's units.
+    pub fn new(workload: &'a Workload) -> Shares<'a> {
+        let forward = |kind| {
+            let loads = workload.loads().iter();
+            loads.map(|load| load.items(kind).iter().map(|item| item.forward).sum()).collect()
+        };
+        Shares { workload, forwards: PerModule::from_fn(forward) }
+    }
+
+    pub(crate) fn workload(&self) -> &'a Workload {
+        self.workload
+    }
+
+    /// A chunk is 1/v of the LLM's stage, an item its part of the microbatch's forward time (equal parts where that is
+    /// 0).
+    pub fn of(&self, unit: Unit) -> f64 {
+        let Piece::Item(item) = unit.piece else { return 1.0 / self.workload.chunks_per_rank() as f64 };
+        let kind = unit.module.kind();
+        let total = self.forwards[kind].get(item.microbatch.0).copied().unwrap_or_default();
+        if total > 0.0 {
+            self.item_time(unit, Phase::Forward) / total
+        } else {
+            1.0 / self.workload.items(kind, item.microbatch).count() as f64
         }
+    }
+
+    /// Time of an item in a phase, as if the module were whole; 0 for a unit of the LLM.
+    pub(crate) fn item_time(&self, unit: Unit, phase: Phase) -> f64 {
+        let Piece::Item(item) = unit.piece else { return 0.0 };
+        let load = self.workload.loads().get(item.microbatch.0);
+        let cost = load.and_then(|load| load.items(unit.module.kind()).get(item.index));
+        cost.map_or(0.0, |cost| cost.of(phase))
+    }
+
+    /// The longest forward of all of a microbatch's items.
+    pub(crate) fn largest(&self, kind: ModuleKind) -> f64 {
+        self.forwards[kind].iter().copied().fold(0.0, f64::max)
     }
 }
 
-/// Per rank and module, the most microbatches whose activations are live at once; items count as [`share`].
+/// A count of 1 / [`MICROBATCH`] as a number of microbatches, without the hair that sums of shares are off.
+pub(crate) fn in_microbatches(count: u64) -> f64 {
+    ((count as f64 / MICROBATCH as f64) * 1e9).round() / 1e9
+}
+
+/// Per rank and module, the most microbatches whose activations are live at once; items count as [`Shares::of`].
 pub fn peak_microbatches(table: &Table, workload: &Workload) -> Vec<PerModule<f64>> {
-    // Shares are added and taken away again: kept as whole numbers of 2^-40 they cancel exactly.
-    const SCALE: f64 = (1u64 << 40) as f64;
-    let peaks = peak_bytes(table, workload, |unit| (share(workload, unit) * SCALE).round() as u64);
-    let unscale = |count: u64| ((count as f64 / SCALE) * 1e9).round() / 1e9;
-    peaks.into_iter().map(|peak| peak.map(unscale)).collect()
+    let shares = Shares::new(workload);
+    let count = |unit| (shares.of(unit) * MICROBATCH as f64).round() as u64;
+    peak_bytes(table, workload, count).into_iter().map(|peak| peak.map(in_microbatches)).collect()
 }
 
 /// Per rank and module, the most bytes that live activations hold at once, given what each unit saves.
@@ -106,7 +144,7 @@ struct Live {
 impl Live {
     fn apply(&mut self, change: Change, bytes: u64) {
         match change {
-            Change::Acquire => self.now += bytes,
+            Change::Acquire => self.now = self.now.saturating_add(bytes),
             Change::Release => self.now = self.now.saturating_sub(bytes),
         }
         self.peak = self.peak.max(self.now);

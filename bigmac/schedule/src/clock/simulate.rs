@@ -86,7 +86,8 @@ impl Simulation {
     /// Memory over time: for each rank the moments at which live activations change, and how many microbatches of
     /// each module are live from then on (counted as in [`memory::peak_microbatches`]).
     pub fn memory(&self, table: &Table, workload: &Workload) -> Vec<Vec<(f64, PerModule<f64>)>> {
-        self.memory_in(table, workload, |unit| memory::share(workload, unit))
+        let shares = memory::Shares::new(workload);
+        self.memory_in(table, workload, |unit| shares.of(unit))
     }
 
     /// The same in any measure of what a unit saves.

@@ -87,7 +87,7 @@ impl<'a> Lists<'a> {
         let group = options.group.unwrap_or_else(|| groups.iter().fold(p, |most, group| most.max(*group)));
         Lists {
             workload,
-            warmup: (v - 1) * group + options.extra_warmup,
+            warmup: (v - 1).saturating_mul(group).saturating_add(options.extra_warmup),
             orders: [order(&groups, v, 0..v), order(&groups, v, (0..v).rev())],
             done: vec![[0; 2]; p],
             table: Table::empty(p),

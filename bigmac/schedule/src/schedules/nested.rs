@@ -6,6 +6,7 @@
 //! bubble; only their own dependencies have to be met, which decides where each is cut in.
 
 use crate::api::{Options, Schedule, ScheduleError, ideal_time};
+use crate::check::Measures;
 use crate::clock::memory::{peak_bytes_together, peak_microbatches};
 use crate::clock::{Simulation, Slots, simulate, total_cost};
 use crate::schedules::tools::flow::flow;
@@ -38,6 +39,9 @@ const LEAST_GAIN: f64 = 1e-3;
 const GROUPS: &[usize] = &[2, 4, 8];
 /// How many microbatches late drawings may be where they flow.
 const LAGS: &[usize] = &[1, 2, 4];
+/// How many units may be placed in all attempts, once one has succeeded: what keeps the time of planning in proportion
+/// to the step.
+const EFFORT: usize = 1_000_000;
 /// Times this near to each other, relatively, are one where memory is at stake.
 const AS_FAST: f64 = 5e-3;
 
@@ -51,12 +55,15 @@ fn build(workload: &Workload, options: &Options) -> Result<Table, ScheduleError>
         // With a generator, a group's last forward and first backward need the group's time between them.
         let usual = if draws { sharing.lag() } else { 0 };
         for warmup in usual..=usual + 2 {
+            if search.is_spent() {
+                break;
+            }
             if search.attempt(sharing, warmup)? {
                 return Ok(search.best());
             }
         }
     }
-    let narrow = Sharing::Grouped(options.group.unwrap_or(1));
+    let narrow = Sharing::Grouped(search.group().unwrap_or(1));
     if search.found.is_empty() && search.over.is_none() {
         // All forwards first: a slot fits between whatever the group.
         search.attempt(narrow, workload.len() * workload.chunks_per_rank())?;
@@ -103,6 +110,9 @@ struct SlotSearch<'a> {
     options: &'a Options,
     alone: Workload,
     ideal: f64,
+    measures: Measures<'a>,
+    /// Units that may still be placed.
+    left: usize,
     found: Vec<Candidate>,
     /// The budget that is not kept, with the least that any attempt has needed.
     over: Option<ScheduleError>,
@@ -111,12 +121,33 @@ struct SlotSearch<'a> {
 impl<'a> SlotSearch<'a> {
     fn new(workload: &'a Workload, options: &'a Options) -> Result<Self, ScheduleError> {
         let ideal = ideal_time(workload, options)?;
-        Ok(SlotSearch { workload, options, alone: workload.llm_only(), ideal, found: Vec::new(), over: None })
+        let measures = Measures::new(workload, &options.limits)?;
+        let alone = workload.llm_only();
+        Ok(SlotSearch {
+            workload,
+            options,
+            alone,
+            ideal,
+            measures,
+            left: EFFORT,
+            found: Vec::new(),
+            over: None,
+        })
+    }
+
+    /// The group asked for: one of more microbatches than there are is one of all.
+    fn group(&self) -> Option<usize> {
+        self.options.group.map(|group| group.min(self.workload.len()))
+    }
+
+    /// Whether no more should be tried where something has been found.
+    fn is_spent(&self) -> bool {
+        self.left == 0 && !self.found.is_empty()
     }
 
     /// Ways to share items out, roughly in the order of the memory that they take.
     fn sharings(&self) -> Vec<Sharing> {
-        if let Some(group) = self.options.group {
+        if let Some(group) = self.group() {
             return vec![Sharing::Grouped(group)];
         }
         let mut sharings = vec![Sharing::Grouped(1)];
@@ -139,6 +170,10 @@ impl<'a> SlotSearch<'a> {
             Sharing::Flow(lag) => flow(self.workload, lag),
         };
         for early in [0.0, mean_op(&simulation)] {
+            if self.is_spent() {
+                break;
+            }
+            self.left = self.left.saturating_sub(self.workload.unit_count());
             let table = with_slots(self.workload, &llm, &simulation, &slots, early);
             // A group's first backward on the last chunk may come before its last forward: then it has no slot between.
             let Ok(simulation) = simulate(&table, self.workload) else { continue };
@@ -158,27 +193,28 @@ impl<'a> SlotSearch<'a> {
 
     fn memory(&self, table: &Table) -> f64 {
         let bytes = |unit| self.workload.saved(unit).unwrap_or(0);
-        let bytes = peak_bytes_together(table, self.workload, bytes).into_iter().sum::<u64>();
-        if bytes > 0 {
-            return bytes as f64;
+        let peaks = peak_bytes_together(table, self.workload, bytes).into_iter();
+        let bytes: f64 = peaks.map(|peak| peak as f64).sum();
+        if bytes > 0.0 {
+            return bytes;
         }
         let peaks = peak_microbatches(table, self.workload);
         peaks.iter().map(|peak| peak.encoder + peak.llm + peak.generator).sum()
     }
 
     fn within_budget(&self, table: &Table) -> Result<(), ScheduleError> {
-        let limits = &self.options.limits;
-        if ModuleKind::ALL.iter().all(|kind| limits.budget[*kind].is_none()) {
+        let budgets = &self.options.limits.budget;
+        if *budgets == PerModule::default() {
             return Ok(());
         }
-        let mut most = PerModule::<f64>::default();
-        for peak in peak_microbatches(table, self.workload) {
+        let mut most = PerModule::<u64>::default();
+        for peak in self.measures.peaks(table) {
             ModuleKind::ALL.iter().for_each(|kind| most[*kind] = most[*kind].max(peak[*kind]));
         }
         for module in ModuleKind::ALL {
-            let Some(asked) = limits.budget[module] else { continue };
-            let minimum = limits.in_unit_of(asked, module, most[module])?;
-            if asked.is_exceeded_by(minimum) {
+            let Some(asked) = budgets[module] else { continue };
+            if most[module] > self.measures.room(module, asked) {
+                let minimum = self.measures.budget(module, most[module]);
                 return Err(ScheduleError::Budget { schedule: NESTED.name, module, asked, minimum });
             }
         }

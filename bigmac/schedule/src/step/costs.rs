@@ -1,6 +1,7 @@
 //! What work costs and what learns: the parts that a [`Workload`](crate::Workload) is made of.
 
 use crate::step::table::{ModuleKind, Phase};
+use std::ops::RangeInclusive;
 use thiserror::Error;
 
 /// Time of one encoder or generator item, in the unit of the whole workload (seconds, or any other).
@@ -75,8 +76,14 @@ pub struct UniformCosts {
     pub generator_backward: f64,
 }
 
-/// The most LLM chunks and items of a step: tables of some gigabytes.
-const MOST_UNITS: usize = 10_000_000;
+/// The most LLM chunks and items of a step: what every schedule is built and simulated for in seconds.
+const MOST_UNITS: usize = 500_000;
+/// The most ranks: some of what schedules do is in proportion to the ranks for every unit.
+const MOST_RANKS: usize = 2048;
+/// Times between these keep their meaning whatever they are added to, multiplied with or divided by.
+const TIMES: RangeInclusive<f64> = 1e-100..=1e100;
+/// What [`is_time`] asks for, for messages.
+pub const TIME: &str = "0, or a number from 1e-100 to 1e100";
 
 /// Why a workload is not valid.
 #[derive(Clone, Debug, PartialEq, Error)]
@@ -91,6 +98,9 @@ pub enum WorkloadError {
     /// More than a table can hold.
     #[error("a step of {units} LLM chunks and items is too large: at most {MOST_UNITS} are possible")]
     TooLarge { units: usize },
+    /// More ranks than schedules are made for.
+    #[error("{ranks} ranks are too many: at most {MOST_RANKS} are possible")]
+    TooManyRanks { ranks: usize },
 }
 
 /// Checks the size of a step before anything is made for it: `units` is the number of LLM chunks and items of all
@@ -110,14 +120,19 @@ pub fn check_extent(
             return Err(WorkloadError::Value { what, given: 0.0, expected: "at least 1" });
         }
     }
-    if units > MOST_UNITS { Err(WorkloadError::TooLarge { units }) } else { Ok(()) }
+    if units > MOST_UNITS {
+        return Err(WorkloadError::TooLarge { units });
+    }
+    if ranks > MOST_RANKS { Err(WorkloadError::TooManyRanks { ranks }) } else { Ok(()) }
+}
+
+/// Whether a number can be a time: sums over a whole step are finite, and nothing is lost that is not 0.
+pub fn is_time(given: f64) -> bool {
+    given == 0.0 || TIMES.contains(&given)
 }
 
 pub(crate) fn check_time(what: impl FnOnce() -> String, given: f64) -> Result<(), WorkloadError> {
-    if given.is_finite() && given >= 0.0 {
-        return Ok(());
-    }
-    Err(WorkloadError::Value { what: what(), given, expected: "finite and not negative" })
+    if is_time(given) { Ok(()) } else { Err(WorkloadError::Value { what: what(), given, expected: TIME }) }
 }
 
 pub(crate) fn check_load(m: usize, load: &Load, ranks: usize, chunks: usize) -> Result<(), WorkloadError> {

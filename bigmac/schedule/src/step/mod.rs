@@ -11,7 +11,7 @@ mod table;
 mod transfers;
 mod workload;
 
-pub use costs::{ChunkCost, ItemCost, Load, UniformCosts, WorkloadError, check_extent};
+pub use costs::{ChunkCost, ItemCost, Load, TIME, UniformCosts, WorkloadError, check_extent, is_time};
 pub(crate) use dataflow::readers;
 pub use per_module::PerModule;
 pub use placement::{Chain, ChainPart, Layers, even_ranges};

@@ -12,7 +12,11 @@ impl Workload {
     /// Where a time is negative or not finite.
     pub fn with_link(mut self, link: Link) -> Result<Workload, WorkloadError> {
         check_time(|| "the latency between ranks".to_owned(), link.latency)?;
-        check_time(|| "the time per byte between ranks".to_owned(), link.seconds_per_byte)?;
+        // It may be next to nothing: it is multiplied with bytes, and only that is added to times.
+        if !(0.0..=1e50).contains(&link.seconds_per_byte) {
+            let (what, given) = ("the time per byte between ranks".to_owned(), link.seconds_per_byte);
+            return Err(WorkloadError::Value { what, given, expected: "a number from 0 to 1e50" });
+        }
         self.link = link;
         Ok(self)
     }

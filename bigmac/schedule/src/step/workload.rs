@@ -35,7 +35,7 @@ impl Workload {
     /// time a value takes between two ranks.
     ///
     /// # Errors
-    /// Where a number is zero, a microbatch lacks a chunk's cost, or a time is negative or not finite.
+    /// Where a number is zero or too large, a microbatch lacks a chunk's cost, or a number is not a time ([`is_time`](crate::is_time)).
     pub fn new(
         ranks: usize,
         chunks_per_rank: usize,
@@ -168,16 +168,20 @@ impl Workload {
     /// The same on ranks of unequal speed: every op on rank `r` takes `slowdown[r]` times its cost.
     ///
     /// # Errors
-    /// Where there is not one finite factor > 0 per rank.
+    /// Where there is not one factor from 1e-9 to 1e9 per rank.
     pub fn with_slowdown(mut self, slowdown: Vec<f64>) -> Result<Workload, WorkloadError> {
         if slowdown.len() != self.ranks {
             let what = "slowdowns (one per rank)".to_owned();
             return Err(WorkloadError::Count { what, given: slowdown.len(), expected: self.ranks });
         }
         for (rank, factor) in slowdown.iter().enumerate() {
-            if !(factor.is_finite() && *factor > 0.0) {
+            if !(1e-9..=1e9).contains(factor) {
                 let what = format!("the slowdown of rank {rank}");
-                return Err(WorkloadError::Value { what, given: *factor, expected: "finite and above 0" });
+                return Err(WorkloadError::Value {
+                    what,
+                    given: *factor,
+                    expected: "a number from 1e-9 to 1e9",
+                });
             }
         }
         self.slowdown = slowdown;

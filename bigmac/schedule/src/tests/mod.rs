@@ -1,6 +1,7 @@
 //! Tests of schedules: known numbers, properties over random shapes, and broken tables.
 
 mod baselines;
+mod budgets;
 mod choice;
 mod dataflow;
 mod faults;

@@ -4,7 +4,7 @@ mod measured;
 mod typed;
 
 use super::shape::{Shape, llm_help};
-use crate::command::shape::at_least_one;
+use crate::command::shape::rounds;
 use bigmac_schedule::{LlmSchedule, Schedule, registry};
 use clap::Args;
 use std::path::PathBuf;
@@ -45,7 +45,7 @@ pub(super) struct CompareArgs {
     measure: bool,
 
     /// Rounds of --measure; in each every schedule runs once
-    #[arg(long, value_name = "R", default_value_t = 10, requires = "measure", value_parser = at_least_one)]
+    #[arg(long, value_name = "R", default_value_t = 10, requires = "measure", value_parser = rounds)]
     rounds: usize,
 
     /// Which step of the configuration's data

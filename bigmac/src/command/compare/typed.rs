@@ -2,10 +2,11 @@
 
 use super::{CompareArgs, REFERENCE};
 use crate::command::outcome::{Outcome, draw};
+use crate::command::shape::check_together;
 use crate::command::table::{heads, line, percent, short};
 use crate::command::{paragraph, print};
 use bigmac_schedule::render::{Format, Timeline};
-use bigmac_schedule::{LlmSchedule, ModuleKind, PerModule, Schedule, Workload, registry};
+use bigmac_schedule::{LlmSchedule, ModuleKind, PerModule, Schedule, Workload, peak_budget_bytes, registry};
 use indicatif::BinaryBytes;
 use serde_json::{Value, json};
 
@@ -25,7 +26,7 @@ struct Comparison<'a> {
     rows: Vec<Row>,
     /// Time and rank-time of `nested` on the first LLM order, where it exists.
     reference: Option<(f64, f64)>,
-    /// Bytes of a whole microbatch, where they are known.
+    /// Bytes of the largest microbatch, where they are known.
     saved: PerModule<Option<u64>>,
     /// Rows are on several LLM orders.
     several: bool,
@@ -36,6 +37,7 @@ pub(super) fn run(args: &CompareArgs) -> anyhow::Result<()> {
     let format = args.timeline.as_deref().map(Format::of).transpose()?;
     let (schedules, llms) = (args.schedules()?, args.llms(DEFAULT_LLM)?);
     let workload = args.shape.workload()?;
+    check_together(&workload, schedules.len() * llms.len())?;
     let comparison = compare(args, &schedules, &llms, &workload)?;
     if let (Some(path), Some(format)) = (&args.timeline, format) {
         draw(path, format, &comparison.timelines())?;
@@ -137,9 +139,11 @@ impl Comparison<'_> {
         ]
     }
 
-    /// Bytes of a module's peak, where those of a microbatch are known.
+    /// Bytes of a module's peak as budgets count them, where those of a microbatch are known.
     fn bytes(&self, one: &Outcome, kind: ModuleKind) -> Option<u64> {
-        self.saved[kind].map(|bytes| (one.peak(kind) * bytes as f64).round() as u64)
+        self.saved[kind]?;
+        let peaks = peak_budget_bytes(&one.table, &one.workload, &self.saved);
+        peaks.iter().filter_map(|peak| peak[kind]).max()
     }
 
     fn json(&self) -> String {

@@ -38,11 +38,11 @@ struct ShapesArgs {
     out: PathBuf,
 
     /// Lines for training, half to be captioned and half to be drawn; two share a picture
-    #[arg(long, value_name = "N", default_value_t = ShapesSpec::default().samples)]
+    #[arg(long, value_name = "N", default_value_t = ShapesSpec::default().samples, value_parser = lines)]
     samples: usize,
 
     /// Descriptions for evaluation, each to be captioned and to be drawn
-    #[arg(long, value_name = "N", default_value_t = ShapesSpec::default().heldout)]
+    #[arg(long, value_name = "N", default_value_t = ShapesSpec::default().heldout, value_parser = lines)]
     heldout: usize,
 
     /// Seed of order and jitter
@@ -56,6 +56,14 @@ struct ShapesArgs {
     /// Print one JSON object
     #[arg(long)]
     json: bool,
+}
+
+/// The most lines that are written.
+const MOST_LINES: usize = 1_000_000;
+
+fn lines(text: &str) -> Result<usize, String> {
+    let count = text.parse().ok().filter(|count| *count <= MOST_LINES);
+    count.ok_or_else(|| format!("'{text}' is not a whole number from 0 to {MOST_LINES}"))
 }
 
 pub(super) fn run(args: DataArgs) -> anyhow::Result<()> {

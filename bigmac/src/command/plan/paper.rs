@@ -30,11 +30,11 @@ pub(super) fn tables(name: &str, setting: &Setting<'_>, batch: Option<usize>) ->
             );
             vec![batch / setting.replicas]
         }
-        None => BATCHES.iter().map(|times| times * setting.ranks).collect(),
+        None => BATCHES.iter().map(|times| times.saturating_mul(setting.ranks)).collect(),
     };
     let table = |microbatches: usize| {
         let lines = compare(setting, microbatches)?;
-        let batch = microbatches * setting.replicas;
+        let batch = microbatches.saturating_mul(setting.replicas);
         Ok(Table { model: name.to_owned(), microbatches, batch, lines })
     };
     counts.into_iter().map(table).collect()

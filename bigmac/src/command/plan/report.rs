@@ -32,9 +32,9 @@ fn plan(request: &Request<'_>, step: &Step) -> Value {
         let kinds = rank.kinds().into_iter().chain([("total", rank.total())]);
         kinds.map(|(kind, bytes)| (kind.to_owned(), bytes.into())).collect::<serde_json::Map<String, Value>>()
     });
-    let tokens: usize =
-        (0..step.layout.microbatches).map(|microbatch| request.model.tokens(microbatch)).sum();
-    let tokens = (tokens * step.layout.replicas) as f64 / step.seconds.total();
+    let tokens: f64 =
+        (0..step.layout.microbatches).map(|microbatch| request.model.tokens(microbatch) as f64).sum();
+    let tokens = tokens * step.layout.replicas as f64 / step.seconds.total();
     json!({
         "schedule": step.schedule(),
         "llm": step.order.map(|order| order.llm.name()),

@@ -114,7 +114,11 @@ impl TarReader {
         let name = format!("{key}.{}", member.part);
         let wrong = |problem: String| format!("'{name}' {problem}");
         let len = usize::try_from(member.len).map_err(|_| wrong("is too long".into()))?;
-        let mut bytes = vec![0; len];
+        let mut bytes = Vec::new();
+        bytes
+            .try_reserve_exact(len)
+            .map_err(|_| wrong(format!("has {len} bytes, which is more than there is memory")))?;
+        bytes.resize(len, 0);
         let mut shard = self.shard.borrow_mut();
         shard
             .seek(SeekFrom::Start(member.offset))

@@ -87,7 +87,9 @@ impl PictureRef {
             Source::File(path) => std::fs::read(path),
             Source::Within { file, offset, len, .. } => {
                 let len = usize::try_from(*len).map_err(std::io::Error::other)?;
-                let mut bytes = vec![0; len];
+                let mut bytes = Vec::new();
+                bytes.try_reserve_exact(len).map_err(|_| std::io::ErrorKind::OutOfMemory)?;
+                bytes.resize(len, 0);
                 std::fs::File::open(file)?.read_exact_at(&mut bytes, *offset)?;
                 Ok(bytes)
             }

@@ -1,22 +1,20 @@
 //! Activations within their budgets.
 
 use super::ValidateError;
-use crate::check::budget::{Budget, Limits};
-use crate::clock::memory::{peak_bytes, peak_microbatches};
-use crate::step::{ModuleKind, Rank, Table, Workload};
+use crate::check::budget::Limits;
+use crate::check::measure::Measures;
+use crate::step::{ModuleKind, PerModule, Rank, Table, Workload};
 
 pub(super) fn check(table: &Table, workload: &Workload, limits: &Limits) -> Result<(), ValidateError> {
-    // Where every unit's size is known, bytes are exact; otherwise a microbatch's stand for all.
-    let known = workload.units().all(|unit| workload.saved(unit).is_some());
-    let exact = known.then(|| peak_bytes(table, workload, |unit| workload.saved(unit).unwrap_or(0)));
-    for (rank, peaks) in peak_microbatches(table, workload).into_iter().enumerate() {
+    if limits.budget == PerModule::default() {
+        return Ok(());
+    }
+    let measures = Measures::new(workload, limits)?;
+    for (rank, peaks) in measures.peaks(table).into_iter().enumerate() {
         for module in ModuleKind::ALL {
             let Some(budget) = limits.budget[module] else { continue };
-            let peak = match (budget, &exact) {
-                (Budget::Bytes(_), Some(bytes)) => Budget::Bytes(bytes[rank][module]),
-                _ => limits.in_unit_of(budget, module, peaks[module])?,
-            };
-            if budget.is_exceeded_by(peak) {
+            if peaks[module] > measures.room(module, budget) {
+                let peak = measures.budget(module, peaks[module]);
                 return Err(ValidateError::Budget { module, rank: Rank(rank), peak, budget });
             }
         }

@@ -2,13 +2,12 @@
 //! and the memory that they have keep a step above its work bound.
 
 use super::limits::Room;
-use super::tasks::MICROBATCH;
 use crate::clock::work_bound;
 use crate::step::{Chunk, Microbatch, Module, ModuleKind, Phase, Rank, Unit, Value, Workload};
 
 /// A lower bound of the time of every order of the step within the room: the work bound, and with one LLM chunk per
 /// rank and a backward of every microbatch also what the stages' chain allows.
-pub(super) fn lower_bound(workload: &Workload, room: &Room) -> f64 {
+pub(super) fn lower_bound(workload: &Workload, room: &Room<'_>) -> f64 {
     let work = work_bound(workload);
     let learns = |microbatch: Microbatch| workload.has_backward(ModuleKind::Llm, microbatch);
     if workload.chunks_per_rank() > 1 || !workload.microbatches().all(learns) {
@@ -44,8 +43,8 @@ struct StageBound {
 }
 
 impl StageBound {
-    fn new(workload: &Workload, room: &Room, stage: usize) -> StageBound {
-        let held = (room.llm[stage] as f64 / MICROBATCH).floor() as usize;
+    fn new(workload: &Workload, room: &Room<'_>, stage: usize) -> StageBound {
+        let held = most_held(workload, room, stage);
         let times = |phases: &[Phase]| -> Vec<f64> {
             let time = |microbatch| phases.iter().map(|phase| llm(workload, microbatch, stage, *phase)).sum();
             workload.microbatches().map(time).collect()
@@ -196,6 +195,19 @@ fn totals(workload: &Workload, module: Module, microbatch: Microbatch) -> [f64; 
         }
     }
     totals
+}
+
+/// The most microbatches that a stage can hold at once: the smallest of them.
+fn most_held(workload: &Workload, room: &Room<'_>, stage: usize) -> usize {
+    let unit = |microbatch| room.measures.count(Unit::llm(Chunk(stage), microbatch));
+    let mut counts: Vec<u64> = workload.microbatches().map(unit).collect();
+    counts.sort_unstable();
+    let mut held = 0u64;
+    let fits = |count: &u64| {
+        held = held.saturating_add(*count);
+        held <= room.llm[stage]
+    };
+    counts.iter().copied().take_while(fits).count()
 }
 
 /// The sum of the `count` largest.

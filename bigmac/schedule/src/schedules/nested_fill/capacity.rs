@@ -6,8 +6,8 @@ use crate::step::{Rank, Workload};
 
 /// What a plan has to keep to on every rank.
 #[derive(Clone, Debug)]
-pub(super) struct Capacity {
-    pub room: Room,
+pub(super) struct Capacity<'a> {
+    pub room: Room<'a>,
     /// By rank: factor on every task's time.
     pub slowdown: Vec<f64>,
     /// Of encoder and generator, by rank: how much item work makes all ranks end together, at full speed.
@@ -18,8 +18,8 @@ pub(super) struct Capacity {
     pub bound: f64,
 }
 
-impl Capacity {
-    pub(super) fn new(graph: &Tasks, workload: &Workload, room: Room) -> Capacity {
+impl<'a> Capacity<'a> {
+    pub(super) fn new(graph: &Tasks, workload: &Workload, room: Room<'a>) -> Capacity<'a> {
         let slowdown: Vec<f64> = (0..workload.ranks()).map(|rank| workload.slowdown(Rank(rank))).collect();
         let mut own = vec![0.0; workload.ranks()];
         let mut items = [0.0; 2];
@@ -41,7 +41,7 @@ impl Capacity {
     }
 
     /// The same where ranks may take `more` times their share of the items beyond it.
-    pub(super) fn loosened(&self, more: f64) -> Capacity {
+    pub(super) fn loosened(&self, more: f64) -> Capacity<'a> {
         let share =
             self.share.clone().map(|ranks| ranks.into_iter().map(|share| share * (1.0 + more)).collect());
         Capacity { share, ..self.clone() }

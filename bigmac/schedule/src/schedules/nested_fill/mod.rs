@@ -18,10 +18,9 @@ mod tasks;
 use self::capacity::Capacity;
 pub(crate) use self::limits::Room;
 use self::planner::Plan;
-use self::tasks::{Class, MICROBATCH, Task, Tasks};
+use self::tasks::{Class, Task, Tasks};
 use crate::api::{Options, Schedule, ScheduleError};
 use crate::check::Limits;
-use crate::clock::memory::peak_microbatches;
 use crate::clock::simulate;
 use crate::schedules::nested::NESTED;
 use crate::step::{ModuleKind, Phase, Table, Workload};
@@ -46,7 +45,7 @@ fn build(workload: &Workload, options: &Options) -> Result<Table, ScheduleError>
     // `nested` is one more candidate: it needs an LLM schedule that fits and has minima of its own, so there may be
     // none.
     let nested = NESTED.build(workload, options).ok();
-    let nested = nested.filter(|nested| fits(nested, workload, &room));
+    let nested = nested.filter(|nested| fits(nested, &room));
     Ok(nested.filter(|nested| time(nested, workload) < time(&filled, workload)).unwrap_or(filled))
 }
 
@@ -69,8 +68,8 @@ pub(crate) struct Planned {
     pub bound: f64,
 }
 
-pub(crate) fn planned(workload: &Workload, room: &Room) -> Planned {
-    let graph = Tasks::new(workload);
+pub(crate) fn planned(workload: &Workload, room: &Room<'_>) -> Planned {
+    let graph = Tasks::new(workload, &room.measures);
     let (plan, bound) = search::search(&graph, workload, &Capacity::new(&graph, workload, room.clone()));
     Planned { table: write(&plan, &graph, workload).with_step(), time: plan.time, bound }
 }
@@ -80,12 +79,10 @@ fn time(table: &Table, workload: &Workload) -> f64 {
 }
 
 /// Whether a table keeps to what ranks may hold.
-fn fits(table: &Table, workload: &Workload, room: &Room) -> bool {
-    let parts = |microbatches: f64| (microbatches * MICROBATCH) as u64;
-    let mut ranks = peak_microbatches(table, workload).into_iter().zip(&room.llm);
+fn fits(table: &Table, room: &Room<'_>) -> bool {
+    let mut ranks = room.measures.peaks(table).into_iter().zip(&room.llm);
     ranks.all(|(peak, llm)| {
-        let items = parts(peak.encoder) <= room.encoder && parts(peak.generator) <= room.generator;
-        items && parts(peak.llm) <= *llm
+        peak.encoder <= room.encoder && peak.generator <= room.generator && peak.llm <= *llm
     })
 }
 

@@ -32,7 +32,7 @@ pub(super) struct Plan {
 
 /// Plans a graph; `None` where all ranks that are not done wait for each other's memory. `ranks` says where each task
 /// runs, with [`ANY`] where that is to be chosen.
-pub(super) fn plan(graph: &Tasks, capacity: &Capacity, ranks: &[u32], policy: &Policy) -> Option<Plan> {
+pub(super) fn plan(graph: &Tasks, capacity: &Capacity<'_>, ranks: &[u32], policy: &Policy) -> Option<Plan> {
     let mut run = Dispatcher::new(graph, capacity, ranks, policy);
     run.count_placed_items();
     for task in 0..graph.tasks.len() as u32 {
@@ -93,7 +93,7 @@ type Queue = BinaryHeap<Reverse<(u32, u32)>>;
 
 struct Dispatcher<'a> {
     graph: &'a Tasks,
-    capacity: &'a Capacity,
+    capacity: &'a Capacity<'a>,
     policy: &'a Policy,
     now: f64,
     number: u32,
@@ -121,7 +121,7 @@ struct Dispatcher<'a> {
 }
 
 impl<'a> Dispatcher<'a> {
-    fn new(graph: &'a Tasks, capacity: &'a Capacity, ranks: &[u32], policy: &'a Policy) -> Self {
+    fn new(graph: &'a Tasks, capacity: &'a Capacity<'a>, ranks: &[u32], policy: &'a Policy) -> Self {
         let (p, count) = (capacity.slowdown.len(), graph.tasks.len());
         Dispatcher {
             graph,
@@ -209,7 +209,7 @@ impl<'a> Dispatcher<'a> {
         match self.graph.tasks[task as usize].release {
             Hold::Nothing => {}
             Hold::Llm(part) => self.llm.release(r, part),
-            Hold::Encoder(part) => self.encoder[r] -= part,
+            Hold::Encoder(part) => self.encoder[r] = self.encoder[r].saturating_sub(part),
         }
         for edge in self.graph.after(task) {
             let to = edge.to as usize;
@@ -275,7 +275,7 @@ impl<'a> Dispatcher<'a> {
             Hold::Llm(part) => {
                 self.llm.fits(rank, part, self.graph.position(task), self.capacity.room.llm[rank])
             }
-            Hold::Encoder(part) => self.encoder[rank] + part <= self.capacity.room.encoder,
+            Hold::Encoder(part) => self.encoder[rank].saturating_add(part) <= self.capacity.room.encoder,
         };
         held && (!shared || self.may_take(rank, task))
     }
@@ -314,7 +314,7 @@ impl<'a> Dispatcher<'a> {
         match self.graph.tasks[index].acquire {
             Hold::Nothing => {}
             Hold::Llm(part) => self.llm.acquire(r, part, self.graph.position(task)),
-            Hold::Encoder(part) => self.encoder[r] += part,
+            Hold::Encoder(part) => self.encoder[r] = self.encoder[r].saturating_add(part),
         }
         self.busy[r] = true;
         self.plan.order[r].push(task);

@@ -6,6 +6,7 @@ use super::capacity::Capacity;
 use super::limits::even_shares;
 use super::planner::{Plan, Policy, plan};
 use super::tasks::{ANY, CLASSES, Class, NONE, Task, Tasks};
+use crate::check::Measures;
 use crate::step::{Piece, Workload};
 
 /// How many tasks may be placed in all: what keeps the time of planning in proportion to the step.
@@ -52,7 +53,7 @@ const RULES: [Rule; 16] = [
 ];
 
 /// The fastest plan found, with ranks' orders as time runs forward, and what no plan can be faster than.
-pub(super) fn search(graph: &Tasks, workload: &Workload, capacity: &Capacity) -> (Plan, f64) {
+pub(super) fn search(graph: &Tasks, workload: &Workload, capacity: &Capacity<'_>) -> (Plan, f64) {
     let reversed = graph.reversed();
     let anywhere: Vec<u32> = graph.tasks.iter().map(|task| task.rank).collect();
     let mut search = Search { graphs: [graph, &reversed], best: None, left: EFFORT, bound: capacity.bound };
@@ -68,7 +69,7 @@ pub(super) fn search(graph: &Tasks, workload: &Workload, capacity: &Capacity) ->
     if search.best.is_none() {
         // Tight budgets can make free ranks take items that block each other. With each microbatch's items shared out
         // beforehand and taken in the order of the microbatches, the earliest one can go on.
-        search.try_rule(&RULES[0], &fixed_ranks(graph, workload), capacity);
+        search.try_rule(&RULES[0], &fixed_ranks(graph, &capacity.room.measures, workload), capacity);
     }
     let shares = [capacity.loosened(0.0), capacity.loosened(0.15)];
     for round in 0..SHAKES {
@@ -76,7 +77,7 @@ pub(super) fn search(graph: &Tasks, workload: &Workload, capacity: &Capacity) ->
             search.shake(round, &anywhere, &shares[round as usize / 2 % 2]);
         }
     }
-    let plan = search.best.map_or_else(|| serial(graph, workload), Draft::forward);
+    let plan = search.best.map_or_else(|| serial(graph, &capacity.room.measures, workload), Draft::forward);
     (plan, search.bound)
 }
 
@@ -112,7 +113,7 @@ impl Search<'_> {
         self.left == 0 || self.best.as_ref().is_some_and(reached)
     }
 
-    fn try_rule(&mut self, rule: &Rule, ranks: &[u32], capacity: &Capacity) {
+    fn try_rule(&mut self, rule: &Rule, ranks: &[u32], capacity: &Capacity<'_>) {
         let count = self.graphs[0].tasks.len() as u32;
         let mut urgency = [0; CLASSES];
         for (place, class) in rule.order.iter().enumerate() {
@@ -144,14 +145,14 @@ impl Search<'_> {
     /// Plans in the other direction of time: what ended last comes first. With ranks and urgency taken from the last
     /// plan, every task moves towards the other end as far as what it waits for allows, which closes gaps
     /// (forward-backward improvement; Li and Willis, 1992, for project scheduling).
-    fn turn(&mut self, last: &Draft, ranks: &[u32], capacity: &Capacity) -> Option<Draft> {
+    fn turn(&mut self, last: &Draft, ranks: &[u32], capacity: &Capacity<'_>) -> Option<Draft> {
         let policy = Policy { urgency: [0; CLASSES], place: latest_first(&last.plan) };
         self.plan(!last.backward, ranks, &policy, capacity)
     }
 
     /// Moves the ends of the best plan's tasks at random, releases some items from their ranks, and plans twice more,
     /// each time in the other direction.
-    fn shake(&mut self, round: u32, anywhere: &[u32], capacity: &Capacity) {
+    fn shake(&mut self, round: u32, anywhere: &[u32], capacity: &Capacity<'_>) {
         let Some(best) = self.best.as_ref() else { return };
         let mut shaken = best.clone();
         let count = shaken.plan.ends.len();
@@ -178,7 +179,13 @@ impl Search<'_> {
     }
 
     /// Plans, and keeps the plan where it is the best so far.
-    fn plan(&mut self, backward: bool, ranks: &[u32], policy: &Policy, capacity: &Capacity) -> Option<Draft> {
+    fn plan(
+        &mut self,
+        backward: bool,
+        ranks: &[u32],
+        policy: &Policy,
+        capacity: &Capacity<'_>,
+    ) -> Option<Draft> {
         let graph = self.graphs[usize::from(backward)];
         self.left = self.left.saturating_sub(graph.tasks.len());
         let planned = Draft { plan: plan(graph, capacity, ranks, policy)?, backward };
@@ -214,11 +221,11 @@ fn noise(round: u32, index: u32) -> f64 {
 }
 
 /// Every task's rank where each microbatch's encoder items are shared evenly; drawings go where there is time.
-fn fixed_ranks(graph: &Tasks, workload: &Workload) -> Vec<u32> {
+fn fixed_ranks(graph: &Tasks, measures: &Measures<'_>, workload: &Workload) -> Vec<u32> {
     let mut shares = Vec::new();
     let mut work = vec![0.0; workload.ranks()];
     for microbatch in workload.microbatches() {
-        shares.extend(even_shares(workload, microbatch, &mut work));
+        shares.extend(even_shares(workload, measures, microbatch, &mut work));
     }
     shares.sort_unstable();
     let rank = |task: &Task| match (task.class, task.unit.piece) {
@@ -232,8 +239,8 @@ fn fixed_ranks(graph: &Tasks, workload: &Workload) -> Vec<u32> {
 }
 
 /// One microbatch after the other, which any budget that is enough for one allows.
-fn serial(graph: &Tasks, workload: &Workload) -> Plan {
-    let mut ranks = fixed_ranks(graph, workload);
+fn serial(graph: &Tasks, measures: &Measures<'_>, workload: &Workload) -> Plan {
+    let mut ranks = fixed_ranks(graph, measures, workload);
     for (index, rank) in ranks.iter_mut().enumerate().filter(|(_, rank)| **rank == ANY) {
         *rank = (index % workload.ranks()) as u32;
     }

@@ -1,6 +1,6 @@
 //! The step as a graph of tasks: what a plan puts in order.
 
-use crate::clock::memory::share;
+use crate::check::Measures;
 use crate::step::{Chunk, Item, Microbatch, Module, ModuleKind, Phase, Unit, Value, Workload};
 
 /// What a task does. A generator item's forward and backward are one task, so that one item is live.
@@ -29,17 +29,14 @@ pub(super) const ANY: u32 = u32::MAX;
 /// No task.
 pub(super) const NONE: u32 = u32::MAX;
 
-/// Activations are counted in parts of a microbatch, as whole numbers so that they cancel exactly.
-pub(super) const MICROBATCH: f64 = (1u64 << 40) as f64;
-
 /// What a task holds from its start, or frees at its end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Hold {
     /// Nothing.
     Nothing,
-    /// That part of a microbatch of LLM activations, in 1 / [`MICROBATCH`].
+    /// So much of the LLM's activations, in the measure of its budget.
     Llm(u64),
-    /// That part of a microbatch of encoder activations, in 1 / [`MICROBATCH`].
+    /// So much of the encoder's activations, in the measure of its budget.
     Encoder(u64),
 }
 
@@ -88,8 +85,8 @@ pub(super) struct Tasks {
 }
 
 impl Tasks {
-    pub(super) fn new(workload: &Workload) -> Tasks {
-        let mut builder = Builder { workload, tasks: Vec::new(), pairs: Vec::new() };
+    pub(super) fn new(workload: &Workload, measures: &Measures<'_>) -> Tasks {
+        let mut builder = Builder { workload, measures, tasks: Vec::new(), pairs: Vec::new() };
         for microbatch in workload.microbatches() {
             builder.microbatch(microbatch);
         }
@@ -150,6 +147,7 @@ fn adjacency(tasks: usize, pairs: &[(u32, Edge)]) -> (Vec<u32>, Vec<u32>, Vec<Ed
 
 struct Builder<'a> {
     workload: &'a Workload,
+    measures: &'a Measures<'a>,
     tasks: Vec<Task>,
     pairs: Vec<(u32, Edge)>,
 }
@@ -170,7 +168,7 @@ impl Builder<'_> {
     /// The activations that `first` makes and `last` reads last.
     fn hold(&mut self, first: u32, last: u32) {
         let unit = self.tasks[first as usize].unit;
-        let part = (share(self.workload, unit) * MICROBATCH).round() as u64;
+        let part = self.measures.count(unit);
         let hold = if unit.module.kind() == ModuleKind::Llm { Hold::Llm(part) } else { Hold::Encoder(part) };
         self.tasks[first as usize].acquire = hold;
         self.tasks[last as usize].release = hold;
