@@ -11,6 +11,7 @@ mod outcome;
 mod plan;
 mod profile;
 mod progress;
+mod readable;
 mod shape;
 mod simulate;
 mod stop;
@@ -87,7 +88,7 @@ pub fn run() -> ExitCode {
     match Cli::parse().command.run() {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            note(&format!("error: {}", paragraph(&error)));
+            note(&format!("error: {}", readable::readable(&paragraph(&error))));
             if error.is::<BadInput>() { ExitCode::from(BAD_INPUT) } else { ExitCode::FAILURE }
         }
     }

@@ -2,6 +2,7 @@
 //! file handle of its own, as handles that are cloned share one position, and pictures are read from many threads.
 
 use super::error::DataError;
+use bigmac_runtime::open::open_file;
 use parquet::column::reader::{ColumnReader, get_column_reader};
 use parquet::file::metadata::{PageIndexPolicy, ParquetMetaData, ParquetMetaDataReader};
 use parquet::file::page_index::offset_index::PageLocation;
@@ -63,7 +64,7 @@ impl Table {
         file: &Arc<Path>,
         wanted: impl Fn(&ParquetMetaData) -> Vec<usize>,
     ) -> Result<Self, DataError> {
-        let handle = File::open(file).map_err(DataError::read(file))?;
+        let handle = open_file(file).map_err(DataError::read(file))?;
         let len = handle.metadata().map_err(DataError::read(file))?.len();
         let read = guarded(|| {
             let metadata =

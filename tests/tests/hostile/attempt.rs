@@ -20,6 +20,8 @@ pub struct Attempt {
     pub long: bool,
     /// Why it must not succeed.
     pub must_fail: Option<String>,
+    /// Outputs that are not named, such as what a link at an output's place leads to.
+    pub behind: Vec<String>,
     base: Option<&'static Base>,
 }
 
@@ -40,6 +42,7 @@ impl Attempt {
             notes: vec![],
             long: false,
             must_fail: None,
+            behind: vec![],
             base: None,
         })
     }

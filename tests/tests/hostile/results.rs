@@ -5,6 +5,7 @@ use std::path::Path;
 
 /// Keys whose value may be null: nothing of that kind could be judged, or nothing was given.
 const NULLABLE: &[&str] = &[
+    "eval",
     "caption_exact",
     "drawn_exact",
     "drawn_colors",

@@ -5,6 +5,9 @@ use std::collections::BTreeMap;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
+/// What happened to a link, device or pipe that is now something else. No command may do that.
+pub const REPLACED: &str = "replaced";
+
 /// What is at a path.
 #[derive(PartialEq)]
 enum Thing {
@@ -51,18 +54,21 @@ impl Snapshot {
         Ok(Snapshot(things))
     }
 
-    /// Paths that are not as they were: new, changed or gone, each with that word.
+    /// Paths that are not as they were: new, changed, gone or replaced, each with that word.
     pub fn changed<'a>(&'a self, before: &'a Snapshot) -> Vec<(&'a Path, &'static str)> {
         let mut changed = Vec::new();
         for (path, thing) in &self.0 {
             match before.0.get(path) {
                 None => changed.push((path.as_path(), "new")),
-                Some(earlier) if earlier != thing => changed.push((path.as_path(), "changed")),
-                Some(_) => {}
+                Some(earlier) if earlier == thing => {}
+                Some(Thing::Link(_) | Thing::Special(_)) => changed.push((path.as_path(), REPLACED)),
+                Some(_) => changed.push((path.as_path(), "changed")),
             }
         }
-        let gone = before.0.keys().filter(|path| !self.0.contains_key(*path));
-        changed.extend(gone.map(|path| (path.as_path(), "gone")));
+        for (path, earlier) in before.0.iter().filter(|(path, _)| !self.0.contains_key(*path)) {
+            let special = matches!(earlier, Thing::Link(_) | Thing::Special(_));
+            changed.push((path.as_path(), if special { REPLACED } else { "gone" }));
+        }
         changed
     }
 

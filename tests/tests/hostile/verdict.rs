@@ -4,7 +4,7 @@ use crate::attempt::Attempt;
 use crate::commands::OUTPUT_FLAGS;
 use crate::process::{End, Finished, Stdout};
 use crate::results;
-use crate::snapshot::Snapshot;
+use crate::snapshot::{REPLACED, Snapshot};
 use std::path::{Component, Path, PathBuf};
 
 /// The longest message that can be called readable, in characters.
@@ -76,8 +76,8 @@ fn untouched(attempt: &Attempt, before: &Snapshot, after: &Snapshot) -> Result<(
                 .iter()
                 .any(|output| path.starts_with(output) || (how == "new" && output.starts_with(path)))
         });
-        if !allowed {
-            return Err(format!("touched: '{}' is {how}, which is not its output", path.display()));
+        if !allowed || how == REPLACED {
+            return Err(format!("touched: '{}' is {how}", path.display()));
         }
     }
     Ok(())
@@ -86,16 +86,9 @@ fn untouched(attempt: &Attempt, before: &Snapshot, after: &Snapshot) -> Result<(
 /// The paths that the command may write, relative to where it runs, without `.` and `..`.
 pub fn outputs(attempt: &Attempt) -> Vec<PathBuf> {
     let words: Vec<String> = attempt.args.iter().map(|word| word.to_string_lossy().into_owned()).collect();
-    let mut outputs = vec![];
+    let mut outputs = named(&words);
+    outputs.extend(attempt.behind.clone());
     for (i, word) in words.iter().enumerate() {
-        for flag in OUTPUT_FLAGS {
-            let value = match word.strip_prefix(flag) {
-                Some("") => words.get(i + 1).cloned(),
-                Some(rest) => rest.strip_prefix('=').map(ToOwned::to_owned),
-                None => None,
-            };
-            outputs.extend(value);
-        }
         if word == "--resume" || word.starts_with("--resume=") {
             let run = words.get(i + 1).map(String::as_str).filter(|_| word == "--resume");
             let run = run.or(word.strip_prefix("--resume=")).unwrap_or("");
@@ -111,6 +104,21 @@ pub fn outputs(attempt: &Attempt) -> Vec<PathBuf> {
         _ => {}
     }
     outputs.iter().map(|output| lexical(Path::new(output))).collect()
+}
+
+/// The values of flags that name an output.
+fn named(words: &[String]) -> Vec<String> {
+    let mut values = vec![];
+    for (i, word) in words.iter().enumerate() {
+        for flag in OUTPUT_FLAGS {
+            match word.strip_prefix(flag) {
+                Some("") => values.extend(words.get(i + 1).cloned()),
+                Some(rest) => values.extend(rest.strip_prefix('=').map(ToOwned::to_owned)),
+                None => {}
+            }
+        }
+    }
+    values
 }
 
 fn lexical(path: &Path) -> PathBuf {
@@ -146,9 +154,9 @@ fn done(attempt: &Attempt, finished: &Finished, after: &Snapshot) -> Result<(), 
     let command = words.first().map_or("", String::as_str);
     for output in outputs(attempt) {
         let place = attempt.folder.join(&output);
-        let asked = words.iter().any(|word| lexical(Path::new(word)) == output);
+        let asked = named(&words).iter().any(|name| lexical(Path::new(name)) == output);
         let there = after.has(&Path::new(attempt.folder_name()).join(&output));
-        if !there && asked && !words.iter().any(|word| word == "--resume") {
+        if !there && asked {
             return Err(format!("exit 0: but output '{}' is missing", output.display()));
         }
         if place.is_file() {

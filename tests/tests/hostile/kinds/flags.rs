@@ -151,7 +151,7 @@ pub fn read_help() -> Result<()> {
                 (format!("--{name}"), rest[name.len()..].starts_with(" <"))
             })
             .collect();
-        anyhow::ensure!(found.len() > 1, "the help of `bigmac {command}` lists no flags");
+        anyhow::ensure!(!found.is_empty(), "the help of `bigmac {command}` lists no flags");
         flags.insert(*command, found);
     }
     let _ = FLAGS.set(flags);

@@ -1,6 +1,6 @@
 //! What the command writes to is no place for it: a folder, a pipe, a device, a link, a full disk.
 
-use super::places::{THINGS, put};
+use super::places::{BACK, THINGS, put};
 use crate::attempt::Attempt;
 use crate::commands::{COMMANDS, OUTPUT_FLAGS};
 use crate::process::Stdout;
@@ -12,6 +12,7 @@ use std::ffi::OsString;
 pub fn mutate(attempt: &mut Attempt, random: &mut Random) -> Result<()> {
     match random.below(8) {
         0 => {
+            // `COMMAND --help`, of whose text nothing can be written.
             let command = random.pick(COMMANDS);
             attempt.args = command.split(' ').map(OsString::from).collect();
             attempt.args.push(random.pick(&["--help", "-h"]).into());
@@ -38,10 +39,14 @@ pub fn mutate(attempt: &mut Attempt, random: &mut Random) -> Result<()> {
             match random.below(6) {
                 0 => rename(attempt, output, &format!("tiny.toml/{output}")),
                 1 => rename(attempt, output, &format!("new/er/{output}")),
-                2 => rename(attempt, output, "tiny.toml"),
+                2 => {
+                    attempt.notes.push(format!("an older {output}"));
+                    std::fs::write(attempt.folder.join(output), "older")?;
+                }
                 _ => {
-                    let thing = random.pick(THINGS);
-                    put(attempt, output, thing)?;
+                    let things: Vec<&str> = THINGS.iter().copied().filter(|thing| *thing != BACK).collect();
+                    put(attempt, output, random.pick(&things))?;
+                    attempt.behind.extend(["nowhere".into(), format!("elsewhere/{output}")]);
                 }
             }
         }

@@ -9,6 +9,9 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
 
+/// A link by which a folder holds itself.
+pub const BACK: &str = "link to its folder";
+
 /// What a file is replaced by.
 pub const THINGS: &[&str] = &[
     "nothing",
@@ -21,7 +24,7 @@ pub const THINGS: &[&str] = &[
     "dangling link",
     "link to itself",
     "link elsewhere",
-    "link to its folder",
+    BACK,
     "unreadable",
 ];
 
@@ -79,7 +82,7 @@ pub fn put(attempt: &mut Attempt, name: &str, thing: &str) -> Result<()> {
         "dangling link" => symlink("nowhere/at all", &path)?,
         "link to itself" => symlink(path.file_name().context("a path without a name")?, &path)?,
         "link elsewhere" => symlink(&aside, &path)?,
-        "link to its folder" => symlink(".", &path)?,
+        BACK => symlink(".", &path)?,
         _ => {}
     }
     Ok(())
