@@ -69,7 +69,7 @@ impl Counts {
         );
         let mut causes: BTreeMap<String, Vec<&Failure>> = BTreeMap::new();
         for failure in &self.failures {
-            causes.entry(cause(&failure.wrong)).or_default().push(failure);
+            causes.entry(cause(failure)).or_default().push(failure);
         }
         for (cause, failures) in causes {
             let _ = writeln!(out, "\n{} x {cause}", failures.len());
@@ -85,9 +85,18 @@ impl Counts {
 }
 
 /// A complaint without its numbers and names, so that the same ones count together.
-fn cause(wrong: &str) -> String {
-    let place = wrong.split(" panicked at ").nth(1).map(|place| format!("panic at {place}"));
-    let mut cause = place.unwrap_or_else(|| wrong.to_owned());
+fn cause(failure: &Failure) -> String {
+    let wrong = &failure.wrong;
+    if wrong.starts_with("hang") || wrong.starts_with("signal") {
+        return format!("{wrong} ({})", failure.kind);
+    }
+    if let Some(place) = wrong.split(" panicked at ").nth(1) {
+        return format!("panic at {place}");
+    }
+    if wrong.ends_with("characters") {
+        return "message: too long".into();
+    }
+    let mut cause = wrong.clone();
     while let Some((start, end)) = cause
         .find('\'')
         .and_then(|start| cause[start + 1..].find('\'').map(|length| (start, start + 1 + length)))

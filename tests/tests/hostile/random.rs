@@ -31,6 +31,11 @@ impl Random {
         self.below(of.len())
     }
 
+    /// How many mutations one try has: mostly one, since the first that is noticed hides the others.
+    pub fn few(&mut self) -> usize {
+        [1, 1, 1, 2, 2, 3][self.below(6)]
+    }
+
     /// Any byte.
     pub fn byte(&mut self) -> u8 {
         self.0.u8(..)

@@ -8,6 +8,9 @@ use std::path::{Path, PathBuf};
 /// What happened to a link, device or pipe that is now something else. No command may do that.
 pub const REPLACED: &str = "replaced";
 
+/// Files beyond this, in bytes, are full of holes, and no output; it is enough that they are the same ones.
+const LARGE: u64 = 64 << 20;
+
 /// What is at a path.
 #[derive(PartialEq)]
 enum Thing {
@@ -44,6 +47,8 @@ impl Snapshot {
                     || kind.is_block_device()
                     || kind.is_socket()
                 {
+                    Thing::Special(meta.ino())
+                } else if meta.len() > LARGE {
                     Thing::Special(meta.ino())
                 } else {
                     Thing::Bytes(std::fs::read(&path)?)

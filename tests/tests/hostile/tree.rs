@@ -86,6 +86,9 @@ pub const EXTREMES: &[&str] = &[
     "\"9\\u0001\"",
 ];
 
+/// How many of them are numbers; they come first.
+pub const NUMBERS: usize = 23;
+
 /// Values that neither format has, or that TOML has and no key accepts.
 const NEVER: &[&str] =
     &["nan", "inf", "-inf", "NaN", "Infinity", "0x", "1_", "'", "\"", "[", "{", "+", "tru"];
@@ -227,6 +230,8 @@ fn replace(root: &mut Node, random: &mut Random) -> Change {
         2 => (random.pick(NEVER).to_owned(), true),
         3 => (quoted(&format!("{}\u{0}", before.trim_matches('"'))), false),
         4 => (arithmetic(&before, random), false),
+        // Another number where there was one: it comes further than another type does.
+        5..=8 if before.parse::<f64>().is_ok() => (random.pick(&EXTREMES[..NUMBERS]).to_owned(), false),
         _ => (random.pick(EXTREMES).to_owned(), false),
     };
     let what = format!("'{key}': {} instead of {}", short(&after), short(&before));

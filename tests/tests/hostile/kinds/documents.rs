@@ -27,7 +27,7 @@ pub fn records(attempt: &mut Attempt, random: &mut Random) -> Result<()> {
     let path = attempt.folder.join(file);
     let text = std::fs::read_to_string(&path)?;
     let mut lines: Vec<String> = text.lines().map(ToOwned::to_owned).collect();
-    for _ in 0..1 + random.below(3) {
+    for _ in 0..random.few() {
         let at = random.place(&lines);
         if random.one_in(8) {
             let line = lines[at].clone();
@@ -77,7 +77,7 @@ fn document(attempt: &mut Attempt, file: &str, form: Form, random: &mut Random) 
     let path = attempt.folder.join(file);
     let text = std::fs::read_to_string(&path)?;
     let mut root = Node::read(&text, form).with_context(|| format!("{file} can't be read"))?;
-    for _ in 0..1 + random.below(3) {
+    for _ in 0..random.few() {
         let change = mutate(&mut root, random);
         note(attempt, file, &change, form == Form::Toml);
     }

@@ -174,7 +174,7 @@ pub fn mutate(attempt: &mut Attempt, random: &mut Random) -> Result<()> {
             attempt.args.push("--help".into());
         }
     }
-    for _ in 0..1 + random.below(3) {
+    for _ in 0..random.few() {
         change(attempt, &all[command], random);
     }
     // A command without its files and sizes falls back to the default configuration, which is ten minutes' work.

@@ -12,7 +12,7 @@ const SIDES: [u32; 10] = [0, 1, 2, 0x7fff, 0xffff, 0x10000, 100_000, 0x7fff_ffff
 /// Changes one to three pictures that the command reads.
 pub fn mutate(attempt: &mut Attempt, random: &mut Random) -> Result<()> {
     attempt.choose(random, |base| base.files().contains(&PICTURES[0]));
-    for _ in 0..1 + random.below(3) {
+    for _ in 0..random.few() {
         let file = random.pick(PICTURES);
         let mut broken = false;
         attempt.edit(file, |picture| {

@@ -26,6 +26,7 @@ pub const THINGS: &[&str] = &[
     "link elsewhere",
     BACK,
     "unreadable",
+    "200 GB of zeros",
 ];
 
 /// Replaces a file that the command reads, or the folder that holds it.
@@ -76,6 +77,7 @@ pub fn put(attempt: &mut Attempt, name: &str, thing: &str) -> Result<()> {
             std::fs::write(path.join("kept.txt"), "kept")?;
         }
         "pipe" => pipe(&path)?,
+        "200 GB of zeros" => std::fs::File::create(&path)?.set_len(200_000_000_000)?,
         "/dev/null" => device(&path, 3)?,
         "/dev/zero" => device(&path, 5)?,
         "/dev/full" => device(&path, 7)?,

@@ -76,7 +76,7 @@ pub fn mutate(attempt: &mut Attempt, random: &mut Random) -> Result<()> {
     let base = attempt.choose(random, |base| base.line.contains("--from"));
     let file = base.files()[0];
     let (between, ops) = if file.ends_with(".csv") { (',', CELLS) } else { (' ', OPS) };
-    let times = 1 + random.below(3);
+    let times = random.few();
     attempt.edit(file, |bytes| {
         let text = String::from_utf8_lossy(bytes).into_owned();
         let mut lines: Vec<Vec<String>> =

@@ -2,7 +2,7 @@
 
 use crate::attempt::Attempt;
 use crate::random::Random;
-use crate::tree::EXTREMES;
+use crate::tree::{EXTREMES, NUMBERS};
 use anyhow::{Context as _, Result};
 
 /// Keys with which any number is right, and the work may be long.
@@ -82,11 +82,12 @@ pub fn mutate(attempt: &mut Attempt, random: &mut Random) -> Result<()> {
     let mut keys = Vec::new();
     list(&table, "", &mut keys);
     attempt.choose(random, |base| base.needs("tiny.toml"));
-    for _ in 0..1 + random.below(3) {
+    for _ in 0..random.few() {
         let at = random.place(&keys);
         let (key, numeric) = &keys[at];
         let key = if random.one_in(20) { format!("{key}x") } else { key.clone() };
         let value = match random.below(8) {
+            0..=4 if *numeric => random.pick(&EXTREMES[..NUMBERS]).to_owned(),
             0..=3 => random.pick(PLAIN).to_owned(),
             4 => "x".repeat([300, 100_000][random.below(2)]),
             _ => random.pick(EXTREMES).to_owned(),

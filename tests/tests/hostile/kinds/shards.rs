@@ -63,7 +63,7 @@ const KINDS: &[u8] = b"01234567gxLKSVD\0\xffAX";
 /// Changes the shard in one to three places.
 pub fn mutate(attempt: &mut Attempt, random: &mut Random) -> Result<()> {
     attempt.choose(random, |base| base.needs(FILE));
-    let times = 1 + random.below(3);
+    let times = random.few();
     attempt.edit(FILE, |tar| {
         let done: Vec<String> = (0..times)
             .map(|_| if random.one_in(5) { bytes::mutate(tar, random) } else { header(tar, random) })

@@ -10,7 +10,7 @@ const FILE: &str = "table/train-00000-of-00001.parquet";
 /// Changes the table in one to three places: often in its footer, which is written in Thrift.
 pub fn mutate(attempt: &mut Attempt, random: &mut Random) -> Result<()> {
     attempt.choose(random, |base| base.needs(FILE));
-    let times = 1 + random.below(3);
+    let times = random.few();
     attempt.edit(FILE, |table| (0..times).map(|_| change(table, random)).collect::<Vec<_>>().join("; "))?;
     if attempt.folder.join(FILE).metadata()?.len() < 12 {
         attempt.broke(FILE, "is too short for a footer");
