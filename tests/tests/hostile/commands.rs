@@ -45,6 +45,7 @@ const IMAGEFOLDER: &[&str] = &["imagefolder/train/metadata.jsonl", "imagefolder/
 const SHARD: &[&str] = &["shards/train-00000.tar"];
 const TABLE: &[&str] = &["table/train-00000-of-00001.parquet"];
 const TOKENIZER: &[&str] = &["tokenizer.json"];
+const MERGING: &[&str] = &["bpe.json"];
 const PROFILE: &[&str] = &["profile.toml"];
 const WORKLOAD: &[&str] = &["workload.toml"];
 const STEP: &str = "run/checkpoints/step-00000002";
@@ -83,6 +84,12 @@ pub const BASES: &[Base] = &[
         &[CONFIG, TOKENIZER, SET],
         HELDOUT,
     ),
+    base(
+        "train tiny.toml --steps 1 --set data.tokenizer=bpe.json --out out",
+        &[CONFIG, MERGING, SET],
+        HELDOUT,
+    ),
+    base("data inspect set --tokenizer bpe.json --json", &[MERGING, SET, PICTURES], HELDOUT),
     base(
         "train tiny.toml --steps 1 --set pipeline.profile=profile.toml --out out",
         &[CONFIG, PROFILE, SET],

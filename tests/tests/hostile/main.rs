@@ -3,7 +3,8 @@
 //! Whatever it is given, the program does not panic, does not abort under a limit of 8 GB, does not hang for 10 s, says
 //! what is wrong in a readable paragraph, touches nothing that is not its output, and ends with 0 only if it did what
 //! it was asked. The number of tries is `HOSTILE_TRIES`, the seed `HOSTILE_SEED`; `HOSTILE_ONLY=SEED:INDEX` repeats one
-//! try, prints all about it and keeps its folder. `HOSTILE_COUNTS` names a file for the counts.
+//! try, prints all about it and keeps its folder; `HOSTILE_KINDS=shards,tables` leaves the tries of other kinds out.
+//! `HOSTILE_COUNTS` names a file for the counts.
 
 mod attempt;
 mod bytes;
@@ -63,6 +64,11 @@ fn hostile_input_breaks_nothing() -> Result<()> {
     if let Ok(only) = std::env::var("HOSTILE_ONLY") {
         return repeat(house, &only);
     }
+    let only = std::env::var("HOSTILE_KINDS").unwrap_or_default();
+    let wanted: Vec<&str> = only.split(',').filter(|name| !name.is_empty()).collect();
+    for name in &wanted {
+        ensure!(KINDS.iter().any(|kind| kind.0 == *name), "HOSTILE_KINDS: '{name}' is not a kind");
+    }
     let tries = number("HOSTILE_TRIES")?.unwrap_or(TRIES);
     let counts = Mutex::new(Counts::default());
     let next = AtomicU64::new(0);
@@ -73,6 +79,9 @@ fn hostile_input_breaks_nothing() -> Result<()> {
                 let index = next.fetch_add(1, Ordering::Relaxed);
                 if index >= tries {
                     return Ok(());
+                }
+                if !wanted.is_empty() && !wanted.contains(&KINDS[kind(index)].0) {
+                    continue;
                 }
                 one(&house, index, &counts).with_context(|| format!("try {}:{index}", house.seed))?;
             }

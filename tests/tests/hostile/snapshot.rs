@@ -19,6 +19,8 @@ enum Thing {
     Link(PathBuf),
     /// A device or pipe, by its number: one that was replaced has another.
     Special(u64),
+    /// A file beyond [`LARGE`], by its number.
+    Large(u64),
 }
 
 /// Everything below a folder, by path relative to it.
@@ -49,7 +51,7 @@ impl Snapshot {
                 {
                     Thing::Special(meta.ino())
                 } else if meta.len() > LARGE {
-                    Thing::Special(meta.ino())
+                    Thing::Large(meta.ino())
                 } else {
                     Thing::Bytes(std::fs::read(&path)?)
                 };

@@ -159,6 +159,7 @@ pub fn prepare(folder: &Path, binary: &Path) -> Result<()> {
     write("device.toml", DEVICE.as_bytes())?;
     write("workload.toml", WORKLOAD.as_bytes())?;
     write("tokenizer.json", tokenizer().as_bytes())?;
+    write("bpe.json", merging_tokenizer().as_bytes())?;
     write("set/train.jsonl", own().as_bytes())?;
     write("set/heldout.jsonl", b"{\"images\": [\"../pictures/a.png\"], \"text\": \"first\"}\n{\"text\": \"a red thing\", \"draw\": \"../pictures/d.gif\"}\n{\"text\": \"words\"}\n")?;
     write("llava/train.json", llava().as_bytes())?;
@@ -245,6 +246,47 @@ fn tokenizer() -> String {
     json!({"version": "1.0", "truncation": null, "padding": null, "added_tokens": added,
         "normalizer": {"type": "NFC"}, "pre_tokenizer": {"type": "Whitespace"}, "post_processor": null,
         "decoder": null, "model": {"type": "WordLevel", "vocab": vocabulary, "unk_token": "[UNK]"}})
+    .to_string()
+}
+
+/// A BPE tokenizer with something of every part that such a file may have.
+fn merging_tokenizer() -> String {
+    let bytes: Vec<String> = (0..256).map(|byte| format!("<0x{byte:02X}>")).collect();
+    let letters: Vec<String> = ('a'..='z').chain(['\u{2581}']).map(String::from).collect();
+    let merged = ["re", "red", "ki", "te", "kite"].map(String::from);
+    let specials = ["<unk>", "<pad>", "<s>", "</s>", "<image>", "<draw>"].map(String::from);
+    let all: Vec<&String> = specials.iter().chain(&bytes).chain(&letters).chain(&merged).collect();
+    let vocabulary: serde_json::Map<_, _> =
+        all.iter().enumerate().map(|(i, w)| (w.to_string(), i.into())).collect();
+    let added: Vec<_> = specials
+        .iter()
+        .enumerate()
+        .map(|(id, content)| {
+            json!({"id": id, "content": content, "single_word": false, "lstrip": false, "rstrip": false,
+                "normalized": false, "special": true})
+        })
+        .collect();
+    json!({"version": "1.0",
+        "truncation": {"direction": "Right", "max_length": 64, "strategy": "LongestFirst", "stride": 2},
+        "padding": {"strategy": {"Fixed": 8}, "direction": "Right", "pad_to_multiple_of": 8, "pad_id": 1,
+            "pad_type_id": 0, "pad_token": "<pad>"},
+        "added_tokens": added,
+        "normalizer": {"type": "Sequence", "normalizers": [{"type": "NFC"}, {"type": "Prepend", "prepend": "\u{2581}"},
+            {"type": "Replace", "pattern": {"String": " "}, "content": "\u{2581}"}]},
+        "pre_tokenizer": {"type": "Sequence", "pretokenizers": [
+            {"type": "Split", "pattern": {"Regex": "\\s+|\\p{L}+|(?=x)y"}, "behavior": "Isolated", "invert": false},
+            {"type": "Digits", "individual_digits": true},
+            {"type": "Metaspace", "replacement": "\u{2581}", "prepend_scheme": "first", "split": true}]},
+        "post_processor": {"type": "TemplateProcessing",
+            "single": [{"SpecialToken": {"id": "<s>", "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}],
+            "pair": [{"Sequence": {"id": "A", "type_id": 0}}, {"Sequence": {"id": "B", "type_id": 1}}],
+            "special_tokens": {"<s>": {"id": "<s>", "ids": [2], "tokens": ["<s>"]}}},
+        "decoder": {"type": "Sequence", "decoders": [
+            {"type": "Replace", "pattern": {"String": "\u{2581}"}, "content": " "}, {"type": "ByteFallback"},
+            {"type": "Fuse"}, {"type": "Strip", "content": " ", "start": 1, "stop": 0}]},
+        "model": {"type": "BPE", "dropout": 0.1, "unk_token": "<unk>", "continuing_subword_prefix": null,
+            "end_of_word_suffix": null, "fuse_unk": true, "byte_fallback": true, "ignore_merges": false,
+            "vocab": vocabulary, "merges": [["r", "e"], ["re", "d"], ["k", "i"], ["t", "e"], ["ki", "te"]]}})
     .to_string()
 }
 

@@ -71,6 +71,17 @@ fn a_file_that_is_no_tokenizer_is_an_error() {
     assert!(Tokenizer::from_file(nowhere).unwrap_err().to_string().contains("/no/such"));
 }
 
+#[test]
+fn an_added_token_without_end_is_refused_before_an_automaton_is_built_over_it() {
+    let long = "x".repeat(1_000_000);
+    let many = file(&["<pad>", "<s>", "</s>", "<image>", "<draw>", &long]);
+    let error = Tokenizer::from_file(many.path()).unwrap_err().to_string();
+    assert!(error.contains("added token 5 is 1000000 bytes long, expected at most 1024"), "{error}");
+    let just = "x".repeat(1024);
+    let file = file(&["<pad>", "<s>", "</s>", "<image>", "<draw>", &just]);
+    assert!(Tokenizer::from_file(file.path()).is_ok());
+}
+
 proptest! {
     #[test]
     fn any_text_survives_bytes(text in ".{0,60}") {

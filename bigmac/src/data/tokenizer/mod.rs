@@ -1,5 +1,6 @@
 //! Text to token ids and back: bytes by default, or any Hugging Face `tokenizer.json`.
 
+mod limits;
 mod missed;
 mod names;
 mod settings;
@@ -100,6 +101,7 @@ impl Tokenizer {
         let fail =
             |problem: String| DataError::contents(path, format!("cannot be used as a tokenizer: {problem}"));
         let text = read_text(path).map_err(DataError::read(path))?;
+        limits::check(&text).map_err(fail)?;
         let mut inner: HfTokenizer = text
             .parse()
             .map_err(|e| fail(format!("not a tokenizer.json of the tokenizers library ({e})")))?;
