@@ -9,6 +9,7 @@ pub use missed::Missed;
 pub(in crate::data) use missed::MissedTotal;
 
 use super::error::DataError;
+use super::guard::guarded;
 use crate::config::Tokens;
 use bigmac_runtime::fs::read_text;
 use settings::Settings;
@@ -102,8 +103,8 @@ impl Tokenizer {
             |problem: String| DataError::contents(path, format!("cannot be used as a tokenizer: {problem}"));
         let text = read_text(path).map_err(DataError::read(path))?;
         limits::check(&text).map_err(fail)?;
-        let mut inner: HfTokenizer = text
-            .parse()
+        let read = || text.parse::<HfTokenizer>().map_err(|e| e.to_string());
+        let mut inner = guarded(read)
             .map_err(|e| fail(format!("not a tokenizer.json of the tokenizers library ({e})")))?;
         let settings = Settings::read(&text);
         let notes = settings.notes().into_iter().map(|note| format!("{}: {note}", path.display())).collect();
@@ -183,7 +184,7 @@ impl Tokenizer {
                 let bytes: Vec<u8> = ids.iter().filter_map(|&id| u8::try_from(id).ok()).collect();
                 Ok(String::from_utf8_lossy(&bytes).into_owned())
             }
-            Kind::HuggingFace(file) => file.inner.decode(ids, true).map_err(|e| e.to_string()),
+            Kind::HuggingFace(file) => guarded(|| file.inner.decode(ids, true).map_err(|e| e.to_string())),
         }
     }
 }
@@ -191,11 +192,13 @@ impl Tokenizer {
 impl FromFile {
     fn encode(&self, text: &str) -> Result<Encoded, String> {
         // Places in the text are needed, and computed, only where something may be missing there.
-        let encoding = match self.may_drop {
-            true => self.inner.encode(text, false),
-            false => self.inner.encode_fast(text, false),
-        };
-        let encoding = encoding.map_err(|e| e.to_string())?;
+        let encoding = guarded(|| {
+            let encoded = match self.may_drop {
+                true => self.inner.encode(text, false),
+                false => self.inner.encode_fast(text, false),
+            };
+            encoded.map_err(|e| e.to_string())
+        })?;
         let ids = encoding.get_ids().to_vec();
         let unknown = ids.iter().filter(|&&id| Some(id) == self.unknown).count() as u32;
         let dropped = if self.may_drop { dropped(text, encoding.get_offsets()) } else { 0 };
