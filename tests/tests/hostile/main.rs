@@ -168,7 +168,17 @@ fn attempt(house: &House, place: &Path, index: u64) -> Result<Tried> {
     let finished =
         process::run(&house.binary, &attempt.args, &attempt.folder, &aside, attempt.stdout, attempt.long)?;
     let after = Snapshot::of(place)?;
-    let wrong = verdict::judge(&attempt, &finished, &before, &after).err();
+    let mut wrong = verdict::judge(&attempt, &finished, &before, &after).err();
+    if let (None, Some(run)) = (&wrong, verdict::trained(&attempt, &finished)) {
+        // What was trained opens again: drawing reads all of a checkpoint but the optimizer, and no data set.
+        let words = ["imagine", &run, "a red kite", "--steps", "1", "--out", "drawn-again.png"];
+        let words = words.map(std::ffi::OsString::from);
+        let again =
+            process::run(&house.binary, &words, &attempt.folder, &aside, process::Stdout::File, false)?;
+        if again.end != End::Code(0) {
+            wrong = Some(format!("exit 0: but the run does not open again: {}", again.stderr.trim()));
+        }
+    }
     std::fs::remove_dir_all(&aside)?;
     let command = format!("{}    ({})", attempt.command(), attempt.notes.join("; "));
     let said = format!("{}{}", String::from_utf8_lossy(&finished.stdout), finished.stderr);

@@ -168,6 +168,16 @@ fn done(attempt: &Attempt, finished: &Finished, after: &Snapshot) -> Result<(), 
     Ok(())
 }
 
+/// The run that a command trained, where it says that it did.
+pub fn trained(attempt: &Attempt, finished: &Finished) -> Option<String> {
+    if finished.end != End::Code(0) || attempt.args.first().is_none_or(|word| word != "train") {
+        return None;
+    }
+    let runs = outputs(attempt).into_iter().filter(|run| !run.as_os_str().is_empty());
+    let mut runs = runs.filter(|run| attempt.folder.join(run).join("checkpoints").is_dir());
+    runs.next().map(|run| run.to_string_lossy().into_owned())
+}
+
 /// After a failure: no output is half written. One that is new is whole.
 fn failed(attempt: &Attempt, before: &Snapshot, after: &Snapshot) -> Result<(), String> {
     let own = Path::new(attempt.folder_name());

@@ -103,16 +103,22 @@ impl Tokenizer {
             |problem: String| DataError::contents(path, format!("cannot be used as a tokenizer: {problem}"));
         let text = read_text(path).map_err(DataError::read(path))?;
         limits::check(&text).map_err(fail)?;
-        let read = || text.parse::<HfTokenizer>().map_err(|e| e.to_string());
-        let mut inner = guarded(read)
-            .map_err(|e| fail(format!("not a tokenizer.json of the tokenizers library ({e})")))?;
         let settings = Settings::read(&text);
-        let notes = settings.notes().into_iter().map(|note| format!("{}: {note}", path.display())).collect();
-        settings::switch_off(&mut inner).map_err(fail)?;
+        let mut tokenizer = guarded(|| Tokenizer::parse(&text, names, &settings)).map_err(fail)?;
+        let notes = settings.notes().into_iter();
+        tokenizer.notes = notes.map(|note| format!("{}: {note}", path.display())).collect();
+        Ok(tokenizer)
+    }
+
+    /// Without notes.
+    fn parse(text: &str, names: &Tokens, settings: &Settings) -> Result<Self, String> {
+        let mut inner: HfTokenizer =
+            text.parse().map_err(|e| format!("not a tokenizer.json of the tokenizers library ({e})"))?;
+        settings::switch_off(&mut inner)?;
         // A caption that happens to contain `</s>` must not end the sample: special tokens come from us alone.
         inner.set_encode_special_tokens(true);
         let unknown = settings.unknown(&inner);
-        let chosen = names::find(&inner, names, unknown).map_err(fail)?;
+        let chosen = names::find(&inner, names, unknown)?;
         let special = |token: &names::Chosen| AddedToken::from(token.name.clone(), true);
         inner.add_special_tokens(&chosen.iter().filter(|token| token.added).map(special).collect::<Vec<_>>());
         let [pad, bos, eos, image, draw] = chosen.map(|token| token.id);
@@ -123,7 +129,7 @@ impl Tokenizer {
             kind: Kind::HuggingFace(Box::new(FromFile { inner, unknown, may_drop })),
             specials: Specials { pad, bos, eos, image, draw },
             vocab_size: (largest + 1).next_multiple_of(VOCAB_MULTIPLE),
-            notes,
+            notes: Vec::new(),
         })
     }
 
