@@ -15,7 +15,7 @@ const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 /// Those of reading; [`std::io::ErrorKind::InvalidData`] for what is not UTF-8, which says so where it is UTF-16.
 pub fn read_text(path: &Path) -> std::io::Result<String> {
     let wrong = |message: &str| std::io::Error::new(ErrorKind::InvalidData, message);
-    let mut bytes = std::fs::read(path)?;
+    let mut bytes = crate::open::read_file(path)?;
     if bytes.starts_with(b"\xff\xfe") || bytes.starts_with(b"\xfe\xff") {
         return Err(wrong("the text is UTF-16; save the file as UTF-8"));
     }

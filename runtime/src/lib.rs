@@ -10,6 +10,7 @@ mod error;
 pub mod fs;
 mod layout;
 pub mod memory;
+pub mod open;
 pub mod processor;
 pub mod rng;
 pub mod safetensors;

@@ -8,11 +8,11 @@ use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::fs::write_atomically;
 use crate::layout::Dims;
+use crate::open::open_file;
 use crate::tensor::{Spec, Tensor};
 use ::safetensors::tensor::{Dtype, SafeTensorError, SafeTensors, TensorInfo};
 use memmap2::Mmap;
 use std::collections::BTreeMap;
-use std::fs::File;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
@@ -41,7 +41,7 @@ impl SafetensorsFile {
     /// # Errors
     /// [`Error::Io`]; [`Error::Format`] for a file that is truncated, damaged or of another kind.
     pub fn open(path: &Path) -> Result<Self> {
-        let file = File::open(path).map_err(|e| Error::io(path, e))?;
+        let file = open_file(path).map_err(|e| Error::io(path, e))?;
         if file.metadata().map_err(|e| Error::io(path, e))?.len() == 0 {
             return Err(Error::format(path, "the file is empty; write or download it again"));
         }

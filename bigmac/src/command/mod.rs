@@ -12,6 +12,7 @@ mod outcome;
 mod plan;
 mod profile;
 mod progress;
+mod readable;
 mod shape;
 mod simulate;
 mod stop;
@@ -79,7 +80,7 @@ pub fn run() -> ExitCode {
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            note(&format!("error: {}", paragraph(&error)));
+            note(&format!("error: {}", readable::readable(&paragraph(&error))));
             ExitCode::from(exit::code(&error))
         }
     }

@@ -10,6 +10,7 @@ mod files;
 mod font;
 mod forms;
 mod grid;
+mod guard;
 mod inspect;
 mod order;
 mod pack;

@@ -1,11 +1,11 @@
 //! Pictures ahead of the step that needs them: decoded once each, in background threads, within a budget of memory.
 
 use super::error::{DataError, PictureProblem};
+use super::guard::caught;
 use super::picture::{Encoded, PictureLimits, PictureRef, Square, Tile, cut, rgb_to_pixels};
 use super::{DrawItem, ImageItem, StepPlan};
 use image::RgbImage;
 use std::collections::{BTreeMap, HashMap};
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 
@@ -307,7 +307,7 @@ impl Shared {
             }
         };
         // Ranks wait for this thread: it must outlive a decoder that panics on a file that was made for that.
-        catch_unwind(AssertUnwindSafe(load)).unwrap_or_else(|_| {
+        caught(load).unwrap_or_else(|| {
             Loaded::Failed(PictureProblem(
                 "cannot be decoded: the decoder failed; is the file damaged?".into(),
             ))

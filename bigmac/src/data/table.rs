@@ -2,6 +2,8 @@
 //! file handle of its own, as handles that are cloned share one position, and pictures are read from many threads.
 
 use super::error::DataError;
+use super::guard::guarded;
+use bigmac_runtime::open::open_file;
 use parquet::column::reader::{ColumnReader, get_column_reader};
 use parquet::file::metadata::{PageIndexPolicy, ParquetMetaData, ParquetMetaDataReader};
 use parquet::file::page_index::offset_index::PageLocation;
@@ -10,7 +12,6 @@ use parquet::file::serialized_reader::SerializedPageReader;
 use std::fs::File;
 use std::hash::{Hash, Hasher};
 use std::io;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -63,7 +64,7 @@ impl Table {
         file: &Arc<Path>,
         wanted: impl Fn(&ParquetMetaData) -> Vec<usize>,
     ) -> Result<Self, DataError> {
-        let handle = File::open(file).map_err(DataError::read(file))?;
+        let handle = open_file(file).map_err(DataError::read(file))?;
         let len = handle.metadata().map_err(DataError::read(file))?.len();
         let read = guarded(|| {
             let metadata =
@@ -176,13 +177,6 @@ impl Cell {
         };
         values.get(at).map(|value| value.data().to_vec()).ok_or_else(short)
     }
-}
-
-/// Runs what reads Parquet. The crate checks most of what it reads, but a damaged file can still bring it to panic, which
-/// here is an error like any other.
-pub(in crate::data) fn guarded<T>(read: impl FnOnce() -> Result<T, String>) -> Result<T, String> {
-    catch_unwind(AssertUnwindSafe(read))
-        .unwrap_or_else(|_| Err("the file is damaged in a way that its reader did not expect".into()))
 }
 
 /// Checks what the crate takes on trust: that row groups and columns lie within the file.

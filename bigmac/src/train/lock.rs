@@ -2,7 +2,7 @@
 
 use super::TrainError;
 use bigmac_runtime::Error;
-use bigmac_runtime::fs::read_text;
+use bigmac_runtime::fs::{check_output, read_text};
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -34,6 +34,8 @@ impl RunLock {
     /// [`TrainError::InUse`] where another process has; [`TrainError::Runtime`] where the file cannot be written.
     pub fn take(folder: &Path) -> Result<RunLock, TrainError> {
         let path = folder.join(FILE);
+        // Whatever else has that name: to open a pipe would wait for whoever reads it.
+        check_output(&path)?;
         let io = |e: std::io::Error| Error::io(&path, e);
         for _ in 0..ATTEMPTS {
             let options = OpenOptions::new().write(true).create(true).truncate(false).clone();

@@ -4,6 +4,7 @@ use super::super::error::{DataError, Place};
 use super::super::forms::{self, RawRecord, Record, kind};
 use super::picture_file;
 use super::text::{NOT_UTF8, json, not_json, not_text, without_bom};
+use bigmac_runtime::open::{open_file, read_file};
 use serde::de::IgnoredAny;
 use serde_json::error::Category;
 use serde_json::{Deserializer, Value};
@@ -45,7 +46,7 @@ impl JsonReader {
     /// # Errors
     /// When the file cannot be read, or is not text.
     pub fn open(file: &Arc<Path>, images: Option<&Arc<Path>>) -> Result<Self, DataError> {
-        let mut reader = BufReader::new(File::open(file).map_err(DataError::read(file))?);
+        let mut reader = BufReader::new(open_file(file).map_err(DataError::read(file))?);
         let head = reader.fill_buf().map_err(DataError::read(file))?;
         if let Some(problem) = not_text(head) {
             return Err(DataError::contents(file, problem));
@@ -109,6 +110,10 @@ impl Iterator for JsonReader {
     }
 }
 
+/// The longest line that is read, in bytes. A file of another kind may be one line of any length, which memory need not
+/// hold.
+const LONGEST_LINE: u64 = 256 << 20;
+
 /// Passes over white space; the newlines in it.
 fn skip_blank(reader: &mut impl BufRead) -> std::io::Result<u32> {
     let mut lines = 0;
@@ -128,10 +133,14 @@ fn next_line(file: &Path, reader: &mut BufReader<File>, line: &mut u32, begun: &
     let mut bytes = Vec::new();
     let text = loop {
         bytes.clear();
-        match reader.read_until(b'\n', &mut bytes) {
+        match reader.by_ref().take(LONGEST_LINE + 1).read_until(b'\n', &mut bytes) {
             Ok(0) => return None,
             Ok(_) => *line += 1,
             Err(error) => return Some(Err(DataError::read(file)(error))),
+        }
+        if bytes.len() as u64 > LONGEST_LINE {
+            let problem = format!("longer than {} MiB; is it a file of another kind?", LONGEST_LINE >> 20);
+            return Some(Err(DataError::broken(file, Place::Line(*line), problem)));
         }
         // Files that were joined have a mark in the middle.
         let text = without_bom(&bytes);
@@ -165,7 +174,7 @@ fn is_begun(text: &str) -> bool {
 
 /// What to say of a file that begins with an object over several lines; `None` when it does not.
 fn spread_object(file: &Path) -> std::io::Result<Option<String>> {
-    let bytes = std::fs::read(file)?;
+    let bytes = read_file(file)?;
     let Ok(text) = std::str::from_utf8(without_bom(&bytes)) else { return Ok(None) };
     let mut values = Deserializer::from_str(text).into_iter::<Value>();
     let Some(Ok(Value::Object(object))) = values.next() else { return Ok(None) };

@@ -9,10 +9,10 @@ use super::super::picture::{Origin, PictureRef, Source};
 use super::held::{Held, HeldRecord};
 use super::text::{json, without_bom};
 use super::window::Window;
+use bigmac_runtime::open::{open_file, zeros};
 use serde_json::{Map, Value};
 use std::cell::RefCell;
 use std::collections::HashMap;
-use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
 use std::path::Path;
 use std::sync::Arc;
@@ -56,7 +56,7 @@ impl TarReader {
     /// # Errors
     /// When the file cannot be read.
     pub fn open(file: &Arc<Path>, images: Option<&Arc<Path>>) -> Result<Self, DataError> {
-        let mut shard = File::open(file).and_then(Window::new).map_err(DataError::read(file))?;
+        let mut shard = open_file(file).and_then(Window::new).map_err(DataError::read(file))?;
         let mut samples = Samples::default();
         let broken = list(&mut shard, &mut samples).err().map(|problem| DataError::contents(file, problem));
         let (shard, samples) = (RefCell::new(shard), samples.found.into_iter());
@@ -114,11 +114,7 @@ impl TarReader {
         let name = format!("{key}.{}", member.part);
         let wrong = |problem: String| format!("'{name}' {problem}");
         let len = usize::try_from(member.len).map_err(|_| wrong("is too long".into()))?;
-        let mut bytes = Vec::new();
-        bytes
-            .try_reserve_exact(len)
-            .map_err(|_| wrong(format!("has {len} bytes, which is more than there is memory")))?;
-        bytes.resize(len, 0);
+        let mut bytes = zeros(len).map_err(|error| wrong(format!("cannot be read ({error})")))?;
         let mut shard = self.shard.borrow_mut();
         shard
             .seek(SeekFrom::Start(member.offset))

@@ -1,6 +1,7 @@
 //! Decoding: files of every kind to 8-bit RGB, within limits that the header is checked against first.
 
 use super::super::error::{DataError, PictureProblem};
+use super::super::guard::caught;
 use super::limits::PictureLimits;
 use super::reference::PictureRef;
 use super::tile::{Square, cutting_bytes};
@@ -43,8 +44,11 @@ impl PictureRef {
     fn header(&self, limits: &PictureLimits) -> Result<Header, PictureProblem> {
         let head = self.head(HEAD)?;
         // A header that is cut off by the end of the piece may be whole in the file.
-        match Header::read(&head, limits) {
-            Err(_) if head.len() as u64 == HEAD => Header::read(&self.encoded(limits)?, limits),
+        match surviving(|| Header::read(&head, limits)) {
+            Err(_) if head.len() as u64 == HEAD => {
+                let whole = self.encoded(limits)?;
+                surviving(|| Header::read(&whole, limits))
+            }
             header => header,
         }
     }
@@ -145,7 +149,7 @@ impl Encoded {
     /// Reads a picture's file, and checks its header.
     pub fn read(picture: &PictureRef, limits: &PictureLimits) -> Result<Encoded, PictureProblem> {
         let bytes = picture.encoded(limits)?;
-        let header = Header::read(&bytes, limits)?;
+        let header = surviving(|| Header::read(&bytes, limits))?;
         Ok(Encoded { bytes, header })
     }
 
@@ -159,25 +163,36 @@ impl Encoded {
 
     /// Decodes the picture.
     pub fn decode(self, limits: &PictureLimits) -> Result<RgbImage, PictureProblem> {
-        let bytes = &self.bytes;
-        let (format, mut decoder) = open(bytes, limits)?;
-        // The other decoders notice a missing end themselves; that of JPEG would fill the rest with grey.
-        if format == ImageFormat::Jpeg && !jpeg_has_end(bytes) {
-            let problem = "is cut short: the end of the JPEG is missing; copy or download it again";
-            return Err(PictureProblem(problem.into()));
-        }
-        let orientation = decoder.orientation()?;
-        let mut image = DynamicImage::from_decoder(decoder)?;
-        image.apply_orientation(orientation);
-        if !image.color().has_alpha() {
-            return Ok(image.into_rgb8());
-        }
-        let rgba = image.into_rgba8();
-        Ok(RgbImage::from_fn(rgba.width(), rgba.height(), |x, y| {
-            let [r, g, b, a] = rgba.get_pixel(x, y).0.map(u32::from);
-            Rgb([r, g, b].map(|c| ((c * a + 255 * (255 - a) + 127) / 255) as u8))
-        }))
+        surviving(|| pixels(&self.bytes, limits))
     }
+}
+
+/// Decodes a picture's file.
+fn pixels(bytes: &[u8], limits: &PictureLimits) -> Result<RgbImage, PictureProblem> {
+    let (format, mut decoder) = open(bytes, limits)?;
+    // The other decoders notice a missing end themselves; that of JPEG would fill the rest with grey.
+    if format == ImageFormat::Jpeg && !jpeg_has_end(bytes) {
+        let problem = "is cut short: the end of the JPEG is missing; copy or download it again";
+        return Err(PictureProblem(problem.into()));
+    }
+    let orientation = decoder.orientation()?;
+    let mut image = DynamicImage::from_decoder(decoder)?;
+    image.apply_orientation(orientation);
+    if !image.color().has_alpha() {
+        return Ok(image.into_rgb8());
+    }
+    let rgba = image.into_rgba8();
+    Ok(RgbImage::from_fn(rgba.width(), rgba.height(), |x, y| {
+        let [r, g, b, a] = rgba.get_pixel(x, y).0.map(u32::from);
+        Rgb([r, g, b].map(|c| ((c * a + 255 * (255 - a) + 127) / 255) as u8))
+    }))
+}
+
+/// Runs a decoder. One that panics on a damaged file fails, and no more than that.
+fn surviving<T>(decode: impl FnOnce() -> Result<T, PictureProblem>) -> Result<T, PictureProblem> {
+    caught(decode).unwrap_or_else(|| {
+        Err(PictureProblem("cannot be decoded: the decoder failed; is the file damaged?".into()))
+    })
 }
 
 /// Whether a JPEG goes on to its end-of-image marker (ITU-T T.81, B.1). Segments are stepped over by their lengths, as

@@ -2,6 +2,7 @@
 
 use super::super::error::{DataError, PictureProblem, Place};
 use super::super::table::Cell;
+use bigmac_runtime::open::{open_file, read_file, zeros};
 use std::fmt;
 use std::fs::File;
 use std::hash::{Hash, Hasher};
@@ -84,12 +85,10 @@ impl PictureRef {
     /// The encoded bytes.
     pub(in crate::data) fn bytes(&self) -> std::io::Result<Vec<u8>> {
         match &self.0.source {
-            Source::File(path) => std::fs::read(path),
+            Source::File(path) => read_file(path),
             Source::Within { file, offset, len, .. } => {
                 let len = usize::try_from(*len).map_err(std::io::Error::other)?;
-                let mut bytes = Vec::new();
-                bytes.try_reserve_exact(len).map_err(|_| std::io::ErrorKind::OutOfMemory)?;
-                bytes.resize(len, 0);
+                let mut bytes = zeros(len)?;
                 std::fs::File::open(file)?.read_exact_at(&mut bytes, *offset)?;
                 Ok(bytes)
             }
@@ -101,7 +100,7 @@ impl PictureRef {
     pub(super) fn head(&self, most: u64) -> std::io::Result<Vec<u8>> {
         let mut head = Vec::new();
         match &self.0.source {
-            Source::File(path) => File::open(path)?.take(most).read_to_end(&mut head)?,
+            Source::File(path) => open_file(path)?.take(most).read_to_end(&mut head)?,
             Source::Within { file, offset, len, .. } => {
                 let mut file = File::open(file)?;
                 file.seek(SeekFrom::Start(*offset))?;

@@ -71,6 +71,45 @@ fn a_file_that_is_no_tokenizer_is_an_error() {
     assert!(Tokenizer::from_file(nowhere).unwrap_err().to_string().contains("/no/such"));
 }
 
+#[test]
+fn an_added_token_without_end_is_refused_before_an_automaton_is_built_over_it() {
+    let long = "x".repeat(1_000_000);
+    let many = file(&["<pad>", "<s>", "</s>", "<image>", "<draw>", &long]);
+    let error = Tokenizer::from_file(many.path()).unwrap_err().to_string();
+    assert!(error.contains("added token 5 is 1000000 bytes long, expected at most 1024"), "{error}");
+    let just = "x".repeat(1024);
+    let file = file(&["<pad>", "<s>", "</s>", "<image>", "<draw>", &just]);
+    assert!(Tokenizer::from_file(file.path()).is_ok());
+}
+
+/// A file of these words, whose vocabulary or another part is changed.
+fn changed(part: &str, value: serde_json::Value) -> Result<Tokenizer, String> {
+    let mut whole = file(&["<pad>", "<s>", "</s>", "<image>", "<draw>"]);
+    let mut json: serde_json::Value =
+        serde_json::from_str(&std::fs::read_to_string(whole.path()).unwrap()).unwrap();
+    *json.pointer_mut(part).unwrap() = value;
+    whole.as_file_mut().set_len(0).unwrap();
+    std::fs::write(whole.path(), json.to_string()).unwrap();
+    Tokenizer::from_file(whole.path()).map_err(|error| error.to_string())
+}
+
+#[test]
+fn ids_that_two_tokens_share_or_that_32_bits_hold_hardly_are_errors() {
+    let shared = changed("/model/vocab/red", 3.into()).unwrap_err();
+    assert!(shared.contains("the tokens 'cat' and 'red' have the same id 3"), "{shared}");
+    for part in ["/model/vocab/red", "/added_tokens/1/id"] {
+        let large = changed(part, u32::MAX.into()).unwrap_err();
+        assert!(large.contains("is larger than 2147483647"), "{large}");
+    }
+    assert!(changed("/model/vocab/red", 9.into()).is_ok());
+}
+
+#[test]
+fn a_file_at_which_the_library_panics_is_an_error() {
+    let error = changed("/decoder", serde_json::json!({"type": {}})).unwrap_err();
+    assert!(error.contains("cannot be used as a tokenizer"), "{error}");
+}
+
 proptest! {
     #[test]
     fn any_text_survives_bytes(text in ".{0,60}") {

@@ -1,5 +1,6 @@
 //! Text to token ids and back: bytes by default, or any Hugging Face `tokenizer.json`.
 
+mod limits;
 mod missed;
 mod names;
 mod settings;
@@ -8,6 +9,7 @@ pub use missed::Missed;
 pub(in crate::data) use missed::MissedTotal;
 
 use super::error::DataError;
+use super::guard::guarded;
 use crate::config::Tokens;
 use bigmac_runtime::fs::read_text;
 use settings::Settings;
@@ -100,16 +102,23 @@ impl Tokenizer {
         let fail =
             |problem: String| DataError::contents(path, format!("cannot be used as a tokenizer: {problem}"));
         let text = read_text(path).map_err(DataError::read(path))?;
-        let mut inner: HfTokenizer = text
-            .parse()
-            .map_err(|e| fail(format!("not a tokenizer.json of the tokenizers library ({e})")))?;
+        limits::check(&text).map_err(fail)?;
         let settings = Settings::read(&text);
-        let notes = settings.notes().into_iter().map(|note| format!("{}: {note}", path.display())).collect();
-        settings::switch_off(&mut inner).map_err(fail)?;
+        let mut tokenizer = guarded(|| Tokenizer::parse(&text, names, &settings)).map_err(fail)?;
+        let notes = settings.notes().into_iter();
+        tokenizer.notes = notes.map(|note| format!("{}: {note}", path.display())).collect();
+        Ok(tokenizer)
+    }
+
+    /// Without notes.
+    fn parse(text: &str, names: &Tokens, settings: &Settings) -> Result<Self, String> {
+        let mut inner: HfTokenizer =
+            text.parse().map_err(|e| format!("not a tokenizer.json of the tokenizers library ({e})"))?;
+        settings::switch_off(&mut inner)?;
         // A caption that happens to contain `</s>` must not end the sample: special tokens come from us alone.
         inner.set_encode_special_tokens(true);
         let unknown = settings.unknown(&inner);
-        let chosen = names::find(&inner, names, unknown).map_err(fail)?;
+        let chosen = names::find(&inner, names, unknown)?;
         let special = |token: &names::Chosen| AddedToken::from(token.name.clone(), true);
         inner.add_special_tokens(&chosen.iter().filter(|token| token.added).map(special).collect::<Vec<_>>());
         let [pad, bos, eos, image, draw] = chosen.map(|token| token.id);
@@ -120,7 +129,7 @@ impl Tokenizer {
             kind: Kind::HuggingFace(Box::new(FromFile { inner, unknown, may_drop })),
             specials: Specials { pad, bos, eos, image, draw },
             vocab_size: (largest + 1).next_multiple_of(VOCAB_MULTIPLE),
-            notes,
+            notes: Vec::new(),
         })
     }
 
@@ -181,7 +190,7 @@ impl Tokenizer {
                 let bytes: Vec<u8> = ids.iter().filter_map(|&id| u8::try_from(id).ok()).collect();
                 Ok(String::from_utf8_lossy(&bytes).into_owned())
             }
-            Kind::HuggingFace(file) => file.inner.decode(ids, true).map_err(|e| e.to_string()),
+            Kind::HuggingFace(file) => guarded(|| file.inner.decode(ids, true).map_err(|e| e.to_string())),
         }
     }
 }
@@ -189,11 +198,13 @@ impl Tokenizer {
 impl FromFile {
     fn encode(&self, text: &str) -> Result<Encoded, String> {
         // Places in the text are needed, and computed, only where something may be missing there.
-        let encoding = match self.may_drop {
-            true => self.inner.encode(text, false),
-            false => self.inner.encode_fast(text, false),
-        };
-        let encoding = encoding.map_err(|e| e.to_string())?;
+        let encoding = guarded(|| {
+            let encoded = match self.may_drop {
+                true => self.inner.encode(text, false),
+                false => self.inner.encode_fast(text, false),
+            };
+            encoded.map_err(|e| e.to_string())
+        })?;
         let ids = encoding.get_ids().to_vec();
         let unknown = ids.iter().filter(|&&id| Some(id) == self.unknown).count() as u32;
         let dropped = if self.may_drop { dropped(text, encoding.get_offsets()) } else { 0 };

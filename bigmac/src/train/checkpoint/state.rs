@@ -5,10 +5,10 @@ use crate::config::{self, Config};
 use crate::data::Dataset;
 use bigmac_runtime::Error;
 use bigmac_runtime::fs::{read_text, write_atomically};
+use bigmac_runtime::open::open_file;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
-use std::fs::File;
 use std::path::Path;
 
 /// Version of the layout.
@@ -131,7 +131,7 @@ impl State {
 /// SHA-256 of a file, in hexadecimal.
 pub(super) fn sha256(path: &Path) -> Result<String, TrainError> {
     let mut hash = Sha256::new();
-    let mut file = File::open(path).map_err(|e| Error::io(path, e))?;
+    let mut file = open_file(path).map_err(|e| Error::io(path, e))?;
     std::io::copy(&mut file, &mut hash).map_err(|e| Error::io(path, e))?;
     Ok(hex(&hash.finalize()))
 }
