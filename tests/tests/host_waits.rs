@@ -38,6 +38,8 @@ impl Observer for Ear<'_> {
         }
     }
 
+    fn note(&self, _: &str) {}
+
     fn skipped(&self, _errors: &[DataError]) {}
 
     fn saved(&self, _path: &Path) {

@@ -175,6 +175,10 @@ impl Observer for RunProgress {
         }
     }
 
+    fn note(&self, sentence: &str) {
+        self.say(&format!("note: {sentence}"));
+    }
+
     fn skipped(&self, errors: &[DataError]) {
         for error in errors.iter().map(DataError::to_string) {
             // Each epoch meets the same again.

@@ -76,6 +76,8 @@ pub struct Part {
     pub parameters: u64,
     /// Those of them that one row passes: all but the experts that are not chosen, and all of an embedding's.
     pub active: u64,
+    /// Those of them that get gradients when they learn: all but what nothing reads.
+    pub trained: u64,
     /// The forward.
     pub forward: Work,
     /// Gradients of inputs.
@@ -95,7 +97,8 @@ const GRADIENT_BYTES: f64 = 8.0;
 impl Part {
     /// Parameters that are not in a product: norms, embeddings.
     pub fn parameters(count: usize) -> Part {
-        Part { parameters: count as u64, active: count as u64, ..Part::default() }
+        let count = count as u64;
+        Part { parameters: count, active: count, trained: count, ..Part::default() }
     }
 
     /// `[rows, inputs]` times weights `[inputs, outputs]` of `bytes` each, with a bias where wanted.
@@ -136,7 +139,8 @@ impl Part {
             ..Work::default()
         };
         let part = Part::products(pass, touched);
-        Part { parameters: (experts * weights) as u64, active: (chosen * weights) as u64, ..part }
+        let parameters = (experts * weights) as u64;
+        Part { parameters, active: (chosen * weights) as u64, trained: parameters, ..part }
     }
 
     fn products(pass: Work, written: usize) -> Part {
@@ -144,6 +148,7 @@ impl Part {
         Part {
             parameters: written as u64,
             active: written as u64,
+            trained: written as u64,
             forward: pass,
             backward_input: pass,
             backward_weight,
@@ -173,6 +178,7 @@ impl Part {
         Part {
             parameters: self.parameters * count as u64,
             active: self.active * count as u64,
+            trained: self.trained * count as u64,
             forward: self.forward * factor,
             backward_input: self.backward_input * factor,
             backward_weight: self.backward_weight * factor,
@@ -189,6 +195,7 @@ impl Add for Part {
         Part {
             parameters: self.parameters + other.parameters,
             active: self.active + other.active,
+            trained: self.trained + other.trained,
             forward: self.forward + other.forward,
             backward_input: self.backward_input + other.backward_input,
             backward_weight: self.backward_weight + other.backward_weight,

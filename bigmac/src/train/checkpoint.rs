@@ -13,6 +13,7 @@
 //! the number of ranks.
 
 use super::TrainError;
+use super::optimizer::{STATE_PARTS, UPDATES, state_spec};
 use super::snapshot::{Snapshot, state_name};
 use crate::config::{Config, first_difference};
 use crate::model::{ModelShape, RankModules};
@@ -23,7 +24,7 @@ use bigmac_models::mmdit::{DIFFUSERS, Mmdit};
 use bigmac_models::{names, weights};
 use bigmac_runtime::fs::{read_text, write_atomically};
 use bigmac_runtime::safetensors::{self, NamedBytes, SafetensorsFile};
-use bigmac_runtime::{Context, DType, Error, Spec, Tensor};
+use bigmac_runtime::{Context, DType, Error, Tensor};
 use bigmac_schedule::ModuleKind;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -295,18 +296,28 @@ impl Checkpoint {
         files.load(ctx, specs, dtype)
     }
 
-    /// A part of the optimizer's state of a parameter, flat.
+    /// A part of the optimizer's state of a parameter, flat; `None` for a parameter that did not learn, of which there
+    /// is none.
     ///
     /// # Errors
-    /// [`bigmac_runtime::Error::Format`] when it is missing or of another length.
+    /// [`bigmac_runtime::Error::Format`] when it alone is missing, or of another length.
     pub fn optimizer_part(
         &self,
         ctx: &Context,
         part: &str,
         spec: &ParameterSpec,
-    ) -> bigmac_runtime::Result<Tensor> {
-        let len = spec.shape.iter().product();
-        self.optimizer.load_exact(ctx, &state_name(part, &spec.source), &Spec::new(&[len], DType::F32))
+    ) -> bigmac_runtime::Result<Option<Tensor>> {
+        let name = |part: &str| state_name(part, &spec.source);
+        if !self.optimizer.contains(&name(STATE_PARTS[0])) {
+            return Ok(None);
+        }
+        let wanted = state_spec(part, spec);
+        if part == UPDATES && !self.optimizer.contains(&name(part)) {
+            // Before updates were counted, every step made one.
+            let steps = u32::try_from(self.state.step).unwrap_or(u32::MAX);
+            return Tensor::from_slice(ctx, &[steps], &wanted.shape).map(Some);
+        }
+        self.optimizer.load_exact(ctx, &name(part), &wanted).map(Some)
     }
 }
 

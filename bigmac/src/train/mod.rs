@@ -6,6 +6,7 @@ mod collect;
 mod error;
 mod inputs;
 mod layout;
+mod learning;
 mod metrics;
 mod numbers;
 mod optimizer;
@@ -20,9 +21,10 @@ pub use checkpoint::{Checkpoint, State, save};
 pub use error::TrainError;
 pub use inputs::{Inputs, tokenizer};
 pub use layout::RunLayout;
+pub use learning::{beginners, check_learns, gets_gradient};
 pub use metrics::{MetricsFile, StepReport};
 pub use numbers::{Gate, Numbers, Reduced, Totals};
-pub use optimizer::{Optimizer, STATE_PARTS};
+pub use optimizer::{Optimizer, STATE_PARTS, UPDATES, Update, state_spec};
 pub use reduce::reduce;
 pub use schedule::learning_rate;
 pub use session::{Session, open_gpu};
@@ -45,6 +47,9 @@ const CONFIG: &str = "config.toml";
 pub trait Observer: Sync {
     /// A step is done.
     fn step(&self, report: &StepReport);
+
+    /// Something about the run that its user should know.
+    fn note(&self, sentence: &str);
 
     /// A step goes on without the samples of these pictures.
     fn skipped(&self, errors: &[DataError]);
@@ -106,6 +111,7 @@ pub fn train(
     if !resume.is_some_and(|checkpoint| is_of_run(checkpoint, folder)) {
         check_unused(folder)?;
     }
+    check_learns(session)?;
     let start = match resume {
         Some(_) => None,
         None => Inputs::start(&session.config, &session.shape)?,

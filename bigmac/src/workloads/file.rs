@@ -16,8 +16,32 @@ struct File {
     #[serde(default = "zero")]
     p2p: Spanned<f64>,
     #[serde(default)]
-    frozen: Vec<ModuleKind>,
+    frozen: Vec<Frozen>,
     microbatch: Spanned<Vec<Spanned<Entry>>>,
+}
+
+/// What does not learn.
+#[derive(Clone, Copy, PartialEq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Frozen {
+    /// The encoder with its projector.
+    Encoder,
+    /// The encoder's layers, without its projector.
+    Tower,
+    Llm,
+    Generator,
+}
+
+impl Frozen {
+    /// The module that does not learn at all.
+    fn module(self) -> Option<ModuleKind> {
+        match self {
+            Frozen::Encoder => Some(ModuleKind::Encoder),
+            Frozen::Tower => None,
+            Frozen::Llm => Some(ModuleKind::Llm),
+            Frozen::Generator => Some(ModuleKind::Generator),
+        }
+    }
 }
 
 /// A list of costs: of items `[forward, backward]`, of LLM chunks `[F, B, W]`.
@@ -44,7 +68,8 @@ fn zero() -> Spanned<f64> {
 }
 
 /// Reads a workload. The file says `ranks`, where wanted `chunks` (LLM chunks per rank), `p2p` (time of a value between
-/// ranks) and `frozen` (modules that do not learn), and holds a `[[microbatch]]` table per microbatch (or per `repeat`
+/// ranks) and `frozen` (modules that do not learn; `tower` for the encoder's layers without its projector, whose
+/// backward then runs where the encoder ends), and holds a `[[microbatch]]` table per microbatch (or per `repeat`
 /// equal ones): `encoder` and `generator` are lists of items as `[forward, backward]`, `llm` is a list of one
 /// `[F, B, W]` per chunk, in the order of the layers. Times are in any unit, the same everywhere.
 ///
@@ -81,8 +106,9 @@ pub fn read_workload(path: &Path) -> Result<Workload, TomlError> {
     }
     let whole: Range<usize> = file.microbatch.span();
     let mut learns = PerModule::all(true);
-    file.frozen.iter().for_each(|module| learns[*module] = false);
+    file.frozen.iter().filter_map(|frozen| frozen.module()).for_each(|module| learns[module] = false);
     let workload = Workload::new(ranks, chunks, loads, learns, p2p);
+    let workload = workload.map(|workload| workload.with_projector_alone(file.frozen.contains(&Frozen::Tower)));
     workload.map_err(|error| toml.wrong(whole, error.to_string()))
 }
 
@@ -170,12 +196,25 @@ mod tests {
         )
         .unwrap();
         assert_eq!((workload.ranks(), workload.len()), (2, 3));
-        assert!(!workload.learns().encoder && workload.learns().llm);
+        assert!(!workload.learns().encoder && workload.learns().llm && !workload.projector_alone());
         let loads = workload.loads();
         assert_eq!(loads[0].encoder[0], ItemCost { forward: 1.0, backward: 2.5 });
         assert_eq!(loads[0].llm[1], ChunkCost { forward: 4.0, backward_input: 5.0, backward_weight: 6.0 });
         assert_eq!(loads[1], loads[2]);
         assert_eq!(workload.items(ModuleKind::Generator, Microbatch(2)).count(), 1);
+    }
+
+    #[test]
+    fn a_frozen_tower_leaves_the_projector_to_learn() {
+        let file = |frozen: &str| {
+            read(&format!(
+                "ranks = 1\nfrozen = [{frozen}]\n[[microbatch]]\nencoder = [[1, 1]]\nllm = [[1, 1, 1]]\n"
+            ))
+            .unwrap()
+        };
+        let tower = file("'tower', 'llm'");
+        assert!(tower.learns().encoder && !tower.learns().llm && tower.projector_alone());
+        assert!(!file("'llm'").projector_alone());
     }
 
     #[test]

@@ -93,6 +93,8 @@ impl<F: FnMut(u64) -> anyhow::Result<Option<Vec<f64>>> + Send> Observer for Paus
         }
     }
 
+    fn note(&self, _: &str) {}
+
     fn skipped(&self, _errors: &[DataError]) {}
 
     fn saved(&self, _path: &Path) {}
