@@ -106,7 +106,8 @@ impl Config {
         ParameterGroup::ALL.into_iter().try_for_each(|group| {
             let (name, scale) = (group.name(), self.train.lr_scale[group]);
             let key = format!("train.lr_scale.{name}");
-            let wanted = format!("a finite number above 0; to keep its weights set model.{name}.frozen = true");
+            let wanted =
+                format!("a finite number above 0; to keep its weights set model.{name}.frozen = true");
             require(scale.is_finite() && scale > 0.0, &key, scale, wanted)
         })
     }

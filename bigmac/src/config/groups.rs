@@ -20,12 +20,8 @@ pub enum ParameterGroup {
 
 impl ParameterGroup {
     /// All of them, in the order of the data.
-    pub const ALL: [ParameterGroup; 4] = [
-        ParameterGroup::Encoder,
-        ParameterGroup::Projector,
-        ParameterGroup::Llm,
-        ParameterGroup::Generator,
-    ];
+    pub const ALL: [ParameterGroup; 4] =
+        [ParameterGroup::Encoder, ParameterGroup::Projector, ParameterGroup::Llm, ParameterGroup::Generator];
 
     /// The group of a module's parameter.
     pub fn of(module: ModuleKind, parameter: &str) -> ParameterGroup {
@@ -85,11 +81,7 @@ impl<T> Index<ParameterGroup> for PerGroup<T> {
 impl PerGroup<bool> {
     /// The modules of which something learns.
     pub fn learns(self) -> PerModule<bool> {
-        PerModule {
-            encoder: !(self.encoder && self.projector),
-            llm: !self.llm,
-            generator: !self.generator,
-        }
+        PerModule { encoder: !(self.encoder && self.projector), llm: !self.llm, generator: !self.generator }
     }
 
     /// True where of the encoder's module the projector learns and nothing before it.

@@ -108,7 +108,10 @@ impl CostModel {
         let link =
             Link { latency: self.rates.latency, seconds_per_byte: self.rates.per_byte, overlapped: true };
         let workload = Workload::new(ranks, chunks, loads, frozen.learns(), 0.0)?;
-        workload.with_projector_alone(frozen.projector_alone()).with_link(link)?.with_layers(self.layers(plan))
+        workload
+            .with_projector_alone(frozen.projector_alone())
+            .with_link(link)?
+            .with_layers(self.layers(plan))
     }
 
     fn loads(&self, plan: &StepPlan, chunks: usize) -> Vec<Load> {
@@ -146,8 +149,7 @@ impl CostModel {
         let rates = self.rates.of(kind, 0);
         // Whatever was measured in a backward, its times are by the operations of the whole forward.
         let counted = |part: f64| if self.rates.are_counts() { part } else { gop.all };
-        let weight =
-            if gop.weights > 0.0 { rates.backward_weight.time(counted(gop.weights)) } else { 0.0 };
+        let weight = if gop.weights > 0.0 { rates.backward_weight.time(counted(gop.weights)) } else { 0.0 };
         let input = rates.backward_input.time(counted(gop.inputs));
         let backward = input + self.again(kind, gop.layers) + weight;
         ItemCost { forward: rates.forward.time(gop.all), backward }
@@ -243,7 +245,8 @@ mod tests {
         // What was measured was measured so.
         let rate = Rate { fixed: 1.0, per_gop: 2.0 };
         let rates = UnitRates { forward: rate, backward_input: rate, backward_weight: rate };
-        let rates = Rates { units: ModuleKind::ALL.map(|kind| ((kind, 0), rates)).into(), ..Rates::default() };
+        let rates =
+            Rates { units: ModuleKind::ALL.map(|kind| ((kind, 0), rates)).into(), ..Rates::default() };
         assert_close(item(&model, rates).backward, 2.0 * rate.time(all.forward), relative(1e-12));
     }
 

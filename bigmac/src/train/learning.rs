@@ -45,7 +45,7 @@ fn lacks(frozen: PerGroup<bool>, data: &Dataset) -> Option<&'static str> {
         return None;
     }
     Some(match (learns.encoder, learns.generator) {
-        (true, true) => "an image nor a picture to draw",
+        (true, true) => "an image or a picture to draw",
         (true, false) => "an image",
         _ => "a picture to draw",
     })

@@ -156,7 +156,8 @@ impl Optimizer {
 
     /// How often a parameter was updated, by its place in the module; 0 for a frozen one.
     pub fn updates(&self, parameter: usize) -> u64 {
-        let cohort = self.cohort_of.get(parameter).copied().flatten().and_then(|index| self.cohorts.get(index));
+        let cohort =
+            self.cohort_of.get(parameter).copied().flatten().and_then(|index| self.cohorts.get(index));
         cohort.map_or(0, |cohort| cohort.updates)
     }
 

@@ -3,9 +3,9 @@
 use super::ahead::{Ahead, Prepared};
 use super::checkpoint::{self, Checkpoint};
 use super::collect::{collect_memory, collect_traces};
+use super::learning::{beginners, gets_gradient};
 use super::metrics::{MetricsFile, StepReport};
 use super::numbers::{Gate, Numbers, Reduced, Totals};
-use super::learning::{beginners, gets_gradient};
 use super::optimizer::{Optimizer, Update};
 use super::reduce::reduce;
 use super::session::Session;

@@ -108,7 +108,8 @@ pub fn read_workload(path: &Path) -> Result<Workload, TomlError> {
     let mut learns = PerModule::all(true);
     file.frozen.iter().filter_map(|frozen| frozen.module()).for_each(|module| learns[module] = false);
     let workload = Workload::new(ranks, chunks, loads, learns, p2p);
-    let workload = workload.map(|workload| workload.with_projector_alone(file.frozen.contains(&Frozen::Tower)));
+    let workload =
+        workload.map(|workload| workload.with_projector_alone(file.frozen.contains(&Frozen::Tower)));
     workload.map_err(|error| toml.wrong(whole, error.to_string()))
 }
 

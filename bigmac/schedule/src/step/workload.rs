@@ -273,7 +273,8 @@ impl Workload {
 
     /// Whether this chunk of a module has a backward on this microbatch.
     pub fn goes_backward(&self, module: Module, microbatch: Microbatch) -> bool {
-        self.has_backward(module.kind(), microbatch) && (self.learns_throughout(module) || self.is_last(module))
+        self.has_backward(module.kind(), microbatch)
+            && (self.learns_throughout(module) || self.is_last(module))
     }
 
     /// False for the encoder where its last chunk alone has something that learns.

@@ -96,12 +96,7 @@ struct Layer {
     time: f64,
 }
 
-fn layer_shares(
-    layers: &Layers,
-    times: PerModule<f64>,
-    at_end: PerModule<f64>,
-    ranks: usize,
-) -> Vec<Share> {
+fn layer_shares(layers: &Layers, times: PerModule<f64>, at_end: PerModule<f64>, ranks: usize) -> Vec<Share> {
     let mut row = Vec::new();
     for kind in ModuleKind::ALL {
         let (count, head) = (layers.count[kind], if kind == ModuleKind::Llm { layers.head } else { 0.0 });
