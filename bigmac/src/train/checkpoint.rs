@@ -296,6 +296,11 @@ impl Checkpoint {
         files.load(ctx, specs, dtype)
     }
 
+    /// Whether there is optimizer state of a parameter: it has learned.
+    pub fn has_state(&self, spec: &ParameterSpec) -> bool {
+        self.optimizer.contains(&state_name(STATE_PARTS[0], &spec.source))
+    }
+
     /// A part of the optimizer's state of a parameter, flat; `None` for a parameter that did not learn, of which there
     /// is none.
     ///
@@ -307,10 +312,10 @@ impl Checkpoint {
         part: &str,
         spec: &ParameterSpec,
     ) -> bigmac_runtime::Result<Option<Tensor>> {
-        let name = |part: &str| state_name(part, &spec.source);
-        if !self.optimizer.contains(&name(STATE_PARTS[0])) {
+        if !self.has_state(spec) {
             return Ok(None);
         }
+        let name = |part: &str| state_name(part, &spec.source);
         let wanted = state_spec(part, spec);
         if part == UPDATES && !self.optimizer.contains(&name(part)) {
             // Before updates were counted, every step made one.

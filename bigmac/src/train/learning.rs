@@ -5,7 +5,7 @@ use crate::config::{ParameterGroup, PerGroup};
 use crate::data::{Dataset, StepPlan};
 use crate::model::ModelShape;
 use bigmac_models::stage::Stage;
-use bigmac_runtime::{Context, Result};
+use bigmac_runtime::Result;
 use bigmac_schedule::{ModuleKind, PerModule};
 use std::collections::BTreeMap;
 
@@ -55,14 +55,12 @@ fn lacks(frozen: PerGroup<bool>, data: &Dataset) -> Option<&'static str> {
 ///
 /// # Errors
 /// For a shape that does not fit.
-pub fn beginners(ctx: &Context, checkpoint: &Checkpoint, shape: &ModelShape) -> Result<Vec<String>> {
+pub fn beginners(checkpoint: &Checkpoint, shape: &ModelShape) -> Result<Vec<String>> {
     let mut counts = BTreeMap::<ParameterGroup, usize>::new();
     for kind in ModuleKind::ALL {
         let specs = shape.specs(kind, &Stage::whole(shape.layers(kind)))?;
-        for spec in specs.iter().filter(|spec| spec.trainable) {
-            if checkpoint.optimizer_part(&ctx.host(), "first", spec)?.is_none() {
-                *counts.entry(ParameterGroup::of(kind, &spec.name)).or_default() += 1;
-            }
+        for spec in specs.iter().filter(|spec| spec.trainable && !checkpoint.has_state(spec)) {
+            *counts.entry(ParameterGroup::of(kind, &spec.name)).or_default() += 1;
         }
     }
     let sentence = |(group, count): (ParameterGroup, usize)| {

@@ -126,7 +126,7 @@ impl<'a> Runner<'a> {
             });
         }
         if let (0, Some(checkpoint)) = (rank, shared.resume) {
-            let sentences = beginners(ctx, checkpoint, shape)?;
+            let sentences = beginners(checkpoint, shape)?;
             sentences.iter().for_each(|sentence| shared.observer.note(sentence));
         }
         let first = shared.resume.map_or(0, |c| c.state().step);

@@ -1,7 +1,8 @@
 //! Workloads from TOML files: any shape of a step, microbatch by microbatch.
 
+use super::frozen::{Frozen, freeze};
 use crate::toml_file::{TomlError, TomlFile};
-use bigmac_schedule::{ChunkCost, ItemCost, Load, ModuleKind, PerModule, Workload, check_extent};
+use bigmac_schedule::{ChunkCost, ItemCost, Load, PerModule, Workload, check_extent};
 use serde::Deserialize;
 use std::ops::Range;
 use std::path::Path;
@@ -18,30 +19,6 @@ struct File {
     #[serde(default)]
     frozen: Vec<Frozen>,
     microbatch: Spanned<Vec<Spanned<Entry>>>,
-}
-
-/// What does not learn.
-#[derive(Clone, Copy, PartialEq, Deserialize)]
-#[serde(rename_all = "lowercase")]
-enum Frozen {
-    /// The encoder with its projector.
-    Encoder,
-    /// The encoder's layers, without its projector.
-    Tower,
-    Llm,
-    Generator,
-}
-
-impl Frozen {
-    /// The module that does not learn at all.
-    fn module(self) -> Option<ModuleKind> {
-        match self {
-            Frozen::Encoder => Some(ModuleKind::Encoder),
-            Frozen::Tower => None,
-            Frozen::Llm => Some(ModuleKind::Llm),
-            Frozen::Generator => Some(ModuleKind::Generator),
-        }
-    }
 }
 
 /// A list of costs: of items `[forward, backward]`, of LLM chunks `[F, B, W]`.
@@ -105,11 +82,8 @@ pub fn read_workload(path: &Path) -> Result<Workload, TomlError> {
         loads.extend(std::iter::repeat_n(load, repeat));
     }
     let whole: Range<usize> = file.microbatch.span();
-    let mut learns = PerModule::all(true);
-    file.frozen.iter().filter_map(|frozen| frozen.module()).for_each(|module| learns[module] = false);
-    let workload = Workload::new(ranks, chunks, loads, learns, p2p);
-    let workload =
-        workload.map(|workload| workload.with_projector_alone(file.frozen.contains(&Frozen::Tower)));
+    let workload = Workload::new(ranks, chunks, loads, PerModule::all(true), p2p);
+    let workload = workload.map(|workload| freeze(workload, &file.frozen));
     workload.map_err(|error| toml.wrong(whole, error.to_string()))
 }
 
@@ -177,7 +151,7 @@ fn at_least_one(toml: &TomlFile, value: &Spanned<usize>) -> Result<usize, TomlEr
 #[cfg(test)]
 mod tests {
     use super::*;
-    use bigmac_schedule::Microbatch;
+    use bigmac_schedule::{Microbatch, ModuleKind};
 
     fn read(text: &str) -> Result<Workload, String> {
         let file = tempfile::NamedTempFile::new().unwrap();
