@@ -212,6 +212,27 @@ fn a_run_is_that_of_torch_optim_to_the_bit() -> Result<()> {
     Ok(())
 }
 
+/// The same on a GPU, which is replayed: there the optimizer is queued before the host knows any number of the step.
+#[test]
+fn a_run_on_a_gpu_updates_as_often() -> Result<()> {
+    let mut config = one_by_one(5);
+    config.pipeline.timeout = 300.0;
+    freeze(&mut config.model, [true, false, true, false]);
+    let cpu = Run::new(&LINES, &config, None)?;
+    config.pipeline.device = "replay".into();
+    let gpu = Run::new(&LINES, &config, None)?;
+    for (name, weight) in &cpu.snapshot.weights {
+        ensure!(cpu.updates(name) == gpu.updates(name), "{name}");
+        let same = gpu.snapshot.weights[name].as_bytes()? == weight.as_bytes()?;
+        ensure!(same || gpu.updates(name).is_some(), "{name} is frozen and changed");
+    }
+    let losses = |run: &Run| run.ear.reports.lock().unwrap().iter().map(|r| r.loss).collect::<Vec<_>>();
+    for (given, wanted) in losses(&gpu).into_iter().zip(losses(&cpu)) {
+        ensure!((given - wanted).abs() < 1e-2 * wanted.abs(), "expected {wanted}, got {given}");
+    }
+    Ok(())
+}
+
 #[test]
 fn a_resumed_run_counts_on() -> Result<()> {
     let mut config = one_by_one(9);
