@@ -55,12 +55,14 @@ pub struct Graph<'a> {
     purpose: Purpose,
     /// Layers are checkpoints.
     recompute: bool,
+    /// Some parameter that was applied learns.
+    learns: bool,
     tape: Tape,
 }
 
 impl<'a> Graph<'a> {
     fn new(ctx: &'a Context, params: &'a Parameters, purpose: Purpose) -> Self {
-        Graph { ctx, params, purpose, recompute: false, tape: Tape::default() }
+        Graph { ctx, params, purpose, recompute: false, learns: false, tape: Tape::default() }
     }
 
     /// A graph whose tape will be walked backward.
@@ -154,6 +156,7 @@ impl<'a> Graph<'a> {
         let need_inputs: SmallVec<[bool; 4]> = inputs.iter().map(|v| v.id.is_some()).collect();
         let need_weights: SmallVec<[bool; 4]> =
             weights.iter().map(|&w| records && self.params.parameter(w).trainable()).collect();
+        self.learns |= weights.iter().any(|&w| self.params.parameter(w).trainable());
         let need = Need { inputs: &need_inputs, weights: &need_weights };
         let recorded = records && need.any();
         if recorded && !op.differentiable() {
@@ -237,7 +240,9 @@ impl<'a> Graph<'a> {
         let mut inner = Graph::new(self.ctx, self.params, purpose);
         inner.tape.watch = self.tape.watch.clone();
         let outputs = f(&mut inner, &detached)?;
-        let learns = inputs.iter().any(|v| v.id.is_some()) || self.params.any_trainable();
+        self.learns |= inner.learns;
+        // A module may learn in part: what is frozen of it, above nothing that learns, has no backward.
+        let learns = inputs.iter().any(|v| v.id.is_some()) || inner.learns;
         if self.purpose == Purpose::Infer || !learns {
             return Ok(outputs);
         }

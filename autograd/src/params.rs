@@ -39,8 +39,8 @@ impl Parameter {
         self.trainable
     }
 
-    /// Where its elements lie in a flat buffer over all parameters of the module (gradients, moments, masters). It
-    /// starts at a multiple of [`Parameters::ALIGNMENT`].
+    /// Where its elements lie in a flat buffer over what learns of the module (gradients, moments, masters). It starts
+    /// at a multiple of [`Parameters::ALIGNMENT`], and is empty for a frozen parameter, which has no place there.
     pub fn range(&self) -> Range<usize> {
         self.range.clone()
     }
@@ -77,9 +77,7 @@ impl Parameters {
         if self.by_name.insert(name.clone(), id).is_some() {
             return Err(Error::argument("parameters", format!("two parameters are named '{name}'")));
         }
-        let start = self.elements.next_multiple_of(Self::ALIGNMENT);
-        let range = start..start + tensor.len();
-        self.elements = range.end;
+        let range = place(&mut self.elements, trainable, tensor.len());
         self.list.push(Parameter { name, tensor, trainable, range });
         Ok(id)
     }
@@ -124,15 +122,17 @@ impl Parameters {
         self.list.is_empty()
     }
 
-    /// The length of a flat buffer over all parameters, in elements: theirs, and the zeros between them.
+    /// The length of a flat buffer over all parameters that learn, in elements: theirs, and the zeros between them.
     pub fn elements(&self) -> usize {
         self.elements
     }
 
-    /// Freezes or unfreezes every parameter.
+    /// Freezes or unfreezes every parameter. Flat buffers that were made before do not fit any more.
     pub fn set_trainable(&mut self, trainable: bool) {
+        self.elements = 0;
         for p in &mut self.list {
             p.trainable = trainable;
+            p.range = place(&mut self.elements, trainable, p.tensor.len());
         }
     }
 
@@ -152,7 +152,18 @@ impl Parameters {
     }
 }
 
-/// The gradients of a module's parameters in one flat buffer: F32, or F64 for F64 parameters.
+/// The place of the next parameter of `len` elements in flat buffers that have `elements` so far.
+fn place(elements: &mut usize, trainable: bool, len: usize) -> Range<usize> {
+    if !trainable {
+        return 0..0;
+    }
+    let start = elements.next_multiple_of(Parameters::ALIGNMENT);
+    *elements = start + len;
+    start..*elements
+}
+
+/// The gradients of a module's parameters in one flat buffer: F32, or F64 for F64 parameters. What is frozen has no
+/// place in it.
 ///
 /// The first gradient of a step is written, later ones are added, so no pass over the buffer clears it. Between
 /// parameters it is zero from the beginning, and nothing writes there: sums over the whole buffer are those over the
@@ -214,7 +225,7 @@ impl Gradients {
     /// [`Error::Shared`] when someone still holds the buffer.
     pub fn finish_step(&mut self) -> Result<()> {
         for (range, written) in self.ranges.iter().zip(&mut self.written) {
-            if !std::mem::replace(written, true) {
+            if !std::mem::replace(written, true) && !range.is_empty() {
                 self.flat.clear(range.clone())?;
             }
         }
@@ -231,7 +242,7 @@ impl Gradients {
         &mut self.flat
     }
 
-    /// The gradient of one parameter as a flat view.
+    /// The gradient of one parameter as a flat view; empty for a frozen one.
     ///
     /// # Errors
     /// None for a parameter of this module.
@@ -286,5 +297,32 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn what_is_frozen_has_no_place() {
+        let ctx = Context::cpu(0, 1).unwrap();
+        let mut parameters = Parameters::new();
+        for (len, trainable) in [(7, false), (64, true), (100, false), (3, true), (5, false)] {
+            let tensor = Tensor::zeros(&ctx, &[len], DType::F32).unwrap();
+            parameters.add(format!("p{}", parameters.len()), tensor, trainable).unwrap();
+        }
+        let ranges = |parameters: &Parameters| parameters.iter().map(|(_, p)| p.range()).collect::<Vec<_>>();
+        assert_eq!(ranges(&parameters), [0..0, 0..64, 0..0, 64..67, 0..0]);
+        let gradients = Gradients::new(&ctx, &parameters).unwrap();
+        assert_eq!((parameters.elements(), gradients.flat().len()), (67, 67));
+        let lengths: Vec<usize> =
+            parameters.iter().map(|(id, _)| gradients.view(id).unwrap().len()).collect();
+        assert_eq!(lengths, [0, 64, 0, 3, 0]);
+
+        parameters.set_trainable(true);
+        assert_eq!(ranges(&parameters), [0..7, 64..128, 128..228, 256..259, 320..325]);
+        assert_eq!(parameters.elements(), 325);
+        parameters.set_trainable(false);
+        assert!(ranges(&parameters).iter().all(Range::is_empty));
+        let mut gradients = Gradients::new(&ctx, &parameters).unwrap();
+        gradients.begin_step();
+        gradients.finish_step().unwrap();
+        assert_eq!(gradients.flat().len(), 0);
     }
 }

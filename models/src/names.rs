@@ -13,6 +13,11 @@ pub(crate) const ENCODER: &str = "vision_model.";
 /// Prefix of every parameter of the projector.
 pub(crate) const PROJECTOR: &str = "multi_modal_projector.";
 
+/// True for a parameter of the projector, by its name in the encoder's module.
+pub fn is_of_projector(parameter: &str) -> bool {
+    parameter.starts_with(PROJECTOR)
+}
+
 /// Buffers that old checkpoints hold beside the parameters; they follow from the configuration.
 const BUFFERS: [&str; 2] = ["embeddings.position_ids", "rotary_emb.inv_freq"];
 

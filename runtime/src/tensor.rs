@@ -106,7 +106,9 @@ impl Tensor {
         match tensor.allocation() {
             Some((gpu, address)) => {
                 let bytes = tensor.len() * dtype.size();
-                gpu.driver().fill(address, 0, bytes).map_err(|e| gpu.error("zeros", e))?;
+                if bytes > 0 {
+                    gpu.driver().fill(address, 0, bytes).map_err(|e| gpu.error("zeros", e))?;
+                }
             }
             None => tensor.bytes_mut("zeros")?.fill(0),
         }

@@ -3,6 +3,7 @@
 
 use crate::steps::{GradientMap, STEP, lively_weights};
 use anyhow::{Context as _, Result};
+use bigmac::config::ParameterGroup;
 use bigmac::data::{PackedMicrobatch, PictureLimits, StepPlan, load_draw_item, load_image_item};
 use bigmac::model::ModelShape;
 use bigmac::train::Session;
@@ -41,8 +42,9 @@ struct Whole<'a> {
 fn parameters(ctx: &Context, shape: &ModelShape) -> Result<(Vec<ModuleKind>, Parameters)> {
     let (mut kinds, mut all) = (Vec::new(), Parameters::new());
     for kind in ModuleKind::ALL {
-        let (specs, frozen) = (shape.specs(kind, &Stage::whole(shape.layers(kind)))?, shape.frozen[kind]);
+        let specs = shape.specs(kind, &Stage::whole(shape.layers(kind)))?;
         for (_, p) in lively_weights(ctx, &specs, shape.dtype)?.iter() {
+            let frozen = shape.frozen[ParameterGroup::of(kind, p.name())];
             all.add(p.name(), p.tensor().clone(), p.trainable() && !frozen)?;
             kinds.push(kind);
         }

@@ -1,6 +1,6 @@
 //! A model of a few thousand parameters, and a data set that has one sample of each kind.
 
-use bigmac::config::{Config, Data, Generator, Model, Pipeline, Run, Train};
+use bigmac::config::{Config, Data, Generator, Model, PerGroup, Pipeline, Run, Train};
 use bigmac::sizes::{Encoder, Llm};
 use bigmac_schedule::{ModuleKind, PerModule};
 
@@ -72,6 +72,25 @@ pub fn recomputing(mut config: Config, modules: PerModule<bool>) -> Config {
     config.model.llm.recompute = modules.llm;
     config.model.generator.recompute = modules.generator;
     config
+}
+
+/// The same, with these groups of parameters frozen.
+pub fn freezing(mut config: Config, frozen: PerGroup<bool>) -> Config {
+    config.model.encoder.frozen = frozen.encoder;
+    config.model.projector.frozen = frozen.projector;
+    config.model.llm.frozen = frozen.llm;
+    config.model.generator.frozen = frozen.generator;
+    config
+}
+
+/// Every way to freeze some groups of parameters, all of them included.
+pub fn combinations() -> impl Iterator<Item = PerGroup<bool>> {
+    (1..16).map(|bits| PerGroup {
+        encoder: bits & 1 > 0,
+        projector: bits & 2 > 0,
+        llm: bits & 4 > 0,
+        generator: bits & 8 > 0,
+    })
 }
 
 /// Each module alone, then all together.

@@ -3,7 +3,7 @@
 
 use anyhow::Result;
 use bigmac::config::Config;
-use bigmac::train::{Optimizer, STATE_PARTS};
+use bigmac::train::{Optimizer, STATE_PARTS, Update};
 use bigmac_autograd::{Gradients, Graph, Mode, ParamId, Parameters};
 use bigmac_gpu::Gpu;
 use bigmac_kernels::{
@@ -13,6 +13,7 @@ use bigmac_kernels::{
     silu::Silu,
 };
 use bigmac_runtime::{Context, DType, Device, Tensor};
+use bigmac_schedule::ModuleKind;
 
 const WIDTH: usize = 5;
 const INNER: usize = 7;
@@ -97,7 +98,7 @@ fn a_step_is_that_of_each_parameter_alone() -> Result<()> {
     for ctx in [Context::cpu(0, 1)?, replay] {
         let host = ctx.host();
         let mut module = Module::new(&ctx)?;
-        let mut optimizer = Optimizer::new(&ctx, &module.params)?;
+        let mut optimizer = Optimizer::new(&ctx, ModuleKind::Llm, &module.params)?;
         let mut gradients = Gradients::new(&ctx, &module.params)?;
         let alone = module.ids.map(|id| {
             let weight = module.params.get(id);
@@ -117,16 +118,8 @@ fn a_step_is_that_of_each_parameter_alone() -> Result<()> {
                 assert!(gradient.iter().any(|&g| g != 0.0));
                 alone.step(&host, &config, step, &gradient)?;
             }
-            optimizer.step(
-                &ctx,
-                &mut module.params,
-                &gradients,
-                &config.train,
-                LR,
-                step,
-                GRAD_SCALE,
-                None,
-            )?;
+            let update = Update { train: &config.train, lr: LR, grad_scale: GRAD_SCALE, clip: None };
+            optimizer.step(&ctx, &mut module.params, &gradients, &update)?;
             for (id, alone) in module.ids.into_iter().zip(&alone) {
                 let parameter = module.params.parameter(id);
                 let name = parameter.name();

@@ -2,7 +2,7 @@
 //! `nested`.
 
 use anyhow::{Context as _, Result, ensure};
-use bigmac::config::{Config, Dtype, Pipeline};
+use bigmac::config::{Config, Dtype, PerGroup, Pipeline};
 use bigmac::data::StepPlan;
 use bigmac::execute::{ExecuteError, Program, StepTask, activation_scope, with_sizes};
 use bigmac::model::{Placement, RankModules};
@@ -16,8 +16,8 @@ use bigmac_tests::dataset::SmallSet;
 use bigmac_tests::steps::{STEP, StepResult, run_program};
 use bigmac_tests::tables::{fitting, layouts, recomputed, rewritten, schedules, split};
 use bigmac_tests::tiny::{
-    ANSWER, CAPTION, DRAWING, EDIT, LINES, SEVERAL, SHORT_DRAWING, SHORT_TEXT, TEXT, config, one_or_all,
-    pipeline, recomputing,
+    ANSWER, CAPTION, DRAWING, EDIT, LINES, SEVERAL, SHORT_DRAWING, SHORT_TEXT, TEXT, combinations, config,
+    freezing, one_or_all, pipeline, recomputing,
 };
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -271,13 +271,30 @@ fn also_in_half_precision() -> Result<()> {
 
 #[test]
 fn also_with_frozen_modules() -> Result<()> {
-    for frozen in 1..8 {
-        let mut config = config();
-        config.model.encoder.frozen = frozen & 1 > 0;
-        config.model.llm.frozen = frozen & 2 > 0;
-        config.model.generator.frozen = frozen & 4 > 0;
-        everywhere(&config, &MIXED)?;
+    for frozen in combinations() {
+        everywhere(&freezing(config(), frozen), &MIXED)?;
+        if frozen.projector_alone() {
+            // Nothing of layers below is taped, whether they would be computed again or not.
+            everywhere(&recomputing(freezing(config(), frozen), PerModule::all(true)), &MIXED)?;
+        }
     }
+    Ok(())
+}
+
+/// A projector that learns alone keeps its input, and what comes before and after its activation.
+#[test]
+fn a_projector_alone_saves_three_tensors() -> Result<()> {
+    let frozen = PerGroup { encoder: true, projector: false, llm: true, generator: true };
+    let config = freezing(config(), frozen);
+    let set = SmallSet::new(&LINES, &config)?;
+    let plan = set.plan(&[&[CAPTION]])?;
+    let step = exact(&set.session, &plan, &pipeline("phased", 1))?;
+    let (patches, width, out) = (4, config.model.encoder.width, config.model.llm.width);
+    let image = 4 * patches * (width + 2 * out);
+    assert_eq!(peak(&step).encoder, plan.microbatches[0].images.len() * image);
+    let sized = with_sizes(&set.session.shape, &plan, step.program.workload.clone())?;
+    let unit = sized.units().find(|unit| unit.module.kind() == ModuleKind::Encoder).context("an image")?;
+    assert_eq!(sized.saved(unit), Some(image as u64));
     Ok(())
 }
 

@@ -2,7 +2,7 @@
 //! LLM's gradients are the same, bit for bit, whatever the schedule.
 
 use anyhow::{Context as _, Result, ensure};
-use bigmac::config::{Config, Dtype, Pipeline};
+use bigmac::config::{Config, Dtype, ParameterGroup, PerGroup, Pipeline};
 use bigmac::data::StepPlan;
 use bigmac::execute::Program;
 use bigmac_close::{absolute, is_close};
@@ -14,8 +14,8 @@ use bigmac_tests::steps::{
 };
 use bigmac_tests::tables::{fitting, layouts, recomputed, rewritten, schedules, split};
 use bigmac_tests::tiny::{
-    ANSWER, CAPTION, DRAWING, EDIT, LINES, SEVERAL, SHORT_DRAWING, SHORT_TEXT, TEXT, config, one_or_all,
-    pipeline, recomputing,
+    ANSWER, CAPTION, DRAWING, EDIT, LINES, SEVERAL, SHORT_DRAWING, SHORT_TEXT, TEXT, combinations, config,
+    freezing, one_or_all, pipeline, recomputing,
 };
 use std::collections::BTreeMap;
 
@@ -247,12 +247,9 @@ fn layers_of_one_module_that_are_computed_again_change_no_bit() -> Result<()> {
 
 #[test]
 fn frozen_modules_are_computed_again_too() -> Result<()> {
-    for frozen in 1..8 {
-        let mut config = recomputing(config(), PerModule::all(true));
-        config.model.encoder.frozen = frozen & 1 > 0;
-        config.model.llm.frozen = frozen & 2 > 0;
-        config.model.generator.frozen = frozen & 4 > 0;
-        check(&config, &MIXED[..6], |p| p).with_context(|| format!("{frozen:03b} are frozen"))?;
+    for frozen in combinations() {
+        let config = freezing(recomputing(config(), PerModule::all(true)), frozen);
+        check(&config, &MIXED[..6], |p| p).with_context(|| format!("frozen: {}", frozen.listed()))?;
     }
     Ok(())
 }
@@ -289,15 +286,44 @@ fn text_only() -> Result<()> {
 
 #[test]
 fn frozen_modules() -> Result<()> {
-    for frozen in 1..8 {
-        let mut config = config();
-        let [encoder, llm, generator] = [1, 2, 4].map(|bit| frozen & bit > 0);
-        config.model.encoder.frozen = encoder;
-        config.model.llm.frozen = llm;
-        config.model.generator.frozen = generator;
-        let reference = check(&config, &MIXED[..6], |p| p)
-            .with_context(|| format!("frozen: encoder {encoder}, llm {llm}, generator {generator}"))?;
-        assert_eq!(learns(&reference), [!encoder, !llm, !generator]);
+    for frozen in combinations() {
+        let reference = check(&freezing(config(), frozen), &MIXED[..6], |p| p)
+            .with_context(|| format!("frozen: {}", frozen.listed()))?;
+        let wanted = frozen.learns();
+        assert_eq!(learns(&reference), ModuleKind::ALL.map(|kind| wanted[kind]));
+        for ((kind, name), gradient) in &reference.gradients {
+            let group = ParameterGroup::of(*kind, name);
+            assert!(!frozen[group] || gradient.is_empty(), "{name} is frozen and has a gradient");
+        }
+    }
+    Ok(())
+}
+
+/// An encoder that is cut, frozen below its projector.
+#[test]
+fn chains_whose_projector_learns_alone() -> Result<()> {
+    let alone = PerGroup { encoder: true, projector: false, llm: true, generator: true };
+    for frozen in [alone, PerGroup { llm: false, ..alone }, PerGroup { generator: false, ..alone }] {
+        let mut config = freezing(config(), frozen);
+        (config.model.encoder.layers, config.model.llm.layers) = (6, 2);
+        for config in [config.clone(), recomputing(config, PerModule::all(true))] {
+            let set = SmallSet::new(&LINES, &config)?;
+            let plan = set.plan(&MIXED)?;
+            let wanted = reference(&set.session, &plan)?;
+            let mut cut = 0;
+            for ranks in 1..=4 {
+                for schedule in ["monolithic-balanced", "disaggregated"] {
+                    for llm in ["1f1b", "gpipe", "zb-h1"] {
+                        let pipeline = Pipeline { llm: llm.into(), ..pipeline(schedule, ranks) };
+                        agree(&set, &plan, &wanted, [pipeline.clone()].into_iter())
+                            .with_context(|| format!("frozen: {}", frozen.listed()))?;
+                        let workload = Program::build(&plan, &set.session.costs, &pipeline, None)?.workload;
+                        cut = cut.max(workload.chunks_of(ModuleKind::Encoder));
+                    }
+                }
+            }
+            assert!(cut > 1, "the encoder is never cut");
+        }
     }
     Ok(())
 }

@@ -1,7 +1,7 @@
 //! The shape of a step as `simulate` and `compare` take it: typed costs, a file, or uneven microbatches.
 
 use anyhow::{bail, ensure};
-use bigmac::workloads::{Uneven, read_workload, uneven};
+use bigmac::workloads::{Frozen, Uneven, freeze, read_workload, uneven};
 use bigmac_schedule::module_budget;
 use bigmac_schedule::registry;
 use bigmac_schedule::{
@@ -60,9 +60,9 @@ pub(super) struct Shape {
     #[arg(long, value_name = "G")]
     llm_group: Option<usize>,
 
-    /// Modules that do not learn, comma-separated
-    #[arg(long, value_name = "MODULE,...", value_delimiter = ',', value_parser = modules())]
-    freeze: Vec<ModuleKind>,
+    /// Modules that do not learn, comma-separated; tower: the encoder without its projector
+    #[arg(long, value_name = "MODULE,...", value_delimiter = ',', value_parser = frozen())]
+    freeze: Vec<Frozen>,
 
     /// How many times slower than its costs each rank is, comma-separated [default: 1 each]
     #[arg(long, value_name = "FACTOR,...", value_delimiter = ',')]
@@ -103,9 +103,7 @@ impl Shape {
             Some(path) => read_workload(path)?,
             None => self.typed()?,
         };
-        let mut learns = workload.learns();
-        self.freeze.iter().for_each(|module| learns[*module] = false);
-        let workload = workload.with_learns(learns);
+        let workload = freeze(workload, &self.freeze);
         if self.slowdown.is_empty() {
             Ok(workload)
         } else {
@@ -129,9 +127,10 @@ impl Shape {
     }
 }
 
-fn modules() -> impl TypedValueParser<Value = ModuleKind> {
-    PossibleValuesParser::new(ModuleKind::ALL.map(ModuleKind::name))
-        .try_map(|name| name.parse::<ModuleKind>())
+fn frozen() -> impl TypedValueParser<Value = Frozen> {
+    let named = |name: String| Frozen::ALL.into_iter().find(|frozen| frozen.name() == name);
+    PossibleValuesParser::new(Frozen::ALL.map(Frozen::name))
+        .try_map(move |name| named(name).ok_or("expected one of the values above"))
 }
 
 /// What `--llm` may be.

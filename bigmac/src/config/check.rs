@@ -1,9 +1,9 @@
 //! What has to hold between the values of a configuration.
 
-use super::{Config, memory};
+use super::{Config, ParameterGroup, memory};
 use crate::value::{MOST, ValueError, all_counts, counts, divisor, require};
 use bigmac_runtime::Device;
-use bigmac_schedule::{check_extent, module_budgets};
+use bigmac_schedule::{PerModule, check_extent, module_budgets};
 use std::path::{Component, Path};
 
 impl Config {
@@ -42,13 +42,7 @@ impl Config {
             t.microbatches,
             "at most train.batch, so that each has a sample",
         )?;
-        let frozen = e.frozen && l.frozen && g.frozen;
-        require(
-            !frozen,
-            "model.generator.frozen",
-            g.frozen,
-            "false where encoder and LLM are frozen too, since something has to learn",
-        )?;
+        self.check_learning()?;
         require(
             p.chunks == 1 || l.layers / p.chunks >= p.ranks,
             "pipeline.chunks",
@@ -138,6 +132,25 @@ impl Config {
                 require(false, "train.microbatches", t.microbatches, wanted)
             }
         }
+    }
+
+    /// Checks that something may learn, and at what rates.
+    fn check_learning(&self) -> Result<(), ValueError> {
+        let frozen = self.model.frozen();
+        require(
+            frozen.learns() != PerModule::all(false),
+            "model.generator.frozen",
+            frozen.generator,
+            "false where encoder, projector and LLM are frozen too, since something has to learn; \
+             model.projector.frozen = false trains the projector alone",
+        )?;
+        ParameterGroup::ALL.into_iter().try_for_each(|group| {
+            let (name, scale) = (group.name(), self.train.lr_scale[group]);
+            let key = format!("train.lr_scale.{name}");
+            let wanted =
+                format!("a finite number above 0; to keep its weights set model.{name}.frozen = true");
+            require(scale.is_finite() && scale > 0.0, &key, scale, wanted)
+        })
     }
 }
 

@@ -61,7 +61,7 @@ fn needed(config: &Config, vocabulary: Option<usize>) -> Parts {
     let llm = Llm { vocabulary: vocabulary.unwrap_or_default(), ..model.llm.clone() };
     let generator = drawn(config);
     let parts = PerModule {
-        encoder: model.encoder.item(frame),
+        encoder: model.encoder.learning(frame, model.frozen()),
         llm: llm.whole(frame),
         generator: generator.item(frame),
     };
@@ -70,16 +70,17 @@ fn needed(config: &Config, vocabulary: Option<usize>) -> Parts {
         llm: 0.0,
         generator: saved(&parts.generator, model.generator.recompute, || generator.saved_inputs(frame)),
     };
-    let copies = copies(config);
+    let (copies, learns) = (copies(config), model.frozen().learns());
     let mut needed = Vec::new();
     for kind in ModuleKind::ALL {
         let numbers = parts[kind].parameters as f64 * copies[kind];
         // Moments in fp32, and beside half precision a master weight.
         let optimizer = if value_bytes == 4 { 8.0 } else { 12.0 };
         needed.push((format!("the {kind}'s weights"), numbers * value_bytes as f64));
-        if !model.frozen()[kind] {
-            needed.push((format!("the {kind}'s gradients"), numbers * 4.0));
-            needed.push((format!("the {kind}'s optimizer"), numbers * optimizer));
+        if learns[kind] {
+            let trained = parts[kind].trained as f64 * copies[kind];
+            needed.push((format!("the {kind}'s gradients"), trained * 4.0));
+            needed.push((format!("the {kind}'s optimizer"), trained * optimizer));
             needed.push((format!("the {kind}'s activations of a picture"), saved[kind]));
         }
     }

@@ -3,16 +3,17 @@
 mod bytes;
 mod check;
 mod difference;
+mod groups;
 mod memory;
 mod read;
 
 pub use bytes::Bytes;
 pub use difference::{all_differences, first_difference};
+pub use groups::{ParameterGroup, PerGroup};
 pub use memory::{check as check_memory, check_device as check_device_memory};
 pub use read::{ConfigError, change, read, restore, write};
 
 use crate::sizes::{Encoder, Llm};
-use bigmac_schedule::PerModule;
 use serde::{Deserialize, Serialize};
 
 /// Everything that defines a run. Every key has a default, so a file holds only what differs.
@@ -121,14 +122,16 @@ impl Default for Data {
 
 /// The three modules.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(default)]
+#[serde(from = "GivenModel")]
 pub struct Model {
     /// Type that is computed with: `f32`, or `bf16` with weights of fp32 beside it.
     pub dtype: Dtype,
     /// A run, or one of its checkpoints, whose weights to start from; empty: random weights.
     pub from: String,
-    /// The ViT encoder and its projector.
+    /// The ViT encoder.
     pub encoder: Encoder,
+    /// The projector from the encoder's width to the LLM's.
+    pub projector: Projector,
     /// The LLM.
     pub llm: Llm,
     /// The MMDiT generator.
@@ -136,10 +139,43 @@ pub struct Model {
 }
 
 impl Model {
-    /// Which modules keep their weights.
-    pub fn frozen(&self) -> PerModule<bool> {
-        PerModule { encoder: self.encoder.frozen, llm: self.llm.frozen, generator: self.generator.frozen }
+    /// Which groups of parameters keep their weights.
+    pub fn frozen(&self) -> PerGroup<bool> {
+        PerGroup {
+            encoder: self.encoder.frozen,
+            projector: self.projector.frozen,
+            llm: self.llm.frozen,
+            generator: self.generator.frozen,
+        }
     }
+}
+
+/// A model as it is written down: one from before the projector was a group of its own does not say whether it learns.
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct GivenModel {
+    dtype: Dtype,
+    from: String,
+    encoder: Encoder,
+    projector: Option<Projector>,
+    llm: Llm,
+    generator: Generator,
+}
+
+impl From<GivenModel> for Model {
+    fn from(given: GivenModel) -> Model {
+        let GivenModel { dtype, from, encoder, projector, llm, generator } = given;
+        let projector = projector.unwrap_or(Projector { frozen: encoder.frozen });
+        Model { dtype, from, encoder, projector, llm, generator }
+    }
+}
+
+/// The projector: LLaVA's two layers.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Projector {
+    /// True: its weights stay.
+    pub frozen: bool,
 }
 
 /// A type that is computed with.
@@ -207,6 +243,8 @@ pub struct Train {
     pub tokens_per_microbatch: usize,
     /// Largest learning rate.
     pub lr: f64,
+    /// What the learning rate of each group of parameters is multiplied with.
+    pub lr_scale: PerGroup<f64>,
     /// Steps of linear warm-up.
     pub warmup: u64,
     /// Last learning rate as a share of the largest; cosine in between.
@@ -235,6 +273,7 @@ impl Default for Train {
             microbatches: 4,
             tokens_per_microbatch: 1024,
             lr: 2e-3,
+            lr_scale: PerGroup::all(1.0),
             warmup: 200,
             final_lr: 0.02,
             beta1: 0.9,

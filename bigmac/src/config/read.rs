@@ -6,6 +6,7 @@ use crate::toml_file::{TomlError, TomlFile};
 use crate::value::ValueError;
 use bigmac_schedule::names;
 use serde::Deserialize;
+use std::collections::BTreeSet;
 use std::path::Path;
 use toml::{Table, Value};
 
@@ -41,15 +42,16 @@ fn advice(error: &TomlError) -> &'static str {
 /// The configuration of `file` (none: the default) with `settings` of the form `a.b=c` over it, checked.
 pub fn read(file: Option<&Path>, settings: &[String]) -> Result<Config, ConfigError> {
     let mut config = table(&Config::default());
+    let mut given = Given::default();
     if let Some(path) = file {
-        overlay(&mut config, TomlFile::read(path)?.parse()?, "", &path.display().to_string())?;
+        overlay(&mut config, TomlFile::read(path)?.parse()?, "", &path.display().to_string(), &mut given)?;
     }
-    apply(config, settings, file.map_or("configuration".into(), |p| p.display().to_string()))
+    apply(config, settings, file.map_or("configuration".into(), |p| p.display().to_string()), given)
 }
 
 /// `config` with `settings` of the form `a.b=c` over it, checked.
 pub fn change(config: &Config, settings: &[String]) -> Result<Config, ConfigError> {
-    apply(table(config), settings, "configuration".into())
+    apply(table(config), settings, "configuration".into(), Given::default())
 }
 
 /// A configuration as it was stored by serde, checked like one that a user writes.
@@ -58,18 +60,32 @@ pub fn restore(stored: &serde_json::Value) -> Result<Config, ConfigError> {
     let stored = Value::try_from(stored).map_err(|e| wrong(e.to_string()))?;
     let Value::Table(stored) = stored else { return Err(wrong("expected a table of keys".into())) };
     let mut config = table(&Config::default());
-    overlay(&mut config, stored, "", "configuration")?;
-    apply(config, &[], "configuration".into())
+    let mut given = Given::default();
+    overlay(&mut config, stored, "", "configuration", &mut given)?;
+    apply(config, &[], "configuration".into(), given)
 }
 
-fn apply(mut config: Table, settings: &[String], place: String) -> Result<Config, ConfigError> {
+/// Keys that were given, not left at what they were.
+type Given = BTreeSet<String>;
+
+fn apply(
+    mut config: Table,
+    settings: &[String],
+    place: String,
+    mut given: Given,
+) -> Result<Config, ConfigError> {
     for setting in settings {
         let (key, value) = setting.split_once('=').ok_or_else(|| ConfigError::Setting(setting.clone()))?;
-        overlay(&mut config, nested(key.trim(), scalar(value.trim())), "", &format!("--set {setting}"))?;
+        let over = nested(key.trim(), scalar(value.trim()));
+        overlay(&mut config, over, "", &format!("--set {setting}"), &mut given)?;
     }
-    let config: Config = Value::Table(config)
+    let mut config: Config = Value::Table(config)
         .try_into()
         .map_err(|e: toml::de::Error| ConfigError::Key { place, message: e.to_string() })?;
+    // Who freezes or unfreezes the encoder means all of it, unless the projector is named too.
+    if given.contains("model.encoder.frozen") && !given.contains("model.projector.frozen") {
+        config.model.projector.frozen = config.model.encoder.frozen;
+    }
     config.check()?;
     Ok(config)
 }
@@ -102,8 +118,14 @@ fn nested(key: &str, value: Value) -> Table {
     Table::from_iter([(first.to_owned(), rest)])
 }
 
-/// Puts `over` over `base`, which has every key there is.
-fn overlay(base: &mut Table, over: Table, prefix: &str, place: &str) -> Result<(), ConfigError> {
+/// Puts `over` over `base`, which has every key there is, and notes the keys.
+fn overlay(
+    base: &mut Table,
+    over: Table,
+    prefix: &str,
+    place: &str,
+    given: &mut Given,
+) -> Result<(), ConfigError> {
     for (key, value) in over {
         let path = join(prefix, &key);
         let wrong = |message| ConfigError::Key { place: place.into(), message };
@@ -113,18 +135,22 @@ fn overlay(base: &mut Table, over: Table, prefix: &str, place: &str) -> Result<(
             return Err(wrong(format!("'{path}' is not a valid key{hint}")));
         };
         match (slot, value) {
-            (Value::Table(inner), Value::Table(value)) => overlay(inner, value, &path, place)?,
+            (Value::Table(inner), Value::Table(value)) => overlay(inner, value, &path, place, given)?,
             (Value::Table(_), value) => {
-                let given = value.type_str();
-                return Err(wrong(format!("'{path}' is a table of keys, but {given} was given")));
+                let kind = value.type_str();
+                return Err(wrong(format!("'{path}' is a table of keys, but {kind} was given")));
             }
-            (slot @ Value::Float(_), Value::Integer(i)) => *slot = Value::Float(i as f64),
+            (slot @ Value::Float(_), Value::Integer(i)) => {
+                *slot = Value::Float(i as f64);
+                given.insert(path);
+            }
             (slot, value) if slot.type_str() == value.type_str() => {
                 // A configuration with this key alone changed is read, so that an error is this key's.
                 if let Err(error) = Config::deserialize(with(&path, value.clone())) {
                     return Err(wrong(format!("'{path}' cannot be {value}: {}", error.message())));
                 }
                 *slot = value;
+                given.insert(path);
             }
             (slot, value) => {
                 let most = if slot.is_integer() { " (up to 9223372036854775807)" } else { "" };
@@ -202,6 +228,60 @@ mod tests {
         assert_eq!(config.model.generator.rope_axes, [8, 8, 8]);
         assert!(set(&["train.steps=many"]).unwrap_err().to_string().contains("integer"));
         assert!(set(&["train"]).unwrap_err().to_string().contains("key=value"));
+    }
+
+    #[test]
+    fn the_projector_follows_the_encoder_where_it_is_not_named() {
+        let frozen = |settings: &[&str]| {
+            let model = set(settings).unwrap().model;
+            (model.encoder.frozen, model.projector.frozen)
+        };
+        assert_eq!(frozen(&[]), (false, false));
+        assert_eq!(frozen(&["model.encoder.frozen=true"]), (true, true));
+        assert_eq!(frozen(&["model.projector.frozen=true"]), (false, true));
+        for order in [[0, 1], [1, 0]] {
+            let settings = ["model.encoder.frozen=true", "model.projector.frozen=false"];
+            assert_eq!(frozen(&order.map(|i| settings[i])), (true, false));
+        }
+        // Of a resumed run, too, and from a file as from the command line.
+        let stage = set(&["model.encoder.frozen=true", "model.projector.frozen=false"]).unwrap();
+        assert_eq!(change(&stage, &[]).unwrap(), stage);
+        let all = change(&stage, &["model.encoder.frozen=false".to_owned()]).unwrap().model;
+        assert!(!all.encoder.frozen && !all.projector.frozen);
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), "[model.encoder]\nfrozen = true\n").unwrap();
+        let model = read(Some(file.path()), &[]).unwrap().model;
+        assert!(model.encoder.frozen && model.projector.frozen);
+    }
+
+    #[test]
+    fn a_configuration_from_before_the_projector_had_a_key_freezes_it_with_the_encoder() {
+        for frozen in [true, false] {
+            let config = set(&[&format!("model.encoder.frozen={frozen}")]).unwrap();
+            let mut old = table(&config);
+            old["model"].as_table_mut().unwrap().remove("projector").unwrap();
+            assert_eq!(Value::Table(old).try_into::<Config>().unwrap(), config);
+        }
+    }
+
+    #[test]
+    fn rates_of_groups_are_above_0() {
+        assert_eq!(set(&["train.lr_scale.projector=10"]).unwrap().train.lr_scale.projector, 10.0);
+        for (scale, more) in [("0", "model.llm.frozen = true"), ("-1", ""), ("inf", ""), ("nan", "")] {
+            let error = set(&[&format!("train.lr_scale.llm={scale}")]).unwrap_err().to_string();
+            assert!(error.starts_with("train.lr_scale.llm = ") && error.contains("above 0"), "{error}");
+            assert!(error.contains(more), "{error}");
+        }
+    }
+
+    #[test]
+    fn something_has_to_learn_if_only_the_projector() {
+        let all = ["model.encoder.frozen=true", "model.llm.frozen=true", "model.generator.frozen=true"];
+        let error = set(&all).unwrap_err().to_string();
+        assert!(error.contains("something has to learn"), "{error}");
+        assert!(error.contains("model.projector.frozen = false trains the projector alone"), "{error}");
+        let [encoder, llm, generator] = all;
+        set(&[encoder, llm, generator, "model.projector.frozen=false"]).unwrap();
     }
 
     #[test]

@@ -24,18 +24,22 @@ pub struct CostModel {
 /// Billions of operations: numbers of a size that reads well.
 const UNIT: f64 = 1e-9;
 
-/// Billions of operations of a forward.
+/// Billions of operations of an item's forward.
 #[derive(Clone, Copy)]
 struct Gop {
     all: f64,
-    /// Of its layers alone, which may be computed again.
+    /// Of what gradients of inputs are computed for.
+    inputs: f64,
+    /// Of what gradients of weights are computed for.
+    weights: f64,
+    /// Of layers that learn and may be computed again.
     layers: f64,
 }
 
 impl Gop {
-    fn of(layers: &Part, ends: &Part) -> Gop {
-        let (layers, ends) = (layers.forward.flops(), ends.forward.flops());
-        Gop { all: UNIT * (layers + ends), layers: UNIT * layers }
+    fn of(layers: &Part, ends: &Part, learns: bool) -> Gop {
+        let (layers, all) = (gop(layers), gop(layers) + gop(ends));
+        Gop { all, inputs: all, weights: if learns { all } else { 0.0 }, layers }
     }
 }
 
@@ -49,10 +53,20 @@ impl CostModel {
         Frame { sequence: 0, hidden_width: self.shape.width(), value_bytes: self.shape.dtype.size() }
     }
 
-    /// Forward of one encoder item, projector included.
+    /// One encoder item, projector included. A backward ends where nothing below learns: that of a projector which
+    /// learns alone has the gradients of its weights and, between its two layers, of one input.
     fn encoder_item(&self) -> Gop {
-        let (e, frame) = (&self.shape.encoder, self.frame());
-        Gop::of(&e.layer(frame.value_bytes).times(e.layers), &e.ends(frame))
+        let (e, frame, frozen) = (&self.shape.encoder, self.frame(), self.shape.frozen);
+        let whole = Gop::of(&e.layer(frame.value_bytes).times(e.layers), &e.ends(frame), true);
+        let [first, second] = e.projector(frame).map(|layer| gop(&layer));
+        let tower = whole.all - first - second;
+        let weights = |frozen: bool, gop: f64| if frozen { 0.0 } else { gop };
+        Gop {
+            inputs: if frozen.projector_alone() { second } else { whole.inputs },
+            weights: weights(frozen.encoder, tower) + weights(frozen.projector, first + second),
+            layers: weights(frozen.encoder, whole.layers),
+            ..whole
+        }
     }
 
     /// Forward of one LLM layer.
@@ -80,7 +94,7 @@ impl CostModel {
             text_width: None,
             frozen: self.shape.frozen.generator,
         };
-        Gop::of(&generator.blocks(frame.value_bytes), &generator.ends(frame))
+        Gop::of(&generator.blocks(frame.value_bytes), &generator.ends(frame), !generator.frozen)
     }
 
     /// The workload of a step on `ranks` ranks with `chunks` LLM chunks each. Sizes are not in it: see
@@ -90,11 +104,14 @@ impl CostModel {
     /// For a step without microbatches, ranks or chunks.
     pub fn workload(&self, plan: &StepPlan, ranks: usize, chunks: usize) -> Result<Workload, WorkloadError> {
         let loads = self.loads(plan, (ranks * chunks).max(1));
-        let learns = self.shape.frozen.map(|frozen| !frozen);
+        let frozen = self.shape.frozen;
         let link =
             Link { latency: self.rates.latency, seconds_per_byte: self.rates.per_byte, overlapped: true };
-        let workload = Workload::new(ranks, chunks, loads, learns, 0.0)?;
-        workload.with_link(link)?.with_layers(self.layers(plan))
+        let workload = Workload::new(ranks, chunks, loads, frozen.learns(), 0.0)?;
+        workload
+            .with_projector_alone(frozen.projector_alone())
+            .with_link(link)?
+            .with_layers(self.layers(plan))
     }
 
     fn loads(&self, plan: &StepPlan, chunks: usize) -> Vec<Load> {
@@ -109,7 +126,9 @@ impl CostModel {
                 let layers = layer * range.len() as f64;
                 let gop = layers + head;
                 let rates = self.rates.of(ModuleKind::Llm, c);
-                let (again, at_once) = self.again(ModuleKind::Llm, layers);
+                let again = self.again(ModuleKind::Llm, layers);
+                // Weight gradients of layers that are computed again are not put off.
+                let at_once = if self.shape.frozen.llm { 0.0 } else { again };
                 ChunkCost {
                     forward: rates.forward.time(gop),
                     backward_input: rates.backward_input.time(gop) + again + at_once,
@@ -125,22 +144,21 @@ impl CostModel {
         loads.collect()
     }
 
-    /// Gradients of inputs, and those of weights, each take as many operations as the forward.
+    /// Gradients of inputs, and those of weights, each take as many operations as the forward of what they are for.
     fn item(&self, kind: ModuleKind, gop: Gop) -> ItemCost {
         let rates = self.rates.of(kind, 0);
-        let weight = if self.shape.frozen[kind] { 0.0 } else { rates.backward_weight.time(gop.all) };
-        let (again, _) = self.again(kind, gop.layers);
-        let backward = rates.backward_input.time(gop.all) + again + weight;
+        // Whatever was measured in a backward, its times are by the operations of the whole forward.
+        let counted = |part: f64| if self.rates.are_counts() { part } else { gop.all };
+        let weight = if gop.weights > 0.0 { rates.backward_weight.time(counted(gop.weights)) } else { 0.0 };
+        let input = rates.backward_input.time(counted(gop.inputs));
+        let backward = input + self.again(kind, gop.layers) + weight;
         ItemCost { forward: rates.forward.time(gop.all), backward }
     }
 
-    /// What layers that are computed again take of the time of input gradients: their forward, and their weight
-    /// gradients, which are not put off. Rates that were measured have both in them.
-    fn again(&self, kind: ModuleKind, layers: f64) -> (f64, f64) {
-        if !(self.shape.recompute[kind] && self.rates.are_counts()) {
-            return (0.0, 0.0);
-        }
-        (layers, if self.shape.frozen[kind] { 0.0 } else { layers })
+    /// What layers that are computed again take of the time of input gradients: their forward. Rates that were measured
+    /// have it in them.
+    fn again(&self, kind: ModuleKind, layers: f64) -> f64 {
+        if self.shape.recompute[kind] && self.rates.are_counts() { layers } else { 0.0 }
     }
 
     fn layers(&self, plan: &StepPlan) -> Layers {
@@ -205,6 +223,31 @@ mod tests {
         // Weight gradients of layers are not put off.
         let first = plain.units().find(|unit| unit.module == Module::Llm(Chunk(0)));
         assert_eq!(cost(&again, first.unwrap(), Phase::BackwardWeight), 0.0);
+    }
+
+    #[test]
+    fn a_projector_alone_goes_backward_alone() {
+        let mut model = Model::default();
+        let item = |model: &Model, rates| workload(model, rates).loads()[0].encoder[0];
+        let all = item(&model, Rates::default());
+        let (e, l) = (&model.encoder, &model.llm);
+        let linear = |inputs: usize| 2e-9 * (16 * inputs * l.width) as f64;
+        let projector = linear(e.width) + linear(l.width);
+        // Frozen, it passes gradients through.
+        model.projector.frozen = true;
+        let tower = item(&model, Rates::default());
+        assert_close(tower.backward, all.backward - projector, relative(1e-12));
+        // Alone, it has the gradients of its weights and of its second layer's input; nothing is computed again.
+        (model.encoder.frozen, model.projector.frozen, model.encoder.recompute) = (true, false, true);
+        let alone = item(&model, Rates::default());
+        assert_eq!(alone.forward, all.forward);
+        assert_close(alone.backward, projector + linear(l.width), relative(1e-12));
+        // What was measured was measured so.
+        let rate = Rate { fixed: 1.0, per_gop: 2.0 };
+        let rates = UnitRates { forward: rate, backward_input: rate, backward_weight: rate };
+        let rates =
+            Rates { units: ModuleKind::ALL.map(|kind| ((kind, 0), rates)).into(), ..Rates::default() };
+        assert_close(item(&model, rates).backward, 2.0 * rate.time(all.forward), relative(1e-12));
     }
 
     #[test]

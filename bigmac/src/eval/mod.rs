@@ -8,7 +8,7 @@ pub use paint::{description, paint, read};
 pub use report::{write_captions, write_drawings};
 pub use speak::{answer, beginning, encode, prompt};
 
-use crate::config::{OnError, Pipeline};
+use crate::config::{OnError, PerGroup, Pipeline};
 use crate::cost::CostModel;
 use crate::data::shapes::{Detector, Reading, Scene};
 use crate::data::{DataError, Dataset, PictureRef, Sample, pack};
@@ -18,7 +18,6 @@ use crate::train::{Session, TrainError};
 use bigmac_comm::LocalCommunicator;
 use bigmac_models::mmdit::flow::SampleKey;
 use bigmac_runtime::{Context, Error, Threads};
-use bigmac_schedule::PerModule;
 use serde::Serialize;
 use std::time::Duration;
 
@@ -198,7 +197,7 @@ fn losses(
         return Ok(LossSums::default());
     }
     let mut costs: CostModel = session.costs.clone();
-    costs.shape.frozen = PerModule::all(true);
+    costs.shape.frozen = PerGroup::all(true);
     let plan = pack(dataset, samples, samples.len().div_ceil(32))?;
     let pipeline = Pipeline { schedule: "monolithic".into(), ranks: 1, ..Pipeline::default() };
     let program = Program::build(&plan, &costs, &pipeline, None)?;

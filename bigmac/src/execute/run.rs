@@ -242,7 +242,7 @@ impl Executor<'_> {
             inputs.values().try_for_each(|tensor| tensor.move_to_scope(ctx.scope()))?;
         }
         let params = self.modules.params(unit.module)?;
-        let graph = if records && workload.has_backward(kind, unit.microbatch()) {
+        let graph = if records && workload.goes_backward(unit.module, unit.microbatch()) {
             Graph::recording(&ctx, params)
         } else {
             Graph::inference(&ctx, params)

@@ -7,7 +7,7 @@ use crate::data::StepPlan;
 use crate::execute::{Program, StepTask, run};
 use crate::model::{Placement, RankModules};
 use crate::profile::Around;
-use crate::train::{Gate, Optimizer, Session, TrainError, reduce};
+use crate::train::{Gate, Optimizer, Session, TrainError, Update, reduce};
 use bigmac_comm::{Communicator, Tag};
 use bigmac_runtime::{Context, DType, Tensor};
 use std::time::Instant;
@@ -36,7 +36,7 @@ pub fn around(
         let placement = Placement::of(&session.shape, &program.workload)?;
         let seed = session.config.run.seed;
         let mut modules = RankModules::random(ctx, &session.shape, &placement, comm.rank(), seed)?;
-        let parts = modules.parts().map(|(_, _, params, _)| Optimizer::new(ctx, params));
+        let parts = modules.parts().map(|(kind, _, params, _)| Optimizer::new(ctx, kind, params));
         let mut optimizers = parts.collect::<Result<Vec<_>, _>>()?;
         let task = StepTask::new(&session.config, &session.shape, plan, 0).with_pictures(&pictures);
         let mut gate = Gate::new(ctx)?;
@@ -52,7 +52,7 @@ pub fn around(
             let began = Instant::now();
             for (optimizer, (_, params, gradients)) in optimizers.iter_mut().zip(modules.parts_mut()) {
                 let clip = gate.clip(train.clip);
-                optimizer.step(ctx, params, gradients, train, 0.0, round as u64, 1.0, clip)?;
+                optimizer.step(ctx, params, gradients, &Update { train, lr: 0.0, grad_scale: 1.0, clip })?;
             }
             ctx.stream().synchronize()?;
             if round >= rounds.warmup {

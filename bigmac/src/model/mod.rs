@@ -142,10 +142,7 @@ impl Maker<'_> {
         net: impl Fn(Stage, &Parameters) -> Result<N>,
     ) -> Result<Replica<N>> {
         let specs = self.shape.specs(kind, stage)?;
-        let mut params = (self.values)(&self.ctx.in_scope(scopes::PARAMETERS), kind, &specs)?;
-        if self.shape.frozen[kind] {
-            params.set_trainable(false);
-        }
+        let params = (self.values)(&self.ctx.in_scope(scopes::PARAMETERS), kind, &specs)?;
         let gradients = Gradients::new(&self.ctx.in_scope(scopes::GRADIENTS), &params)?;
         Ok(Replica { net: net(stage.clone(), &params)?, specs, params, gradients })
     }

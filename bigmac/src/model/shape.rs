@@ -1,6 +1,6 @@
 //! From a run's configuration to the configurations of the models.
 
-use crate::config::{Dtype, Model};
+use crate::config::{Dtype, Model, ParameterGroup, PerGroup};
 use crate::data::{Layout, PictureLimits, Tokenizer};
 use crate::sizes::{Encoder, Llm};
 use bigmac_models::init::ParameterSpec;
@@ -31,8 +31,8 @@ pub struct ModelShape {
     pub llm: Llm,
     /// The type that is computed with.
     pub dtype: DType,
-    /// Which modules keep their weights.
-    pub frozen: PerModule<bool>,
+    /// Which groups of parameters keep their weights.
+    pub frozen: PerGroup<bool>,
     /// Which modules compute their layers again in the backward instead of saving what is inside.
     pub recompute: PerModule<bool>,
 }
@@ -119,13 +119,15 @@ impl ModelShape {
         }
     }
 
-    /// The parameters of a stage of a module.
+    /// The parameters of a stage of a module; those of frozen groups are out of training.
     pub fn specs(&self, kind: ModuleKind, stage: &Stage) -> Result<Vec<ParameterSpec>> {
-        match kind {
-            ModuleKind::Encoder => VisionEncoder::stage_parameters(&self.llava, stage),
-            ModuleKind::Llm => Ok(Qwen3::parameters(&self.llava.text, stage)),
-            ModuleKind::Generator => Ok(Mmdit::stage_parameters(&self.generator, stage)),
-        }
+        let specs = match kind {
+            ModuleKind::Encoder => VisionEncoder::stage_parameters(&self.llava, stage)?,
+            ModuleKind::Llm => Qwen3::parameters(&self.llava.text, stage),
+            ModuleKind::Generator => Mmdit::stage_parameters(&self.generator, stage),
+        };
+        let frozen = |spec: &ParameterSpec| self.frozen[ParameterGroup::of(kind, &spec.name)];
+        Ok(specs.into_iter().map(|spec| if frozen(&spec) { spec.frozen() } else { spec }).collect())
     }
 
     /// Patches of a drawn picture.

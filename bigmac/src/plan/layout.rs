@@ -55,6 +55,8 @@ impl Layout {
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Costed {
     pub parameters: u64,
+    /// Those of them that learn, where the module does.
+    pub trained: u64,
     pub saved: u64,
     pub forward: f64,
     pub backward_input: f64,
@@ -120,7 +122,7 @@ impl<'a> Estimate<'a> {
             llm: Costed::default(),
             generator: item_cost(model, device, &layout, ModuleKind::Generator, apart.generator),
         };
-        let learns = model.learns();
+        let (frozen, learns) = (model.frozen(), model.learns());
         let loads = (0..layout.microbatches).map(|microbatch| Load {
             encoder: vec![items.encoder.item(learns.encoder); model.images.of(microbatch)],
             generator: vec![items.generator.item(learns.generator); model.drawings.of(microbatch)],
@@ -135,6 +137,7 @@ impl<'a> Estimate<'a> {
         });
         let link = device.link(layout.ranks);
         let workload = Workload::new(layout.ranks, layout.chunks, loads.collect(), learns, 0.0)?
+            .with_projector_alone(frozen.projector_alone())
             .with_link(Link {
                 latency: link.latency,
                 seconds_per_byte: 1.0 / device.bandwidth(link),
@@ -165,6 +168,16 @@ impl<'a> Estimate<'a> {
                 let share = part.map_or(1.0, |part| part.share);
                 (self.items[kind].parameters as f64 * share).round() as u64
             }
+        }
+    }
+
+    /// Those of [`Estimate::parameters`] that learn.
+    pub fn trained(&self, workload: &Workload, module: Module) -> u64 {
+        let kind = module.kind();
+        match kind {
+            _ if !workload.has_weight_gradient(kind) => 0,
+            ModuleKind::Llm => self.parameters(workload, module),
+            _ => (self.items[kind].trained as f64 * workload.backward_share(module)).round() as u64,
         }
     }
 
@@ -213,7 +226,8 @@ fn costed(
         }
     };
     let backward_input = backward_input + again;
-    Costed { parameters: part.parameters, saved, forward, backward_input, backward_weight }
+    let (parameters, trained) = (part.parameters, part.trained);
+    Costed { parameters, trained, saved, forward, backward_input, backward_weight }
 }
 
 /// The LLM's layers of a range, with what comes before the first and after the last.
@@ -325,18 +339,21 @@ pub(super) fn item_cost(
     kind: ModuleKind,
     apart: bool,
 ) -> Costed {
+    let (frame, frozen) = (model.frame(), model.frozen());
     let (part, inputs) = match kind {
         ModuleKind::Encoder => match &model.encoder {
-            Some(encoder) => (encoder.item(model.frame()), encoder.saved_inputs(model.frame())),
+            Some(encoder) => (encoder.learning(frame, frozen), encoder.saved_inputs(frame)),
             None => return Costed::default(),
         },
         ModuleKind::Generator => match &model.generator {
-            Some(generator) => (generator.item(model.frame()), generator.saved_inputs(model.frame())),
+            Some(generator) => (generator.item(frame), generator.saved_inputs(frame)),
             None => return Costed::default(),
         },
         ModuleKind::Llm => return Costed::default(),
     };
-    let recompute = layout.recompute[kind];
+    // Nothing of layers below a projector that learns alone is saved, or computed again.
+    let alone = kind == ModuleKind::Encoder && frozen.projector_alone();
+    let recompute = layout.recompute[kind] && !alone;
     let saved = if recompute { inputs } else { part.saved };
     let mut costed = costed(device, (kind, 0), &part, saved, recompute.then_some(&part));
     if layout.sharded[kind] {
@@ -366,8 +383,11 @@ pub(super) fn working(model: &Model, layout: &Layout) -> PerModule<u64> {
     for kind in ModuleKind::ALL {
         let Some(layer) = &layers[kind] else { continue };
         let again = if layout.recompute[kind] { layer.saved } else { 0 };
+        let alone = kind == ModuleKind::Encoder && model.frozen().projector_alone();
+        let ends = model.encoder.as_ref().filter(|_| alone).map(|e| e.projector_alone(model.frame()));
         let together = 2 * layer.parameters * (model.bytes.value + model.bytes.gradient) as u64;
-        working[kind] = layer.saved + again + if layout.sharded[kind] { together } else { 0 };
+        let saved = ends.map_or(layer.saved + again, |projector| projector.saved);
+        working[kind] = saved + if layout.sharded[kind] { together } else { 0 };
     }
     working
 }

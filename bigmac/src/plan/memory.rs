@@ -48,10 +48,8 @@ impl RankMemory {
     /// 1910.02054).
     pub(super) fn hold(&mut self, holding: &Holding, bytes: &Bytes, split: u64) {
         self.weights += holding.parameters * bytes.value as u64 / split;
-        if holding.learns {
-            self.gradients += holding.parameters * bytes.gradient as u64 / split;
-            self.optimizer += holding.parameters * bytes.optimizer as u64 / holding.devices;
-        }
+        self.gradients += holding.trained * bytes.gradient as u64 / split;
+        self.optimizer += holding.trained * bytes.optimizer as u64 / holding.devices;
     }
 }
 
@@ -62,10 +60,10 @@ pub struct Holding {
     pub kind: ModuleKind,
     /// How many.
     pub parameters: u64,
+    /// Those of them that learn.
+    pub trained: u64,
     /// Devices of all pipelines together that hold them, this one included.
     pub devices: u64,
-    /// They learn.
-    pub learns: bool,
 }
 
 impl Holding {
@@ -79,13 +77,14 @@ impl Holding {
 /// The LLM's chunks on their ranks, which every schedule has that leaves them there.
 pub(super) fn llm_holdings(estimate: &Estimate<'_>) -> Vec<Vec<Holding>> {
     let workload = &estimate.workload;
+    let module = |chunk| Module::Llm(chunk);
     let mut ranks = vec![Vec::new(); workload.ranks()];
     for chunk in (0..workload.chunks()).map(Chunk) {
         ranks[workload.rank_of(chunk).0].push(Holding {
             kind: ModuleKind::Llm,
-            parameters: estimate.parameters(workload, Module::Llm(chunk)),
+            parameters: estimate.parameters(workload, module(chunk)),
+            trained: estimate.trained(workload, module(chunk)),
             devices: estimate.layout.replicas as u64,
-            learns: workload.has_weight_gradient(ModuleKind::Llm),
         });
     }
     ranks
@@ -112,8 +111,8 @@ pub fn holdings(estimate: &Estimate<'_>, workload: &Workload, table: &Table) -> 
     let holding = |module: &Module| Holding {
         kind: module.kind(),
         parameters: estimate.parameters(workload, *module),
+        trained: estimate.trained(workload, *module),
         devices: (holders(module) * estimate.layout.replicas) as u64,
-        learns: workload.has_weight_gradient(module.kind()),
     };
     modules.iter().map(|rank| rank.iter().map(holding).collect()).collect()
 }

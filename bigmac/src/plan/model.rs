@@ -1,6 +1,7 @@
 //! What is trained: the layer sizes of the modules, and what a microbatch holds.
 
 use super::read::Description;
+use crate::config::{PerGroup, Projector};
 use crate::profile::Profile;
 use crate::sizes::{Encoder, Frame, Generator, Llm};
 use crate::value::{MOST, ValueError, counts, require};
@@ -26,8 +27,10 @@ pub struct Model {
     /// What a parameter costs.
     #[serde(default)]
     pub bytes: Bytes,
-    /// The image encoder and its projector, if any.
+    /// The image encoder with its projector, if any.
     pub encoder: Option<Encoder>,
+    /// Whether the projector learns, where that is not said by the encoder.
+    pub projector: Option<Projector>,
     /// The language model, if any.
     pub llm: Option<Llm>,
     /// The image generator, if any.
@@ -127,6 +130,8 @@ impl Description for Model {
             require(there || items.most() == 0, key, items.most(), wanted)?;
             require(items.most() <= MOST, key, items.most(), format!("at most {MOST}"))?;
         }
+        let wanted = "left out without [encoder], whose end it is";
+        require(self.encoder.is_some() || self.projector.is_none(), "projector", "a table", wanted)?;
         self.encoder.as_ref().map_or(Ok(()), Encoder::check)?;
         self.generator.as_ref().map_or(Ok(()), Generator::check)?;
         self.check_widths()?;
@@ -278,13 +283,21 @@ impl Model {
         self.encoder.as_ref().map_or(0, Encoder::tokens)
     }
 
-    /// Which modules learn; one that is not there does not.
-    pub fn learns(&self) -> PerModule<bool> {
-        PerModule {
-            encoder: self.encoder.as_ref().is_some_and(|encoder| !encoder.frozen),
-            llm: self.llm.as_ref().is_some_and(|llm| !llm.frozen),
-            generator: self.generator.as_ref().is_some_and(|generator| !generator.frozen),
+    /// Which groups of parameters are frozen; one that is not there is.
+    pub fn frozen(&self) -> PerGroup<bool> {
+        let encoder = self.encoder.as_ref().is_none_or(|encoder| encoder.frozen);
+        let said = self.projector.as_ref().filter(|_| self.encoder.is_some());
+        PerGroup {
+            encoder,
+            projector: said.map_or(encoder, |projector| projector.frozen),
+            llm: self.llm.as_ref().is_none_or(|llm| llm.frozen),
+            generator: self.generator.as_ref().is_none_or(|generator| generator.frozen),
         }
+    }
+
+    /// Which modules learn, in whole or in part; one that is not there does not.
+    pub fn learns(&self) -> PerModule<bool> {
+        self.frozen().learns()
     }
 
     /// All parameters of a module.

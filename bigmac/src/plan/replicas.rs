@@ -65,8 +65,8 @@ fn step(request: &Request<'_>, layout: Layout) -> Step {
         let costed = item_cost(model, device, &layout, kind, false);
         let item = costed.item(learns);
         pipeline += total(items, layout.microbatches) * (item.forward + item.backward);
-        let holding =
-            Holding { kind, parameters: costed.parameters, devices: layout.replicas as u64, learns };
+        let (parameters, trained) = (costed.parameters, costed.trained);
+        let holding = Holding { kind, parameters, trained, devices: layout.replicas as u64 };
         memory.hold(&holding, &model.bytes, holding.split(device, &layout));
         // One item is done before the next begins.
         memory.activations = memory.activations.max(costed.saved);

@@ -178,18 +178,18 @@ pub(super) fn after(model: &Model, device: &Device, layout: &Layout, holdings: &
     let memory = device.memory_bandwidth * device.efficiency.memory;
     let most = |seconds: &dyn Fn(&Holding) -> f64| {
         let ranks = holdings.iter();
-        ranks.map(|rank| rank.iter().filter(|h| h.learns).map(seconds).sum()).fold(0.0, f64::max)
+        ranks.map(|rank| rank.iter().map(seconds).sum()).fold(0.0, f64::max)
     };
     let reduction = |holding: &Holding| {
         // Within a node, sharded gradients have been added up with every item.
         let split = holding.split(device, layout) as f64;
         let others = holding.devices as f64 / split;
-        let moved = (holding.parameters * (bytes.gradient + bytes.value) as u64) as f64 / split;
+        let moved = (holding.trained * (bytes.gradient + bytes.value) as u64) as f64 / split;
         moved * (others - 1.0).max(0.0) / others / link
     };
     let update = |holding: &Holding| {
         let touched = 2 * bytes.optimizer + bytes.gradient + bytes.value;
-        (holding.parameters * touched as u64) as f64 / holding.devices as f64 / memory
+        (holding.trained * touched as u64) as f64 / holding.devices as f64 / memory
     };
     Seconds { pipeline: 0.0, reduction: most(&reduction), update: most(&update) }
 }

@@ -178,10 +178,10 @@ impl Profile {
         };
         let missing = |phase: Phase| ProfileError::Missing { module, phase };
         let none = Rate { fixed: 0.0, per_gop: 0.0 };
-        let frozen = self.model.frozen();
+        let learns = self.model.frozen().learns();
         // In the order of the data flow: a backward is there where the module or something below it learns.
-        let idle = ModuleKind::ALL.into_iter().filter(|kind| *kind <= module).all(|kind| frozen[kind]);
-        let frozen = frozen[module];
+        let idle = !ModuleKind::ALL.into_iter().filter(|kind| *kind <= module).any(|kind| learns[kind]);
+        let frozen = !learns[module];
         let forward = rate(Phase::Forward).ok_or(missing(Phase::Forward))?;
         if idle {
             return Ok(UnitRates { forward, backward_input: none, backward_weight: none });
@@ -289,6 +289,9 @@ mod tests {
         assert_eq!(llm(&profile, true).backward_input, Rate { fixed: 1.5, per_gop: 4.0 });
         assert_eq!(llm(&profile, true).backward_weight, Rate { fixed: 0.0, per_gop: 0.0 });
         profile.model.encoder.frozen = true;
+        // The projector learns below.
+        assert_eq!(llm(&profile, false).backward_input, Rate { fixed: 2.0, per_gop: 6.0 });
+        profile.model.projector.frozen = true;
         profile.unit.retain(|unit| unit.key().2 == Phase::Forward);
         assert_eq!(llm(&profile, false).backward_input, Rate { fixed: 0.0, per_gop: 0.0 });
     }

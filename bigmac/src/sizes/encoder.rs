@@ -1,6 +1,7 @@
 //! The encoder: a ViT as SigLIP's with a projector of two layers, on one image or tile.
 
-use super::work::{Frame, Part, STATISTIC, product, sum};
+use super::work::{Frame, Part, STATISTIC, Work, product, sum};
+use crate::config::PerGroup;
 use crate::value::{ValueError, all_counts, divisor};
 use serde::{Deserialize, Serialize};
 
@@ -100,19 +101,61 @@ impl Encoder {
         let (bytes, out) = (frame.value_bytes, frame.hidden_width);
         let (rows, tokens) = (self.patches(), self.tokens());
         let pixels = product([3, self.patch, self.patch]);
-        let merged = product([self.width, self.merge, self.merge]);
+        let [first, second] = self.projector(frame);
         let of_patches = product([rows, sum([pixels, self.width])]);
         let kept = product([bytes, sum([of_patches, product([tokens, 2, out])])]);
         Part::linear(rows, pixels, self.width, true, bytes).of_data()
-            + Part::parameters(product([sum([rows, 2]), self.width]))
-            + Part::linear(tokens, merged, out, true, bytes)
-            + Part::linear(tokens, out, out, true, bytes)
+            + Part::parameters(product([rows, self.width]))
+            // LLaVA reads the states before the last norm.
+            + Part::parameters(product([2, self.width])).unused()
+            + first
+            + second
             + Part::kept(kept)
+    }
+
+    /// The projector's two layers, without what they keep.
+    pub fn projector(&self, frame: Frame) -> [Part; 2] {
+        let (bytes, out) = (frame.value_bytes, frame.hidden_width);
+        let merged = product([self.width, self.merge, self.merge]);
+        [merged, out].map(|inputs| Part::linear(self.tokens(), inputs, out, true, bytes))
+    }
+
+    /// The projector on one item over layers that are frozen: it keeps its input, and what comes before and after its
+    /// activation; the gradient of the one input between its layers is computed, and none below.
+    pub fn projector_alone(&self, frame: Frame) -> Part {
+        let (bytes, out) = (frame.value_bytes, frame.hidden_width);
+        let [first, second] = self.projector(frame);
+        let (read, made) = (product([self.patches(), self.width]), product([self.tokens(), 2, out]));
+        let kept = product([bytes, sum([read, made])]);
+        first.of_data() + second + Part::kept(kept)
     }
 
     /// Everything, on one item.
     pub fn item(&self, frame: Frame) -> Part {
         self.layer(frame.value_bytes).times(self.layers) + self.ends(frame)
+    }
+
+    /// The same with the gradients that are left where parts of it are frozen. Those of inputs pass a frozen projector.
+    pub fn learning(&self, frame: Frame, frozen: PerGroup<bool>) -> Part {
+        let whole = self.item(frame);
+        let [first, second] = self.projector(frame);
+        let left = match (frozen.encoder, frozen.projector) {
+            (false, false) => return whole,
+            (true, false) => self.projector_alone(frame),
+            (false, true) => {
+                let (all, projector) = (whole.backward_weight, (first + second).backward_weight);
+                let backward_weight = Work {
+                    dense: all.dense - projector.dense,
+                    weight_bytes: all.weight_bytes - projector.weight_bytes,
+                    ..all
+                };
+                let trained = whole.trained.saturating_sub(first.trained).saturating_sub(second.trained);
+                Part { backward_weight, trained, ..whole }
+            }
+            (true, true) => Part { backward_weight: Work::default(), trained: 0, ..whole },
+        };
+        let Part { backward_input, backward_weight, saved, trained, .. } = left;
+        Part { backward_input, backward_weight, saved, trained, ..whole }
     }
 
     /// What is saved of one item when only the inputs of layers are, to compute the rest again.

@@ -78,6 +78,8 @@ pub struct Part {
     pub parameters: u64,
     /// Those of them that one row passes: all but the experts that are not chosen, and all of an embedding's.
     pub active: u64,
+    /// Those of them that get gradients when they learn: all but what nothing reads.
+    pub trained: u64,
     /// The forward.
     pub forward: Work,
     /// Gradients of inputs.
@@ -97,7 +99,8 @@ const GRADIENT_BYTES: f64 = 8.0;
 impl Part {
     /// Parameters that are not in a product: norms, embeddings.
     pub fn parameters(count: usize) -> Part {
-        Part { parameters: count as u64, active: count as u64, ..Part::default() }
+        let count = count as u64;
+        Part { parameters: count, active: count, trained: count, ..Part::default() }
     }
 
     /// `[rows, inputs]` times weights `[inputs, outputs]` of `bytes` each, with a bias where wanted.
@@ -140,7 +143,8 @@ impl Part {
         };
         let part = Part::products(pass, touched);
         let (parameters, active) = (experts.saturating_mul(weights), chosen.saturating_mul(weights));
-        Part { parameters: parameters as u64, active: active as u64, ..part }
+        let parameters = parameters as u64;
+        Part { parameters, active: active as u64, trained: parameters, ..part }
     }
 
     fn products(pass: Work, written: usize) -> Part {
@@ -148,6 +152,7 @@ impl Part {
         Part {
             parameters: written as u64,
             active: written as u64,
+            trained: written as u64,
             forward: pass,
             backward_input: pass,
             backward_weight,
@@ -177,6 +182,7 @@ impl Part {
         Part {
             parameters: self.parameters.saturating_mul(count as u64),
             active: self.active.saturating_mul(count as u64),
+            trained: self.trained.saturating_mul(count as u64),
             forward: self.forward * factor,
             backward_input: self.backward_input * factor,
             backward_weight: self.backward_weight * factor,
@@ -193,6 +199,7 @@ impl Add for Part {
         Part {
             parameters: self.parameters.saturating_add(other.parameters),
             active: self.active.saturating_add(other.active),
+            trained: self.trained.saturating_add(other.trained),
             forward: self.forward + other.forward,
             backward_input: self.backward_input + other.backward_input,
             backward_weight: self.backward_weight + other.backward_weight,

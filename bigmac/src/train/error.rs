@@ -70,6 +70,15 @@ pub enum TrainError {
     )]
     #[allow(missing_docs)]
     Gradient { step: u64, norm: f64 },
+    /// What is not frozen gets no gradient from any sample.
+    #[error(
+        "nothing can learn: {frozen} {} frozen, and no sample of {} has {lacks}; unfreeze a module \
+         (model.llm.frozen = false), or add such samples",
+        if frozen.contains(" and ") { "are" } else { "is" },
+        data.display()
+    )]
+    #[allow(missing_docs)]
+    NothingLearns { frozen: String, lacks: &'static str, data: PathBuf },
     /// Nothing to evaluate on.
     #[error(
         "the data set has no held-out samples; put a heldout.jsonl beside the training file, or name one in data.heldout"
@@ -128,6 +137,7 @@ impl TrainError {
             | TrainError::LlmOnly { .. }
             | TrainError::NoneWhole { .. }
             | TrainError::Value(_)
+            | TrainError::NothingLearns { .. }
             | TrainError::NoHeldOut => Fault::Input,
             TrainError::InUse { .. }
             | TrainError::Rank { .. }

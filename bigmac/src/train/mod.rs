@@ -7,6 +7,7 @@ mod error;
 mod folder;
 mod inputs;
 mod layout;
+mod learning;
 mod lock;
 mod metrics;
 mod numbers;
@@ -23,9 +24,10 @@ pub use error::{Fault, TrainError};
 pub use folder::RunFolder;
 pub use inputs::{Inputs, tokenizer};
 pub use layout::RunLayout;
+pub use learning::{beginners, check_learns, gets_gradient};
 pub use metrics::{MetricsFile, StepReport};
 pub use numbers::{Gate, Numbers, Reduced, Totals};
-pub use optimizer::{Optimizer, STATE_PARTS};
+pub use optimizer::{Optimizer, STATE_PARTS, UPDATES, Update, state_spec};
 pub use reduce::reduce;
 pub use schedule::learning_rate;
 pub use session::{Session, open_gpu};
@@ -100,12 +102,14 @@ impl<'a> Training<'a> {
     /// `model.from` names.
     ///
     /// # Errors
-    /// For a checkpoint of another model, or of more steps than the run is to have; those of [`RunLayout::of`].
+    /// Where nothing can learn; for a checkpoint of another model, or of more steps than the run is to have; those of
+    /// [`RunLayout::of`].
     pub fn prepare(
         session: &'a Session,
         resume: Option<&'a Checkpoint>,
         verify: Verify,
     ) -> Result<Self, TrainError> {
+        check_learns(session)?;
         if let Some(checkpoint) = resume {
             checkpoint.check_model(&session.config, true)?;
             checkpoint.check_shape(&session.shape)?;
@@ -125,9 +129,18 @@ impl<'a> Training<'a> {
         Ok(Training { session, layout, data, resume, start })
     }
 
-    /// A sentence on data that are not those that the checkpoint was learned from; none where they are.
-    pub fn note(&self) -> Option<String> {
-        let before = &self.resume?.state().data;
+    /// Sentences on what is not as it was at the checkpoint: what learns, and what it learns from.
+    ///
+    /// # Errors
+    /// For a shape that does not fit.
+    pub fn notes(&self) -> Result<Vec<String>, TrainError> {
+        let Some(checkpoint) = self.resume else { return Ok(Vec::new()) };
+        let mut notes = beginners(checkpoint, &self.session.shape)?;
+        notes.extend(self.changed(&checkpoint.state().data));
+        Ok(notes)
+    }
+
+    fn changed(&self, before: &DataState) -> Option<String> {
         let (here, there) = (self.data.samples, before.samples);
         let counts = if here == there { format!("{here}") } else { format!("{here}, and were {there}") };
         (*before != self.data).then(|| {

@@ -3,9 +3,10 @@
 use super::ahead::{Ahead, Prepared};
 use super::checkpoint::{self, Checkpoint, DataState, Saved};
 use super::collect::{collect_memory, collect_traces};
+use super::learning::gets_gradient;
 use super::metrics::{MetricsFile, StepReport};
 use super::numbers::{Gate, Numbers, Reduced, Totals};
-use super::optimizer::{Optimizer, STATE_PARTS};
+use super::optimizer::{Optimizer, Update};
 use super::reduce::reduce;
 use super::session::Session;
 use super::snapshot::Snapshot;
@@ -126,18 +127,11 @@ impl<'a> Runner<'a> {
             })?,
         };
         let mut optimizers = Vec::new();
-        for (_, specs, params, _) in modules.parts() {
-            let mut optimizer = Optimizer::new(ctx, params)?;
-            for (checkpoint, part) in
-                shared.resume.into_iter().flat_map(|c| STATE_PARTS.map(|part| (c, part)))
-            {
-                let Some(state) = optimizer.part_mut(part) else { continue };
-                for (spec, (_, parameter)) in specs.iter().zip(params.iter()) {
-                    let stored = checkpoint.optimizer_part(ctx, part, spec)?;
-                    state.write(ctx, parameter.range().start, &stored)?;
-                }
-            }
-            optimizers.push(optimizer);
+        for (kind, specs, params, _) in modules.parts() {
+            optimizers.push(match shared.resume {
+                Some(checkpoint) => Optimizer::resume(ctx, kind, specs, params, checkpoint)?,
+                None => Optimizer::new(ctx, kind, params)?,
+            });
         }
         let first = shared.resume.map_or(0, |c| c.state().step);
         let metrics = (rank == 0).then(|| MetricsFile::open(shared.folder, first)).transpose()?;
@@ -165,9 +159,14 @@ impl<'a> Runner<'a> {
             reduce(self.ctx, self.comm, &mut self.modules, losses, &mut self.gate, wish)?;
         let scale = numbers.scale(step, config.train.clip)?;
         let lr = learning_rate(&config.train, step);
-        for (optimizer, (_, params, gradients)) in self.optimizers.iter_mut().zip(self.modules.parts_mut()) {
-            let clip = self.gate.clip(config.train.clip);
-            optimizer.step(self.ctx, params, gradients, &config.train, lr, step, scale, clip)?;
+        let clip = self.gate.clip(config.train.clip);
+        let update = Update { train: &config.train, lr, grad_scale: scale, clip };
+        let present = gets_gradient(plan);
+        for (optimizer, (kind, params, gradients)) in self.optimizers.iter_mut().zip(self.modules.parts_mut())
+        {
+            if present[kind] {
+                optimizer.step(self.ctx, params, gradients, &update)?;
+            }
         }
         let lap = self.stopwatch.end(self.ctx)?;
         let mut report = StepReport { step, lr, skipped: skipped.len(), ..counts(plan) };

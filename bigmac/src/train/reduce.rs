@@ -3,7 +3,7 @@
 use super::numbers::{Gate, Numbers, Reduced};
 use crate::execute::{ExecuteError, Losses};
 use crate::model::{RankModules, Replica};
-use bigmac_autograd::ParamId;
+use bigmac_autograd::{Gradients, ParamId};
 use bigmac_comm::{Communicator, Reduce, Tag};
 use bigmac_kernels::add;
 use bigmac_models::qwen3::Qwen3;
@@ -31,7 +31,10 @@ pub fn reduce(
 ) -> Result<Reduced, ExecuteError> {
     if comm.size() > 1 {
         let placement = modules.placement().clone();
-        for (_, _, gradients) in modules.parts_mut().filter(|(kind, ..)| placement.is_replicated(*kind)) {
+        // What is frozen is frozen on every rank.
+        let learns = |gradients: &Gradients| !gradients.flat().is_empty();
+        let replicas = modules.parts_mut().filter(|(kind, ..)| placement.is_replicated(*kind));
+        for (_, _, gradients) in replicas.filter(|(.., gradients)| learns(gradients)) {
             comm.all_reduce(ctx, gradients.flat_mut(), Reduce::Sum)?;
         }
     }
@@ -71,6 +74,7 @@ fn own_gradients(rank: usize, modules: &RankModules) -> Result<Vec<Tensor>, Exec
         views.push(flat.narrow(0, 0, copy.start)?);
         views.push(flat.narrow(0, copy.end, flat.len() - copy.end)?);
     }
+    views.retain(|view| !view.is_empty());
     Ok(views)
 }
 
@@ -114,12 +118,16 @@ fn reduce_tied(
     Ok(())
 }
 
-/// The first stage's embedding, where the last stage has a copy of it.
+/// The first stage's embedding, where it learns and the last stage has a copy of it.
 fn tied_original(stage: &Replica<Qwen3>) -> Option<ParamId> {
-    stage.net.tied().filter(|_| stage.net.stage().first)
+    tied(stage).filter(|_| stage.net.stage().first)
 }
 
-/// The last stage's copy of the tied embedding.
+/// The last stage's copy of the tied embedding, where it learns.
 fn tied_copy(stage: &Replica<Qwen3>) -> Option<ParamId> {
-    stage.net.tied().filter(|_| stage.net.stage().last)
+    tied(stage).filter(|_| stage.net.stage().last)
+}
+
+fn tied(stage: &Replica<Qwen3>) -> Option<ParamId> {
+    stage.net.tied().filter(|id| stage.params.parameter(*id).trainable())
 }

@@ -1,12 +1,12 @@
 //! Everything that a run has learned, brought together on one rank.
 
 use super::TrainError;
-use super::optimizer::{Optimizer, STATE_PARTS};
+use super::optimizer::{Optimizer, STATE_PARTS, UPDATES, state_spec};
 use crate::model::{ModelShape, Placement, RankModules};
 use bigmac_autograd::Parameters;
 use bigmac_comm::{Communicator, Tag};
 use bigmac_kernels::norm;
-use bigmac_models::init::ParameterSpec;
+use bigmac_models::init::{ParameterSpec, find};
 use bigmac_runtime::{Context, DType, Error, Result, Spec, Tensor};
 use bigmac_schedule::Rank;
 use std::collections::BTreeMap;
@@ -16,7 +16,7 @@ use std::collections::BTreeMap;
 pub struct Snapshot {
     /// Every parameter by its name.
     pub weights: BTreeMap<String, Tensor>,
-    /// Moments and master weights, flat, under [`state_name`].
+    /// Of what learns: moments and master weights, flat, and numbers of updates, under [`state_name`].
     pub optimizer: BTreeMap<String, Tensor>,
 }
 
@@ -53,8 +53,10 @@ impl Snapshot {
             let optimizer = optimizers.and_then(|o| o.get(index));
             for spec in specs.iter().filter(|s| !s.is_copy()) {
                 for (part, _) in expected(spec, shape.dtype, optimizer.is_some()) {
-                    let state = part.and_then(|part| optimizer.and_then(|o| o.part(part)));
-                    let tensor = value(ctx, spec, params, state)?;
+                    let tensor = match part.zip(optimizer) {
+                        Some((part, optimizer)) => state(ctx, spec, params, (optimizer, part))?,
+                        None => on_host(ctx, params.get(find(params, &spec.name)?))?,
+                    };
                     if comm.rank() == 0 {
                         snapshot.put(part, spec, tensor);
                     } else {
@@ -120,24 +122,36 @@ impl Snapshot {
     }
 }
 
-/// A part of one parameter's optimizer state, or its weight, in a tensor of its own on the CPU.
-fn value(ctx: &Context, spec: &ParameterSpec, params: &Parameters, state: Option<&Tensor>) -> Result<Tensor> {
-    let id = bigmac_models::init::find(params, &spec.name)?;
-    let range = params.parameter(id).range();
-    let tensor = match state {
-        Some(state) => state.narrow(0, range.start, range.len())?,
-        None => params.get(id).clone(),
-    };
+/// A part of one parameter's optimizer state in a tensor of its own on the CPU.
+fn state(
+    ctx: &Context,
+    spec: &ParameterSpec,
+    params: &Parameters,
+    (optimizer, part): (&Optimizer, &str),
+) -> Result<Tensor> {
+    if part == UPDATES {
+        let place = params.iter().position(|(_, parameter)| parameter.name() == spec.name);
+        let updates = place.map_or(0, |place| optimizer.updates(place));
+        // Beyond 2^32 updates nothing is left of the bias that they correct.
+        let updates = u32::try_from(updates).unwrap_or(u32::MAX);
+        return Tensor::from_slice(&ctx.host(), &[updates], &[1]);
+    }
+    let range = params.parameter(find(params, &spec.name)?).range();
+    let missing = || Error::argument("snapshot", format!("optimizer state '{part}' not found"));
+    let state = optimizer.part(part).ok_or_else(missing)?;
+    on_host(ctx, &state.narrow(0, range.start, range.len())?)
+}
+
+fn on_host(ctx: &Context, tensor: &Tensor) -> Result<Tensor> {
     if ctx.is_gpu() { tensor.to_cpu(ctx) } else { tensor.copy(ctx) }
 }
 
-/// The weight of a parameter and the parts of its optimizer's state, each with its shape.
+/// The weight of a parameter and, if it learns, the parts of its optimizer's state, each with its shape.
 fn expected(spec: &ParameterSpec, dtype: DType, optimizer: bool) -> Vec<(Option<&'static str>, Spec)> {
-    let state = Spec::new(&[spec.shape.iter().product()], DType::F32);
     let mut list = vec![(None, Spec::new(&spec.shape, dtype))];
-    if optimizer {
+    if optimizer && spec.trainable {
         let parts = STATE_PARTS.into_iter().filter(|p| *p != "master" || dtype != DType::F32);
-        list.extend(parts.map(|part| (Some(part), state.clone())));
+        list.extend(parts.chain([UPDATES]).map(|part| (Some(part), state_spec(part, spec))));
     }
     list
 }

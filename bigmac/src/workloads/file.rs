@@ -1,9 +1,8 @@
 //! Workloads from TOML files: any shape of a step, microbatch by microbatch.
 
+use super::frozen::{Frozen, freeze};
 use crate::toml_file::{TomlError, TomlFile};
-use bigmac_schedule::{
-    ChunkCost, ItemCost, Load, ModuleKind, PerModule, TIME, Workload, check_extent, is_time,
-};
+use bigmac_schedule::{ChunkCost, ItemCost, Load, PerModule, TIME, Workload, check_extent, is_time};
 use serde::Deserialize;
 use std::ops::Range;
 use std::path::Path;
@@ -18,7 +17,7 @@ struct File {
     #[serde(default = "zero")]
     p2p: Spanned<f64>,
     #[serde(default)]
-    frozen: Vec<ModuleKind>,
+    frozen: Vec<Frozen>,
     microbatch: Spanned<Vec<Spanned<Entry>>>,
 }
 
@@ -46,7 +45,8 @@ fn zero() -> Spanned<f64> {
 }
 
 /// Reads a workload. The file says `ranks`, where wanted `chunks` (LLM chunks per rank), `p2p` (time of a value between
-/// ranks) and `frozen` (modules that do not learn), and holds a `[[microbatch]]` table per microbatch (or per `repeat`
+/// ranks) and `frozen` (modules that do not learn; `tower` for the encoder's layers without its projector, whose
+/// backward then runs where the encoder ends), and holds a `[[microbatch]]` table per microbatch (or per `repeat`
 /// equal ones): `encoder` and `generator` are lists of items as `[forward, backward]`, `llm` is a list of one
 /// `[F, B, W]` per chunk, in the order of the layers. Times are in any unit, the same everywhere.
 ///
@@ -81,9 +81,8 @@ pub fn read_workload(path: &Path) -> Result<Workload, TomlError> {
         loads.extend(std::iter::repeat_n(load, repeat));
     }
     let whole: Range<usize> = file.microbatch.span();
-    let mut learns = PerModule::all(true);
-    file.frozen.iter().for_each(|module| learns[*module] = false);
-    let workload = Workload::new(ranks, chunks, loads, learns, p2p);
+    let workload = Workload::new(ranks, chunks, loads, PerModule::all(true), p2p);
+    let workload = workload.map(|workload| freeze(workload, &file.frozen));
     workload.map_err(|error| toml.wrong(whole, error.to_string()))
 }
 
@@ -151,7 +150,7 @@ fn at_least_one(toml: &TomlFile, value: &Spanned<usize>) -> Result<usize, TomlEr
 #[cfg(test)]
 mod tests {
     use super::*;
-    use bigmac_schedule::Microbatch;
+    use bigmac_schedule::{Microbatch, ModuleKind};
 
     fn read(text: &str) -> Result<Workload, String> {
         let file = tempfile::NamedTempFile::new().unwrap();
@@ -171,12 +170,25 @@ mod tests {
         )
         .unwrap();
         assert_eq!((workload.ranks(), workload.len()), (2, 3));
-        assert!(!workload.learns().encoder && workload.learns().llm);
+        assert!(!workload.learns().encoder && workload.learns().llm && !workload.projector_alone());
         let loads = workload.loads();
         assert_eq!(loads[0].encoder[0], ItemCost { forward: 1.0, backward: 2.5 });
         assert_eq!(loads[0].llm[1], ChunkCost { forward: 4.0, backward_input: 5.0, backward_weight: 6.0 });
         assert_eq!(loads[1], loads[2]);
         assert_eq!(workload.items(ModuleKind::Generator, Microbatch(2)).count(), 1);
+    }
+
+    #[test]
+    fn a_frozen_tower_leaves_the_projector_to_learn() {
+        let file = |frozen: &str| {
+            read(&format!(
+                "ranks = 1\nfrozen = [{frozen}]\n[[microbatch]]\nencoder = [[1, 1]]\nllm = [[1, 1, 1]]\n"
+            ))
+            .unwrap()
+        };
+        let tower = file("'tower', 'llm'");
+        assert!(tower.learns().encoder && !tower.learns().llm && tower.projector_alone());
+        assert!(!file("'llm'").projector_alone());
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! Parameters, operations and saved bytes against what is published and against the models of this runtime.
 
+use bigmac::config::Projector;
 use bigmac::plan::{Bytes, Counts, Description, Device, Model, PlanError};
 use bigmac::sizes::{Encoder, Experts, Generator, Llm, Part};
 use bigmac_autograd::Graph;
@@ -7,6 +8,7 @@ use bigmac_close::{absolute, assert_close};
 use bigmac_models::init::{ParameterSpec, shape_only};
 use bigmac_models::llava::{LlavaConfig, VisionEncoder};
 use bigmac_models::mmdit::{Grid, Mmdit, MmditConfig, RopeTables};
+use bigmac_models::names::is_of_projector;
 use bigmac_models::qwen3::{Qwen3, Qwen3Config, Stage};
 use bigmac_models::siglip::SiglipVisionConfig;
 use bigmac_runtime::{Context, DType, Spec, Tensor};
@@ -106,6 +108,7 @@ fn small() -> Model {
             text_width: None,
             frozen: false,
         }),
+        projector: None,
     }
 }
 
@@ -163,8 +166,8 @@ fn mmdit(model: &Model) -> MmditConfig {
     }
 }
 
-fn count(specs: &[ParameterSpec]) -> u64 {
-    specs.iter().map(|spec| spec.shape.iter().product::<usize>() as u64).sum()
+fn count<'a>(specs: impl IntoIterator<Item = &'a ParameterSpec>) -> u64 {
+    specs.into_iter().map(|spec| spec.shape.iter().product::<usize>() as u64).sum()
 }
 
 #[test]
@@ -179,6 +182,13 @@ fn parameters_are_those_of_the_models() {
             count(&VisionEncoder::parameters(&llava(&model)).unwrap())
         );
         assert_eq!(model.parameters(ModuleKind::Generator), count(&Mmdit::parameters(&mmdit(&model))));
+        // What nothing reads is there, and does not learn.
+        let trained = |specs: Vec<ParameterSpec>| count(specs.iter().filter(|spec| spec.trainable));
+        let (encoder, generator) = (model.encoder.as_ref().unwrap(), model.generator.as_ref().unwrap());
+        let [encoder, generator] = [encoder.item(model.frame()), generator.item(model.frame())];
+        assert_eq!(encoder.trained, trained(VisionEncoder::parameters(&llava(&model)).unwrap()));
+        assert_eq!(generator.trained, trained(Mmdit::parameters(&mmdit(&model))));
+        assert!(encoder.trained < encoder.parameters && generator.trained < generator.parameters);
     }
 }
 
@@ -229,6 +239,44 @@ fn encoder_layers_save_what_the_operators_predict() {
     let ((three, layer, model), (two, ..)) = (saves(3), saves(2));
     assert_eq!(layer as usize, three - two);
     within(model.encoder.as_ref().unwrap().item(model.frame()).saved as f64, three as f64, 0.03);
+}
+
+#[test]
+fn a_projector_alone_saves_and_trains_what_the_runtime_says() {
+    let mut model = small();
+    model.encoder.as_mut().unwrap().frozen = true;
+    assert!(!model.learns().encoder && model.frozen().projector);
+    model.projector = Some(Projector { frozen: false });
+    assert!(model.learns().encoder && model.frozen().projector_alone());
+    let (encoder, frame) = (model.encoder.clone().unwrap(), model.frame());
+    let part = encoder.learning(frame, model.frozen());
+    let config = llava(&model);
+    let frozen = |spec: ParameterSpec| if is_of_projector(&spec.name) { spec } else { spec.frozen() };
+    let specs: Vec<_> = VisionEncoder::parameters(&config).unwrap().into_iter().map(frozen).collect();
+    assert_eq!(part.trained, count(specs.iter().filter(|spec| spec.trainable)));
+    let params = shape_only(&specs, DType::BF16).unwrap();
+    let net = VisionEncoder::new(&config, &params).unwrap();
+    let ctx = Context::cpu(0, 1).unwrap();
+    for recompute in [false, true] {
+        let mut graph = Graph::planning(&ctx, &params).recomputing(recompute);
+        let pixels = graph.constant(tensor(&[3, 20, 20], DType::BF16));
+        net.forward(&mut graph, &pixels).unwrap();
+        assert_eq!(graph.finish().saved_bytes(), part.saved as usize, "recompute {recompute}");
+    }
+    // The gradients of both layers' weights, of the input between them, and of nothing below.
+    let (first, second) = (2.0 * 16.0 * 24.0 * 28.0, 2.0 * 16.0 * 28.0 * 28.0);
+    assert_eq!((part.backward_weight.flops(), part.backward_input.flops()), (first + second, second));
+    assert_eq!(part.forward, encoder.item(frame).forward);
+    // Frozen above layers that learn, it passes gradients through.
+    model.projector = Some(Projector { frozen: true });
+    model.encoder.as_mut().unwrap().frozen = false;
+    let (tower, whole) = (encoder.learning(frame, model.frozen()), encoder.item(frame));
+    assert_eq!(tower.backward_input, whole.backward_input);
+    assert_eq!(whole.backward_weight.flops() - tower.backward_weight.flops(), first + second);
+    assert_eq!(whole.trained - tower.trained, part.trained);
+    model.encoder = None;
+    let error = model.check().unwrap_err().to_string();
+    assert!(error.contains("left out without [encoder]") || error.contains("images"), "{error}");
 }
 
 /// A generator of so many blocks with so many tokens of text, and what the operators predict that it saves.

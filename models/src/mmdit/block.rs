@@ -143,11 +143,23 @@ pub(super) struct Block {
 }
 
 impl Block {
-    /// The parameters of block `index`.
+    /// The parameters of block `index`. Those that would make the text stream after the last block, which nothing reads,
+    /// are frozen.
     pub fn parameters(config: &MmditConfig, index: usize) -> Vec<ParameterSpec> {
         let name = name(index);
         let mut specs = Stream::parameters(config, &name, &IMAGE);
-        specs.extend(Stream::parameters(config, &name, &TEXT));
+        let text = Stream::parameters(config, &name, &TEXT).into_iter();
+        if index + 1 < config.num_layers {
+            specs.extend(text);
+            return specs;
+        }
+        let unread = [TEXT.query, TEXT.query_norm, TEXT.output, TEXT.mlp_in, TEXT.mlp_out];
+        let unread = unread.map(|part| format!("{name}.{part}"));
+        let is_unread = |spec: &ParameterSpec| {
+            let after = |part: &String| spec.name.strip_prefix(part.as_str());
+            unread.iter().filter_map(after).any(|rest| rest.is_empty() || rest.starts_with('.'))
+        };
+        specs.extend(text.map(|spec| if is_unread(&spec) { spec.frozen() } else { spec }));
         specs
     }
 

@@ -122,7 +122,7 @@ pub struct Mmdit {
 
 impl Mmdit {
     /// The parameters of a model of that configuration, under diffusers' names. Modulations and the last layer start at
-    /// zero.
+    /// zero. What nothing reads (the text stream after the last block) is frozen.
     pub fn parameters(config: &MmditConfig) -> Vec<ParameterSpec> {
         Self::stage_parameters(config, &Stage::whole(config.num_layers))
     }

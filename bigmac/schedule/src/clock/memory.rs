@@ -26,7 +26,7 @@ pub fn walk(ops: &[Op], workload: &Workload, mut visit: impl FnMut(usize, Unit, 
         let Op::Compute { phase, .. } = op else { continue };
         for unit in op.units() {
             let kind = unit.module.kind();
-            if !workload.has_backward(kind, unit.microbatch()) {
+            if !workload.goes_backward(unit.module, unit.microbatch()) {
                 continue;
             }
             let change = match phase {

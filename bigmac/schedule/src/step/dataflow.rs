@@ -89,7 +89,10 @@ impl Unit {
             }
             (Phase::Forward, Module::Encoder(_), Piece::Item(item)) => visit(Value::Embeds(item)),
             (Phase::Backward | Phase::BackwardInput, ..) if chunk > 0 => {
-                beside(chunk - 1).hidden_grad().into_iter().for_each(visit);
+                let before = beside(chunk - 1);
+                if workload.goes_backward(before.module, self.microbatch()) {
+                    before.hidden_grad().into_iter().for_each(visit);
+                }
             }
             (Phase::Backward | Phase::BackwardInput, Module::Llm(_), Piece::Microbatch(m))
                 if workload.has_backward(ModuleKind::Encoder, m) =>

@@ -58,7 +58,7 @@ impl Workload {
             (ModuleKind::Llm, Piece::Microbatch(_)) => sizes.llm.get(unit.module.chunk().0).copied(),
             (kind, Piece::Item(item)) => {
                 let saved = sizes.items(kind).get(item.index)?.saved as f64;
-                Some((saved * self.share_of(unit.module)).round() as u64)
+                Some((saved * self.backward_share(unit.module)).round() as u64)
             }
             _ => None,
         }

@@ -7,7 +7,7 @@ use crate::step::costs::{
 use crate::step::per_module::PerModule;
 use crate::step::placement::{Chain, Layers};
 use crate::step::sizes::{Link, MicrobatchSizes};
-use crate::step::table::{Chunk, Item, Microbatch, ModuleKind, Op, Phase, Piece, Rank, Unit};
+use crate::step::table::{Chunk, Item, Microbatch, Module, ModuleKind, Op, Phase, Piece, Rank, Unit};
 
 /// The shape of a step. Consistent by construction: see [`Workload::new`].
 #[derive(Clone, Debug, PartialEq)]
@@ -16,6 +16,8 @@ pub struct Workload {
     chunks_per_rank: usize,
     pub(crate) loads: Vec<Load>,
     learns: PerModule<bool>,
+    /// Of the encoder, only what comes after its layers learns: the projector.
+    projector_alone: bool,
     pub(crate) link: Link,
     /// One per microbatch, or none where they are not known.
     pub(crate) sizes: Vec<MicrobatchSizes>,
@@ -54,6 +56,7 @@ impl Workload {
             chunks_per_rank,
             loads,
             learns,
+            projector_alone: false,
             link: Link { latency: p2p, ..Link::default() },
             sizes: Vec::new(),
             layers: None,
@@ -140,6 +143,12 @@ impl Workload {
         self
     }
 
+    /// The same with an encoder whose layers are frozen and whose projector learns, where `alone` says so. An encoder
+    /// item's backward is then the projector's, all of it on the last chunk; chunks before it have none.
+    pub fn with_projector_alone(self, alone: bool) -> Workload {
+        Workload { projector_alone: alone, ..self }
+    }
+
     /// The LLM of this workload alone: the same LLM ops at the same costs, input gradients for a learning encoder
     /// included, without anything to encode or to draw.
     pub fn llm_only(&self) -> Workload {
@@ -223,7 +232,8 @@ impl Workload {
         &self.loads
     }
 
-    /// Which modules learn. A frozen one has no weight gradients, and no backward at all where nothing below it learns.
+    /// Which modules learn, in whole or in part. A frozen one has no weight gradients, and no backward at all where
+    /// nothing below it learns.
     pub fn learns(&self) -> PerModule<bool> {
         self.learns
     }
@@ -249,13 +259,39 @@ impl Workload {
         self.microbatches().any(|microbatch| self.items(kind, microbatch).next().is_some())
     }
 
-    /// Whether a unit of this module and microbatch has a backward: it learns, or something below it does.
+    /// Whether of the encoder the projector learns and nothing before it.
+    pub fn projector_alone(&self) -> bool {
+        self.projector_alone
+    }
+
+    /// Whether a module has a backward on this microbatch: it learns, or something below it does. Of an encoder whose
+    /// projector learns alone, that is its last chunk: see [`Workload::goes_backward`].
     pub fn has_backward(&self, kind: ModuleKind, microbatch: Microbatch) -> bool {
         let llm = self.llm_backward.get(microbatch.0).copied().unwrap_or(false);
         match kind {
             ModuleKind::Encoder => self.learns.encoder,
             ModuleKind::Llm => llm,
             ModuleKind::Generator => self.learns.generator || llm,
+        }
+    }
+
+    /// Whether this chunk of a module has a backward on this microbatch.
+    pub fn goes_backward(&self, module: Module, microbatch: Microbatch) -> bool {
+        self.has_backward(module.kind(), microbatch)
+            && (self.learns_throughout(module) || self.is_last(module))
+    }
+
+    /// False for the encoder where its last chunk alone has something that learns.
+    fn learns_throughout(&self, module: Module) -> bool {
+        !(self.projector_alone && module.kind() == ModuleKind::Encoder)
+    }
+
+    /// The share of a unit's backward, and of what its forward saves for it, that its chunk has.
+    pub fn backward_share(&self, module: Module) -> f64 {
+        if self.learns_throughout(module) {
+            self.share_of(module)
+        } else {
+            f64::from(u8::from(self.is_last(module)))
         }
     }
 
@@ -281,7 +317,11 @@ impl Workload {
             }
             (kind, Piece::Item(item)) => {
                 let cost = load.items(kind).get(item.index).map_or(0.0, |cost| cost.of(phase));
-                self.share_of(unit.module) * cost
+                let share = match phase {
+                    Phase::Forward | Phase::Recompute => self.share_of(unit.module),
+                    _ => self.backward_share(unit.module),
+                };
+                share * cost
             }
             _ => 0.0,
         }
@@ -289,7 +329,7 @@ impl Workload {
 
     /// Time of a unit's forward and, where it has one, its backward.
     pub(crate) fn whole_cost(&self, unit: Unit) -> f64 {
-        let backward = self.has_backward(unit.module.kind(), unit.microbatch());
+        let backward = self.goes_backward(unit.module, unit.microbatch());
         let backward = if backward { self.unit_cost(unit, Phase::Backward) } else { 0.0 };
         self.unit_cost(unit, Phase::Forward) + backward
     }

@@ -1,7 +1,11 @@
 //! What ops consume and produce, and which backwards exist.
 
-use super::workload;
-use crate::{Chunk, Item, Microbatch, ModuleKind, Op, PerModule, Phase, Value};
+use super::{schedule, workload};
+use crate::{
+    Chunk, Item, ItemSize, Layers, Limits, Microbatch, MicrobatchSizes, Module, ModuleKind, Op, Options,
+    PerModule, Phase, Unit, Value, Work, lower, validate,
+};
+use bigmac_close::{absolute, assert_close};
 
 const M: Microbatch = Microbatch(1);
 
@@ -60,4 +64,43 @@ fn frozen_modules_decide_which_backwards_exist() {
     assert_eq!(w.cost(&first, crate::Rank(0)), 5.0);
     // Alone, it still does.
     assert!(frozen(true, false, true).llm_only().has_backward(ModuleKind::Llm, M));
+}
+
+#[test]
+fn a_projector_that_learns_alone_goes_backward_where_the_encoder_ends() {
+    let layers = Layers { count: PerModule { encoder: 8, llm: 2, generator: 2 }, head: 0.0 };
+    let size = ItemSize { saved: 1000, value: 4, hidden: 8 };
+    for name in ["disaggregated", "monolithic-balanced"] {
+        // Most of the work is the encoder's forward, so that it is cut.
+        let w = workload(3, 4, [1.0; 3], [12.0, 0.75], [0.0; 2], 0.0).with_layers(layers).unwrap();
+        let learns = PerModule { encoder: true, llm: false, generator: false };
+        let sizes = MicrobatchSizes { encoder: vec![size; 3], llm: vec![0; 3], ..MicrobatchSizes::default() };
+        let w = w.with_learns(learns).with_projector_alone(true).with_sizes(vec![sizes; 4]).unwrap();
+        let w = schedule(name).unwrap().workload(&w);
+        let chunks = w.chunks_of(ModuleKind::Encoder);
+        assert!(chunks > 1, "{name}");
+        for chunk in (0..chunks).map(Chunk) {
+            let (module, last) = (Module::Encoder(chunk), chunk.0 + 1 == chunks);
+            assert_eq!(w.goes_backward(module, M), last);
+            let unit = Unit::item(module, item(0));
+            // All of the backward, and of what is saved for it, is there; the forward is shared out.
+            let whole = f64::from(u8::from(last));
+            assert_eq!(w.unit_cost(unit, Phase::Backward), 0.25 * whole);
+            assert_eq!(w.saved(unit), Some(1000 * u64::from(last)));
+            assert!(w.unit_cost(unit, Phase::Forward) < 4.0);
+            let backward = Op::Compute { module, phase: Phase::Backward, work: Work::Items(vec![item(0)]) };
+            assert_eq!(backward.produces(&w), vec![]);
+        }
+        let table = schedule(name).unwrap().build(&w, &Options::default()).unwrap();
+        let lowered = lower(&table, &w).unwrap();
+        validate(&lowered, &w, &Limits::default()).unwrap();
+        let is_gradient = |value: &Value| matches!(value, Value::EncoderHiddenGrad { .. });
+        assert!(!lowered.iter().any(|(_, op)| op.produces(&w).iter().any(is_gradient)), "{name}");
+        // Learning throughout, every chunk has a share of it.
+        let all = w.clone().with_projector_alone(false);
+        assert!((0..chunks).all(|chunk| all.goes_backward(Module::Encoder(Chunk(chunk)), M)));
+        let shares = (0..chunks)
+            .map(|chunk| all.unit_cost(Unit::item(Module::Encoder(Chunk(chunk)), item(0)), Phase::Backward));
+        assert_close(shares.sum::<f64>(), 0.25, absolute(1e-9));
+    }
 }

@@ -1,6 +1,6 @@
 //! The configuration that runs a step.
 
-use bigmac::config::{Dtype, Generator, Pipeline};
+use bigmac::config::{Dtype, Generator, Pipeline, Projector};
 use bigmac::plan::{Cut, Model, Step, budget_text};
 use bigmac::sizes::{Encoder, Llm};
 use bigmac_schedule::{ModuleKind, PerModule};
@@ -99,6 +99,8 @@ fn module_tables(model: &Model, l: &Llm, recompute: PerModule<bool>) -> Option<T
     if let Some(e) = &model.encoder {
         let encoder = Encoder { output_width: None, recompute: recompute.encoder, ..e.clone() };
         tables.insert("encoder".into(), Value::try_from(encoder).ok()?);
+        let projector = Projector { frozen: model.frozen().projector };
+        tables.insert("projector".into(), Value::try_from(projector).ok()?);
     }
     if let Some(g) = &model.generator {
         let side = g.latents.isqrt();

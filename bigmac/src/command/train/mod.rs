@@ -115,7 +115,7 @@ pub fn run(args: TrainArgs) -> anyhow::Result<()> {
     say(session.planner.dataset().tokenizer.notes());
     session.warnings().iter().for_each(|line| note(&format!("warning: {line}")));
     let training = Training::prepare(&session, resume, args.verify())?;
-    say(training.note().as_slice());
+    say(&training.notes()?);
     let (folder, notes) = start.claim(config)?;
     say(&notes);
     stop::training();

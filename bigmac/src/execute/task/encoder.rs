@@ -10,13 +10,14 @@ use bigmac_runtime::{Spec, Tensor};
 use bigmac_schedule::{Chunk, Item, Value};
 
 impl StepTask<'_> {
-    /// A chunk of the encoder on one item.
+    /// A chunk of the encoder on one item. `below`: the chunk before it waits for the gradients of its states.
     pub(super) fn encoder(
         &self,
         forward: &mut UnitForward<'_>,
         net: &VisionEncoder,
         chunk: Chunk,
         item: Item,
+        below: bool,
     ) -> Result<(), ExecuteError> {
         let states = if net.stage().first {
             let pixels = self.pixels(&forward.graph, item)?;
@@ -24,7 +25,7 @@ impl StepTask<'_> {
             net.embed(&mut forward.graph, &pixels)?
         } else {
             let grad = Value::EncoderHiddenGrad { item, chunk: Chunk(chunk.0 - 1) };
-            forward.read(Value::EncoderHidden { item, chunk }, Some(grad))?
+            forward.read(Value::EncoderHidden { item, chunk }, below.then_some(grad))?
         };
         let output = net.layers(&mut forward.graph, states)?;
         if net.stage().last {

@@ -14,7 +14,7 @@ use bigmac_autograd::Graph;
 use bigmac_models::mmdit::codec::Codec;
 use bigmac_models::mmdit::flow::FlowMatching;
 use bigmac_runtime::{Context, Error, Result, Spec, Tensor};
-use bigmac_schedule::{Item, Microbatch, Module, ModuleKind, Phase, Piece, Unit, Value, Workload};
+use bigmac_schedule::{Chunk, Item, Microbatch, Module, ModuleKind, Phase, Piece, Unit, Value, Workload};
 
 /// One step's work, and everything that is the same for all of its units.
 #[derive(Debug)]
@@ -108,7 +108,9 @@ impl<'a> StepTask<'a> {
         let mut forward = UnitForward::new(graph, inputs);
         match (unit.module, unit.piece) {
             (Module::Encoder(chunk), Piece::Item(item)) => {
-                self.encoder(&mut forward, &modules.encoder.get(chunk)?.net, chunk, item)?;
+                let before = Module::Encoder(Chunk(chunk.0.saturating_sub(1)));
+                let below = workload.goes_backward(before, item.microbatch);
+                self.encoder(&mut forward, &modules.encoder.get(chunk)?.net, chunk, item, below)?;
             }
             (Module::Llm(chunk), Piece::Microbatch(m)) => {
                 let below = workload.has_backward(ModuleKind::Encoder, m);
@@ -135,7 +137,7 @@ impl<'a> StepTask<'a> {
         workload: &Workload,
         unit: Unit,
     ) -> Result<usize, ExecuteError> {
-        if !workload.has_backward(unit.module.kind(), unit.microbatch()) {
+        if !workload.goes_backward(unit.module, unit.microbatch()) {
             return Ok(0);
         }
         let planned = |value| Ok((value, Tensor::shape_only(&self.value_spec(value)?)));

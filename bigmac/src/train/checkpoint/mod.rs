@@ -22,6 +22,7 @@ pub use save::{Saved, save};
 pub use state::{DataState, State};
 
 use super::TrainError;
+use super::optimizer::{STATE_PARTS, state_spec};
 use super::snapshot::state_name;
 use crate::config::{Config, first_difference};
 use crate::model::ModelShape;
@@ -32,7 +33,7 @@ use bigmac_models::llava::LlavaConfig;
 use bigmac_models::mmdit::{DIFFUSERS, MmditConfig};
 use bigmac_models::{names, weights};
 use bigmac_runtime::safetensors::SafetensorsFile;
-use bigmac_runtime::{Context, DType, Error, Spec, Tensor};
+use bigmac_runtime::{Context, DType, Error, Tensor};
 use bigmac_schedule::ModuleKind;
 use serde_json::{Map, Value};
 use state::STATE;
@@ -202,18 +203,27 @@ impl Checkpoint {
         Ok(parameters)
     }
 
-    /// A part of the optimizer's state of a parameter, flat.
+    /// Whether there is optimizer state of a parameter: it has learned.
+    pub fn has_state(&self, spec: &ParameterSpec) -> bool {
+        self.optimizer.contains(&state_name(STATE_PARTS[0], &spec.source))
+    }
+
+    /// A part of the optimizer's state of a parameter, flat; `None` for a parameter that did not learn, of which there
+    /// is none.
     ///
     /// # Errors
-    /// [`bigmac_runtime::Error::Format`] when it is missing or of another length.
+    /// [`bigmac_runtime::Error::Format`] when it alone is missing, or of another length.
     pub fn optimizer_part(
         &self,
         ctx: &Context,
         part: &str,
         spec: &ParameterSpec,
-    ) -> bigmac_runtime::Result<Tensor> {
-        let len = spec.shape.iter().product();
-        self.optimizer.load_exact(ctx, &state_name(part, &spec.source), &Spec::new(&[len], DType::F32))
+    ) -> bigmac_runtime::Result<Option<Tensor>> {
+        if !self.has_state(spec) {
+            return Ok(None);
+        }
+        let name = state_name(part, &spec.source);
+        self.optimizer.load_exact(ctx, &name, &state_spec(part, spec)).map(Some)
     }
 }
 

@@ -105,7 +105,7 @@ pub fn bytes(sizes: &Sizes, dtype: DType) -> anyhow::Result<f64> {
     let gradients = part.backward_weight.weight_bytes * (passes as f64 - 0.5);
     let weights = if dtype == DType::F32 { 8 } else { 8 + value };
     let update = 4 + (4 + 16 + weights);
-    Ok((numbers * value) as f64 + read + gradients + (part.parameters * update as u64) as f64)
+    Ok((numbers * value) as f64 + read + gradients + (part.trained * update as u64) as f64)
 }
 
 #[cfg(test)]

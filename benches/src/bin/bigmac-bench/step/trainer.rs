@@ -7,11 +7,12 @@ use super::sizes::{Module, Sizes};
 use super::{generator, llm};
 use anyhow::ensure;
 use bigmac::config::Train;
-use bigmac::train::Optimizer;
+use bigmac::train::{Optimizer, Update};
 use bigmac_autograd::{Gradients, Observer, Parameters};
 use bigmac_kernels::adamw::Clip;
 use bigmac_kernels::norm::add_sum_of_squares;
 use bigmac_runtime::{Context, DType, Tensor};
+use bigmac_schedule::ModuleKind;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -29,7 +30,6 @@ pub struct Trainer {
     optimizer: Optimizer,
     settings: Train,
     microbatches: usize,
-    steps: u64,
 }
 
 /// What is read when a step is over.
@@ -63,20 +63,23 @@ impl Trainer {
     /// Those of the model and of allocation.
     pub fn new(ctx: &Context, sizes: &Sizes, dtype: DType) -> anyhow::Result<Trainer> {
         let (net, params) = build(ctx, sizes, dtype)?;
+        let kind = match sizes.module()? {
+            Module::Llm(_) => ModuleKind::Llm,
+            Module::Generator(_) => ModuleKind::Generator,
+        };
         Ok(Trainer {
             gradients: Gradients::new(ctx, &params)?,
-            optimizer: Optimizer::new(ctx, &params)?,
+            optimizer: Optimizer::new(ctx, kind, &params)?,
             ctx: ctx.clone(),
             clock: Clock::new(ctx.gpu()),
             net,
             params,
             settings: Train::default(),
             microbatches: sizes.microbatches,
-            steps: 0,
         })
     }
 
-    /// Parameters that are trained.
+    /// Parameters of the network, those that nothing reads included.
     pub fn parameters(&self) -> usize {
         self.params.iter().map(|(_, parameter)| parameter.tensor().len()).sum()
     }
@@ -113,16 +116,17 @@ impl Trainer {
         write("gradient norm", self.gradients.flat().spec().bytes() as f64);
         let clip = Clip { squares: &squares, max_norm: self.settings.clip };
         let (params, gradients) = (&mut self.params, &self.gradients);
-        self.optimizer.step(ctx, params, gradients, &self.settings, RATE, self.steps, 1.0, Some(clip))?;
+        let update = Update { train: &self.settings, lr: RATE, grad_scale: 1.0, clip: Some(clip) };
+        self.optimizer.step(ctx, params, gradients, &update)?;
         write("adamw", self.update_bytes());
-        self.steps += 1;
         Ok(Results { losses, squares })
     }
 
     /// Bytes that AdamW reads and writes: the gradient once, moments and whatever weights there are twice, but
     /// weights that are rounded masters only once.
     fn update_bytes(&self) -> f64 {
-        let weights: usize = self.params.iter().map(|(_, p)| p.tensor().spec().bytes()).sum();
+        let learning = self.params.iter().map(|(_, p)| p).filter(|p| p.trainable());
+        let weights: usize = learning.map(|p| p.tensor().spec().bytes()).sum();
         let states = ["first", "second", "master"].iter().filter_map(|part| self.optimizer.part(part));
         let states: usize = states.map(|state| 2 * state.spec().bytes()).sum();
         let weights = if self.optimizer.part("master").is_some() { weights } else { 2 * weights };

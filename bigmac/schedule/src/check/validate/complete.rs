@@ -78,7 +78,7 @@ fn phases(table: &Table, workload: &Workload, unit: Unit, places: &Places) -> Re
         |phase: Phase| if at(phase).is_none() { Err(ValidateError::Missing { unit, phase }) } else { Ok(()) };
     missing(Phase::Forward)?;
     let kind = unit.module.kind();
-    if !workload.has_backward(kind, unit.microbatch()) {
+    if !workload.goes_backward(unit.module, unit.microbatch()) {
         for phase in &Phase::ALL[1..] {
             needless(*phase, "neither this module nor anything below it learns")?;
         }

@@ -99,7 +99,7 @@ fn stage_ops(workload: &Workload, stage: Stage, phase: Phase, microbatch: Microb
 fn op(workload: &Workload, module: Module, phase: Phase, microbatch: Microbatch) -> Option<Op> {
     let kind = module.kind();
     let learns = phase != Phase::BackwardWeight || workload.has_weight_gradient(kind);
-    if !learns || (phase != Phase::Forward && !workload.has_backward(kind, microbatch)) {
+    if !learns || (phase != Phase::Forward && !workload.goes_backward(module, microbatch)) {
         return None;
     }
     if kind == ModuleKind::Llm {

@@ -1,7 +1,7 @@
 //! How the layers of encoder, LLM and generator are cut into the parts of a chain.
 
 use crate::step::{
-    Chain, ChainPart, ChunkCost, Layers, Load, MicrobatchSizes, ModuleKind, PerModule, Rank, Workload,
+    Chain, ChainPart, ChunkCost, Layers, Load, MicrobatchSizes, ModuleKind, PerModule, Phase, Rank, Workload,
     even_ranges,
 };
 use std::ops::Range;
@@ -10,6 +10,18 @@ use std::ops::Range;
 pub(crate) fn module_times(workload: &Workload) -> PerModule<f64> {
     let mut times = PerModule::default();
     workload.units().for_each(|unit| times[unit.module.kind()] += workload.whole_cost(unit));
+    times
+}
+
+/// Of each module's time, that of backwards which run after its last layer, whatever the cut: those of a projector that
+/// learns alone.
+fn backward_at_end(workload: &Workload) -> PerModule<f64> {
+    let mut times = PerModule::default();
+    if workload.projector_alone() {
+        let encoder = workload.units().filter(|unit| unit.module.kind() == ModuleKind::Encoder);
+        times.encoder =
+            encoder.map(|unit| workload.whole_cost(unit) - workload.unit_cost(unit, Phase::Forward)).sum();
+    }
     times
 }
 
@@ -33,7 +45,7 @@ pub(crate) fn balanced_chain(workload: &Workload) -> Chain {
     let ranks = workload.ranks();
     let mut chain = Chain { ranks, ..Chain::default() };
     let shares = match workload.layers() {
-        Some(layers) => layer_shares(&layers, times, ranks),
+        Some(layers) => layer_shares(&layers, times, backward_at_end(workload), ranks),
         None => continuous_shares(times, ranks),
     };
     for (kind, part) in shares {
@@ -84,7 +96,7 @@ struct Layer {
     time: f64,
 }
 
-fn layer_shares(layers: &Layers, times: PerModule<f64>, ranks: usize) -> Vec<Share> {
+fn layer_shares(layers: &Layers, times: PerModule<f64>, at_end: PerModule<f64>, ranks: usize) -> Vec<Share> {
     let mut row = Vec::new();
     for kind in ModuleKind::ALL {
         let (count, head) = (layers.count[kind], if kind == ModuleKind::Llm { layers.head } else { 0.0 });
@@ -94,7 +106,8 @@ fn layer_shares(layers: &Layers, times: PerModule<f64>, ranks: usize) -> Vec<Sha
         for index in 0..count {
             let weight = if index + 1 == count { 1.0 + head } else { 1.0 };
             let share = weight / (count as f64 + head);
-            row.push(Layer { kind, index, share, time: share * times[kind] });
+            let after = if index + 1 == count { at_end[kind] } else { 0.0 };
+            row.push(Layer { kind, index, share, time: share * (times[kind] - at_end[kind]) + after });
         }
     }
     let mut shares: Vec<Share> = Vec::new();
