@@ -93,6 +93,9 @@ fn cause(failure: &Failure) -> String {
     if let Some(place) = wrong.split(" panicked at ").nth(1) {
         return format!("panic at {place}");
     }
+    if wrong.contains("but it said") {
+        return "exit 0: but it said an error".into();
+    }
     if wrong.ends_with("characters") {
         return "message: too long".into();
     }

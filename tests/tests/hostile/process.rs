@@ -16,8 +16,8 @@ const FILE: libc::rlim_t = 1 << 30;
 const PATIENCE: Duration = Duration::from_secs(10);
 /// How long it may take where long work was asked for, before it is asked to stop.
 const LONG: Duration = Duration::from_millis(1500);
-/// How long it may take to stop after Ctrl-C.
-const STOPPING: Duration = Duration::from_secs(10);
+/// How long it may take to stop after each of two Ctrl-C.
+const STOPPING: Duration = Duration::from_secs(5);
 
 /// How a process ended.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -123,10 +123,13 @@ fn wait(child: &mut Child, patience: Duration, long: bool) -> Result<End> {
     }
     if long {
         let pid = i32::try_from(child.id())?;
-        // SAFETY: plain kill(2) on a child that has not been waited for, so the number is still its own.
-        unsafe { libc::kill(pid, libc::SIGINT) };
-        if let Some(status) = within(child, STOPPING)? {
-            return Ok(End::Stopped(status.code()));
+        // The second Ctrl-C ends at once what did not come to the end of a step.
+        for _ in 0..2 {
+            // SAFETY: plain kill(2) on a child that has not been waited for, so the number is still its own.
+            unsafe { libc::kill(pid, libc::SIGINT) };
+            if let Some(status) = within(child, STOPPING)? {
+                return Ok(End::Stopped(status.code()));
+            }
         }
     }
     child.kill()?;

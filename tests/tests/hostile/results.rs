@@ -103,7 +103,7 @@ pub fn check_run(run: &Path) -> Result<(), String> {
     let mut any = false;
     for entry in entries.filter_map(Result::ok) {
         let name = entry.file_name().to_string_lossy().into_owned();
-        if !name.strip_prefix("step-").is_some_and(|digits| digits.parse::<u64>().is_ok()) {
+        if name.strip_prefix("step-").is_none_or(|digits| digits.parse::<u64>().is_err()) {
             return Err(format!("'{name}' was left among the checkpoints"));
         }
         any = true;

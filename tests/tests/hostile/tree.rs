@@ -268,10 +268,10 @@ fn strange_key(root: &mut Node, random: &mut Random) -> Change {
     let target =
         if deepest == 0 { Some(root) } else { root.find(&mut (deepest - 1), "").map(|(node, _)| node) };
     let Some(Node::Object(entries)) = target else { return Change::default() };
-    if random.one_in(2) {
-        if let Some((key, _)) = entries.first() {
-            name = format!("{key}x");
-        }
+    if random.one_in(2)
+        && let Some((key, _)) = entries.first()
+    {
+        name = format!("{key}x");
     }
     let at = random.below(entries.len() + 1);
     entries.insert(at, (name.clone(), Node::Raw("1".into())));

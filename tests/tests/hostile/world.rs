@@ -313,8 +313,9 @@ fn shard() -> Result<Vec<u8>> {
 fn table() -> Result<Vec<u8>> {
     let png = picture((10, 10), ImageFormat::Png)?;
     let jpeg = picture((9, 7), ImageFormat::Jpeg)?;
+    type Entry<'a> = (i16, i16, Option<&'a [u8]>);
     // Per leaf: (definition level, repetition level, value) of each entry; without a value, it is null.
-    let leaves: [Vec<(i16, i16, Option<&[u8]>)>; 4] = [
+    let leaves: [Vec<Entry>; 4] = [
         vec![(1, 0, Some(b"a red kite")), (1, 0, Some(b"another")), (1, 0, Some(b"words alone"))],
         vec![(2, 0, Some(&png)), (0, 0, None), (0, 0, None)],
         vec![(1, 0, None), (0, 0, None), (0, 0, None)],

@@ -7,6 +7,10 @@ use std::os::unix::fs::FileExt;
 /// Bytes that are read at a time: several headers of a shard of small files, and little beside one of large files.
 const BYTES: usize = 8192;
 
+/// The longest stretch of zeros that is read through, in bytes. Archives end with some; a file of nothing else has holes
+/// of any size, and would be read for hours.
+const MOST_ZEROS: u64 = 16 << 20;
+
 /// A file and the last stretch of it that was read. Going to another place costs nothing until something is read there.
 pub(super) struct Window {
     file: File,
@@ -14,6 +18,8 @@ pub(super) struct Window {
     at: u64,
     start: u64,
     bytes: Vec<u8>,
+    /// Bytes of zeros that were read one after another.
+    zeros: u64,
 }
 
 impl Window {
@@ -23,7 +29,7 @@ impl Window {
     /// When its length cannot be told.
     pub fn new(file: File) -> io::Result<Self> {
         let len = file.metadata()?.len();
-        Ok(Window { file, len, at: 0, start: 0, bytes: Vec::new() })
+        Ok(Window { file, len, at: 0, start: 0, bytes: Vec::new(), zeros: 0 })
     }
 
     /// The file's length when it was opened, in bytes.
@@ -51,6 +57,11 @@ impl Read for Window {
             let read = self.file.read_at(&mut self.bytes, self.at).inspect_err(|_| self.bytes.clear());
             self.bytes.truncate(read?);
             self.start = self.at;
+            let blank = self.bytes.iter().all(|byte| *byte == 0);
+            self.zeros = if blank { self.zeros + self.bytes.len() as u64 } else { 0 };
+            if self.zeros > MOST_ZEROS {
+                return Err(io::Error::other("only zeros, where files are expected"));
+            }
         }
         let ahead = self.ahead();
         let count = ahead.len().min(into.len());
@@ -76,6 +87,17 @@ impl Seek for Window {
 mod tests {
     use super::*;
     use std::io::Write;
+
+    #[test]
+    fn zeros_without_end_are_not_read_to_their_end() {
+        let file = tempfile::tempfile().unwrap();
+        file.set_len(200 << 30).unwrap();
+        let mut window = Window::new(file).unwrap();
+        let mut block = [1; 512];
+        let read = (0..MOST_ZEROS / 512).try_for_each(|_| window.read_exact(&mut block));
+        assert!(read.is_ok() && block == [0; 512]);
+        assert!(window.read_exact(&mut block).unwrap_err().to_string().contains("only zeros"));
+    }
 
     #[test]
     fn every_place_reads_as_in_the_file() {

@@ -201,11 +201,12 @@ fn change(attempt: &mut Attempt, flags: &[Flag], random: &mut Random) {
         6 | 7 => {
             // Another value in the place of one that is there, or of a positional argument.
             let at = 1 + random.below(attempt.args.len().saturating_sub(1));
-            if let Some(word) = attempt.args.get(at).map(|word| word.to_string_lossy().into_owned()) {
-                if !word.starts_with("--") && !["shapes", "inspect"].contains(&word.as_str()) {
-                    let flag = attempt.args[at - 1].to_string_lossy().into_owned();
-                    attempt.args[at] = value(&flag, random);
-                }
+            if let Some(word) = attempt.args.get(at).map(|word| word.to_string_lossy().into_owned())
+                && !word.starts_with("--")
+                && !["shapes", "inspect"].contains(&word.as_str())
+            {
+                let flag = attempt.args[at - 1].to_string_lossy().into_owned();
+                attempt.args[at] = value(&flag, random);
             }
         }
         8 => {

@@ -63,7 +63,7 @@ pub fn put(attempt: &mut Attempt, name: &str, thing: &str) -> Result<()> {
     let aside = attempt.folder.join("elsewhere").join(name.replace('/', "-"));
     if std::fs::symlink_metadata(&path).is_ok() {
         if thing == "unreadable" {
-            return Ok(std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0))?);
+            return Ok(std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o000))?);
         }
         std::fs::rename(&path, &aside)?;
     }
