@@ -8,8 +8,8 @@ use std::error::Error;
 use std::io;
 
 const FAILED: u8 = 1;
-/// Clap has the same for a bad command line.
-const BAD_INPUT: u8 = 2;
+/// A bad command line among it.
+pub(super) const BAD_INPUT: u8 = 2;
 /// `EX_TEMPFAIL` of sysexits.h.
 const START_AGAIN: u8 = 75;
 

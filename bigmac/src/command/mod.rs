@@ -75,7 +75,11 @@ pub fn run() -> ExitCode {
         Ok(cli) => cli.command.run(),
         // Help and version are asked for, and printed like any other result.
         Err(said) if !said.use_stderr() => print(&said.render().to_string()),
-        Err(wrong) => wrong.exit(),
+        Err(wrong) => {
+            // It repeats what was given.
+            note(readable::readable(&wrong.render().to_string()).trim_end());
+            return ExitCode::from(exit::BAD_INPUT);
+        }
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
