@@ -144,12 +144,17 @@ mod tests {
         let encoder = config.model.encoder.item(frame).parameters as f64;
         // Both ranks have an encoder.
         assert_eq!(of("the encoder's weights"), 2.0 * 4.0 * encoder);
-        assert_eq!(of("the encoder's optimizer"), 2.0 * 8.0 * encoder);
+        // LLaVA does not read the encoder's last norm, which does not learn.
+        assert_eq!(of("the encoder's optimizer"), 2.0 * 8.0 * (encoder - 2.0 * 96.0));
         assert_eq!(of("the pixels of a picture that is drawn"), 3.0 * 4.0 * 32.0 * 32.0);
         let frozen = set(&["model.encoder.frozen=true", "pipeline.schedule=monolithic"]).unwrap();
         let parts = needed(&frozen, Some(261));
         assert!(!parts.iter().any(|(what, _)| what == "the encoder's gradients"));
         assert!(parts.contains(&("the encoder's weights".to_owned(), 4.0 * encoder)));
+        let alone = set(&["model.encoder.frozen=true", "model.projector.frozen=false"]).unwrap();
+        let projector = 96.0 * 96.0 * 2.0 + 96.0 * 2.0;
+        let parts = needed(&alone, Some(261));
+        assert!(parts.contains(&("the encoder's gradients".to_owned(), 2.0 * 4.0 * projector)));
     }
 
     #[test]

@@ -10,6 +10,9 @@ use crate::value::{ValueError, counts, not_negative, positive, require};
 use bigmac_schedule::PerModule;
 use serde::{Deserialize, Serialize};
 
+/// Seconds of a byte where it was measured to take none: no time that anything else adds to, and one that is counted.
+const FREE: f64 = 1e-99;
+
 /// A device and the cluster it stands in.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -132,7 +135,7 @@ impl Device {
         let rates = profile.rates_of(wanted, true)?;
         for link in [&mut self.node, &mut self.cluster] {
             link.latency = rates.latency;
-            link.bandwidth = 1.0 / rates.per_byte.max(f64::MIN_POSITIVE);
+            link.bandwidth = 1.0 / rates.per_byte.max(FREE);
         }
         self.efficiency.link = 1.0;
         let (reduction, update) = (profile.around.reduce.median, profile.around.optimizer.median);

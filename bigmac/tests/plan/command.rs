@@ -200,7 +200,7 @@ fn wrong_descriptions_say_where() {
         (SMALL.replace("mlp = 128", "mlp = 99999999999"), "llm.mlp = 99999999999, expected at most 10000000"),
         (
             SMALL.replace("layers = 4\nheads = 4\nkv", "layers = 9999999\nheads = 9999998\nkv"),
-            "numbers, expected a smaller model",
+            "parameters, expected at most 1e15: smaller sizes",
         ),
         (SMALL.replace("images = 2", "images = []"), "images = []"),
         (
@@ -252,10 +252,7 @@ fn impossible_requests_say_what_would_do() {
         ("--images 40", "images = 40"),
         ("--drawings 9", "drawings = 9, expected 0 without [generator]"),
         ("--devices 99999999999", "devices = 99999999999, expected at most 10000000"),
-        (
-            "--sequence 9999999 --batch 9999999 --devices 1",
-            "LLM chunks and items is too large: at most 500000 are",
-        ),
+        ("--sequence 9999999 --batch 9999999 --devices 1", "batch = 9999999, expected at most 1000000"),
         (
             "--model mmdit-1b --schedule nested",
             "--schedule nested needs an [llm] to cut into pipeline stages",

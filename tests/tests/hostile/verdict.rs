@@ -92,8 +92,9 @@ pub fn outputs(attempt: &Attempt) -> Vec<PathBuf> {
         if word == "--resume" || word.starts_with("--resume=") {
             let run = words.get(i + 1).map(String::as_str).filter(|_| word == "--resume");
             let run = run.or(word.strip_prefix("--resume=")).unwrap_or("");
-            let run = run.split("/checkpoints").next().unwrap_or("");
-            outputs.extend([run.to_owned(), format!("{run}-2")]);
+            // From one of its checkpoints a run goes on in a directory of its own.
+            outputs
+                .push(run.split_once("/checkpoints").map_or(run.to_owned(), |(run, _)| format!("{run}-2")));
         }
     }
     match words.first().map(String::as_str) {

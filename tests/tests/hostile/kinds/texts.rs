@@ -38,13 +38,14 @@ pub fn mutate(attempt: &mut Attempt, random: &mut Random) -> Result<()> {
         }
         4 => {
             text.clear();
-            broken = Some("is empty");
+            // A configuration holds what differs from the defaults.
+            broken = (file != "tiny.toml").then_some("is empty");
             "empty".into()
         }
         5 => {
-            let count = text.len();
-            *text = vec![[b' ', b'\n', 0, b'['][random.below(4)]; count];
-            broken = Some("is blank");
+            let (count, byte) = (text.len(), [b' ', b'\n', 0, b'['][random.below(4)]);
+            *text = vec![byte; count];
+            broken = (file != "tiny.toml" || !byte.is_ascii_whitespace()).then_some("is blank");
             "one byte all over".into()
         }
         _ => bytes::mutate(text, random),
