@@ -47,6 +47,9 @@ impl Observer for Ear {
     }
 }
 
+/// The bytes of every weight by its name.
+type Weights = BTreeMap<String, Vec<u8>>;
+
 /// A run that is over.
 struct Run {
     folder: TempDir,
@@ -71,8 +74,7 @@ impl Run {
         Ok(Checkpoint::open(&path, Verify::Everything)?)
     }
 
-    /// The bytes of every weight by its name.
-    fn weights(&self) -> BTreeMap<String, Vec<u8>> {
+    fn weights(&self) -> Weights {
         self.snapshot.weights.iter().map(|(name, t)| (name.clone(), t.as_bytes().unwrap().to_vec())).collect()
     }
 
@@ -125,7 +127,7 @@ struct TorchState {
 
 /// The loop that everybody writes with `torch.optim`: parameters whose gradient is `None` are passed over, and
 /// `state['step']` counts the others.
-fn torch_run(config: &Config) -> Result<(BTreeMap<String, Vec<u8>>, BTreeMap<String, u64>)> {
+fn torch_run(config: &Config) -> Result<(Weights, BTreeMap<String, u64>)> {
     let set = SmallSet::new(&LINES, config)?;
     let (session, train) = (&set.session, &config.train);
     let ctx = Context::cpu(0, 1)?;

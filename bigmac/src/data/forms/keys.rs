@@ -87,7 +87,8 @@ fn holds(value: &Value) -> bool {
         Value::Null => false,
         Value::Bool(_) | Value::Number(_) => true,
         Value::String(text) => !text.is_empty(),
-        Value::Array(items) => items.iter().any(holds),
+        // A list in a list is nothing that anybody writes for nothing.
+        Value::Array(items) => items.iter().any(|item| item.is_array() || holds(item)),
         Value::Object(object) => object.values().any(holds),
     }
 }

@@ -83,7 +83,11 @@ pub fn put(attempt: &mut Attempt, name: &str, thing: &str) -> Result<()> {
         "/dev/full" => device(&path, 7)?,
         "dangling link" => symlink("nowhere/at all", &path)?,
         "link to itself" => symlink(path.file_name().context("a path without a name")?, &path)?,
-        "link elsewhere" => symlink(&aside, &path)?,
+        "link elsewhere" => {
+            symlink(&aside, &path)?;
+            // Where the file is written as well as read, what the link leads to is.
+            attempt.behind.push(format!("elsewhere/{}", name.replace('/', "-")));
+        }
         BACK => symlink(".", &path)?,
         _ => {}
     }
