@@ -70,7 +70,7 @@ pub fn run(args: CaptionArgs) -> anyhow::Result<()> {
         let tokens: Vec<u32> = answer.iter().map(|&t| t as u32).collect();
         let caption = tokenizer.decode(&tokens).map_err(anyhow::Error::msg)?;
         let line = if args.json {
-            serde_json::json!({ "picture": path, "caption": caption }).to_string()
+            serde_json::json!({ "picture": path.display().to_string(), "caption": caption }).to_string()
         } else if args.pictures.len() == 1 {
             caption
         } else {

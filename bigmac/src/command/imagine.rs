@@ -48,7 +48,7 @@ pub fn run(args: ImagineArgs) -> anyhow::Result<()> {
     let pixels = paint(ctx, modules, shape, &prompt, key, steps)?;
     write_picture(&args.out, &pixels_to_rgb(&pixels, shape.draw_size, shape.draw_size)?, format)?;
     let line = if args.json {
-        serde_json::json!({ "text": args.text, "picture": args.out }).to_string()
+        serde_json::json!({ "text": args.text, "picture": args.out.display().to_string() }).to_string()
     } else {
         args.out.display().to_string()
     };

@@ -1,7 +1,7 @@
 //! A trained model, loaded whole from a run's checkpoint.
 
 use anyhow::Context as _;
-use bigmac::config::{Config, check_memory};
+use bigmac::config::{Config, Purpose, check_memory};
 use bigmac::data::Tokenizer;
 use bigmac::model::{ModelShape, Placement, RankModules};
 use bigmac::train::{Checkpoint, Session, Verify, open_gpu, tokenizer};
@@ -52,7 +52,7 @@ impl Loaded {
         }
         let tokenizer = tokenizer(&config)?;
         tokenizer.notes().iter().for_each(|line| super::note(&format!("note: {line}")));
-        check_memory(&config, Some(tokenizer.vocab_size()))?;
+        check_memory(&config, Some(tokenizer.vocab_size()), Purpose::Use)?;
         let shape = ModelShape::new(&config.model, &tokenizer)?;
         checkpoint.check_shape(&shape)?;
         let gpu = open_gpu(&config.pipeline.device)?;

@@ -7,6 +7,7 @@ use signal_hook::iterator::Signals;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 
 static STOP: AtomicBool = AtomicBool::new(false);
+static INTERRUPTED: AtomicBool = AtomicBool::new(false);
 static PHASE: AtomicU8 = AtomicU8::new(PREPARING);
 
 /// Nothing was learned yet.
@@ -44,14 +45,15 @@ fn take(signal: i32) {
     // They say that an end is near: whoever sends them wants the process to end by itself.
     let is_notice = [SIGUSR1, SIGUSR2].contains(&signal);
     let is_first = !STOP.swap(true, Ordering::Relaxed);
+    // A batch system may have asked before, and say it again: it is a second Ctrl-C that is impatient.
+    let is_impatient = signal == SIGINT && INTERRUPTED.swap(true, Ordering::Relaxed);
     match PHASE.load(Ordering::Relaxed) {
         PREPARING if !is_notice => std::process::exit(ENDED + signal),
         PREPARING => super::note("Stopping after the first step, with a checkpoint."),
+        TRAINING if is_impatient => std::process::exit(ENDED + signal),
         TRAINING if is_first => {
             super::note("\nSaving a checkpoint after this step; Ctrl-C again ends at once.")
         }
-        // A batch system may say it once more; it is Ctrl-C that is impatient.
-        TRAINING if signal == SIGINT => std::process::exit(ENDED + signal),
         SAVED if signal == SIGINT => std::process::exit(ENDED + signal),
         SAVED if is_first => super::note("\nEverything is saved; the run ends after its evaluation."),
         _ => {}

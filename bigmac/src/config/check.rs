@@ -87,7 +87,7 @@ impl Config {
         ] {
             require(fits && value.is_finite(), key, value, wanted)?;
         }
-        memory::check(self, None)
+        memory::check_countable(self)
     }
 
     /// Checks that counts are at least 1, and none so far beyond use that it can only be a typing error, which would

@@ -13,19 +13,36 @@ const LARGEST_DEVICE: f64 = 1e14;
 /// What takes memory, in bytes: over all ranks of the process, since they share it.
 type Parts = Vec<(String, f64)>;
 
+/// What a model is loaded for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Purpose {
+    /// To learn: on all ranks of its configuration, with gradients and optimizer.
+    Train,
+    /// To say and draw what it has learned: its weights, once.
+    Use,
+}
+
 /// Checks that the model fits the memory that this process may use, or, for a run on a GPU, could fit any. `vocabulary`
 /// is that of the tokenizer, where it has been read.
 ///
 /// # Errors
 /// [`ValueError::Memory`] with what is needed at least, what there is, and what would take how much.
-pub fn check(config: &Config, vocabulary: Option<usize>) -> Result<(), ValueError> {
+pub fn check(config: &Config, vocabulary: Option<usize>, purpose: Purpose) -> Result<(), ValueError> {
     let device = config.pipeline.device.parse().unwrap_or(Device::Cpu);
     let (bytes, limit) = match (device, available()) {
         (Device::Cpu | Device::Replay, Some(found)) => (found.bytes as f64, found.limit.to_string()),
         (Device::Cpu | Device::Replay, None) => (LARGEST_DEVICE, "the largest machine".to_owned()),
         (Device::Cuda(_), _) => (LARGEST_DEVICE, "the largest GPU".to_owned()),
     };
-    compare(needed(config, vocabulary), bytes, limit)
+    compare(needed(config, vocabulary, purpose), bytes, limit)
+}
+
+/// Checks that the model could fit any machine, so that its sizes can be counted.
+///
+/// # Errors
+/// As [`check`].
+pub fn check_countable(config: &Config) -> Result<(), ValueError> {
+    compare(needed(config, None, Purpose::Use), LARGEST_DEVICE, "the largest machine".to_owned())
 }
 
 /// Checks that the model fits a GPU of `bytes` bytes, which all ranks share.
@@ -33,7 +50,11 @@ pub fn check(config: &Config, vocabulary: Option<usize>) -> Result<(), ValueErro
 /// # Errors
 /// As [`check`].
 pub fn check_device(config: &Config, vocabulary: usize, name: &str, bytes: u64) -> Result<(), ValueError> {
-    compare(needed(config, Some(vocabulary)), bytes as f64, format!("the GPU of this machine ({name})"))
+    compare(
+        needed(config, Some(vocabulary), Purpose::Train),
+        bytes as f64,
+        format!("the GPU of this machine ({name})"),
+    )
 }
 
 fn compare(mut parts: Parts, available: f64, limit: String) -> Result<(), ValueError> {
@@ -50,7 +71,7 @@ fn compare(mut parts: Parts, available: f64, limit: String) -> Result<(), ValueE
 
 /// The least that a run holds at once: weights, gradients and optimizer of what learns, and what the forward of one
 /// picture saves. What depends on the data, as the LLM's activations do, is not in it.
-fn needed(config: &Config, vocabulary: Option<usize>) -> Parts {
+fn needed(config: &Config, vocabulary: Option<usize>, purpose: Purpose) -> Parts {
     let model = &config.model;
     let value_bytes = match model.dtype {
         Dtype::F32 => 4,
@@ -70,7 +91,10 @@ fn needed(config: &Config, vocabulary: Option<usize>) -> Parts {
         llm: 0.0,
         generator: saved(&parts.generator, model.generator.recompute, || generator.saved_inputs(frame)),
     };
-    let (copies, learns) = (copies(config), model.frozen().learns());
+    let (copies, learns) = match purpose {
+        Purpose::Train => (copies(config), model.frozen().learns()),
+        Purpose::Use => (PerModule::all(1.0), PerModule::all(false)),
+    };
     let mut needed = Vec::new();
     for kind in ModuleKind::ALL {
         let numbers = parts[kind].parameters as f64 * copies[kind];
@@ -138,7 +162,7 @@ mod tests {
     #[test]
     fn what_a_run_holds_is_counted() {
         let config = set(&[]).unwrap();
-        let parts = needed(&config, Some(261));
+        let parts = needed(&config, Some(261), Purpose::Train);
         let of = |name: &str| parts.iter().find(|(what, _)| what == name).unwrap().1;
         let frame = Frame { sequence: 1, hidden_width: 96, value_bytes: 4 };
         let encoder = config.model.encoder.item(frame).parameters as f64;
@@ -148,18 +172,19 @@ mod tests {
         assert_eq!(of("the encoder's optimizer"), 2.0 * 8.0 * (encoder - 2.0 * 96.0));
         assert_eq!(of("the pixels of a picture that is drawn"), 3.0 * 4.0 * 32.0 * 32.0);
         let frozen = set(&["model.encoder.frozen=true", "pipeline.schedule=monolithic"]).unwrap();
-        let parts = needed(&frozen, Some(261));
+        let parts = needed(&frozen, Some(261), Purpose::Train);
         assert!(!parts.iter().any(|(what, _)| what == "the encoder's gradients"));
         assert!(parts.contains(&("the encoder's weights".to_owned(), 4.0 * encoder)));
         let alone = set(&["model.encoder.frozen=true", "model.projector.frozen=false"]).unwrap();
         let projector = 96.0 * 96.0 * 2.0 + 96.0 * 2.0;
-        let parts = needed(&alone, Some(261));
+        let parts = needed(&alone, Some(261), Purpose::Train);
         assert!(parts.contains(&("the encoder's gradients".to_owned(), 2.0 * 4.0 * projector)));
     }
 
     #[test]
     fn what_does_not_fit_is_refused_with_both_numbers() {
-        let error = compare(needed(&set(&[]).unwrap(), Some(261)), 1e6, "a box".into()).unwrap_err();
+        let error =
+            compare(needed(&set(&[]).unwrap(), Some(261), Purpose::Train), 1e6, "a box".into()).unwrap_err();
         let text = error.to_string();
         assert!(
             text.starts_with("the model needs at least ") && text.contains("but there are 976.6 KiB (a box)"),
@@ -192,11 +217,10 @@ mod tests {
         }
     }
 
-    /// Runs that are there keep within what they are said to need at least.
     #[test]
     fn a_vocabulary_counts() {
         let config = set(&[]).unwrap();
-        check(&config, Some(300)).unwrap();
-        assert!(check(&config, Some(usize::MAX)).is_err());
+        check(&config, Some(300), Purpose::Train).unwrap();
+        assert!(check(&config, Some(usize::MAX), Purpose::Use).is_err());
     }
 }

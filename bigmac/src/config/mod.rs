@@ -10,7 +10,7 @@ mod read;
 pub use bytes::Bytes;
 pub use difference::{all_differences, first_difference};
 pub use groups::{ParameterGroup, PerGroup};
-pub use memory::{check as check_memory, check_device as check_device_memory};
+pub use memory::{Purpose, check as check_memory, check_device as check_device_memory};
 pub use read::{ConfigError, change, read, restore, write};
 
 use crate::sizes::{Encoder, Llm};

@@ -41,6 +41,10 @@ pub enum TrainError {
     #[error("{} is in use by {by}; wait for it to end, stop it, or write elsewhere with --out", run.display())]
     #[allow(missing_docs)]
     InUse { run: PathBuf, by: String },
+    /// A run that another process began in the same moment.
+    #[error("another process has begun the run {} meanwhile; start again to go on with it", run.display())]
+    #[allow(missing_docs)]
+    Begun { run: PathBuf },
     /// A run whose checkpoints are all damaged or incomplete; the newest first.
     #[error("{} has no checkpoint that can be used: {}", run.display(), listed(wrong))]
     #[allow(missing_docs)]
@@ -139,6 +143,7 @@ impl TrainError {
             | TrainError::Value(_)
             | TrainError::NothingLearns { .. }
             | TrainError::NoHeldOut => Fault::Input,
+            TrainError::Begun { .. } => Fault::Peer,
             TrainError::InUse { .. }
             | TrainError::Rank { .. }
             | TrainError::Save { .. }

@@ -8,6 +8,7 @@ use super::metrics::{self, MetricsFile};
 use crate::config::{self, Config};
 use bigmac_runtime::Error;
 use bigmac_runtime::fs::{sync_directory, write_atomically};
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 /// The resolved configuration in a run's directory.
@@ -64,46 +65,55 @@ impl RunFolder {
     /// RUN-3, ..., beside the run that the checkpoint is of; where it lies in none, of `runs/NAME`, `runs/NAME-2`, ...
     ///
     /// # Errors
-    /// [`Error::Format`] when `to` is not empty; [`TrainError::Save`] and those of the file system.
+    /// [`Error::Format`] when `to` is there and not empty; [`TrainError::Save`] and those of the file system.
     pub fn branch(
         checkpoint: &Checkpoint,
         to: Option<&Path>,
         config: &Config,
     ) -> Result<RunFolder, TrainError> {
-        let path = match to {
-            Some(to) => to.to_owned(),
+        let target = match to {
+            Some(to) => target(to)?,
             None => first_free(checkpoint, config)?,
         };
-        check_unused(&path)?;
-        if std::fs::read_dir(&path).is_ok_and(|mut entries| entries.next().is_some()) || path.is_file() {
-            let message = "the directory is not empty; name another with --out";
-            return Err(Error::format(&path, message).into());
-        }
-        if let Some(parent) = path.parent().filter(|parent| !parent.as_os_str().is_empty()) {
+        if let Some(parent) = target.parent().filter(|parent| !parent.as_os_str().is_empty()) {
             std::fs::create_dir_all(parent).map_err(|e| Error::io(parent, e))?;
         }
-        let mut name = path.file_name().unwrap_or_default().to_owned();
-        name.push(".tmp");
-        let aside = path.with_file_name(name);
-        let lock = make_aside(&aside)?;
-        let mut folder = RunFolder { path: aside.clone(), lock, notes: Vec::new() };
+        let mut folder = make_aside(&target)?;
         folder.warn();
-        let made = (|| {
-            adopt(checkpoint, &aside, config)?;
-            let step = checkpoint.state().step;
-            MetricsFile::copy(checkpoint.run().as_deref(), &aside, step)?;
-            folder.write_config(config)?;
-            std::fs::rename(&aside, &path).map_err(|e| Error::io(&path, e))?;
-            Ok::<(), TrainError>(sync_directory(&path).map_err(|e| Error::io(&path, e))?)
-        })();
-        if let Err(error) = made {
-            // The error to report is the first; what stays is removed by the next branch of that name.
-            let _ = std::fs::remove_dir_all(&aside);
-            return Err(error);
+        let made = folder
+            .fill(checkpoint, config)
+            .and_then(|()| folder.put(target, to.is_none(), checkpoint, config));
+        if made.is_err() {
+            // The error to report is the first; what stays is removed by the next branch.
+            let _ = std::fs::remove_dir_all(&folder.path);
         }
-        folder.lock.moved_to(&path);
-        folder.path = path;
-        Ok(folder)
+        made.map(|()| folder)
+    }
+
+    /// Makes a run of an empty directory, which begins with `checkpoint`.
+    fn fill(&self, checkpoint: &Checkpoint, config: &Config) -> Result<(), TrainError> {
+        adopt(checkpoint, &self.path, config)?;
+        MetricsFile::copy(checkpoint.run().as_deref(), &self.path, checkpoint.state().step)?;
+        self.write_config(config)
+    }
+
+    /// Renames the directory to `target`; to the next free one where another run came first and `any` will do.
+    fn put(
+        &mut self,
+        mut target: PathBuf,
+        any: bool,
+        checkpoint: &Checkpoint,
+        config: &Config,
+    ) -> Result<(), TrainError> {
+        loop {
+            match std::fs::rename(&self.path, &target) {
+                Err(e) if any && target.exists() && is_taken(&e) => target = first_free(checkpoint, config)?,
+                renamed => break renamed.map_err(|e| Error::io(&target, e))?,
+            }
+        }
+        self.lock.moved_to(&target);
+        self.path = target;
+        Ok(sync_directory(&self.path).map_err(|e| Error::io(&self.path, e))?)
     }
 
     /// The directory.
@@ -157,18 +167,59 @@ fn numbered(run: &Path) -> Result<PathBuf, TrainError> {
         .ok_or_else(|| Error::format(&run, "no name is free beside the run; name one with --out").into())
 }
 
-/// An empty directory under the name of one that is being made, locked. What a crash left there is removed.
-fn make_aside(aside: &Path) -> Result<RunLock, TrainError> {
-    if aside.symlink_metadata().is_ok() {
-        if !was_held(aside) {
-            let message = "the name is needed for a directory that is being made; rename what is there";
-            return Err(Error::format(aside, message).into());
-        }
-        let _held = RunLock::take(aside)?;
-        std::fs::remove_dir_all(aside).map_err(|e| Error::io(aside, e))?;
+fn is_taken(error: &std::io::Error) -> bool {
+    [ErrorKind::AlreadyExists, ErrorKind::DirectoryNotEmpty].contains(&error.kind())
+}
+
+/// Where a directory goes that is to be called `to`: nothing may be there, or an empty directory.
+fn target(to: &Path) -> Result<PathBuf, TrainError> {
+    if to.symlink_metadata().is_err() {
+        return Ok(to.to_owned());
     }
-    std::fs::create_dir(aside).map_err(|e| Error::io(aside, e))?;
-    RunLock::take(aside)
+    check_unused(to)?;
+    let wrong = |message: &str| Error::format(to, message);
+    let mut entries = std::fs::read_dir(to).map_err(|e| Error::io(to, e))?;
+    if entries.next().is_some() {
+        return Err(wrong("the directory is not empty; name another with --out").into());
+    }
+    // What a link leads to.
+    let real = to.canonicalize().map_err(|e| Error::io(to, e))?;
+    if std::env::current_dir().is_ok_and(|here| here.starts_with(&real)) {
+        let message = "a run goes on in a directory that is made for it, and this is the current one; name another with --out";
+        return Err(wrong(message).into());
+    }
+    Ok(real)
+}
+
+/// Ends the names of directories that are being made. No run is called so: the rest of the name is that of a process.
+const MAKING: &str = ".making";
+
+/// An empty directory beside `target`, under a name that no other process uses, locked. Those that crashes left are
+/// removed.
+fn make_aside(target: &Path) -> Result<RunFolder, TrainError> {
+    let name = target.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let beside = target.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let prefix = format!(".{name}.");
+    for entry in std::fs::read_dir(beside).map_err(|e| Error::io(beside, e))?.flatten() {
+        let found = entry.file_name().to_string_lossy().into_owned();
+        let process = found.strip_prefix(&prefix).and_then(|rest| rest.strip_suffix(MAKING));
+        let is_left = process.is_some_and(|process| process.bytes().all(|b| b.is_ascii_digit() || b == b'-'));
+        // Nobody waits for what cannot be removed.
+        if is_left && RunLock::take(&entry.path()).is_ok() {
+            let _ = std::fs::remove_dir_all(entry.path());
+        }
+    }
+    for attempt in 0..u32::MAX {
+        let path = target.with_file_name(format!("{prefix}{}-{attempt}{MAKING}", std::process::id()));
+        match std::fs::create_dir(&path) {
+            Err(e) if e.kind() == ErrorKind::AlreadyExists => {}
+            made => {
+                made.map_err(|e| Error::io(&path, e))?;
+                return Ok(RunFolder { lock: RunLock::take(&path)?, path, notes: Vec::new() });
+            }
+        }
+    }
+    Err(Error::format(target, "no name is free for the directory that is being made").into())
 }
 
 /// Checks that a new run would write over nothing in `folder`. What an attempt left that failed before its first step

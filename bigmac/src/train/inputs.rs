@@ -1,7 +1,7 @@
 //! What a configuration says before any data is read: how samples are read, and the model's shape.
 
 use super::{Checkpoint, TrainError, Verify};
-use crate::config::{Config, OnError, Pipeline, Tokens, check_memory};
+use crate::config::{Config, OnError, Pipeline, Purpose, Tokens, check_memory};
 use crate::data::{DataError, PictureLimits, ReadOptions, Tokenizer};
 use crate::execute::{ExecuteError, options};
 use crate::model::ModelShape;
@@ -30,7 +30,7 @@ impl Inputs {
         }
         check_schedule(schedule, &config.pipeline)?;
         let tokenizer = tokenizer(config)?;
-        check_memory(config, Some(tokenizer.vocab_size()))?;
+        check_memory(config, Some(tokenizer.vocab_size()), Purpose::Train)?;
         let shape = ModelShape::new(&config.model, &tokenizer)?;
         let limits = PictureLimits::of(&config.data);
         let layout = shape.layout(config.train.tokens_per_microbatch, config.data.max_tiles, limits);

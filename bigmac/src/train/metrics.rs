@@ -14,6 +14,12 @@ use std::path::{Path, PathBuf};
 /// The file in a run's directory.
 pub(super) const FILE: &str = "metrics.jsonl";
 
+/// What all lines have, whichever version wrote them.
+#[derive(Deserialize)]
+struct Numbered {
+    step: u64,
+}
+
 /// Whether a directory has metrics of a run, if only of one that failed before its first step.
 pub(super) fn exist(folder: &Path) -> bool {
     folder.join(FILE).exists()
@@ -126,10 +132,23 @@ impl MetricsFile {
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(String::new()),
             text => text.map_err(|e| Error::io(&path, e)),
         })?;
-        // A line that was cut short by a crash is left out too.
-        let before = |line: &&str| serde_json::from_str::<StepReport>(line).is_ok_and(|r| r.step < step);
-        let kept: String = old.lines().filter(before).flat_map(|line| [line, "\n"]).collect();
+        let lines = old.lines().count();
+        let is_kept = |(number, line): &(usize, &str)| match serde_json::from_str::<Numbered>(line) {
+            Ok(report) => report.step < step,
+            // A last line that was cut short by a crash is left out; whatever else stands there is not ours to judge.
+            Err(_) => number + 1 < lines,
+        };
+        let kept = old.lines().enumerate().filter(is_kept);
+        let kept: String = kept.flat_map(|(_, line)| [line, "\n"]).collect();
         Ok(write_atomically(&to.join(FILE), |w| w.write_all(kept.as_bytes()))?)
+    }
+
+    /// Makes what was written last, whatever happens to the machine.
+    ///
+    /// # Errors
+    /// [`TrainError::Runtime`] of the file system.
+    pub(super) fn sync(&self) -> Result<(), TrainError> {
+        Ok(self.file.sync_data().map_err(|e| Error::io(&self.path, e))?)
     }
 
     /// Appends one line.

@@ -19,7 +19,9 @@ mod session;
 mod snapshot;
 mod stopwatch;
 
-pub use checkpoint::{Checkpoint, DataState, Saved, State, Verify, has_checkpoints, newest_whole, save};
+pub use checkpoint::{
+    Checkpoint, Damaged, DataState, Saved, State, Verify, has_checkpoints, newest_whole, save,
+};
 pub use error::{Fault, TrainError};
 pub use folder::RunFolder;
 pub use inputs::{Inputs, tokenizer};

@@ -262,6 +262,8 @@ impl<'a> Runner<'a> {
     fn save(&self, step: u64) -> Result<Option<Snapshot>, TrainError> {
         let Some(snapshot) = self.gather(true)? else { return Ok(None) };
         let Session { shape, config, .. } = self.shared.session;
+        // A checkpoint without the lines before it would lack them for ever.
+        self.metrics.as_ref().map_or(Ok(()), MetricsFile::sync)?;
         let saved = Saved { shape, config, data: self.shared.data, step };
         let path = checkpoint::save(&self.ctx.host(), self.shared.folder, &snapshot, &saved)?;
         self.shared.observer.saved(&path);

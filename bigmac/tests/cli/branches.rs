@@ -1,8 +1,9 @@
 //! Going on from an older checkpoint, or elsewhere: a run of its own, and what was there stays as it was.
 
-use crate::work::{Work, assert_same_files, contents, copy, wait};
+use crate::work::{Work, assert_same_files, copy, refused, signal, wait, wait_until};
 use serde_json::Value;
 use std::fs;
+use std::os::unix::fs::symlink;
 
 const TRAIN: &str = "train tiny.toml --steps 6 --set output.checkpoint_every=2 --set output.keep=3 --out";
 
@@ -60,14 +61,17 @@ fn out_names_the_directory_and_nothing_is_written_over() {
     work.error(&format!("{older} --out newest"), &["newest", "already holds checkpoints"]);
     work.error(&format!("{older} --out data"), &["data", "not empty"]);
     work.error(&format!("{older} --out tiny.toml"), &["tiny.toml"]);
-    fs::create_dir(work.path("mine.tmp")).unwrap();
-    fs::write(work.path("mine.tmp/thesis.tex"), "precious").unwrap();
-    work.error(&format!("{older} --out mine"), &["mine.tmp", "rename what is there"]);
     fs::create_dir(work.path("empty")).unwrap();
-    work.ok(&format!("{older} --out empty"));
+    symlink("empty", work.path("link")).unwrap();
+    work.ok(&format!("{older} --out link"));
+    assert!(work.path("empty/checkpoints").exists() && work.path("link").is_symlink());
+    fs::create_dir(work.path("here")).unwrap();
+    let checkpoint = work.path("run/checkpoints/step-00000004");
+    let arguments = format!("train --resume {} --out .", checkpoint.display());
+    let data = format!(" --set data.path={}", work.path("data").display());
+    let ended = wait(work.command(&(arguments + &data)).current_dir(work.path("here")).spawn().unwrap());
+    refused(&ended, &["the current one", "--out"]);
     assert_same_files(&work.path("before"), &work.path("run"));
-    assert_eq!(contents(&work.path("mine.tmp")).len(), 1);
-    assert!(!work.path("mine").exists() && !work.path("empty.tmp").exists());
 }
 
 #[test]
@@ -179,4 +183,102 @@ fn data_that_changed_is_said() {
     other[0] = other[0].replace("green", "GREEN");
     work.write_lines("data/train.jsonl", &other);
     assert!(said("train --resume run --steps 7").contains("have changed since the checkpoint (13)"));
+}
+
+#[test]
+fn what_a_killed_branch_leaves_goes_and_runs_with_names_like_it_stay() {
+    let work = Work::new();
+    work.ok(&format!("{TRAIN} run"));
+    // A run that was killed, under a name that a directory in the making might have.
+    for name in ["run-2.tmp", ".run-2.making", ".run-2.exp-1.making"] {
+        copy(&work.path("run"), &work.path(name));
+        fs::write(work.path(name).join("run.lock"), "process 1 on a machine that is gone").unwrap();
+    }
+    let left = ".run-2.123456-0.making";
+    fs::create_dir(work.path(left)).unwrap();
+    fs::write(work.path(left).join("config.toml"), "half").unwrap();
+    work.ok("train --resume run/checkpoints/step-00000002 --steps 3");
+    assert!(!work.path(left).exists() && work.path("run-2/checkpoints").exists());
+    for name in ["run-2.tmp", ".run-2.making", ".run-2.exp-1.making"] {
+        assert_same_files(&work.path("run/checkpoints"), &work.path(name).join("checkpoints"));
+    }
+}
+
+#[test]
+fn several_branches_at_once_take_names_of_their_own() {
+    let work = Work::new();
+    work.ok(&format!("{TRAIN} run"));
+    let branch = || work.command("train --resume run/checkpoints/step-00000002 --json").spawn().unwrap();
+    let children: Vec<_> = (0..4).map(|_| branch()).collect();
+    let mut runs: Vec<String> = children
+        .into_iter()
+        .map(|child| {
+            let ended = wait(child);
+            assert!(ended.status.success(), "{}", ended.stderr);
+            let value: Value = serde_json::from_str(&ended.stdout).unwrap();
+            value["run"].as_str().unwrap().to_owned()
+        })
+        .collect();
+    runs.sort();
+    assert_eq!(runs, ["run-2", "run-3", "run-4", "run-5"]);
+    let last = "checkpoints/step-00000006";
+    runs.iter().for_each(|run| assert_same_files(&work.path("run").join(last), &work.path(run).join(last)));
+}
+
+#[test]
+fn a_folder_of_runs_may_be_called_as_that_of_checkpoints_is() {
+    let work = Work::new();
+    work.ok(&format!("{TRAIN} checkpoints/run"));
+    work.ok("train --resume checkpoints/run --steps 7");
+    assert_eq!((work.names("checkpoints"), work.steps("checkpoints/run").len()), (vec!["run".to_owned()], 7));
+}
+
+#[test]
+fn what_is_edited_in_a_branch_is_not_edited_in_the_run() {
+    let work = Work::new();
+    work.ok(&format!("{TRAIN} run"));
+    copy(&work.path("run"), &work.path("before"));
+    // Weights that lie elsewhere are found from the branch, too.
+    let weights = work.path("run/checkpoints/step-00000004/optimizer.safetensors");
+    fs::rename(&weights, work.path("stored")).unwrap();
+    symlink("../../../stored", &weights).unwrap();
+    work.ok("train --resume run/checkpoints/step-00000004 --steps 4 --out branch");
+    fs::write(work.path("branch/checkpoints/step-00000004/config.json"), "{}").unwrap();
+    fs::remove_file(&weights).unwrap();
+    fs::rename(work.path("stored"), &weights).unwrap();
+    assert_same_files(&work.path("before/checkpoints"), &work.path("run/checkpoints"));
+}
+
+#[test]
+fn settings_that_a_crash_forgot_are_said() {
+    let work = Work::new();
+    work.ok(&format!("{TRAIN} run --steps 2"));
+    let mut child = work
+        .command("train --resume run --steps 100000 --set train.lr=5e-4 --set output.checkpoint_every=0")
+        .spawn()
+        .unwrap();
+    wait_until(&mut child, || work.read("run/metrics.jsonl").lines().count() > 4);
+    signal(&child, libc::SIGKILL);
+    child.wait().unwrap();
+    let ended = work.run("train --resume run --steps 4");
+    assert!(ended.status.success(), "{}", ended.stderr);
+    let said = "config.toml has train.lr = 0.0005";
+    assert!(
+        ended.stderr.contains(said) && ended.stderr.contains("--set train.lr=0.0005"),
+        "{}",
+        ended.stderr
+    );
+    assert_eq!(work.steps("run"), [0, 1, 2, 3]);
+}
+
+#[test]
+fn lines_of_metrics_that_another_version_wrote_stay() {
+    let work = Work::new();
+    work.ok(&format!("{TRAIN} run --steps 2"));
+    let lines: Vec<String> =
+        work.read("run/metrics.jsonl").lines().map(|l| l.replace("\"lr\":", "\"rate\":")).collect();
+    work.write_lines("run/metrics.jsonl", &lines);
+    work.ok("train --resume run --steps 4");
+    let after: Vec<String> = work.read("run/metrics.jsonl").lines().map(str::to_owned).collect();
+    assert_eq!((after.len(), &after[..2]), (4, &lines[..]));
 }

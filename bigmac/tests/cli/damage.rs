@@ -35,7 +35,13 @@ fn a_newest_checkpoint_that_is_damaged_is_named_and_the_one_before_goes_on() {
         let note = "going on from run/checkpoints/step-00000002";
         assert!(ended.stderr.contains("a newer checkpoint cannot be used") && ended.stderr.contains(note));
         assert!(ended.stderr.contains(newest), "{name}: {}", ended.stderr);
-        assert_same_files(&work.path("whole/checkpoints"), &work.path("run/checkpoints"));
+        // It is kept, under a name that is not taken for a checkpoint's.
+        let names = ["step-00000002", "step-00000004", "step-00000004.damaged"];
+        assert_eq!(work.names("run/checkpoints"), names, "{name}");
+        for step in &names[..2] {
+            let step = format!("checkpoints/{step}");
+            assert_same_files(&work.path("whole").join(&step), &work.path("run").join(&step));
+        }
         assert_eq!(work.metrics("run"), work.metrics("whole"));
     };
     for file in FILES {
@@ -47,6 +53,7 @@ fn a_newest_checkpoint_that_is_damaged_is_named_and_the_one_before_goes_on() {
         }
         damaged(file, &|path| fs::remove_file(path).unwrap());
     }
+    damaged("config.json", &|path| fs::write(path, "{}").unwrap());
     damaged("optimizer.safetensors", &|path| {
         let mut bytes = fs::read(path).unwrap();
         *bytes.last_mut().unwrap() ^= 1;

@@ -101,6 +101,14 @@ fn what_batch_systems_send_saves_as_well() {
         assert_eq!(value, serde_json::json!({ "run": name, "step": steps, "finished": false }));
         assert_eq!(work.names(&format!("{name}/checkpoints")), [format!("step-{steps:08}")]);
     }
+    // Who was asked already is not impatient at the first Ctrl-C.
+    let mut child = work.command("train tiny.toml --steps 100000 --out both").spawn().unwrap();
+    let metrics = work.path("both/metrics.jsonl");
+    wait_until(&mut child, || std::fs::metadata(&metrics).is_ok_and(|file| file.len() > 0));
+    [libc::SIGUSR1, libc::SIGINT].into_iter().for_each(|number| signal(&child, number));
+    assert_eq!(wait(child).status.code(), Some(0));
+    assert_eq!(work.names("both/checkpoints").len(), 1);
+
     // What was started to outlive its terminal does.
     let mut command = work.command("train tiny.toml --steps 100000 --out nohup");
     // SAFETY: signal is safe to be called between fork and exec.

@@ -264,7 +264,7 @@ fn impossible_requests_say_what_would_do() {
         ("--model mmdit-1b --paper", "a schedule needs an [llm]"),
         (
             "--model qwen3-30b-a3b-vit-mmdit --drawings 99999999999",
-            "LLM chunks and items is too large: at most 500000 are",
+            "drawings = 99999999999, expected at most 10000000",
         ),
     ] {
         let said = error(arguments);

@@ -86,7 +86,7 @@ fn run_shapes(args: &ShapesArgs) -> anyhow::Result<()> {
     };
     let (train, heldout, pictures) = (spec.samples, 2 * spec.heldout, spec.pictures());
     if args.json {
-        let value = json!({"out": args.out, "outcome": word, "train": train, "heldout": heldout, "pictures": pictures,
+        let value = json!({"out": args.out.display().to_string(), "outcome": word, "train": train, "heldout": heldout, "pictures": pictures,
             "seed": spec.seed});
         return print(&format!("{value}\n"));
     }

@@ -2,12 +2,13 @@
 
 use super::TrainArgs;
 use crate::command::exit::BadInput;
+use crate::command::suggest::argument;
 use bigmac::config::{self, Config, all_differences};
-use bigmac::train::{Checkpoint, RunFolder, TrainError, Verify, has_checkpoints, newest_whole};
+use bigmac::train::{Checkpoint, Damaged, RunFolder, TrainError, Verify, has_checkpoints, newest_whole};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
-/// What `--resume` says for: go on where there is something to go on from.
+/// The value of `--resume` that goes on with a run where there is one.
 pub(super) const AUTO: &str = "auto";
 
 /// Where a run begins.
@@ -22,8 +23,8 @@ pub(super) struct Begin {
 
 /// What a run starts from, and the directory that it writes to.
 pub(super) enum Start {
-    /// From the beginning, in a directory that no run has.
-    Anew(PathBuf),
+    /// From the beginning, in a directory that no run has; `auto`: unless another process begins one there first.
+    Anew { run: PathBuf, auto: bool },
     /// From a run's newest checkpoint, in place.
     GoOn(Checkpoint, Rc<RunFolder>),
     /// From any checkpoint, in another directory; none: the first that is free.
@@ -38,9 +39,9 @@ impl Begin {
             let config = config::read(args.config.as_deref(), &args.settings())?;
             let run = args.out.clone().unwrap_or_else(|| Path::new("runs").join(&config.run.name));
             if auto && has_checkpoints(&run)? {
-                return Begin::go_on(&run, args.verify(), |_| Ok(config));
+                return Begin::go_on(&run, args.verify(), |_| Ok((config, Vec::new())));
             }
-            return Ok(Begin { config, start: Start::Anew(run), notes: Vec::new() });
+            return Ok(Begin { config, start: Start::Anew { run, auto }, notes: Vec::new() });
         };
         if let Some(file) = &args.config {
             let (file, resume) = (file.display(), resume.display());
@@ -61,10 +62,14 @@ impl Begin {
         }
         match &args.out {
             Some(out) if !is_same(out, resume) => {
-                let (checkpoint, wrong) = whole(resume, args.verify())?;
-                Begin::branch(checkpoint, wrong, args.out.clone(), change)
+                let (checkpoint, damaged) = whole(resume, args.verify())?;
+                Begin::branch(checkpoint, damaged, args.out.clone(), change)
             }
-            _ => Begin::go_on(resume, args.verify(), change),
+            _ => Begin::go_on(resume, args.verify(), |checkpoint| {
+                let config = change(checkpoint)?;
+                let notes = forgotten(resume, &config);
+                Ok((config, notes))
+            }),
         }
     }
 
@@ -72,27 +77,33 @@ impl Begin {
     fn go_on(
         run: &Path,
         verify: Verify,
-        config: impl FnOnce(&Checkpoint) -> anyhow::Result<Config>,
+        config: impl FnOnce(&Checkpoint) -> anyhow::Result<(Config, Vec<String>)>,
     ) -> anyhow::Result<Begin> {
         // Held before its checkpoints are read, which another process might still write and remove.
         let folder = RunFolder::hold(run)?;
-        let (checkpoint, wrong) = whole(run, verify)?;
-        let config = config(&checkpoint)?;
-        let mut notes = unusable(&wrong, &checkpoint);
+        let (checkpoint, damaged) = whole(run, verify)?;
+        let (config, forgotten) = config(&checkpoint)?;
+        let mut notes = Vec::new();
+        for damaged in &damaged {
+            // Else a later command would take it for the newest, or this run write over it.
+            let kept = damaged.set_aside()?;
+            notes.push(format!("{}; it is {} now", unusable(damaged, &checkpoint), kept.display()));
+        }
         notes.extend(folder.notes.iter().cloned());
         notes.extend(changes(&checkpoint, &config));
+        notes.extend(forgotten);
         Ok(Begin { config, start: Start::GoOn(checkpoint, Rc::new(folder)), notes })
     }
 
     /// From a checkpoint, in another directory.
     fn branch(
         checkpoint: Checkpoint,
-        wrong: Vec<TrainError>,
+        damaged: Vec<Damaged>,
         to: Option<PathBuf>,
         config: impl FnOnce(&Checkpoint) -> anyhow::Result<Config>,
     ) -> anyhow::Result<Begin> {
         let config = config(&checkpoint)?;
-        let notes = unusable(&wrong, &checkpoint);
+        let notes = damaged.iter().map(|damaged| unusable(damaged, &checkpoint)).collect();
         Ok(Begin { config, start: Start::Branch(checkpoint, to), notes })
     }
 }
@@ -101,7 +112,7 @@ impl Start {
     /// The checkpoint that the run goes on from.
     pub fn checkpoint(&self) -> Option<&Checkpoint> {
         match self {
-            Start::Anew(_) => None,
+            Start::Anew { .. } => None,
             Start::GoOn(checkpoint, _) | Start::Branch(checkpoint, _) => Some(checkpoint),
         }
     }
@@ -110,7 +121,10 @@ impl Start {
     pub fn claim(&self, config: &Config) -> Result<(Rc<RunFolder>, Vec<String>), TrainError> {
         let (folder, mut notes) = match self {
             Start::GoOn(_, folder) => return Ok((folder.clone(), Vec::new())),
-            Start::Anew(path) => (RunFolder::start(path, config)?, Vec::new()),
+            Start::Anew { run, auto: true } if has_checkpoints(run)? => {
+                return Err(TrainError::Begun { run: run.clone() });
+            }
+            Start::Anew { run, .. } => (RunFolder::start(run, config)?, Vec::new()),
             Start::Branch(checkpoint, to) => {
                 let folder = RunFolder::branch(checkpoint, to.as_deref(), config)?;
                 let (from, to) = (checkpoint.path().display(), folder.path().display());
@@ -123,17 +137,14 @@ impl Start {
     }
 }
 
-fn whole(run: &Path, verify: Verify) -> anyhow::Result<(Checkpoint, Vec<TrainError>)> {
+fn whole(run: &Path, verify: Verify) -> anyhow::Result<(Checkpoint, Vec<Damaged>)> {
     Ok(newest_whole(run, verify)?.ok_or_else(|| BadInput(no_checkpoint(run)))?)
 }
 
-/// A sentence for each newer checkpoint that is not used.
-fn unusable(wrong: &[TrainError], used: &Checkpoint) -> Vec<String> {
-    let used = used.path().display();
-    wrong
-        .iter()
-        .map(|error| format!("a newer checkpoint cannot be used ({error}); going on from {used}"))
-        .collect()
+/// A sentence on a newer checkpoint that is not used.
+fn unusable(damaged: &Damaged, used: &Checkpoint) -> String {
+    let (error, used) = (&damaged.error, used.path().display());
+    format!("a newer checkpoint cannot be used ({error}); going on from {used}")
 }
 
 /// A sentence for each key that is not what it was.
@@ -142,12 +153,26 @@ fn changes(checkpoint: &Checkpoint, config: &Config) -> Vec<String> {
     changed.iter().map(|(key, was, is)| format!("{key} is {is}, and was {was} at the checkpoint")).collect()
 }
 
+/// A sentence for each key that a run's `config.toml` has otherwise: it went on with other settings once, and ended
+/// before a checkpoint had them.
+fn forgotten(run: &Path, config: &Config) -> Vec<String> {
+    let Ok(written) = config::read(Some(&run.join("config.toml")), &[]) else { return Vec::new() };
+    let changed = all_differences(&written, config).into_iter().filter(|(key, ..)| key != "train.steps");
+    let sentence = |(key, was, is): (String, String, String)| {
+        format!(
+            "config.toml has {key} = {was}, from an attempt that no checkpoint was written of: the run goes on with {is}; \
+             give --set {key}={was} again to have it"
+        )
+    };
+    changed.map(sentence).collect()
+}
+
 fn no_checkpoint(path: &Path) -> String {
     let (shown, config) = (path.display(), path.join("config.toml"));
     if config.exists() {
-        let config = config.display();
+        let (config, out) = (argument(&config.display().to_string()), argument(&shown.to_string()));
         return format!(
-            "{shown}: the run ended before its first checkpoint; start it again with `bigmac train {config} --out {shown}`"
+            "{shown}: the run ended before its first checkpoint; start it again with `bigmac train {config} --out {out}`"
         );
     }
     format!("{shown}: no checkpoint here; give a run's directory, or one of its checkpoints/step-...")

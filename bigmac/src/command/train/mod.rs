@@ -28,8 +28,8 @@ const EXAMPLES: &str = "Examples:
 ///
 /// Without a configuration it trains the embedded default: a small model on the shapes data set, which is written to
 /// data/ on first use. The run's directory gets the resolved configuration, metrics.jsonl, checkpoints, captions and
-/// drawings of held-out samples, and a timeline of a measured step. Ctrl-C, SIGTERM, SIGUSR1 and SIGUSR2 write a
-/// checkpoint and end with exit code 0; --resume goes on from there, bit for bit. A second Ctrl-C ends at once, with
+/// drawings of held-out samples, and a timeline of a measured step. Ctrl-C, SIGTERM, SIGHUP, SIGUSR1 and SIGUSR2 write
+/// a checkpoint and end with exit code 0; --resume goes on from there, bit for bit. A second Ctrl-C ends at once, with
 /// exit code 130.
 #[derive(Args, Debug)]
 #[command(after_help = EXAMPLES)]
@@ -151,10 +151,10 @@ fn stopped(
 ) -> anyhow::Result<()> {
     let skipped = progress.count_left_out();
     if args.json {
-        let value = json!({ "run": folder, "step": step, "finished": false });
+        let value = json!({ "run": folder.display().to_string(), "step": step, "finished": false });
         return print_json(value, skipped);
     }
-    let run = folder.display();
+    let run = suggest::argument(&folder.display().to_string());
     print(&format!(
         "Stopped after step {step} of {steps}; a checkpoint is written.\n{}Go on with: bigmac train --resume {run}\n",
         left_out(skipped)
@@ -172,7 +172,8 @@ fn finish(
     let skipped = progress.count_left_out();
     if args.json {
         let summary = evaluation.map(|e| &e.summary);
-        let value = json!({ "run": folder, "step": step, "finished": true, "eval": summary });
+        let value =
+            json!({ "run": folder.display().to_string(), "step": step, "finished": true, "eval": summary });
         return print_json(value, skipped);
     }
     let run = folder.display();
@@ -188,12 +189,17 @@ fn finish(
                  name one in data.heldout.\n"
             .into(),
     };
+    let timeline = folder.join("timeline.html");
+    let timeline = match timeline.exists() {
+        true => format!("  timeline     {} (a measured step beside its simulation)\n", timeline.display()),
+        // Too few steps were left for one to be measured.
+        false => String::new(),
+    };
     let (commands, left_out) = (suggest::commands(session, folder), left_out(skipped));
     print(&format!(
         "
 Trained: {run}
-{left_out}{evaluated}  timeline     {run}/timeline.html (a measured step beside its simulation)
-
+{left_out}{evaluated}{timeline}
 Try next:
 {commands}"
     ))

@@ -16,7 +16,7 @@ pub(super) mod list;
 mod save;
 mod state;
 
-pub use list::{has_checkpoints, newest_whole};
+pub use list::{Damaged, has_checkpoints, newest_whole};
 pub(super) use save::adopt;
 pub use save::{Saved, save};
 pub use state::{DataState, State};
@@ -26,7 +26,7 @@ use super::optimizer::{STATE_PARTS, state_spec};
 use super::snapshot::state_name;
 use crate::config::{Config, first_difference};
 use crate::model::ModelShape;
-use bigmac_autograd::Parameters;
+use bigmac_autograd::{Parameter, Parameters};
 use bigmac_kernels::norm;
 use bigmac_models::init::ParameterSpec;
 use bigmac_models::llava::LlavaConfig;
@@ -79,9 +79,14 @@ impl Checkpoint {
         let optimizer = (verify == Verify::Everything).then(|| OPTIMIZER.to_owned());
         let files = weight_files().filter(|_| verify != Verify::Nothing).chain(optimizer);
         files.into_iter().try_for_each(|name| state.verify(&path, &name))?;
+        let llava = weights::Checkpoint::open(&path, names::LLAVA)?;
+        let generator = weights::Checkpoint::open(&path.join(GENERATOR), DIFFUSERS)?;
+        // What they say is compared with the model later; that they say something is part of being whole.
+        llava.config(LlavaConfig::from_json)?;
+        generator.config(MmditConfig::from_json)?;
         Ok(Checkpoint {
-            llava: weights::Checkpoint::open(&path, names::LLAVA)?,
-            generator: weights::Checkpoint::open(&path.join(GENERATOR), DIFFUSERS)?,
+            llava,
+            generator,
             optimizer: SafetensorsFile::open(&path.join(OPTIMIZER))?,
             path,
             state,
@@ -106,7 +111,10 @@ impl Checkpoint {
 
     /// Whether `path` is a checkpoint's own directory, and not that of a run.
     pub fn is_at(path: &Path) -> bool {
-        path.join(STATE).exists() || list::run_of(path).is_some_and(|run| list::folder(&run).is_dir())
+        // A run may lie in a folder that is called as that of checkpoints is.
+        let is_run = || list::has_checkpoints(path).unwrap_or(false);
+        path.join(STATE).exists()
+            || !is_run() && list::run_of(path).is_some_and(|run| list::folder(&run).is_dir())
     }
 
     /// Where the run was.
@@ -175,7 +183,7 @@ impl Checkpoint {
         Err(Error::format(&path, message).into())
     }
 
-    /// The parameters of a module, as [`RankModules::new`] asks for them.
+    /// The parameters of a module, as [`RankModules::new`](crate::model::RankModules::new) asks for them.
     ///
     /// # Errors
     /// [`bigmac_runtime::Error::Format`] when one is missing, of another shape, or not finite.
@@ -188,19 +196,20 @@ impl Checkpoint {
     ) -> bigmac_runtime::Result<Parameters> {
         let files = if kind == ModuleKind::Generator { &self.generator } else { &self.llava };
         let parameters = files.load(ctx, specs, dtype)?;
-        let host = ctx.host();
-        for (_, parameter) in parameters.iter() {
-            let tensor = parameter.tensor();
-            let copy = ctx.is_gpu().then(|| tensor.to_cpu(ctx)).transpose()?;
-            if !norm::sum_of_squares(&host, copy.as_ref().unwrap_or(tensor))?.is_finite() {
-                let message = format!(
-                    "the parameter '{}' has values that are not finite, or too large to compute with; use another checkpoint",
-                    parameter.name()
-                );
-                return Err(Error::format(&self.path, message));
-            }
-        }
+        let named = |parameter: &Parameter| format!("the parameter '{}'", parameter.name());
+        parameters.iter().try_for_each(|(_, p)| self.check_finite(ctx, &named(p), p.tensor()))?;
         Ok(parameters)
+    }
+
+    fn check_finite(&self, ctx: &Context, what: &str, tensor: &Tensor) -> bigmac_runtime::Result<()> {
+        let copy = ctx.is_gpu().then(|| tensor.to_cpu(ctx)).transpose()?;
+        if norm::sum_of_squares(&ctx.host(), copy.as_ref().unwrap_or(tensor))?.is_finite() {
+            return Ok(());
+        }
+        let message = format!(
+            "{what} has values that are not finite, or too large to compute with; use another checkpoint"
+        );
+        Err(Error::format(&self.path, message))
     }
 
     /// Whether there is optimizer state of a parameter: it has learned.
@@ -212,7 +221,7 @@ impl Checkpoint {
     /// is none.
     ///
     /// # Errors
-    /// [`bigmac_runtime::Error::Format`] when it alone is missing, or of another length.
+    /// [`bigmac_runtime::Error::Format`] when it alone is missing, of another length, or not finite.
     pub fn optimizer_part(
         &self,
         ctx: &Context,
@@ -223,7 +232,11 @@ impl Checkpoint {
             return Ok(None);
         }
         let name = state_name(part, &spec.source);
-        self.optimizer.load_exact(ctx, &name, &state_spec(part, spec)).map(Some)
+        let state = self.optimizer.load_exact(ctx, &name, &state_spec(part, spec))?;
+        if state.dtype().is_float() {
+            self.check_finite(ctx, &name, &state)?;
+        }
+        Ok(Some(state))
     }
 }
 

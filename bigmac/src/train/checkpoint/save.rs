@@ -2,7 +2,7 @@
 
 use super::super::TrainError;
 use super::super::snapshot::Snapshot;
-use super::state::{DataState, State, sha256};
+use super::state::{DataState, STATE, State, sha256};
 use super::{Checkpoint, GENERATOR, OPTIMIZER, list};
 use crate::config::Config;
 use crate::model::{ModelShape, RankModules};
@@ -13,6 +13,7 @@ use bigmac_runtime::fs::sync_directory;
 use bigmac_runtime::safetensors::{self, NamedBytes};
 use bigmac_runtime::{Context, Error};
 use std::collections::BTreeMap;
+use std::fs::File;
 use std::path::{Path, PathBuf};
 
 /// What a checkpoint is made of beside weights and optimizer state.
@@ -52,14 +53,14 @@ pub fn save(
         list::asides(run)?.iter().try_for_each(|path| remove(path))?;
         std::fs::create_dir_all(&aside).map_err(|e| Error::io(&aside, e))?;
         write_files(&aside, &whole, snapshot, saved)?;
-        put(&aside, &target, &folder.join(list::name_replaced(step)))?;
-        prune(run, saved.config.output.keep, step)
+        put(&aside, &target, &folder.join(list::name_replaced(step)))
     })();
     written.map_err(|cause| {
         // The error to report is that of writing; what cannot be removed now is removed by the next save.
         let _ = remove(&aside);
         TrainError::Save { path: target.clone(), cause: Box::new(cause) }
     })?;
+    prune(run, saved.config.output.keep, step)?;
     Ok(target)
 }
 
@@ -143,7 +144,7 @@ pub(in crate::train) fn adopt(
     adopted.map_err(|cause| TrainError::Save { path: target, cause: Box::new(cause) })
 }
 
-/// Links or copies every file below `from` to the same place below `to`, but for the state.
+/// Links or copies every file below `from` to the same place below `to`, but for the state. What people edit is copied.
 fn copy_files(from: &Path, to: &Path) -> Result<(), TrainError> {
     std::fs::create_dir_all(to).map_err(|e| Error::io(to, e))?;
     for entry in std::fs::read_dir(from).map_err(|e| Error::io(from, e))? {
@@ -151,14 +152,17 @@ fn copy_files(from: &Path, to: &Path) -> Result<(), TrainError> {
         let target = to.join(path.file_name().unwrap_or_default());
         if path.is_dir() {
             copy_files(&path, &target)?;
-        } else if path.file_name() != Some(super::state::STATE.as_ref())
-            && std::fs::hard_link(&path, &target).is_err()
-        {
+        } else if path.file_name() != Some(STATE.as_ref()) && !is_linked(&path, &target) {
             std::fs::copy(&path, &target).map_err(|e| Error::io(&target, e))?;
-            std::fs::File::open(&target)
-                .and_then(|file| file.sync_all())
-                .map_err(|e| Error::io(&target, e))?;
+            File::open(&target).and_then(|file| file.sync_all()).map_err(|e| Error::io(&target, e))?;
         }
     }
-    Ok(())
+    Ok(sync_directory(to).map_err(|e| Error::io(to, e))?)
+}
+
+/// Makes a hard link to a weight file, where that can be.
+fn is_linked(path: &Path, target: &Path) -> bool {
+    // A symbolic link leads elsewhere from another place: what it leads to is linked.
+    let real = path.extension().filter(|end| *end == "safetensors").and_then(|_| path.canonicalize().ok());
+    real.is_some_and(|real| std::fs::hard_link(real, target).is_ok())
 }

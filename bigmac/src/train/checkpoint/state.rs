@@ -47,7 +47,7 @@ struct Stored {
 pub struct DataState {
     /// How many samples there are.
     pub samples: usize,
-    /// SHA-256 of their tokens and the numbers of their tiles, in order.
+    /// SHA-256 of their tokens and of the names of their pictures, in order. What pictures show is not looked at.
     pub sha256: String,
 }
 
@@ -55,8 +55,8 @@ impl DataState {
     /// Of a data set as it is now.
     pub fn of(dataset: &Dataset) -> Self {
         let mut hash = Sha256::new();
-        let mut number = |value: usize| hash.update((value as u64).to_le_bytes());
         for sample in &dataset.samples {
+            let mut number = |value: usize| hash.update((value as u64).to_le_bytes());
             number(sample.tokens.len());
             sample.tokens.iter().for_each(|&token| number(token as usize));
             number(sample.learned.len());
@@ -66,7 +66,14 @@ impl DataState {
             });
             number(sample.images.len());
             sample.images.iter().for_each(|image| number(image.tiling.tiles().count()));
-            number(usize::from(sample.draw.is_some()));
+            let pictures = sample.images.iter().map(|image| &image.picture).chain(&sample.draw);
+            for picture in pictures {
+                // Its name alone: a data set may move.
+                let path = picture.to_string();
+                let name = path.rsplit('/').next().unwrap_or_default();
+                hash.update((name.len() as u64).to_le_bytes());
+                hash.update(name);
+            }
         }
         DataState { samples: dataset.len(), sha256: hex(&hash.finalize()) }
     }
@@ -91,7 +98,9 @@ impl State {
         if let Some(format) = value.get("format").and_then(serde_json::Value::as_u64)
             && format != u64::from(FORMAT)
         {
-            let message = format!("the checkpoint has format {format}, this program reads {FORMAT}");
+            let message = format!(
+                "the checkpoint has format {format}, this program reads {FORMAT}; use the version of the program that wrote it"
+            );
             return Err(wrong(message).into());
         }
         let Stored { format, step, config, data, sha256 } = serde_json::from_value(value).map_err(damaged)?;
