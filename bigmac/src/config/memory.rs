@@ -142,7 +142,7 @@ fn copies(config: &Config) -> PerModule<f64> {
         generator_forward: 1.0,
         ..UniformCosts::default()
     };
-    let workload = Workload::uniform(1, 1, 1, 1, one, 0.0).ok();
+    let workload = Workload::uniform(2, 1, 2, 1, one, 0.0).ok();
     let schedule = registry::schedule(&config.pipeline.schedule).ok();
     let cut = schedule.zip(workload).is_none_or(|(schedule, one)| schedule.workload(&one).chain().is_some());
     let items = if cut { 1.0 } else { config.pipeline.ranks as f64 };

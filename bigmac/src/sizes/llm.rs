@@ -167,7 +167,7 @@ impl Llm {
         output.backward_input.dense *= 2.0;
         output.backward_weight.dense *= 2.0;
         if self.tied {
-            (output.parameters, output.active) = (0, 0);
+            (output.parameters, output.active, output.trained) = (0, 0, 0);
         }
         let kept = sum([product([2, bytes, self.width]), 2 * STATISTIC]);
         output + Part::parameters(self.width) + Part::kept(product([tokens, kept]))

@@ -5,7 +5,8 @@ use serde_json::Value;
 use std::fs;
 use std::os::unix::fs::symlink;
 
-const TRAIN: &str = "train tiny.toml --steps 6 --set output.checkpoint_every=2 --set output.keep=3 --out";
+const TRAIN: &str =
+    "train tiny.toml --set train.steps=6 --set output.checkpoint_every=2 --set output.keep=3 --out";
 
 #[test]
 fn an_older_checkpoint_goes_on_in_a_directory_of_its_own() {
@@ -252,7 +253,7 @@ fn what_is_edited_in_a_branch_is_not_edited_in_the_run() {
 #[test]
 fn settings_that_a_crash_forgot_are_said() {
     let work = Work::new();
-    work.ok(&format!("{TRAIN} run --steps 2"));
+    work.ok(&format!("{TRAIN} run --set train.steps=2"));
     let mut child = work
         .command("train --resume run --steps 100000 --set train.lr=5e-4 --set output.checkpoint_every=0")
         .spawn()
@@ -274,7 +275,7 @@ fn settings_that_a_crash_forgot_are_said() {
 #[test]
 fn lines_of_metrics_that_another_version_wrote_stay() {
     let work = Work::new();
-    work.ok(&format!("{TRAIN} run --steps 2"));
+    work.ok(&format!("{TRAIN} run --set train.steps=2"));
     let lines: Vec<String> =
         work.read("run/metrics.jsonl").lines().map(|l| l.replace("\"lr\":", "\"rate\":")).collect();
     work.write_lines("run/metrics.jsonl", &lines);
