@@ -171,7 +171,7 @@ mod tests {
         // LLaVA does not read the encoder's last norm, which does not learn.
         assert_eq!(of("the encoder's optimizer"), 2.0 * 8.0 * (encoder - 2.0 * 96.0));
         assert_eq!(of("the pixels of a picture that is drawn"), 3.0 * 4.0 * 32.0 * 32.0);
-        let frozen = set(&["model.encoder.frozen=true", "pipeline.schedule=monolithic"]).unwrap();
+        let frozen = set(&["model.encoder.frozen=true", "pipeline.schedule=monolithic-balanced"]).unwrap();
         let parts = needed(&frozen, Some(261), Purpose::Train);
         assert!(!parts.iter().any(|(what, _)| what == "the encoder's gradients"));
         assert!(parts.contains(&("the encoder's weights".to_owned(), 4.0 * encoder)));
