@@ -1,14 +1,13 @@
 //! AdamW over a module's parameters, with its state in flat buffers.
 
-use super::TrainError;
-use super::checkpoint::Checkpoint;
+use super::optimizer_state::{STATE_PARTS, UPDATES};
 use crate::config::{ParameterGroup, Train};
 use bigmac_autograd::{Gradients, Parameter, Parameters};
 use bigmac_kernels::adamw::{AdamW, Clip, Group, Member, State};
 use bigmac_kernels::cast::cast;
 use bigmac_models::init::ParameterSpec;
 use bigmac_runtime::memory::scopes;
-use bigmac_runtime::{Context, DType, Result, Spec, Tensor};
+use bigmac_runtime::{Context, DType, Result, Tensor};
 use bigmac_schedule::ModuleKind;
 
 /// First and second moments of what learns of a module, fp32 master weights where the parameters are half precision, and
@@ -34,20 +33,6 @@ struct Cohort {
     kernel: Group,
 }
 
-/// The flat parts of an optimizer's state that are written to checkpoints.
-pub const STATE_PARTS: [&str; 3] = ["first", "second", "master"];
-
-/// The part of a checkpoint's optimizer state that counts a parameter's updates, as `torch.optim` calls it.
-pub const UPDATES: &str = "step";
-
-/// Shape and dtype of a part of a parameter's state in checkpoints.
-pub fn state_spec(part: &str, parameter: &ParameterSpec) -> Spec {
-    match part {
-        UPDATES => Spec::new(&[1], DType::U32),
-        _ => Spec::new(&[parameter.shape.iter().product()], DType::F32),
-    }
-}
-
 /// What an update is made with.
 #[derive(Clone, Copy, Debug)]
 pub struct Update<'a> {
@@ -61,6 +46,9 @@ pub struct Update<'a> {
     /// changes nothing.
     pub clip: Option<Clip<'a>>,
 }
+
+/// Where the state of a run that goes on comes from: a part of a parameter's; `None` where it has not learned.
+pub type Stored<'a> = dyn Fn(&Context, &str, &ParameterSpec) -> Result<Option<Tensor>> + 'a;
 
 impl Optimizer {
     /// Zero moments, and masters equal to the weights, for what learns of a module.
@@ -97,8 +85,8 @@ impl Optimizer {
         module: ModuleKind,
         specs: &[ParameterSpec],
         params: &Parameters,
-        checkpoint: &Checkpoint,
-    ) -> std::result::Result<Self, TrainError> {
+        stored: &Stored<'_>,
+    ) -> Result<Self> {
         let mut optimizer = Optimizer::new(ctx, module, params)?;
         let mut updates = vec![0; params.len()];
         for ((spec, (_, parameter)), updates) in specs.iter().zip(params.iter()).zip(&mut updates) {
@@ -107,12 +95,12 @@ impl Optimizer {
             }
             for part in STATE_PARTS {
                 let Some(state) = optimizer.part_mut(part) else { continue };
-                if let Some(stored) = checkpoint.optimizer_part(ctx, part, spec)? {
-                    state.write(ctx, parameter.range().start, &stored)?;
+                if let Some(values) = stored(ctx, part, spec)? {
+                    state.write(ctx, parameter.range().start, &values)?;
                 }
             }
-            if let Some(stored) = checkpoint.optimizer_part(&ctx.host(), UPDATES, spec)? {
-                *updates = stored.as_slice::<u32>()?.first().copied().map_or(0, u64::from);
+            if let Some(count) = stored(&ctx.host(), UPDATES, spec)? {
+                *updates = count.as_slice::<u32>()?.first().copied().map_or(0, u64::from);
             }
         }
         optimizer.count(module, params, &updates);

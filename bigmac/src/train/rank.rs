@@ -129,7 +129,11 @@ impl<'a> Runner<'a> {
         let mut optimizers = Vec::new();
         for (kind, specs, params, _) in modules.parts() {
             optimizers.push(match shared.resume {
-                Some(checkpoint) => Optimizer::resume(ctx, kind, specs, params, checkpoint)?,
+                Some(checkpoint) => {
+                    let stored =
+                        |ctx: &Context, part: &str, spec: &_| checkpoint.optimizer_part(ctx, part, spec);
+                    Optimizer::resume(ctx, kind, specs, params, &stored)?
+                }
                 None => Optimizer::new(ctx, kind, params)?,
             });
         }

@@ -1,7 +1,8 @@
 //! Everything that a run has learned, brought together on one rank.
 
 use super::TrainError;
-use super::optimizer::{Optimizer, STATE_PARTS, UPDATES, state_spec};
+use super::optimizer::Optimizer;
+use super::optimizer_state::{STATE_PARTS, UPDATES, state_name, state_spec};
 use crate::model::{ModelShape, Placement, RankModules};
 use bigmac_autograd::Parameters;
 use bigmac_comm::{Communicator, Tag};
@@ -18,11 +19,6 @@ pub struct Snapshot {
     pub weights: BTreeMap<String, Tensor>,
     /// Of what learns: moments and master weights, flat, and numbers of updates, under [`state_name`].
     pub optimizer: BTreeMap<String, Tensor>,
-}
-
-/// The name of a part of a parameter's optimizer state.
-pub fn state_name(part: &str, parameter: &str) -> String {
-    format!("{part}.{parameter}")
 }
 
 /// First of the tags that a gathering counts from; far above those of values, far below those of reductions.

@@ -22,8 +22,7 @@ pub use save::{Saved, save};
 pub use state::{DataState, State};
 
 use super::TrainError;
-use super::optimizer::{STATE_PARTS, state_spec};
-use super::snapshot::state_name;
+use super::optimizer_state::{STATE_PARTS, state_name, state_spec};
 use crate::config::{Config, first_difference};
 use crate::model::ModelShape;
 use bigmac_autograd::{Parameter, Parameters};
