@@ -76,8 +76,10 @@ pub fn run() -> ExitCode {
         // Help and version are asked for, and printed like any other result.
         Err(said) if !said.use_stderr() => print(&said.render().to_string()),
         Err(wrong) => {
-            // It repeats what was given.
-            note(readable::readable(&wrong.render().to_string()).trim_end());
+            // It repeats what was given. Where a subcommand is missing it is the help alone.
+            let said = wrong.render().to_string();
+            let missing = if said.starts_with("error:") { "" } else { "error: expected a subcommand\n\n" };
+            note(readable::readable(&format!("{missing}{said}")).trim_end());
             return ExitCode::from(exit::BAD_INPUT);
         }
     };

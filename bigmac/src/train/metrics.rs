@@ -138,7 +138,7 @@ impl MetricsFile {
             // A last line that was cut short by a crash is left out; whatever else stands there is not ours to judge.
             Err(_) => number + 1 < lines,
         };
-        let kept = old.lines().enumerate().filter(is_kept);
+        let kept = old.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()).filter(is_kept);
         let kept: String = kept.flat_map(|(_, line)| [line, "\n"]).collect();
         Ok(write_atomically(&to.join(FILE), |w| w.write_all(kept.as_bytes()))?)
     }

@@ -31,6 +31,7 @@ const NULLABLE: &[&str] = &[
     "cache",
     "driver",
     "nvrtc",
+    "nvrtc_file",
     "nccl",
     "mpi",
     "python",
@@ -95,9 +96,13 @@ fn whole(value: &Value, key: &str) -> Result<(), String> {
 
 /// Looks at a run: its configuration, its steps and its newest checkpoint's folder.
 pub fn check_run(run: &Path) -> Result<(), String> {
-    for name in ["config.toml", "metrics.jsonl"] {
-        check_file(&run.join(name))?;
-    }
+    check_file(&run.join("config.toml"))?;
+    // The steps before those of this command are whoever's wrote them.
+    let metrics = run.join("metrics.jsonl");
+    let text =
+        std::fs::read_to_string(&metrics).map_err(|error| format!("'{}': {error}", metrics.display()))?;
+    let last = text.lines().last().map_or(Ok(()), check_json);
+    last.map_err(|error| format!("output '{}': {error}", metrics.display()))?;
     let folder = run.join("checkpoints");
     let entries = std::fs::read_dir(&folder).map_err(|error| format!("'{}': {error}", folder.display()))?;
     let mut any = false;
