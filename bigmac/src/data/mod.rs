@@ -8,6 +8,7 @@ mod dataset;
 mod error;
 mod files;
 mod font;
+mod footer;
 mod forms;
 mod grid;
 mod guard;

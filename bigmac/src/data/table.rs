@@ -2,6 +2,7 @@
 //! file handle of its own, as handles that are cloned share one position, and pictures are read from many threads.
 
 use super::error::DataError;
+use super::footer;
 use super::guard::guarded;
 use bigmac_runtime::open::open_file;
 use parquet::column::reader::{ColumnReader, get_column_reader};
@@ -67,6 +68,7 @@ impl Table {
         let handle = open_file(file).map_err(DataError::read(file))?;
         let len = handle.metadata().map_err(DataError::read(file))?.len();
         let read = guarded(|| {
+            footer::check(&handle, len)?;
             let metadata =
                 ParquetMetaDataReader::new().parse_and_finish(&handle).map_err(|e| e.to_string())?;
             check(&metadata, len)?;
