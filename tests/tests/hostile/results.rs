@@ -32,6 +32,7 @@ const NULLABLE: &[&str] = &[
     "driver",
     "nvrtc",
     "nvrtc_file",
+    "found",
     "nccl",
     "mpi",
     "python",
