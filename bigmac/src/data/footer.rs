@@ -63,7 +63,7 @@ impl Walk<'_> {
         let (count, kind) = self.list()?;
         for _ in 0..count {
             if kind != STRUCT {
-                return Err("the schema in its footer is no list of structures".into());
+                return Err("the schema in its footer is not a list of structures".into());
             }
             let mut id = 0;
             while let Some(kind) = self.field(&mut id)? {

@@ -204,7 +204,7 @@ fn make_aside(target: &Path) -> Result<RunFolder, TrainError> {
         let found = entry.file_name().to_string_lossy().into_owned();
         let process = found.strip_prefix(&prefix).and_then(|rest| rest.strip_suffix(MAKING));
         let is_left = process.is_some_and(|process| process.bytes().all(|b| b.is_ascii_digit() || b == b'-'));
-        // Nobody waits for what cannot be removed.
+        // A directory that cannot be removed does no harm: names are never used twice.
         if is_left && RunLock::take(&entry.path()).is_ok() {
             let _ = std::fs::remove_dir_all(entry.path());
         }

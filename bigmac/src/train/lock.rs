@@ -70,7 +70,7 @@ impl RunLock {
 
 impl Drop for RunLock {
     fn drop(&mut self) {
-        // A file that stays hinders nobody: the lock counts, not the file.
+        // A file that stays does no harm: the lock counts, not the file.
         let _ = std::fs::remove_file(&self.path);
     }
 }

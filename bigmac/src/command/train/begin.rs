@@ -24,7 +24,7 @@ pub(super) struct Begin {
 /// What a run starts from, and the directory that it writes to.
 pub(super) enum Start {
     /// From the beginning, in a directory that no run has; `auto`: unless another process begins one there first.
-    Anew { run: PathBuf, auto: bool },
+    New { run: PathBuf, auto: bool },
     /// From a run's newest checkpoint, in place.
     GoOn(Checkpoint, Rc<RunFolder>),
     /// From any checkpoint, in another directory; none: the first that is free.
@@ -41,7 +41,7 @@ impl Begin {
             if auto && has_checkpoints(&run)? {
                 return Begin::go_on(&run, args.verify(), |_| Ok((config, Vec::new())));
             }
-            return Ok(Begin { config, start: Start::Anew { run, auto }, notes: Vec::new() });
+            return Ok(Begin { config, start: Start::New { run, auto }, notes: Vec::new() });
         };
         if let Some(file) = &args.config {
             let (file, resume) = (file.display(), resume.display());
@@ -112,7 +112,7 @@ impl Start {
     /// The checkpoint that the run goes on from.
     pub fn checkpoint(&self) -> Option<&Checkpoint> {
         match self {
-            Start::Anew { .. } => None,
+            Start::New { .. } => None,
             Start::GoOn(checkpoint, _) | Start::Branch(checkpoint, _) => Some(checkpoint),
         }
     }
@@ -121,10 +121,10 @@ impl Start {
     pub fn claim(&self, config: &Config) -> Result<(Rc<RunFolder>, Vec<String>), TrainError> {
         let (folder, mut notes) = match self {
             Start::GoOn(_, folder) => return Ok((folder.clone(), Vec::new())),
-            Start::Anew { run, auto: true } if has_checkpoints(run)? => {
+            Start::New { run, auto: true } if has_checkpoints(run)? => {
                 return Err(TrainError::Begun { run: run.clone() });
             }
-            Start::Anew { run, .. } => (RunFolder::start(run, config)?, Vec::new()),
+            Start::New { run, .. } => (RunFolder::start(run, config)?, Vec::new()),
             Start::Branch(checkpoint, to) => {
                 let folder = RunFolder::branch(checkpoint, to.as_deref(), config)?;
                 let (from, to) = (checkpoint.path().display(), folder.path().display());

@@ -73,7 +73,7 @@ pub struct TrainArgs {
 impl TrainArgs {
     /// The settings that the command's own flags stand for, before those of --set.
     fn settings(&self) -> Vec<String> {
-        // A resumed run keeps its dtype; as 'auto' it is configured anew each time.
+        // A resumed run keeps its dtype; with 'auto' the command line configures it each time.
         let is_kept = self.resume.as_ref().is_some_and(|path| path.as_os_str() != begin::AUTO);
         let bf16 = !is_kept && self.device.as_ref().is_some_and(|d| d.starts_with("cuda"));
         let flags = [

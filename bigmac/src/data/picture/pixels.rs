@@ -44,7 +44,7 @@ pub fn write_png(path: &Path, image: &RgbImage) -> Result<(), DataError> {
 /// The same in another format.
 ///
 /// # Errors
-/// As [`write_png`]; for a format that there is no encoder for.
+/// As [`write_png`]; for a format without an encoder.
 pub fn write_picture(path: &Path, image: &RgbImage, format: ImageFormat) -> Result<(), DataError> {
     let mut bytes = Vec::new();
     image

@@ -76,7 +76,7 @@ pub(super) fn asides(run: &Path) -> Result<Vec<PathBuf>, TrainError> {
     Ok(entries(run)?.into_iter().filter(|(name, _)| is_aside(name)).map(|(_, path)| path).collect())
 }
 
-/// Names and paths in the folder of checkpoints; none where there is no folder.
+/// Names and paths in the folder of checkpoints; empty when the folder does not exist.
 fn entries(run: &Path) -> Result<Vec<(String, PathBuf)>, TrainError> {
     let folder = folder(run);
     let entries = match std::fs::read_dir(&folder) {
