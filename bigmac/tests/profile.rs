@@ -94,7 +94,7 @@ fn a_profile_has_every_kind_of_op_and_compare_runs_on_it() {
     }
     assert_eq!(keys.len(), 12, "{keys:?}");
     assert_eq!((profile.taken.ranks, profile.taken.threads, profile.taken.rounds), (2, 1, 2));
-    assert_eq!(profile.taken.schedules, ["nested on 1f1b", "nested on zb-h1"]);
+    assert_eq!(profile.taken.schedules, ["nested on 1f1b", "nested on zb-h1", "phased on 1f1b"]);
     assert!(in_order(&profile.around.latency.unwrap()) && in_order(&profile.around.optimizer));
     // What is written is what is read, and nothing is left beside it.
     let again = place.path("again.toml");
@@ -196,7 +196,8 @@ fn a_damaged_or_foreign_profile_is_named_with_its_place() {
 fn arguments_that_do_not_fit_are_refused() {
     let place = Place { folder: tempfile::tempdir().unwrap() };
     for (command, arguments, wanted) in [
-        ("compare", &["--measure", "--ranks", "2"][..], "cannot be used with"),
+        ("compare", &["--measure", "--microbatches", "2"][..], "cannot be used with"),
+        ("compare", &["--one-at-a-time"], "--measure"),
         ("compare", &["--rounds", "2"], "--measure"),
         ("compare", &["--measure", "--rounds", "0"], "'0' is not a whole number from 1"),
         ("compare", &["--schedule", "nestd"], "did you mean 'nested'?"),

@@ -77,6 +77,16 @@ fn a_table_from_a_file_runs_as_the_schedule_that_wrote_it() {
             assert_eq!(read[what], written[what], "{what} of {path}");
         }
     }
+    // With its communication too, and with chunks where the order has them, which the file alone tells.
+    let both = file("dualpipe.csv");
+    let shape = "--ranks 2 --microbatches 5 --chunks 2 --overlap 0.5";
+    let written = json(&format!("--llm dualpipe-v {shape} --table {both} --lowered"));
+    let cells = std::fs::read_to_string(&both).unwrap();
+    assert!(cells.contains(",(0F3;3B1)OVERLAP_F_B,") && cells.contains(",3SEND_B1,"), "{cells}");
+    let read = json(&format!("--from {both} {shape}"));
+    for what in ["time", "bound", "bubble_rate", "ranks"] {
+        assert_eq!(read[what], written[what], "{what}");
+    }
     // Anybody's table: two ranks, nothing but compute.
     let torch = file("torch.csv");
     std::fs::write(&torch, "0F0,0F1,,0I0,0W0,0B1\r\n,1F0,1I0,1F1,1B1,1W0\r\n").unwrap();
@@ -119,11 +129,13 @@ fn errors_say_what_to_do() {
         error("--schedule nestd").contains("did you mean 'nested'?); expected one of: llm, monolithic, ")
     );
     assert!(error("--llm zb").contains("'zb' is not a valid LLM schedule"));
+    assert!(error("--llm zb-v").contains("runs 2 LLM chunks per rank"));
+    assert!(error("--overlap 1.5").contains("must be a number from 0 to 1"));
     assert!(error("--timeline a.png").contains("'a.png' does not say how to draw"));
     assert!(error("--cost F=1,B=1").contains("W is missing"));
     assert!(error("--cost F=1,B=1,W=1,X=2").contains("'X' is not a valid cost; expected F, B, W"));
     assert!(error("--ranks 0 --items 1").contains("the number of ranks is 0: it must be at least 1"));
-    assert!(error("--chunks 2").contains("interleaves chunks"));
+    assert!(error("--chunks 2").contains("'1f1b' runs 1 LLM chunk per rank, but the workload has 2"));
     assert!(error("--schedule monolithic,nested --table t").contains("holds one schedule"));
     assert!(
         error(&format!("--schedule phased {SHAPE} --budget encoder=2mb")).contains("peak at 4mb on rank 0")

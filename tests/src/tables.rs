@@ -5,7 +5,7 @@ use bigmac::config::Pipeline;
 use bigmac::data::StepPlan;
 use bigmac::execute::{ExecuteError, Program, options};
 use bigmac::train::Session;
-use bigmac_schedule::{ModuleKind, Op, Phase, ScheduleError, Table, Workload, lower, registry, validate};
+use bigmac_schedule::{ModuleKind, Op, Phase, Table, Workload, lower, registry, validate};
 
 /// The program of a pipeline; `None` where its schedule or its order of chunks takes no such number of chunks.
 ///
@@ -13,7 +13,7 @@ use bigmac_schedule::{ModuleKind, Op, Phase, ScheduleError, Table, Workload, low
 /// As [`Program::build`].
 pub fn fitting(session: &Session, plan: &StepPlan, pipeline: &Pipeline) -> Result<Option<Program>> {
     match Program::build(plan, &session.costs, pipeline, None) {
-        Err(ExecuteError::Schedule(ScheduleError::Chunks { .. })) => Ok(None),
+        Err(ExecuteError::Schedule(error)) if error.is_about_the_layout() => Ok(None),
         other => Ok(Some(other?)),
     }
 }
@@ -49,7 +49,9 @@ pub fn rewritten(
 ) -> Result<Program> {
     let workload = session.costs.workload(plan, pipeline.ranks, pipeline.chunks)?;
     let options = options(pipeline)?;
-    let table = registry::schedule(&pipeline.schedule)?.build(&workload, &options)?;
+    let schedule = registry::schedule(&pipeline.schedule)?;
+    let workload = schedule.workload(&workload, options.llm);
+    let table = schedule.build(&workload, &options)?.without_overlaps();
     let table = Table { ranks: table.ranks.into_iter().map(|ops| rewrite(&workload, ops)).collect() };
     let table = lower(&table, &workload)?;
     validate(&table, &workload, &options.limits)?;

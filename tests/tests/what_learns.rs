@@ -137,7 +137,7 @@ fn torch_run(config: &Config) -> Result<(Weights, BTreeMap<String, u64>)> {
     let mut states = BTreeMap::<String, TorchState>::new();
     for step in 0..train.steps {
         let plan = session.planner.step(step);
-        let program = Program::build(&plan, &session.costs, &config.pipeline, None)?;
+        let program = Program::build(&plan, &session.costs, &session.config.pipeline, None)?;
         let pictures = session.prefetcher.step(&plan);
         let task = StepTask::new(config, &session.shape, &plan, step).with_pictures(&pictures);
         let Ran { losses, .. } = run(&ctx, &comm, &program, &task, &mut modules)?;

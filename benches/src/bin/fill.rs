@@ -195,6 +195,7 @@ fn large(ranks: usize) -> Vec<UniformCosts> {
         encoder_backward: 2.0 * encoder * wide,
         generator_forward: generator * wide,
         generator_backward: 2.0 * generator * wide,
+        backward: None,
     };
     vec![costs(0.25, 0.0), costs(1.0, 0.0), costs(2.0, 0.0), costs(0.0625, 0.0), costs(1.0, 1.0)]
 }

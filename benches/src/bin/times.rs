@@ -37,7 +37,7 @@ fn main() -> Result<()> {
     let workload = Workload::uniform(RANKS, 1, MICROBATCHES, RANKS, costs, 0.0)?;
     let mut rows = Vec::new();
     for schedule in registry::SCHEDULES.iter().filter(|schedule| schedule.is_whole()) {
-        let workload = schedule.workload(&workload);
+        let workload = schedule.workload(&workload, Options::default().llm);
         let table = schedule.build(&workload, &Options::default())?;
         let time = simulate(&table, &workload)?.time();
         let peaks = peak_microbatches(&table, &workload);

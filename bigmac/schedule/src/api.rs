@@ -3,7 +3,7 @@
 use crate::check::{Budget, Limits, UnknownSize};
 use crate::clock::{SimulateError, Simulation, simulate, total_cost};
 use crate::names::UnknownName;
-use crate::step::{Module, ModuleKind, Op, Table, Workload, WorkloadError};
+use crate::step::{ChunkPlacement, ModuleKind, Op, Table, Workload, WorkloadError};
 use std::fmt::Debug;
 use thiserror::Error;
 
@@ -33,10 +33,11 @@ impl Schedule {
         self.is_whole
     }
 
-    /// The workload as the schedule runs it, which its table is built and simulated for: the LLM alone leaves items
-    /// out, a chain gives every layer a rank of its own, others change nothing.
-    pub fn workload(&self, workload: &Workload) -> Workload {
-        (self.workload)(workload)
+    /// The workload as the schedule runs it over this order of the LLM's chunks, which its table is built and simulated
+    /// for: chunks live where the order wants them; the LLM alone leaves items out, and a chain gives every layer a rank
+    /// of its own.
+    pub fn workload(&self, workload: &Workload, llm: &LlmSchedule) -> Workload {
+        (self.workload)(&workload.clone().with_placement(llm.placement))
     }
 
     /// Writes the schedule out, without communication; [`lower`](crate::lower) adds it.
@@ -53,8 +54,10 @@ impl Schedule {
 pub struct LlmSchedule {
     pub(crate) name: &'static str,
     pub(crate) summary: &'static str,
-    /// Whether ranks may hold several chunks.
-    pub(crate) interleaves: bool,
+    /// How many chunks ranks hold.
+    pub(crate) chunks: ChunksPerRank,
+    /// Where they live.
+    pub(crate) placement: ChunkPlacement,
     pub(crate) build: fn(&Workload, LlmOptions) -> Result<Table, ScheduleError>,
 }
 
@@ -69,18 +72,39 @@ impl LlmSchedule {
         self.summary
     }
 
+    /// Which ranks the LLM's chunks live on in this order.
+    pub fn placement(&self) -> ChunkPlacement {
+        self.placement
+    }
+
     /// The LLM's compute ops alone.
     ///
     /// # Errors
-    /// Where the schedule does not exist for the number of chunks, or an option does not fit it.
+    /// Where the schedule does not exist for the number of chunks or microbatches, chunks do not live where it wants
+    /// them, or an option does not fit it.
     pub fn build(&self, workload: &Workload, options: LlmOptions) -> Result<Table, ScheduleError> {
-        match workload.chunks_per_rank() {
-            chunks if chunks > 1 && !self.interleaves => {
-                Err(ScheduleError::Chunks { schedule: self.name, chunks })
-            }
-            _ => (self.build)(workload, options),
+        let chunks = workload.chunks_per_rank();
+        let wanted = match self.chunks {
+            ChunksPerRank::One => 1,
+            ChunksPerRank::Two => 2,
+            ChunksPerRank::Any => chunks,
+        };
+        if chunks != wanted {
+            return Err(ScheduleError::Chunks { schedule: self.name, wanted, chunks });
         }
+        if chunks > 1 && workload.placement() != self.placement {
+            return Err(ScheduleError::Placement { schedule: self.name, wanted: self.placement });
+        }
+        (self.build)(workload, options)
     }
+}
+
+/// How many of the LLM's chunks a rank holds in an order of them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum ChunksPerRank {
+    One,
+    Two,
+    Any,
 }
 
 /// What an order of the LLM's chunks is built with.
@@ -125,18 +149,34 @@ impl Options {
     }
 }
 
+fn plural(count: usize) -> &'static str {
+    if count == 1 { "" } else { "s" }
+}
+
 /// Why a schedule cannot be built.
 #[derive(Clone, Debug, PartialEq, Error)]
 #[allow(missing_docs)]
 pub enum ScheduleError {
     #[error(transparent)]
     Unknown(#[from] UnknownName),
-    /// A schedule of one chunk per rank asked for more.
+    /// A schedule of so many chunks per rank asked for another number of them.
     #[error(
-        "the schedule '{schedule}' runs one chunk per rank, but the workload has {chunks}: choose an LLM schedule that \
-         interleaves chunks, or one chunk per rank"
+        "the schedule '{schedule}' runs {wanted} LLM chunk{} per rank, but the workload has {chunks}: choose another LLM \
+         schedule, or {wanted} chunk{} per rank",
+        plural(*wanted),
+        plural(*wanted)
     )]
-    Chunks { schedule: &'static str, chunks: usize },
+    Chunks { schedule: &'static str, wanted: usize, chunks: usize },
+    /// An order that needs more microbatches than there are.
+    #[error(
+        "the LLM schedule '{schedule}' needs at least {least} microbatches on {ranks} ranks, but the step has {given}"
+    )]
+    Microbatches { schedule: &'static str, ranks: usize, least: usize, given: usize },
+    /// Chunks that do not live where the order of the LLM has them.
+    #[error(
+        "the schedule '{schedule}' needs the LLM's chunks placed as {wanted:?}: build it for its own 'Schedule::workload'"
+    )]
+    Placement { schedule: &'static str, wanted: ChunkPlacement },
     /// A schedule of a chain of stages on another workload.
     #[error("the workload is not a chain of stages: build the schedule for its own 'Schedule::workload'")]
     NoChain,
@@ -158,15 +198,22 @@ pub enum ScheduleError {
     Llm { schedule: &'static str, source: SimulateError },
 }
 
+impl ScheduleError {
+    /// Whether a step of another shape would have done: the schedule is not for so many chunks, or so few microbatches.
+    pub fn is_about_the_layout(&self) -> bool {
+        matches!(self, ScheduleError::Chunks { .. } | ScheduleError::Microbatches { .. })
+    }
+}
+
 /// T_ideal: the time of the chosen LLM schedule by itself plus all slots at their largest shares. Without a group it is
 /// what a run with unlimited memory (`phased`) takes: one slot for the whole batch.
 ///
 /// # Errors
 /// Where the LLM schedule does not fit the workload.
 pub fn ideal_time(workload: &Workload, options: &Options) -> Result<f64, ScheduleError> {
-    let llm = workload.llm_only();
-    let table = options.llm_table(&llm, 0)?;
-    let time = ideal_over(&table, workload, options.group);
+    let workload = workload.clone().with_placement(options.llm.placement);
+    let table = options.llm_table(&workload.llm_only(), 0)?;
+    let time = ideal_over(&table, &workload, options.group);
     time.map_err(|source| ScheduleError::Llm { schedule: options.llm.name(), source })
 }
 
@@ -175,7 +222,7 @@ pub fn ideal_time(workload: &Workload, options: &Options) -> Result<f64, Schedul
 /// # Errors
 /// Where the LLM's ops alone cannot run to their end.
 pub fn ideal_over(table: &Table, workload: &Workload, group: Option<usize>) -> Result<f64, SimulateError> {
-    let is_llm = |op: &&Op| matches!(op, Op::Compute { module: Module::Llm(_), .. });
+    let is_llm = |op: &&Op| op.units().next().is_some_and(|unit| unit.module.kind() == ModuleKind::Llm);
     let ranks = table.ranks.iter().map(|ops| ops.iter().filter(is_llm).cloned().collect());
     let simulation = simulate(&Table { ranks: ranks.collect() }, &workload.llm_only())?;
     Ok(simulation.time() + total_cost(workload, group.unwrap_or(workload.len())))

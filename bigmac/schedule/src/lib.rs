@@ -34,6 +34,6 @@ mod tests;
 
 pub use api::{LlmOptions, LlmSchedule, Options, Schedule, ScheduleError, ideal_over, ideal_time};
 pub use check::*;
-pub use clock::{Blocked, SimulateError, Simulation, Span, memory, simulate, work_bound};
+pub use clock::{Blocked, SimulateError, Simulation, Span, memory, simulate, simulate_durations, work_bound};
 pub use schedules::lower_bound;
 pub use step::*;

@@ -23,8 +23,15 @@ pub const SCHEDULES: &[&Schedule] = &[
 ];
 
 /// Every order of the LLM's chunks.
-pub const LLM_SCHEDULES: &[&LlmSchedule] =
-    &[&orders::ONE_F_ONE_B, &orders::GPIPE, &orders::INTERLEAVED, &orders::ZB_H1, &orders::ZB_H2];
+pub const LLM_SCHEDULES: &[&LlmSchedule] = &[
+    &orders::ONE_F_ONE_B,
+    &orders::GPIPE,
+    &orders::INTERLEAVED,
+    &orders::ZB_H1,
+    &orders::ZB_H2,
+    &orders::ZB_V,
+    &orders::DUALPIPE_V,
+];
 
 impl Default for Options {
     fn default() -> Self {

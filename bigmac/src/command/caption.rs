@@ -21,7 +21,7 @@ pub struct CaptionArgs {
     /// Text between the picture and the answer
     #[arg(long, default_value = "")]
     prompt: String,
-    /// At most that many tokens of answer
+    /// At most that many tokens of answer; with the prompt, never more than the model was trained on
     #[arg(long, default_value_t = 128)]
     max_tokens: usize,
     /// Print one JSON object per picture, each on a line of its own
@@ -55,9 +55,11 @@ pub fn run(args: CaptionArgs) -> anyhow::Result<()> {
     };
     // One picture that cannot be read does not keep the others from being captioned.
     let (mut prompts, mut read, mut wrong) = (Vec::new(), Vec::new(), Vec::new());
+    loaded.check_prompt(text.len())?;
     for path in &args.pictures {
         match prompt(path) {
             Ok(prompt) => {
+                loaded.check_prompt(prompt.tokens.len())?;
                 prompts.push(prompt);
                 read.push(path);
             }
@@ -65,7 +67,9 @@ pub fn run(args: CaptionArgs) -> anyhow::Result<()> {
             Err(error) => return Err(error.into()),
         }
     }
-    let answers = answer(ctx, modules, &prompts, args.max_tokens, specials.eos)?;
+    let longest = prompts.iter().map(|prompt| prompt.tokens.len()).max().unwrap_or(0);
+    let max_tokens = args.max_tokens.min(loaded.most_tokens().saturating_sub(longest));
+    let answers = answer(ctx, modules, &prompts, max_tokens, specials.eos)?;
     for (path, answer) in read.into_iter().zip(answers) {
         let tokens: Vec<u32> = answer.iter().map(|&t| t as u32).collect();
         let caption = tokenizer.decode(&tokens).map_err(anyhow::Error::msg)?;

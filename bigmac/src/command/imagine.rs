@@ -43,6 +43,7 @@ pub fn run(args: ImagineArgs) -> anyhow::Result<()> {
     let loaded = Loaded::open(&args.run)?;
     let Loaded { ctx, modules, shape, tokenizer, .. } = &loaded;
     let prompt = description(tokenizer, &args.text)?;
+    loaded.check_prompt(prompt.tokens.len())?;
     let steps = args.steps.unwrap_or(loaded.checkpoint.state().config.model.generator.sample_steps);
     let key = SampleKey { seed: args.seed, step: 0, sample: 0 };
     let pixels = paint(ctx, modules, shape, &prompt, key, steps)?;

@@ -1,5 +1,6 @@
 //! A trained model, loaded whole from a run's checkpoint.
 
+use super::exit::BadInput;
 use anyhow::Context as _;
 use bigmac::config::{Config, Purpose, check_memory};
 use bigmac::data::Tokenizer;
@@ -61,6 +62,24 @@ impl Loaded {
             checkpoint.parameters(ctx, kind, specs, shape.dtype)
         })?;
         Ok(Loaded { checkpoint, modules, shape, tokenizer, config, gpu, ctx })
+    }
+
+    /// The most tokens that a sample could have which the model was trained on.
+    pub fn most_tokens(&self) -> usize {
+        self.checkpoint.state().config.train.tokens_per_microbatch
+    }
+
+    /// Checks that a prompt, with the tokens of its pictures, is no longer than a training sample could be.
+    pub fn check_prompt(&self, tokens: usize) -> anyhow::Result<()> {
+        let most = self.most_tokens();
+        if tokens <= most {
+            return Ok(());
+        }
+        let text = format!(
+            "the prompt has {tokens} tokens with its pictures, but the model was trained on at most {most} \
+             (train.tokens_per_microbatch): shorten the text"
+        );
+        Err(BadInput(text).into())
     }
 
     /// The session that the model was trained in, with its data.

@@ -7,6 +7,7 @@ mod doctor;
 mod eval;
 mod exit;
 mod imagine;
+mod jitter;
 mod load;
 mod outcome;
 mod plan;

@@ -2,7 +2,7 @@
 
 use anyhow::Context;
 use bigmac_runtime::fs::{read_text, write_atomically};
-use bigmac_schedule::files::{Form, fits};
+use bigmac_schedule::files::{Form, fits, placement_of};
 use bigmac_schedule::memory::peak_microbatches;
 use bigmac_schedule::render::{Format, Timeline};
 use bigmac_schedule::validate;
@@ -36,7 +36,7 @@ impl Outcome {
         options: &Options,
     ) -> anyhow::Result<Outcome> {
         let name = schedule.name();
-        let workload = schedule.workload(shape);
+        let workload = schedule.workload(shape, options.llm);
         let table = schedule.build(&workload, options)?;
         validate(&table, &workload, &options.limits).with_context(|| format!("schedule '{name}'"))?;
         // A chain's ideal is that of the same step on the ranks that were asked for.
@@ -44,12 +44,14 @@ impl Outcome {
         Outcome::new(name.to_owned(), Some(options.llm.name()), workload, table, ideal)
     }
 
-    /// Runs the table that a file holds on the clock. Its ideal is that of the order that it has the LLM's ops in.
+    /// Runs the table that a file holds on the clock, with the LLM's chunks where the file has them. Its ideal is that
+    /// of the order that it has the LLM's ops in.
     pub(super) fn read(path: &Path, workload: Workload, options: &Options) -> anyhow::Result<Outcome> {
         let name = path.display().to_string();
         let content = read_text(path).with_context(|| format!("could not read {name}"))?;
         let table = Form::of(path).read(&content).with_context(|| format!("{name} holds no schedule"))?;
         fits(&table, &workload).with_context(|| format!("{name} is for another step"))?;
+        let workload = workload.with_placement(placement_of(&table));
         validate(&table, &workload, &options.limits).with_context(|| format!("the schedule of {name}"))?;
         let ideal = ideal_over(&table, &workload, options.group)?;
         Outcome::new(name, None, workload, table, ideal)

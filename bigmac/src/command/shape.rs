@@ -14,19 +14,18 @@ use std::path::PathBuf;
 /// The largest mean number of items that can be drawn.
 const MOST_MEAN: f64 = 10_000.0;
 
-/// Shape and costs of a step, and what its activations may take.
+/// Ranks where none are asked for.
+pub(super) const RANKS: usize = 4;
+
+/// Shape and costs of a step but for its ranks, and what its activations may take.
 #[derive(Debug, Args)]
 pub(super) struct Shape {
-    /// Ranks, which are the LLM's pipeline stages
-    #[arg(long, value_name = "P", default_value_t = 4)]
-    ranks: usize,
-
     /// Microbatches of the step
     #[arg(long, value_name = "N", default_value_t = 16)]
     microbatches: usize,
 
-    /// LLM forward F, input gradient B, weight gradient W; encoder forward Ef, backward Eb; generator Gf, Gb (the
-    /// last four may be left out)
+    /// LLM forward F, input gradient B, weight gradient W, both in one op BW [default: B + W]; encoder forward Ef,
+    /// backward Eb; generator Gf, Gb (the last five may be left out)
     #[arg(long, value_name = "F=..,B=..,...", default_value = "F=1,B=1,W=1", value_parser = parse_costs)]
     cost: UniformCosts,
 
@@ -68,6 +67,12 @@ pub(super) struct Shape {
     #[arg(long, value_name = "FACTOR,...", value_delimiter = ',')]
     slowdown: Vec<f64>,
 
+    /// Share of the shorter of two passes that a rank hides in the longer one where a schedule runs a forward and a
+    /// backward of the LLM at once (dualpipe-v, OVERLAP_F_B cells): from 0, both one after the other, to 1, the time of
+    /// the longer one alone
+    #[arg(long, value_name = "SHARE", default_value_t = 0.0, allow_negative_numbers = true)]
+    overlap: f64,
+
     /// The most activations that a module may keep on a rank, in microbatches or bytes, as in encoder=2mb,llm=4GiB;
     /// going over it is an error
     #[arg(long, value_name = "MODULE=SIZE,...", value_delimiter = ',', value_parser = module_budget)]
@@ -97,13 +102,13 @@ impl Shape {
         limits
     }
 
-    /// The step.
-    pub(super) fn workload(&self) -> anyhow::Result<Workload> {
+    /// The step, on so many ranks where no file says how many.
+    pub(super) fn workload(&self, ranks: usize) -> anyhow::Result<Workload> {
         let workload = match &self.workload {
             Some(path) => read_workload(path)?,
-            None => self.typed()?,
+            None => self.typed(ranks)?,
         };
-        let workload = freeze(workload, &self.freeze);
+        let workload = freeze(workload, &self.freeze).with_overlap(self.overlap)?;
         if self.slowdown.is_empty() {
             Ok(workload)
         } else {
@@ -111,19 +116,18 @@ impl Shape {
         }
     }
 
-    fn typed(&self) -> anyhow::Result<Workload> {
-        let items = self.items.unwrap_or(self.ranks);
-        if items == 0 && self.ranks > 0 {
+    fn typed(&self, ranks: usize) -> anyhow::Result<Workload> {
+        let items = self.items.unwrap_or(ranks);
+        if items == 0 && ranks > 0 {
             bail!(
                 "--items 0 leaves encoder and generator nothing to do: leave Ef, Eb, Gf, Gb out of --cost instead"
             );
         }
-        let workload =
-            Workload::uniform(self.ranks, self.chunks, self.microbatches, items, self.cost, self.p2p)?;
+        let workload = Workload::uniform(ranks, self.chunks, self.microbatches, items, self.cost, self.p2p)?;
         let Some((seed, mean)) = self.uneven else { return Ok(workload) };
         let mut loads = workload.loads().to_vec();
         uneven(&mut loads, Uneven { seed, mean: mean.unwrap_or(items as f64) })?;
-        Ok(Workload::new(self.ranks, self.chunks, loads, PerModule::all(true), self.p2p)?)
+        Ok(Workload::new(ranks, self.chunks, loads, PerModule::all(true), self.p2p)?)
     }
 }
 
@@ -148,28 +152,28 @@ pub(super) fn listed<'a>(title: &str, names: impl Iterator<Item = (&'a str, &'a 
 }
 
 fn parse_costs(text: &str) -> Result<UniformCosts, String> {
-    let mut given: [(&str, Option<f64>); 7] =
-        ["F", "B", "W", "Ef", "Eb", "Gf", "Gb"].map(|name| (name, None));
+    let mut given = ["F", "B", "W", "BW", "Ef", "Eb", "Gf", "Gb"].map(|name| (name, None::<f64>));
     for part in text.split(',') {
         let (name, value) =
             part.split_once('=').ok_or_else(|| format!("'{part}' is not of the form NAME=TIME"))?;
         let name = name.trim();
         let slot = given.iter_mut().find(|(known, _)| *known == name);
-        let slot =
-            slot.ok_or_else(|| format!("'{name}' is not a valid cost; expected F, B, W, Ef, Eb, Gf, Gb"))?;
+        let slot = slot
+            .ok_or_else(|| format!("'{name}' is not a valid cost; expected F, B, W, BW, Ef, Eb, Gf, Gb"))?;
         let time = value.trim().parse::<f64>().ok().filter(|time| is_time(*time));
         let time = time.ok_or_else(|| format!("{name} is '{value}', expected {TIME}"))?;
         if slot.1.replace(time).is_some() {
             return Err(format!("{name} is given twice"));
         }
     }
-    let [f, b, w, ef, eb, gf, gb] = given;
+    let [f, b, w, bw, ef, eb, gf, gb] = given;
     let needed = |(name, value): (&str, Option<f64>)| value.ok_or_else(|| format!("{name} is missing"));
     let or_none = |(_, value): (&str, Option<f64>)| value.unwrap_or(0.0);
     Ok(UniformCosts {
         forward: needed(f)?,
         backward_input: needed(b)?,
         backward_weight: needed(w)?,
+        backward: bw.1,
         encoder_forward: or_none(ef),
         encoder_backward: or_none(eb),
         generator_forward: or_none(gf),

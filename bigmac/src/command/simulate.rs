@@ -1,8 +1,9 @@
 //! `bigmac simulate`: a schedule on the clock, without running anything.
 
+use super::jitter::{Jitter, Makespans};
 use super::outcome::{Outcome, draw, write};
 use super::print;
-use super::shape::{Shape, check_together, listed, llm_help};
+use super::shape::{RANKS, Shape, check_together, listed, llm_help};
 use super::table::{heads, line, percent, short};
 use anyhow::bail;
 use bigmac_schedule::ModuleKind;
@@ -11,7 +12,7 @@ use bigmac_schedule::lower;
 use bigmac_schedule::registry;
 use bigmac_schedule::render::{Format, Timeline};
 use clap::Args;
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 
 const EXAMPLE: &str = "Example: what nesting the encoder saves over running it inside the first stage, as a picture
@@ -20,7 +21,8 @@ const EXAMPLE: &str = "Example: what nesting the encoder saves over running it i
 
 Output: time of the step; ideal, the LLM schedule's time plus all slots at their largest shares; bound, which no
 schedule can beat; the ranks' busy share; bubble as Zero Bubble counts it; activation peaks. JSON is one object per
-schedule (a list for several): time, ideal, bound, bubble_rate, ranks: [{busy, peak: {encoder, llm, generator}}].";
+schedule (a list for several): time, ideal, bound, bubble_rate, ranks: [{busy, peak: {encoder, llm, generator}}], and
+with --jitter the makespans of all draws, jitter: {median, q1, q3}.";
 
 /// Simulate a pipeline schedule: its time, bubble, and the activations it keeps alive.
 ///
@@ -41,8 +43,17 @@ pub(super) struct SimulateArgs {
     #[arg(long, value_name = "NAME", default_value = "1f1b", help = llm_help())]
     llm: String,
 
+    /// Ranks, which are the LLM's pipeline stages
+    #[arg(long, value_name = "P", default_value_t = RANKS)]
+    ranks: usize,
+
     #[command(flatten)]
     shape: Shape,
+
+    /// What a schedule loses where ops don't take the same time every time: each op's time is multiplied by
+    /// exp(SIGMA z - SIGMA^2/2), z standard normal, and the step is run again and again [default: SEED 0, 100 DRAWS]
+    #[arg(long, value_name = "SIGMA[,SEED[,DRAWS]]", value_parser = Jitter::parse)]
+    jitter: Option<Jitter>,
 
     /// Draw the timelines into a file that ends in .html, .svg or .json (Perfetto)
     #[arg(long, value_name = "FILE")]
@@ -66,7 +77,7 @@ pub(super) struct SimulateArgs {
 pub(super) fn run(args: SimulateArgs) -> anyhow::Result<()> {
     let format = args.timeline.as_deref().map(Format::of).transpose()?;
     let options = args.shape.options(registry::llm_schedule(&args.llm)?);
-    let workload = args.shape.workload()?;
+    let workload = args.shape.workload(args.ranks)?;
     let alone = ["llm".to_owned()];
     let names = if args.schedule.is_empty() { &alone[..] } else { &args.schedule };
     check_together(&workload, names.len())?;
@@ -91,22 +102,47 @@ pub(super) fn run(args: SimulateArgs) -> anyhow::Result<()> {
     if let (Some(path), [outcome]) = (&args.table, &outcomes[..]) {
         write(path, &ops(path, outcome, args.lowered)?)?;
     }
-    print(&if args.json { json(&outcomes) } else { report(&outcomes) })
+    let spreads = args.jitter.map(|jitter| outcomes.iter().map(|one| jitter.of(one)).collect());
+    let spreads: Vec<Makespans> = spreads.transpose()?.unwrap_or_default();
+    print(&if args.json {
+        json(&outcomes, &spreads)
+    } else {
+        let drawn = args.jitter.map(|jitter| drawn(jitter, &outcomes, &spreads));
+        report(&outcomes) + &drawn.unwrap_or_default()
+    })
 }
 
 /// The ops as text, or as the CSV of torch.distributed.pipelining for a file that is called so.
 fn ops(path: &Path, outcome: &Outcome, lowered: bool) -> anyhow::Result<String> {
     let form = Form::of(path);
-    if lowered && form == Form::Text {
+    if lowered {
         return Ok(form.write(&lower(&outcome.table, &outcome.workload)?)?);
     }
     Ok(form.write(&outcome.table)?)
 }
 
-fn json(outcomes: &[Outcome]) -> String {
+fn json(outcomes: &[Outcome], spreads: &[Makespans]) -> String {
     let mut objects: Vec<Value> = outcomes.iter().map(Outcome::json).collect();
+    for (object, spread) in objects.iter_mut().zip(spreads) {
+        object["jitter"] = json!(spread);
+    }
     let value = if objects.len() == 1 { objects.remove(0) } else { Value::Array(objects) };
     format!("{value:#}\n")
+}
+
+/// The makespans of all draws, a line per schedule.
+fn drawn(jitter: Jitter, outcomes: &[Outcome], spreads: &[Makespans]) -> String {
+    let Jitter { sigma, seed, draws } = jitter;
+    let mut text =
+        format!("\ntimes of ops spread by exp({sigma} z - {sigma}^2/2), {draws} draws of seed {seed}\n\n");
+    text += &heads([-14, 10, 10, 10, 10], "schedule|median|q1|q3|/ time");
+    for (one, Makespans { median, q1, q3 }) in outcomes.iter().zip(spreads) {
+        let time = one.simulation.time();
+        let over = if time > 0.0 { format!("{:.3}", median / time) } else { "-".to_owned() };
+        text +=
+            &line([-14, 10, 10, 10, 10], [one.name.clone(), short(*median), short(*q1), short(*q3), over]);
+    }
+    text
 }
 
 const WIDTHS: [isize; 9] = [-14, 10, 10, 10, 9, 9, 10, 8, 11];

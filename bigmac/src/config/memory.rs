@@ -5,7 +5,7 @@ use super::{Config, Dtype};
 use crate::sizes::{Frame, Generator, Llm, Part};
 use crate::value::{ValueError, size};
 use bigmac_runtime::{Device, available};
-use bigmac_schedule::{ModuleKind, PerModule, UniformCosts, Workload, registry};
+use bigmac_schedule::{ModuleKind, Options, PerModule, UniformCosts, Workload, registry};
 
 /// More than any device has: on a GPU sizes are first checked to be countable, then compared with its memory.
 const LARGEST_DEVICE: f64 = 1e14;
@@ -143,8 +143,10 @@ fn copies(config: &Config) -> PerModule<f64> {
         ..UniformCosts::default()
     };
     let workload = Workload::uniform(2, 1, 2, 1, one, 0.0).ok();
-    let schedule = registry::schedule(&config.pipeline.schedule).ok();
-    let cut = schedule.zip(workload).is_none_or(|(schedule, one)| schedule.workload(&one).chain().is_some());
+    let schedule = registry::schedule(config.pipeline.likely_schedule()).ok();
+    let cut = schedule
+        .zip(workload)
+        .is_none_or(|(schedule, one)| schedule.workload(&one, Options::default().llm).chain().is_some());
     let items = if cut { 1.0 } else { config.pipeline.ranks as f64 };
     PerModule { encoder: items, llm: 1.0, generator: items }
 }

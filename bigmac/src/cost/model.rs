@@ -129,10 +129,15 @@ impl CostModel {
                 let again = self.again(ModuleKind::Llm, layers);
                 // Weight gradients of layers that are computed again are not put off.
                 let at_once = if self.shape.frozen.llm { 0.0 } else { again };
-                ChunkCost {
-                    forward: rates.forward.time(gop),
-                    backward_input: rates.backward_input.time(gop) + again + at_once,
-                    backward_weight: rates.backward_weight.time(gop) - at_once,
+                let parts = ChunkCost::of_parts(
+                    rates.forward.time(gop),
+                    rates.backward_input.time(gop) + again + at_once,
+                    rates.backward_weight.time(gop) - at_once,
+                );
+                if self.rates.are_counts() {
+                    parts
+                } else {
+                    ChunkCost { backward: rates.backward.time(gop), ..parts }
                 }
             };
             Load {
@@ -147,11 +152,12 @@ impl CostModel {
     /// Gradients of inputs, and those of weights, each take as many operations as the forward of what they are for.
     fn item(&self, kind: ModuleKind, gop: Gop) -> ItemCost {
         let rates = self.rates.of(kind, 0);
-        // Whatever was measured in a backward, its times are by the operations of the whole forward.
-        let counted = |part: f64| if self.rates.are_counts() { part } else { gop.all };
-        let weight = if gop.weights > 0.0 { rates.backward_weight.time(counted(gop.weights)) } else { 0.0 };
-        let input = rates.backward_input.time(counted(gop.inputs));
-        let backward = input + self.again(kind, gop.layers) + weight;
+        let backward = if self.rates.are_counts() {
+            gop.inputs + self.again(kind, gop.layers) + gop.weights
+        } else {
+            // Whatever was measured in a backward, its times are by the operations of the whole forward.
+            rates.backward.time(gop.all)
+        };
         ItemCost { forward: rates.forward.time(gop.all), backward }
     }
 
@@ -244,7 +250,7 @@ mod tests {
         assert_close(alone.backward, projector + linear(l.width), relative(1e-12));
         // What was measured was measured so.
         let rate = Rate { fixed: 1.0, per_gop: 2.0 };
-        let rates = UnitRates { forward: rate, backward_input: rate, backward_weight: rate };
+        let rates = UnitRates::of_parts(rate, rate, rate);
         let rates =
             Rates { units: ModuleKind::ALL.map(|kind| ((kind, 0), rates)).into(), ..Rates::default() };
         assert_close(item(&model, rates).backward, 2.0 * rate.time(all.forward), relative(1e-12));
@@ -254,7 +260,7 @@ mod tests {
     fn measured_backwards_have_it_in_them() {
         let measured = || {
             let rate = Rate { fixed: 1.0, per_gop: 2.0 };
-            let rates = UnitRates { forward: rate, backward_input: rate, backward_weight: rate };
+            let rates = UnitRates::of_parts(rate, rate, rate);
             Rates { units: ModuleKind::ALL.map(|kind| ((kind, 0), rates)).into(), ..Rates::default() }
         };
         let mut model = Model::default();

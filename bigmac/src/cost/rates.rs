@@ -27,14 +27,34 @@ impl Rate {
 }
 
 /// Rates of one chunk of a module on one unit of work.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct UnitRates {
     /// The forward, or a recomputation.
     pub forward: Rate,
     /// Gradients of inputs.
     pub backward_input: Rate,
-    /// Gradients of weights; a whole backward takes both.
+    /// Gradients of weights.
     pub backward_weight: Rate,
+    /// Both in one op.
+    pub backward: Rate,
+}
+
+impl Default for UnitRates {
+    /// Operations as they are counted: gradients of inputs and of weights each take as many as the forward.
+    fn default() -> Self {
+        UnitRates::of_parts(Rate::default(), Rate::default(), Rate::default())
+    }
+}
+
+impl UnitRates {
+    /// Rates where a whole backward takes as long as its parts.
+    pub fn of_parts(forward: Rate, backward_input: Rate, backward_weight: Rate) -> Self {
+        let backward = Rate {
+            fixed: backward_input.fixed + backward_weight.fixed,
+            per_gop: backward_input.per_gop + backward_weight.per_gop,
+        };
+        UnitRates { forward, backward_input, backward_weight, backward }
+    }
 }
 
 /// Rates of all modules, and of what crosses ranks. By default costs are billions of operations, and values cross at

@@ -10,8 +10,8 @@ use crate::model::RankModules;
 use bigmac_runtime::Context;
 use bigmac_schedule::memory::{BufferPlan, Change, plan_buffers, walk};
 use bigmac_schedule::{
-    Budget, Chain, Limits, Module, ModuleKind, Op, Options, Phase, Table, Unit, Workload, lower,
-    module_budgets, registry, validate,
+    Budget, Chain, Limits, ModuleKind, Options, Phase, Table, Unit, Workload, lower, module_budgets,
+    registry, validate,
 };
 use std::collections::HashMap;
 
@@ -54,10 +54,11 @@ impl Program {
         let sized = ModuleKind::ALL.iter().any(in_bytes) || costs.rates.per_byte > 0.0;
         let workload = match chain {
             Some(chain) => workload.with_chain(chain.clone()),
-            None => schedule.workload(&workload),
+            None => schedule.workload(&workload, options.llm),
         };
         let workload = if sized { with_sizes(&costs.shape, plan, workload)? } else { workload };
-        let table = schedule.build(&workload, &options)?;
+        // Ranks have one stream: they run overlapped passes one after the other, and send what the first made at once.
+        let table = schedule.build(&workload, &options)?.without_overlaps();
         let table = lower(&table, &workload)?;
         validate(&table, &workload, &options.limits)?;
         Ok(Program::new(table, workload))
@@ -84,9 +85,8 @@ impl Program {
 
     /// Whether LLM backwards are split into input and weight gradients.
     pub fn is_split(&self) -> bool {
-        let weight =
-            |op: &Op| matches!(op, Op::Compute { module: Module::Llm(_), phase: Phase::BackwardWeight, .. });
-        self.table.iter().any(|(_, op)| weight(op))
+        let mut runs = self.table.iter().flat_map(|(_, op)| op.runs());
+        runs.any(|(unit, phase)| unit.module.kind() == ModuleKind::Llm && phase == Phase::BackwardWeight)
     }
 }
 

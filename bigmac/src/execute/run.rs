@@ -6,6 +6,7 @@ use super::error::ExecuteError;
 use super::losses::{LossCounter, Losses};
 use super::program::Program;
 use super::task::StepTask;
+use super::turn::{Baton, Turn};
 use super::unit::{Inputs, Recorded, UnitOutput};
 use crate::model::RankModules;
 use bigmac_autograd::{Graph, Mode};
@@ -34,13 +35,31 @@ pub struct Measured {
     pub saved: PerModule<usize>,
     /// After each op of this rank's list, the bytes that each module's live activations held.
     pub held: Vec<PerModule<usize>>,
-    /// Start and end of each op of this rank's list, in seconds since the step's start.
+    /// Start and end of each op of this rank's list, in seconds since the step's start; what the executor itself does
+    /// after an op is part of it.
     pub spans: Vec<(f64, f64)>,
     /// Of each op of this rank's list, the part of its span in which it waited for values of other ranks, in seconds.
     pub waits: Vec<f64>,
 }
 
 impl Measured {
+    /// Seconds that the rank spent on each op of its list that computes, without waiting for values of other ranks, up
+    /// to the end of the last op before the next that computes: sends take the rank's time too. 0 for other ops.
+    pub fn durations(&self, ops: &[Op]) -> Vec<f64> {
+        let mut durations = vec![0.0; ops.len()];
+        let mut last = None;
+        for (index, ((op, (start, end)), waited)) in ops.iter().zip(&self.spans).zip(&self.waits).enumerate()
+        {
+            if op.is_compute() {
+                last = Some((index, start + waited));
+            }
+            if let Some((index, start)) = last {
+                durations[index] = (end - start).max(0.0);
+            }
+        }
+        durations
+    }
+
     /// What a timeline shows: an op's bar begins when its inputs are there, as in a simulation.
     pub fn trace(&self) -> Trace {
         let computed = self.spans.iter().zip(&self.waits);
@@ -97,6 +116,8 @@ struct Executor<'a> {
     inputs: HashMap<Unit, Inputs>,
     losses: LossCounter,
     measured: Measured,
+    /// Where ranks compute one at a time.
+    turn: Option<Turn<'a>>,
 }
 
 /// Runs this rank's ops of `program` up to its [`Op::Step`]: gradients are left in `modules`, not yet reduced. On a GPU
@@ -110,6 +131,33 @@ pub fn run(
     program: &Program,
     task: &StepTask<'_>,
     modules: &mut RankModules,
+) -> Result<Ran, ExecuteError> {
+    run_list(ctx, comm, program, task, modules, None)
+}
+
+/// As [`run`], while only one of the ranks that share `baton` computes at a time: an op takes what it takes on a machine
+/// that does nothing else. It begins once its inputs are there and the rank's turn has come.
+///
+/// # Errors
+/// As [`run`].
+pub fn run_one_at_a_time(
+    ctx: &Context,
+    comm: &dyn Communicator,
+    program: &Program,
+    task: &StepTask<'_>,
+    modules: &mut RankModules,
+    baton: &Baton,
+) -> Result<Ran, ExecuteError> {
+    run_list(ctx, comm, program, task, modules, Some(Turn::new(baton)))
+}
+
+fn run_list<'a>(
+    ctx: &'a Context,
+    comm: &'a dyn Communicator,
+    program: &'a Program,
+    task: &'a StepTask<'_>,
+    modules: &'a mut RankModules,
+    turn: Option<Turn<'a>>,
 ) -> Result<Ran, ExecuteError> {
     let rank = Rank(comm.rank());
     let ops = program.table.ranks.get(rank.0).map_or(&[][..], Vec::as_slice);
@@ -127,22 +175,25 @@ pub fn run(
         inputs: HashMap::new(),
         losses: LossCounter::new(task.step, rank),
         measured: Measured::default(),
+        turn,
     };
     let mut clock = Clock::start(ctx)?;
     for op in ops {
         executor.measured.waits.push(0.0);
+        executor.wait_for_turn(op)?;
         clock.begin()?;
         executor.op(op)?;
-        clock.end()?;
         let mut held = PerModule::default();
         for kind in ModuleKind::ALL {
             held[kind] = ctx.memory().scope(activation_scope(kind)).current();
             executor.measured.saved[kind] = executor.measured.saved[kind].max(held[kind]);
         }
         executor.measured.held.push(held);
+        clock.end()?;
     }
-    let losses = executor.losses.finish(ctx)?;
-    let mut measured = executor.measured;
+    let Executor { losses, mut measured, mut turn, modules, .. } = executor;
+    let losses = losses.finish(ctx)?;
+    turn.iter_mut().try_for_each(|turn| turn.give(ctx))?;
     if ctx.is_gpu() {
         // The host's waits are not the device's.
         measured.waits.fill(0.0);
@@ -152,9 +203,28 @@ pub fn run(
 }
 
 impl Executor<'_> {
+    /// Where ranks compute one at a time: waits, without the turn, until everything that the op reads is there, and then
+    /// for the turn. Otherwise values are waited for as they are read.
+    fn wait_for_turn(&mut self, op: &Op) -> Result<(), ExecuteError> {
+        let Some(turn) = self.turn.as_mut().filter(|_| op.is_compute()) else { return Ok(()) };
+        turn.give(self.ctx)?;
+        for value in op.consumes(&self.program.workload) {
+            if self.posted.contains_key(&value) {
+                let tensor = self.receive(value)?;
+                self.values.insert(value, tensor);
+            }
+        }
+        if let Some(waited) = self.measured.waits.last_mut() {
+            *waited = 0.0;
+        }
+        self.turn.iter_mut().for_each(Turn::take);
+        Ok(())
+    }
+
     fn op(&mut self, op: &Op) -> Result<(), ExecuteError> {
         match op {
-            Op::Compute { phase, .. } => op.units().try_for_each(|unit| match phase {
+            // What could overlap runs one after the other, on one stream.
+            Op::Compute { .. } | Op::Overlap { .. } => op.runs().try_for_each(|(unit, phase)| match phase {
                 Phase::Forward => self.forward(unit),
                 Phase::Backward => self.backward(unit, Mode::Full),
                 Phase::BackwardInput => self.backward(unit, Mode::Split),
@@ -178,9 +248,14 @@ impl Executor<'_> {
     }
 
     fn take(&mut self, value: Value) -> Result<Tensor, ExecuteError> {
-        if let Some(tensor) = self.values.remove(&value) {
-            return Ok(tensor);
+        match self.values.remove(&value) {
+            Some(tensor) => Ok(tensor),
+            None => self.receive(value),
         }
+    }
+
+    /// Waits for a value whose receive was posted.
+    fn receive(&mut self, value: Value) -> Result<Tensor, ExecuteError> {
         let from = self
             .posted
             .remove(&value)
@@ -281,5 +356,38 @@ impl Executor<'_> {
         };
         let (params, gradients) = self.modules.of(unit.module)?;
         Ok(deferred.run(self.ctx, params, gradients)?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use bigmac_schedule::{Options, UniformCosts, Workload, lower, registry};
+
+    /// Ranks that wait and send: every second is counted once, at the op that took it.
+    #[test]
+    fn an_ops_time_is_without_waiting_up_to_the_next_op() {
+        let costs = UniformCosts { forward: 1.0, encoder_forward: 4.0, ..UniformCosts::default() };
+        let workload = Workload::uniform(2, 1, 3, 4, costs, 0.0).unwrap();
+        let table = registry::schedule("nested").unwrap().build(&workload, &Options::default()).unwrap();
+        for ops in lower(&table, &workload).unwrap().ranks {
+            let computes = |op: &Op| matches!(op, Op::Compute { .. });
+            let places: Vec<usize> = (0..ops.len()).filter(|i| computes(&ops[*i])).collect();
+            assert!(ops.len() > places.len() + 2, "nothing is sent");
+            let measured = |spans: Vec<(f64, f64)>| {
+                // Ops that compute wait for 1 of their time.
+                let waits = ops.iter().map(|op| f64::from(u8::from(computes(op)))).collect();
+                Measured { spans, waits, ..Measured::default() }.durations(&ops)
+            };
+            let durations =
+                measured((0..ops.len()).map(|i| (10.0 * i as f64, 10.0 * (i + 1) as f64)).collect());
+            let (first, count) = (places[0], places.len() as f64);
+            assert_eq!(durations.iter().sum::<f64>(), 10.0 * (ops.len() - first) as f64 - count);
+            // While another rank has its turn, nothing is counted.
+            let start =
+                |i: usize| 10.0 * i as f64 + 100.0 * places.iter().filter(|p| **p <= i).count() as f64;
+            let in_turns = measured((0..ops.len()).map(|i| (start(i), start(i) + 10.0)).collect());
+            assert_eq!(in_turns, durations);
+        }
     }
 }

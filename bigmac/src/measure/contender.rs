@@ -35,7 +35,7 @@ pub fn contender(
     let pipeline = Pipeline {
         schedule: schedule.name().to_owned(),
         llm: llm.name().to_owned(),
-        ranks: llm_ranks(plan, costs, pipeline, schedule)?,
+        ranks: llm_ranks(plan, costs, pipeline, schedule, llm)?,
         ..pipeline.clone()
     };
     let program = Program::build(plan, costs, &pipeline, None)?;
@@ -49,10 +49,11 @@ fn llm_ranks(
     costs: &CostModel,
     pipeline: &Pipeline,
     schedule: &'static Schedule,
+    llm: &LlmSchedule,
 ) -> Result<usize, MeasureError> {
     for ranks in (1..=pipeline.ranks).rev() {
         let workload = costs.workload(plan, ranks, pipeline.chunks).map_err(ExecuteError::from)?;
-        if schedule.workload(&workload).ranks() == pipeline.ranks {
+        if schedule.workload(&workload, llm).ranks() == pipeline.ranks {
             return Ok(ranks);
         }
     }

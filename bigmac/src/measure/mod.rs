@@ -10,5 +10,5 @@ mod turns;
 pub use around::around;
 pub use contender::{Contender, contender};
 pub use error::MeasureError;
-pub use take::take;
-pub use turns::{Contest, Rounds, Turn, take_turns};
+pub use take::{fits, take};
+pub use turns::{Contest, Entry, Rounds, Turn, Way, take_turns};

@@ -1,6 +1,6 @@
 //! Taking a profile: real steps with all ranks busy.
 
-use super::{Contender, MeasureError, Rounds, around, contender, take_turns};
+use super::{Contender, Entry, MeasureError, Rounds, Way, around, contender, take_turns};
 use crate::config::Pipeline;
 use crate::cost::{CostModel, Rates, Samples};
 use crate::data::StepPlan;
@@ -12,14 +12,18 @@ use std::time::SystemTime;
 
 /// The schedule that keeps all ranks busy.
 const BUSY: &str = "nested";
+/// The schedule that changes modules least often.
+const STEADY: &str = "phased";
 /// Orders of the LLM's chunks that between them run whole and split backwards.
-const ORDERS: [&str; 2] = ["1f1b", "zb-h1"];
+const ORDERS: [&str; 3] = ["1f1b", "zb-h1", "zb-v"];
 
 /// Measures the first `steps` steps of the session's data: `nested` on the configured order of the LLM's chunks, and on
-/// others so that whole and split backwards are both met, in turns. `progress` is told each round as it ends.
+/// others so that whole and split backwards are both met, and `phased`, in which ops follow others of their own module;
+/// all of it in turns. `progress` is told each round as it ends.
 ///
 /// An op's time is what its rank spent on it, without waiting for values of other ranks, up to the rank's next op: what
-/// the executor itself does is in it.
+/// the executor itself does is in it. Where the machine has a processor for every thread of every rank, ops are measured
+/// with all ranks busy and, for the contention between ranks, one at a time as well; otherwise one at a time only.
 ///
 /// # Errors
 /// [`MeasureError::Nothing`] for no steps or rounds; those of a step.
@@ -35,7 +39,8 @@ pub fn take(
         }
     }
     let pipeline = &session.config.pipeline;
-    let mut samples = Samples::default();
+    let one_at_a_time = !fits(session);
+    let (mut together, mut alone) = (Samples::default(), Samples::default());
     let mut schedules = Vec::new();
     let mut surroundings = None;
     let costs = CostModel { rates: Rates::default(), ..session.costs.clone() };
@@ -43,18 +48,23 @@ pub fn take(
         let plan = session.planner.step(step);
         let gops = costs.workload(&plan, pipeline.ranks, pipeline.chunks).map_err(ExecuteError::from)?;
         let contenders = contenders(&plan, &costs, pipeline)?;
-        let programs: Vec<_> = contenders.iter().map(|one| &one.program).collect();
-        let contest = take_turns(session, &plan, &programs, rounds, progress)?;
-        for (contender, turns) in contenders.iter().zip(&contest.turns) {
-            for (rank, measured) in turns.iter().flat_map(|turn| turn.ranks.iter().enumerate()) {
-                let ops = &contender.program.table.ranks[rank];
-                samples.take(ops, &measured.spans, &measured.waits, &gops);
+        let entry = |way| contenders.iter().map(move |one| Entry { program: &one.program, way });
+        let mut entries: Vec<_> = entry(Way::OneAtATime).collect();
+        if !one_at_a_time {
+            entries.extend(entry(Way::Together));
+        }
+        let contest = take_turns(session, &plan, &entries, rounds, progress)?;
+        for (entry, turns) in entries.iter().zip(&contest.turns) {
+            let samples = if entry.way == Way::Together { &mut together } else { &mut alone };
+            for durations in turns.iter().map(|turn| turn.durations(entry.program)) {
+                let ranks = entry.program.table.ranks.iter().zip(&durations);
+                ranks.for_each(|(ops, durations)| samples.take(ops, durations, &gops));
             }
         }
         if step == 0 {
             schedules = contenders.iter().map(|one| format!("{} on {}", one.schedule, one.llm)).collect();
             surroundings =
-                programs.first().map(|program| around(session, &plan, program, rounds)).transpose()?;
+                entries.first().map(|one| around(session, &plan, one.program, rounds)).transpose()?;
         }
     }
     let around = surroundings.ok_or(MeasureError::Nothing { what: "schedule" })?;
@@ -69,8 +79,25 @@ pub fn take(
         schedules,
         steps,
         rounds: rounds.kept,
+        one_at_a_time,
     };
-    Ok(Profile { taken, around, model: session.config.model.clone(), unit: samples.fit() })
+    let mut unit = if one_at_a_time { alone.fit() } else { together.fit() };
+    if !one_at_a_time {
+        alone.add_contention(&mut unit);
+    }
+    Ok(Profile { taken, around, model: session.config.model.clone(), unit })
+}
+
+/// Whether all ranks of a session can compute at once without sharing processors.
+pub fn fits(session: &Session) -> bool {
+    let pipeline = &session.config.pipeline;
+    match session.gpu {
+        Some(_) => pipeline.ranks == 1,
+        None => {
+            let processors = std::thread::available_parallelism().map_or(1, usize::from);
+            pipeline.ranks.saturating_mul(pipeline.threads) <= processors
+        }
+    }
 }
 
 /// Programs that between them run every kind of op, as far as the layout allows.
@@ -79,7 +106,8 @@ fn contenders(
     costs: &CostModel,
     pipeline: &Pipeline,
 ) -> Result<Vec<Contender>, MeasureError> {
-    let schedule = registry::schedule(BUSY).map_err(ExecuteError::from)?;
+    let [schedule, steady] = [BUSY, STEADY].map(|name| registry::schedule(name).map_err(ExecuteError::from));
+    let (schedule, steady) = (schedule?, steady?);
     let mut refused = None;
     let mut contenders: Vec<Contender> = Vec::new();
     for name in std::iter::once(&*pipeline.llm).chain(ORDERS) {
@@ -93,6 +121,9 @@ fn contenders(
             }
         }
     }
+    let order = registry::llm_schedule(&pipeline.llm).map_err(ExecuteError::from)?;
+    // Where it does not fit a budget, that costs are a little higher after a change stays unknown.
+    contenders.extend(contender(plan, costs, pipeline, steady, order).ok());
     match (contenders.is_empty(), refused) {
         (true, Some(error)) => Err(error),
         _ => Ok(contenders),

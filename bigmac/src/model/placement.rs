@@ -3,8 +3,7 @@
 use super::ModelShape;
 use bigmac_models::stage::Stage;
 use bigmac_runtime::{Error, Result};
-use bigmac_schedule::ChainPart;
-use bigmac_schedule::{Chunk, ModuleKind, PerModule, Rank, Workload};
+use bigmac_schedule::{ChainPart, Chunk, ChunkPlacement, ModuleKind, PerModule, Rank, Workload};
 
 /// A module's consecutive layers, and where they live.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,19 +24,24 @@ pub struct Placement {
 }
 
 impl Placement {
-    /// The LLM cut evenly in `ranks` x `chunks` chunks, `ranks` apart on each rank; all of encoder and generator on
-    /// every rank.
+    /// The LLM cut evenly in `ranks` x `chunks` chunks, placed on the ranks as `chunk_placement` says; all of encoder and
+    /// generator on every rank.
     ///
     /// # Errors
     /// [`Error::Argument`] for no ranks or chunks.
-    pub fn replicated(shape: &ModelShape, ranks: usize, chunks: usize) -> Result<Self> {
+    pub fn replicated(
+        shape: &ModelShape,
+        ranks: usize,
+        chunks: usize,
+        chunk_placement: ChunkPlacement,
+    ) -> Result<Self> {
         let whole =
             |kind| vec![Placed { chunk: Chunk(0), stage: Stage::whole(shape.layers(kind)), home: None }];
         let stages = Stage::split(shape.layers(ModuleKind::Llm), ranks * chunks)?.into_iter().enumerate();
         let llm = stages.map(|(chunk, stage)| Placed {
             chunk: Chunk(chunk),
             stage,
-            home: Some(Rank(chunk % ranks)),
+            home: Some(chunk_placement.rank_of(Chunk(chunk), ranks)),
         });
         let modules = PerModule {
             encoder: whole(ModuleKind::Encoder),
@@ -52,7 +56,7 @@ impl Placement {
     /// # Errors
     /// None.
     pub fn whole(shape: &ModelShape) -> Result<Self> {
-        Self::replicated(shape, 1, 1)
+        Self::replicated(shape, 1, 1, ChunkPlacement::Loop)
     }
 
     /// Where the modules have to live for a step of that workload.
@@ -61,7 +65,8 @@ impl Placement {
     /// [`Error::Argument`] for a chain that is cut within layers, or into the layers of another model.
     pub fn of(shape: &ModelShape, workload: &Workload) -> Result<Self> {
         let Some(chain) = workload.chain() else {
-            return Self::replicated(shape, workload.ranks(), workload.chunks_per_rank());
+            let (ranks, chunks) = (workload.ranks(), workload.chunks_per_rank());
+            return Self::replicated(shape, ranks, chunks, workload.placement());
         };
         let placed = |kind| placed(&chain.parts[kind], kind, shape);
         let modules = PerModule {
@@ -132,7 +137,7 @@ mod tests {
     use crate::data::Tokenizer;
     use crate::model::RankModules;
     use bigmac_runtime::Context;
-    use bigmac_schedule::{Layers, UniformCosts, registry};
+    use bigmac_schedule::{Layers, Options, UniformCosts, registry};
     use std::collections::BTreeMap;
 
     fn shape() -> ModelShape {
@@ -147,6 +152,7 @@ mod tests {
             forward: 5.0,
             backward_input: 5.0,
             backward_weight: 5.0,
+            backward: None,
             encoder_forward: 6.0,
             encoder_backward: 12.0,
             generator_forward: 5.0,
@@ -157,7 +163,7 @@ mod tests {
             let count = PerModule { encoder, llm, generator };
             workload = workload.with_layers(Layers { count, head: 0.3 }).unwrap();
         }
-        registry::schedule(schedule).unwrap().workload(&workload)
+        registry::schedule(schedule).unwrap().workload(&workload, Options::default().llm)
     }
 
     fn named(modules: &RankModules, count: &mut BTreeMap<String, usize>) {
@@ -192,10 +198,16 @@ mod tests {
     }
 
     #[test]
-    fn replicas_are_on_every_rank_and_chunks_go_round() {
-        let placement = Placement::replicated(&shape(), 2, 2).unwrap();
-        let homes: Vec<_> = placement.chunks(ModuleKind::Llm).iter().map(|c| c.home.unwrap().0).collect();
-        assert_eq!(homes, [0, 1, 0, 1]);
+    fn replicas_are_on_every_rank_and_chunks_go_round_or_turn() {
+        let homes = |placement: &Placement| -> Vec<_> {
+            placement.chunks(ModuleKind::Llm).iter().map(|chunk| chunk.home.unwrap().0).collect()
+        };
+        let turned = Placement::replicated(&shape(), 2, 2, ChunkPlacement::V).unwrap();
+        assert_eq!((homes(&turned), turned.ends()), (vec![0, 1, 1, 0], (Rank(0), Rank(0))));
+        let held: Vec<_> = turned.held_by(Rank(0)).map(|(_, stage)| stage.layers.clone()).collect();
+        assert_eq!(held, [0..2, 4..5]);
+        let placement = Placement::replicated(&shape(), 2, 2, ChunkPlacement::Loop).unwrap();
+        assert_eq!(homes(&placement), [0, 1, 0, 1]);
         assert_eq!(placement.ends(), (Rank(0), Rank(1)));
         assert!(placement.is_replicated(ModuleKind::Encoder) && !placement.is_replicated(ModuleKind::Llm));
         let held: Vec<_> = placement.held_by(Rank(1)).map(|(kind, s)| (kind, s.layers.clone())).collect();

@@ -132,7 +132,7 @@ impl Device {
             llm: model.llm.is_some(),
             generator: model.drawings.most() > 0,
         };
-        let rates = profile.rates_of(wanted, true)?;
+        let rates = profile.rates_of(wanted)?;
         for link in [&mut self.node, &mut self.cluster] {
             link.latency = rates.latency;
             link.bandwidth = 1.0 / rates.per_byte.max(FREE);

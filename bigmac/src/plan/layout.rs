@@ -61,6 +61,8 @@ pub(super) struct Costed {
     pub forward: f64,
     pub backward_input: f64,
     pub backward_weight: f64,
+    /// Both in one op.
+    pub backward: f64,
 }
 
 impl Costed {
@@ -132,6 +134,7 @@ impl<'a> Estimate<'a> {
                     forward: c.forward,
                     backward_input: c.backward_input,
                     backward_weight: c.backward_weight,
+                    backward: c.backward,
                 })
                 .collect(),
         });
@@ -210,24 +213,26 @@ fn costed(
     saved: u64,
     again: Option<&Part>,
 ) -> Costed {
-    let [forward, backward_input, backward_weight, again] = match &device.measured {
+    let [forward, backward_input, backward_weight, backward, again] = match &device.measured {
         Some(measured) => {
             let rates = measured.rates.of(kind, chunk);
             // Whatever is done, profiles count the operations of the forward.
             let gops = |part: &Part| part.forward.flops() * 1e-9;
             let time = |rate: Rate| rate.time(gops(part));
             let again = again.map_or(0.0, |part| rates.forward.time(gops(part)));
-            [time(rates.forward), time(rates.backward_input), time(rates.backward_weight), again]
+            let [input, weight] = [time(rates.backward_input), time(rates.backward_weight)];
+            [time(rates.forward), input, weight, time(rates.backward), again]
         }
         None => {
             let works = [&part.forward, &part.backward_input, &part.backward_weight];
             let [forward, input, weight] = works.map(|work| device.seconds(work));
-            [forward, input, weight, again.map_or(0.0, |part| device.seconds(&part.forward))]
+            let again = again.map_or(0.0, |part| device.seconds(&part.forward));
+            [forward, input, weight, input + weight, again]
         }
     };
-    let backward_input = backward_input + again;
+    let (backward_input, backward) = (backward_input + again, backward + again);
     let (parameters, trained) = (part.parameters, part.trained);
-    Costed { parameters, trained, saved, forward, backward_input, backward_weight }
+    Costed { parameters, trained, saved, forward, backward_input, backward_weight, backward }
 }
 
 /// The LLM's layers of a range, with what comes before the first and after the last.

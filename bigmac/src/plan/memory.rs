@@ -75,8 +75,7 @@ impl Holding {
 }
 
 /// The LLM's chunks on their ranks, which every schedule has that leaves them there.
-pub(super) fn llm_holdings(estimate: &Estimate<'_>) -> Vec<Vec<Holding>> {
-    let workload = &estimate.workload;
+pub(super) fn llm_holdings(estimate: &Estimate<'_>, workload: &Workload) -> Vec<Vec<Holding>> {
     let module = |chunk| Module::Llm(chunk);
     let mut ranks = vec![Vec::new(); workload.ranks()];
     for chunk in (0..workload.chunks()).map(Chunk) {
@@ -92,13 +91,8 @@ pub(super) fn llm_holdings(estimate: &Estimate<'_>) -> Vec<Vec<Holding>> {
 
 /// What every rank that runs `table` holds: the chunks of modules that live there alone, and whatever else it runs.
 pub fn holdings(estimate: &Estimate<'_>, workload: &Workload, table: &Table) -> Vec<Vec<Holding>> {
-    let run = |ops: &[Op]| {
-        let modules = ops.iter().filter_map(|op| match op {
-            Op::Compute { module, .. } => Some(*module),
-            Op::Send { .. } | Op::Recv { .. } | Op::Step => None,
-        });
-        modules.collect::<BTreeSet<Module>>()
-    };
+    let run =
+        |ops: &[Op]| ops.iter().flat_map(Op::units).map(|unit| unit.module).collect::<BTreeSet<Module>>();
     let chunks = (0..workload.chunks()).map(|chunk| Module::Llm(Chunk(chunk)));
     let mut modules: Vec<BTreeSet<Module>> = table.ranks.iter().map(|ops| run(ops)).collect();
     for chunk in chunks {

@@ -93,10 +93,10 @@ fn on_terms(
     let run = |layout: Layout| {
         let estimate = Estimate::new(setting.model, setting.device, layout)?;
         let (step, table) = match step(&estimate, schedule, options) {
-            Err(PlanError::Schedule(ScheduleError::Chunks { .. })) => return Ok(None),
+            Err(PlanError::Schedule(error)) if error.is_about_the_layout() => return Ok(None),
             other => other?,
         };
-        Ok::<_, PlanError>(Some((step, table, schedule.workload(&estimate.workload))))
+        Ok::<_, PlanError>(Some((step, table, schedule.workload(&estimate.workload, options.llm))))
     };
     let draws =
         |ops: &Vec<Op>| ops.iter().any(|op| matches!(op, Op::Compute { module: Module::Generator(_), .. }));

@@ -10,7 +10,7 @@ use super::step::{Step, step};
 use super::tasks::{Task, tasks};
 use bigmac_schedule::simulate;
 use bigmac_schedule::work_bound;
-use bigmac_schedule::{Budget, Limits, Options, PerModule, ScheduleError, Table};
+use bigmac_schedule::{Budget, Limits, LlmSchedule, Options, PerModule, ScheduleError, Table};
 use rayon::prelude::*;
 
 /// Tasks that run at once, so that what is found does not depend on the number of threads.
@@ -171,11 +171,11 @@ impl<'a, 'r> Search<'a, 'r> {
         let microbatches = task.layout.microbatches.min(SHORT * task.layout.ranks * task.layout.chunks);
         let layout = Layout { microbatches, ..leanest.layout };
         let short = Estimate::new(self.request.model, self.request.device, layout)?;
-        let bound = work_bound(&task.schedule.workload(&short.workload));
         let mut choices = Vec::new();
         for options in options {
             if let Some((step, _)) = self.simulate(&short, task, &options)? {
                 let seconds = step.seconds.pipeline;
+                let bound = work_bound(&task.schedule.workload(&short.workload, options.llm));
                 choices.push(Choice { seconds, idle: seconds - bound, options });
             }
         }
@@ -209,11 +209,11 @@ impl<'a, 'r> Search<'a, 'r> {
         if self.fits(best.fullest().total() as f64) {
             let mut variant = variants.len();
             for (index, estimate) in variants.iter().enumerate() {
-                let bound = work_bound(&task.schedule.workload(&estimate.workload));
+                let bound = work_bound(&task.schedule.workload(&estimate.workload, options.llm));
                 if bound >= best.seconds.total().min(limit) * (1.0 - GAIN) {
                     break;
                 }
-                if !self.could_fit(estimate, task, &table) {
+                if !self.could_fit(estimate, task, options.llm, &table) {
                     continue;
                 }
                 let Some((step, _)) = self.simulate(estimate, task, options)? else { continue };
@@ -239,8 +239,8 @@ impl<'a, 'r> Search<'a, 'r> {
     }
 
     /// Whether the memory of a variant is worth building its table, by the table of another.
-    fn could_fit(&self, estimate: &Estimate<'_>, task: &Task, table: &Table) -> bool {
-        let workload = task.schedule.workload(&estimate.workload);
+    fn could_fit(&self, estimate: &Estimate<'_>, task: &Task, llm: &LlmSchedule, table: &Table) -> bool {
+        let workload = task.schedule.workload(&estimate.workload, llm);
         if workload.chain().is_some() {
             // Costs decide where a chain is cut: the other table may be of other parts.
             return true;
@@ -264,7 +264,7 @@ impl<'a, 'r> Search<'a, 'r> {
                 self.found.simulated += 1;
                 Ok(Some(step))
             }
-            Err(PlanError::Schedule(ScheduleError::Chunks { .. })) => Ok(None),
+            Err(PlanError::Schedule(error)) if error.is_about_the_layout() => Ok(None),
             Err(PlanError::Schedule(error @ ScheduleError::Budget { .. })) => {
                 self.refused.get_or_insert(error);
                 Ok(None)

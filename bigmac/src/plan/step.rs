@@ -99,7 +99,7 @@ pub fn step(
     schedule: &'static Schedule,
     options: &Options,
 ) -> Result<(Step, Table), PlanError> {
-    let workload = schedule.workload(&estimate.workload);
+    let workload = schedule.workload(&estimate.workload, options.llm);
     let table = schedule.build(&workload, options)?;
     if ModuleKind::ALL.into_iter().any(|kind| options.limits.budget[kind].is_some()) {
         within_budget(schedule, &table, &workload, options)?;

@@ -47,7 +47,7 @@ impl Traits {
             ..UniformCosts::default()
         };
         let given = Workload::uniform(2, 1, 6, 2, costs, 0.0)?;
-        let workload = schedule.workload(&given);
+        let workload = schedule.workload(&given, Options::default().llm);
         let build = |llm: &'static LlmSchedule, limits| {
             schedule.build(&workload, &Options { llm, limits, ..Options::default() })
         };
@@ -99,7 +99,7 @@ pub(super) fn tasks(request: &Request<'_>, llm: &Llm) -> Result<(Vec<Task>, Vec<
                             fewer_replicas(request, schedule, *ranks)?
                         }
                     }
-                    Some(estimate) => Some((estimate.layout, bound(estimate, schedule))),
+                    Some(estimate) => Some((estimate.layout, bound(estimate, schedule, &request.llms))),
                     None => None,
                 };
                 if let Some((layout, bound)) = found {
@@ -145,20 +145,31 @@ fn fewer_replicas(
         }
         let layout = plain(request, ranks, 1, replicas);
         let estimate = Estimate::new(request.model, request.device, layout)?;
-        if schedule.workload(&estimate.workload).ranks() * replicas <= request.devices {
-            return Ok(Some((layout, bound(&estimate, schedule))));
+        let workload = schedule.workload(&estimate.workload, Options::default().llm);
+        if workload.ranks() * replicas <= request.devices {
+            return Ok(Some((layout, bound(&estimate, schedule, &request.llms))));
         }
     }
     Ok(None)
 }
 
 /// A time that no variant of this layout can beat: that of its work and, where the LLM's chunks stay on their ranks, of
-/// what follows them.
-fn bound(estimate: &Estimate<'_>, schedule: &Schedule) -> f64 {
-    let workload = schedule.workload(&estimate.workload);
-    let llm = if workload.chain().is_none() { llm_holdings(estimate) } else { Vec::new() };
-    let after = after(estimate.model, estimate.device, &estimate.layout, &llm);
-    work_bound(&workload) + after.reduction + after.update
+/// what follows them, under the order that has them where that is least.
+fn bound(estimate: &Estimate<'_>, schedule: &Schedule, llms: &[&'static LlmSchedule]) -> f64 {
+    let under = |llm: &LlmSchedule| {
+        let workload = schedule.workload(&estimate.workload, llm);
+        let holdings =
+            if workload.chain().is_none() { llm_holdings(estimate, &workload) } else { Vec::new() };
+        let after = after(estimate.model, estimate.device, &estimate.layout, &holdings);
+        work_bound(&workload) + after.reduction + after.update
+    };
+    let mut least = f64::INFINITY;
+    for (index, llm) in llms.iter().enumerate() {
+        if llms[..index].iter().all(|other| other.placement() != llm.placement()) {
+            least = least.min(under(llm));
+        }
+    }
+    least
 }
 
 impl Task {

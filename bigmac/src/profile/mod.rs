@@ -2,7 +2,7 @@
 //! since.
 
 use crate::config::{Config, Model, first_difference};
-use crate::cost::{Rate, Rates, Spread, UnitRates, UnitTimes};
+use crate::cost::{Effects, Rate, Rates, Spread, UnitRates, UnitTimes};
 use crate::data::{PackedMicrobatch, StepPlan};
 use crate::toml_file::{TomlError, TomlFile};
 use bigmac_runtime::fs::write_atomically;
@@ -49,6 +49,9 @@ pub struct Taken {
     pub steps: u64,
     /// How often each ran under each schedule, cold rounds left out.
     pub rounds: usize,
+    /// True: ranks x threads were more than the processors, so times are those of ops that ran one at a time.
+    #[serde(default)]
+    pub one_at_a_time: bool,
 }
 
 /// Seconds, as medians with their spread.
@@ -132,26 +135,40 @@ impl Profile {
         }
     }
 
-    /// How fast work goes. With `split`, LLM backwards are those of input and weight gradients measured apart;
-    /// otherwise the whole backward, in halves. Encoder and generator backwards are always whole.
+    /// What ops take beside their own work.
+    pub fn effects(&self) -> Effects {
+        Effects::new(&self.unit)
+    }
+
+    /// Time with all ranks busy over time alone on the machine, of all that was measured together; none where only one
+    /// of the two was.
+    pub fn contention(&self) -> Option<f64> {
+        let busy = |unit: &UnitTimes| unit.count as f64 * unit.seconds.median;
+        let alone = |unit: &UnitTimes| Some(busy(unit) / unit.contention?);
+        let alone: f64 = self.unit.iter().map(alone).sum::<Option<f64>>()?;
+        (alone > 0.0).then(|| self.unit.iter().map(busy).sum::<f64>() / alone)
+    }
+
+    /// How fast work goes. An LLM backward that was measured whole alone has halves of it as its parts, one measured in
+    /// parts alone takes both. Encoder and generator backwards are always whole.
     ///
     /// # Errors
     /// [`ProfileError::Missing`] for what `plan` needs and the profile lacks.
-    pub fn rates(&self, plan: &StepPlan, split: bool) -> Result<Rates, ProfileError> {
+    pub fn rates(&self, plan: &StepPlan) -> Result<Rates, ProfileError> {
         let any = |holds: fn(&PackedMicrobatch) -> bool| plan.microbatches.iter().any(holds);
         let wanted = PerModule {
             encoder: any(|load| !load.images.is_empty()),
             llm: true,
             generator: any(|load| !load.draws.is_empty()),
         };
-        self.rates_of(wanted, split)
+        self.rates_of(wanted)
     }
 
     /// The same for a step that has work for these modules.
     ///
     /// # Errors
     /// [`ProfileError::Missing`] for a module or phase that was not measured.
-    pub fn rates_of(&self, wanted: PerModule<bool>, split: bool) -> Result<Rates, ProfileError> {
+    pub fn rates_of(&self, wanted: PerModule<bool>) -> Result<Rates, ProfileError> {
         let mut rates = Rates::default();
         let seconds = |spread: Option<Spread>| spread.map_or(0.0, |spread| spread.median);
         let (empty, hidden) = (seconds(self.around.latency), seconds(self.around.hidden));
@@ -164,14 +181,14 @@ impl Profile {
                 1
             };
             for chunk in 0..chunks {
-                let unit = self.unit_rates(module, chunk, split && module == ModuleKind::Llm)?;
+                let unit = self.unit_rates(module, chunk)?;
                 rates.units.insert((module, chunk), unit);
             }
         }
         Ok(rates)
     }
 
-    fn unit_rates(&self, module: ModuleKind, chunk: usize, split: bool) -> Result<UnitRates, ProfileError> {
+    fn unit_rates(&self, module: ModuleKind, chunk: usize) -> Result<UnitRates, ProfileError> {
         let rate = |phase: Phase| {
             let of = |unit: &&UnitTimes| unit.key() == (module, chunk, phase);
             self.unit.iter().find(of).map(|unit| Rate { fixed: unit.fixed, per_gop: unit.per_gop })
@@ -184,17 +201,26 @@ impl Profile {
         let frozen = !learns[module];
         let forward = rate(Phase::Forward).ok_or(missing(Phase::Forward))?;
         if idle {
-            return Ok(UnitRates { forward, backward_input: none, backward_weight: none });
+            return Ok(UnitRates::of_parts(forward, none, none));
         }
-        if split && let Some(backward_input) = rate(Phase::BackwardInput) {
-            let weight = Phase::BackwardWeight;
-            let backward_weight = if frozen { none } else { rate(weight).ok_or(missing(weight))? };
-            return Ok(UnitRates { forward, backward_input, backward_weight });
+        let whole = rate(Phase::Backward);
+        let (input, weight) = (rate(Phase::BackwardInput), rate(Phase::BackwardWeight));
+        if frozen {
+            // All of it is gradients of inputs, whatever the op was called.
+            return Ok(UnitRates::of_parts(forward, whole.or(input).ok_or(missing(Phase::Backward))?, none));
         }
-        let whole = rate(Phase::Backward).ok_or(missing(Phase::Backward))?;
-        let half = Rate { fixed: whole.fixed / 2.0, per_gop: whole.per_gop / 2.0 };
-        let (backward_input, backward_weight) = if frozen { (whole, none) } else { (half, half) };
-        Ok(UnitRates { forward, backward_input, backward_weight })
+        match (whole, input, weight) {
+            (_, Some(_), None) => Err(missing(Phase::BackwardWeight)),
+            (Some(backward), Some(backward_input), Some(backward_weight)) => {
+                Ok(UnitRates { forward, backward_input, backward_weight, backward })
+            }
+            (None, Some(input), Some(weight)) => Ok(UnitRates::of_parts(forward, input, weight)),
+            (whole, None, _) => {
+                let whole = whole.ok_or(missing(Phase::Backward))?;
+                let half = Rate { fixed: whole.fixed / 2.0, per_gop: whole.per_gop / 2.0 };
+                Ok(UnitRates::of_parts(forward, half, half))
+            }
+        }
     }
 }
 
@@ -248,6 +274,7 @@ mod tests {
                 schedules: Vec::new(),
                 steps: 1,
                 rounds: 1,
+                one_at_a_time: false,
             },
             around: Around {
                 latency: Some(SPREAD),
@@ -265,43 +292,62 @@ mod tests {
         StepPlan { microbatches: vec![PackedMicrobatch::default()], ..StepPlan::default() }
     }
 
+    fn llm(profile: &Profile, chunk: usize) -> UnitRates {
+        profile.rates(&plan()).unwrap().of(ModuleKind::Llm, chunk)
+    }
+
+    /// Forward, input gradient, weight gradient, whole backward of two billion operations.
+    fn times(rates: UnitRates) -> [f64; 4] {
+        [rates.forward, rates.backward_input, rates.backward_weight, rates.backward]
+            .map(|rate| rate.time(2.0))
+    }
+
     #[test]
     fn whole_and_split_backwards_have_their_own_rates() {
-        let profile = profile();
-        let llm = |split, chunk| profile.rates(&plan(), split).unwrap().of(ModuleKind::Llm, chunk);
-        let time = |rates: UnitRates| {
-            [rates.forward.time(2.0), rates.backward_input.time(2.0), rates.backward_weight.time(2.0)]
-        };
-        assert_eq!(time(llm(false, 0)), [5.0, 7.0, 7.0]);
-        assert_eq!(time(llm(true, 0)), [5.0, 9.5, 6.75]);
-        assert_eq!(time(llm(true, 1)), [5.0, 9.5, 8.75]);
-        let rates = profile.rates(&plan(), false).unwrap();
+        let mut profile = profile();
+        assert_eq!(times(llm(&profile, 0)), [5.0, 9.5, 6.75, 14.0]);
+        assert_eq!(times(llm(&profile, 1)), [5.0, 9.5, 8.75, 14.0]);
+        let rates = profile.rates(&plan()).unwrap();
         assert_eq!((rates.latency, rates.per_byte), (1e-3, 2e-6));
+        // Measured in parts alone, or as a whole alone.
+        let all = profile.unit.clone();
+        profile.unit.retain(|unit| unit.key().2 != Phase::Backward);
+        assert_eq!(times(llm(&profile, 1)), [5.0, 9.5, 8.75, 18.25]);
+        profile.unit = all;
+        profile.unit.retain(|unit| matches!(unit.key().2, Phase::Forward | Phase::Backward));
+        assert_eq!(times(llm(&profile, 1)), [5.0, 7.0, 7.0, 14.0]);
     }
 
     #[test]
     fn what_is_frozen_has_no_weight_gradients() {
         let mut profile = profile();
         profile.model.llm.frozen = true;
-        let llm = |profile: &Profile, split| profile.rates(&plan(), split).unwrap().of(ModuleKind::Llm, 0);
         // The whole backward of a frozen module is that of its inputs.
-        assert_eq!(llm(&profile, false).backward_input, Rate { fixed: 2.0, per_gop: 6.0 });
-        assert_eq!(llm(&profile, true).backward_input, Rate { fixed: 1.5, per_gop: 4.0 });
-        assert_eq!(llm(&profile, true).backward_weight, Rate { fixed: 0.0, per_gop: 0.0 });
+        assert_eq!(times(llm(&profile, 0)), [5.0, 14.0, 0.0, 14.0]);
         profile.model.encoder.frozen = true;
         // The projector learns below.
-        assert_eq!(llm(&profile, false).backward_input, Rate { fixed: 2.0, per_gop: 6.0 });
+        assert_eq!(times(llm(&profile, 0)), [5.0, 14.0, 0.0, 14.0]);
+        let mut apart = profile.clone();
+        apart.unit.retain(|unit| unit.key().2 != Phase::Backward);
+        assert_eq!(times(llm(&apart, 0)), [5.0, 9.5, 0.0, 9.5]);
         profile.model.projector.frozen = true;
         profile.unit.retain(|unit| unit.key().2 == Phase::Forward);
-        assert_eq!(llm(&profile, false).backward_input, Rate { fixed: 0.0, per_gop: 0.0 });
+        assert_eq!(times(llm(&profile, 0)), [5.0, 0.0, 0.0, 0.0]);
     }
 
     #[test]
     fn what_was_not_measured_is_named() {
-        let mut profile = profile();
-        profile.unit.retain(|unit| unit.key() != (ModuleKind::Llm, 1, Phase::Backward));
-        let error = profile.rates(&plan(), false).unwrap_err().to_string();
-        assert!(error.contains("no times of the llm's backward"), "{error}");
+        let without = |phases: &[Phase]| {
+            let mut profile = profile();
+            profile.unit.retain(|unit| !(unit.key().1 == 1 && phases.contains(&unit.key().2)));
+            profile.rates(&plan()).unwrap_err().to_string()
+        };
+        let error = without(&[Phase::Backward, Phase::BackwardInput, Phase::BackwardWeight]);
+        assert!(error.contains("no times of the llm's backward:"), "{error}");
+        let error = without(&[Phase::BackwardWeight]);
+        assert!(error.contains("no times of the llm's backward-weight:"), "{error}");
+        let error = without(&[Phase::Forward]);
+        assert!(error.contains("no times of the llm's forward:"), "{error}");
     }
 
     #[test]

@@ -1,11 +1,11 @@
 //! What a configuration says before any data is read: how samples are read, and the model's shape.
 
 use super::{Checkpoint, TrainError, Verify};
-use crate::config::{Config, OnError, Pipeline, Purpose, Tokens, check_memory};
+use crate::config::{AUTO, Config, OnError, Pipeline, Purpose, Tokens, check_memory};
 use crate::data::{DataError, PictureLimits, ReadOptions, Tokenizer};
 use crate::execute::{ExecuteError, options};
 use crate::model::ModelShape;
-use bigmac_schedule::{Limits, Options, Schedule, UniformCosts, Workload, registry};
+use bigmac_schedule::{Limits, Options, Schedule, ScheduleError, UniformCosts, Workload, names, registry};
 use std::path::{Path, PathBuf};
 
 /// What a run and a look at its data have in common.
@@ -24,11 +24,11 @@ impl Inputs {
     /// For an unknown schedule; [`TrainError::Data`] for a tokenizer that cannot be used; [`TrainError::Runtime`] for a
     /// model whose parts do not fit each other.
     pub fn of(config: &Config) -> Result<Inputs, TrainError> {
-        let schedule = registry::schedule(&config.pipeline.schedule).map_err(ExecuteError::from)?;
+        let schedule = schedule(&config.pipeline)?;
         if !schedule.is_whole() {
             return Err(TrainError::LlmOnly { schedule: schedule.name() });
         }
-        check_schedule(schedule, &config.pipeline)?;
+        check_schedule(schedule, config)?;
         let tokenizer = tokenizer(config)?;
         check_memory(config, Some(tokenizer.vocab_size()), Purpose::Train)?;
         let shape = ModelShape::new(&config.model, &tokenizer)?;
@@ -63,12 +63,22 @@ impl Inputs {
     }
 }
 
-/// Checks that the schedule takes the pipeline's order and number of LLM chunks, by building it for a step of its own.
-fn check_schedule(schedule: &Schedule, pipeline: &Pipeline) -> Result<(), ExecuteError> {
+/// The configured schedule; the usual one, where it is yet to be chosen.
+fn schedule(pipeline: &Pipeline) -> Result<&'static Schedule, ExecuteError> {
+    let schedules = registry::SCHEDULES.iter().map(|schedule| schedule.name());
+    let known: Vec<&'static str> = std::iter::once(AUTO).chain(schedules).collect();
+    names::find("schedule", &pipeline.schedule, &known, |name| name).map_err(ScheduleError::from)?;
+    Ok(registry::schedule(pipeline.likely_schedule())?)
+}
+
+/// Checks that the schedule takes the pipeline's order and number of LLM chunks, and as few microbatches as a step may
+/// have, by building it for a step of its own.
+fn check_schedule(schedule: &Schedule, config: &Config) -> Result<(), ExecuteError> {
+    let (pipeline, microbatches) = (&config.pipeline, config.train.microbatches);
     let one = UniformCosts { forward: 1.0, ..UniformCosts::default() };
-    let workload = Workload::uniform(pipeline.ranks, pipeline.chunks, 1, 1, one, 0.0)?;
-    let workload = schedule.workload(&workload);
-    schedule.build(&workload, &Options { limits: Limits::default(), ..options(pipeline)? })?;
+    let workload = Workload::uniform(pipeline.ranks, pipeline.chunks, microbatches, 1, one, 0.0)?;
+    let options = Options { limits: Limits::default(), ..options(pipeline)? };
+    schedule.build(&schedule.workload(&workload, options.llm), &options)?;
     Ok(())
 }
 

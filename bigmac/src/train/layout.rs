@@ -1,9 +1,10 @@
 //! Where a run's modules live, and what their work costs, for all of its steps.
 
 use super::{Session, TrainError};
+use crate::config::Config;
 use crate::cost::CostModel;
-use crate::data::StepPlan;
-use crate::execute::{ExecuteError, Program};
+use crate::data::{Planner, StepPlan};
+use crate::execute::ExecuteError;
 use crate::model::Placement;
 use crate::profile::Profile;
 use bigmac_schedule::{Chain, registry};
@@ -31,35 +32,44 @@ impl RunLayout {
     /// For an unknown schedule or one that cannot run the first step; [`TrainError::Profile`] for a profile that cannot
     /// be used; those of [`Placement::of`].
     pub fn of(session: &Session) -> Result<Self, TrainError> {
-        let path = &session.config.pipeline.profile;
-        if path.is_empty() {
-            return Ok(Self::at(session, session.costs.clone())?);
-        }
-        let wrong = |cause| TrainError::Profile { path: path.into(), cause: Box::new(cause) };
-        let profile = Profile::read(Path::new(path)).map_err(wrong)?;
-        profile.check(&session.config).map_err(wrong)?;
-        let plan = first_steps(session);
-        let rates = |split| profile.rates(&plan, split).map_err(wrong);
-        let layout = Self::at(session, CostModel { rates: rates(false)?, ..session.costs.clone() })?;
-        // Backwards cost what they were measured to as a whole, or split, as the schedule has them.
-        let (first, pipeline) = (session.planner.step(0), &session.config.pipeline);
-        if !Program::build(&first, &layout.costs, pipeline, layout.chain.as_ref())?.is_split() {
-            return Ok(layout);
-        }
-        Ok(Self::at(session, CostModel { rates: rates(true)?, ..layout.costs })?)
+        Ok(Self::at(session, costs(&session.config, &session.planner, &session.costs)?)?)
     }
 
     fn at(session: &Session, costs: CostModel) -> Result<Self, ExecuteError> {
         let pipeline = &session.config.pipeline;
-        let workload = costs.workload(&first_steps(session), pipeline.ranks, pipeline.chunks)?;
-        let workload = registry::schedule(&pipeline.schedule)?.workload(&workload);
+        let workload = costs.workload(&first_steps(&session.planner), pipeline.ranks, pipeline.chunks)?;
+        let llm = registry::llm_schedule(&pipeline.llm)?;
+        let workload = registry::schedule(&pipeline.schedule)?.workload(&workload, llm);
         let placement = Placement::of(&session.shape, &workload)?;
         Ok(RunLayout { placement, chain: workload.chain().cloned(), costs })
     }
 }
 
+/// What work costs in a run: as counted, or by the configured profile.
+///
+/// # Errors
+/// [`TrainError::Profile`] for a profile that cannot be used.
+pub(super) fn costs(
+    config: &Config,
+    planner: &Planner,
+    counted: &CostModel,
+) -> Result<CostModel, TrainError> {
+    let path = &config.pipeline.profile;
+    if path.is_empty() {
+        return Ok(counted.clone());
+    }
+    let rates = Profile::read(Path::new(path)).and_then(|profile| {
+        profile.check(config)?;
+        profile.rates(&first_steps(planner))
+    });
+    match rates {
+        Ok(rates) => Ok(CostModel { rates, ..counted.clone() }),
+        Err(cause) => Err(TrainError::Profile { path: path.into(), cause: Box::new(cause) }),
+    }
+}
+
 /// The microbatches of a run's first steps.
-fn first_steps(session: &Session) -> StepPlan {
-    let steps = (0..STEPS).map(|step| session.planner.step(step));
+fn first_steps(planner: &Planner) -> StepPlan {
+    let steps = (0..STEPS).map(|step| planner.step(step));
     StepPlan { microbatches: steps.flat_map(|plan| plan.microbatches).collect(), ..StepPlan::default() }
 }

@@ -2,6 +2,7 @@
 
 mod ahead;
 mod checkpoint;
+mod choice;
 mod collect;
 mod error;
 mod folder;
@@ -23,6 +24,7 @@ mod stopwatch;
 pub use checkpoint::{
     Checkpoint, Damaged, DataState, Saved, State, Verify, has_checkpoints, newest_whole, save,
 };
+pub use choice::Choice;
 pub use error::{Fault, TrainError};
 pub use folder::RunFolder;
 pub use inputs::{Inputs, tokenizer};

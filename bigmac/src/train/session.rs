@@ -1,7 +1,8 @@
 //! What a run is made of before its first step: data sets, tokenizer, model shape, planner.
 
-use super::{Inputs, TrainError};
-use crate::config::{Config, check_device_memory};
+use super::choice::{Choice, choose};
+use super::{Inputs, TrainError, layout};
+use crate::config::{AUTO, Config, check_device_memory};
 use crate::cost::{CostModel, Rates};
 use crate::data::{Dataset, HELDOUT, Planner, Prefetcher, StepShape, TRAIN, heldout_path, training_path};
 use crate::model::ModelShape;
@@ -15,8 +16,10 @@ use std::time::Duration;
 /// Data, tokenizer, model shape and planner of a run.
 #[derive(Debug)]
 pub struct Session {
-    /// The configuration.
+    /// The configuration, with the schedule that was chosen where it is left open.
     pub config: Config,
+    /// How the schedule was chosen; none where the configuration names it.
+    pub choice: Option<Choice>,
     /// The model.
     pub shape: ModelShape,
     /// What a step's work is estimated to cost.
@@ -65,12 +68,22 @@ impl Session {
         };
         let costs = CostModel { shape: shape.clone(), rates: Rates::default() };
         let planner = Planner::new(train, step)?;
+        let mut config = config.clone();
+        let choice = (config.pipeline.schedule == AUTO).then(|| {
+            // A profile that cannot be used is said when a run is laid out: it may be about to be written.
+            let costs = layout::costs(&config, &planner, &costs).unwrap_or_else(|_| costs.clone());
+            choose(&planner, &costs, &config.pipeline)
+        });
+        let choice = choice.transpose()?;
+        if let Some(choice) = &choice {
+            config.pipeline.schedule = choice.schedule.to_owned();
+        }
         let busy = config.pipeline.ranks * config.pipeline.threads;
         let prefetcher =
             Prefetcher::new(planner.dataset().layout.limits, spare_threads(busy)).map_err(|error| {
                 Error::argument("data.prefetch", format!("a thread cannot be started: {error}"))
             })?;
-        Ok(Session { config: config.clone(), shape, costs, planner, gpu, prefetcher, heldout })
+        Ok(Session { config, choice, shape, costs, planner, gpu, prefetcher, heldout })
     }
 
     /// Sentences on text of the samples that the tokenizer does not know.

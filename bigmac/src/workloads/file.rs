@@ -21,8 +21,11 @@ struct File {
     microbatch: Spanned<Vec<Spanned<Entry>>>,
 }
 
-/// A list of costs: of items `[forward, backward]`, of LLM chunks `[F, B, W]`.
+/// A list of costs: of items `[forward, backward]`, of LLM chunks `[F, B, W]` or `[F, B, W, BW]`.
 type Costs = Vec<Spanned<Vec<Spanned<f64>>>>;
+
+/// What the times of a chunk are.
+const CHUNK: &str = "[F, B, W] of an LLM chunk, or [F, B, W, BW]";
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -48,7 +51,8 @@ fn zero() -> Spanned<f64> {
 /// ranks) and `frozen` (modules that do not learn; `tower` for the encoder's layers without its projector, whose
 /// backward then runs where the encoder ends), and holds a `[[microbatch]]` table per microbatch (or per `repeat`
 /// equal ones): `encoder` and `generator` are lists of items as `[forward, backward]`, `llm` is a list of one
-/// `[F, B, W]` per chunk, in the order of the layers. Times are in any unit, the same everywhere.
+/// `[F, B, W]` or `[F, B, W, BW]` per chunk, in the order of the layers; BW, the whole backward, is B + W where it is
+/// left out. Times are in any unit, the same everywhere.
 ///
 /// ```toml
 /// ranks = 2
@@ -97,8 +101,13 @@ fn load(toml: &TomlFile, entry: &Entry, ranks: usize, chunks: usize) -> Result<L
         return Err(toml.wrong(entry.llm.span(), message));
     }
     let chunk = |costs| -> Result<ChunkCost, TomlError> {
-        let [forward, backward_input, backward_weight] = times(toml, costs, "[F, B, W] of an LLM chunk")?;
-        Ok(ChunkCost { forward, backward_input, backward_weight })
+        let costs: &Spanned<Vec<Spanned<f64>>> = costs;
+        if costs.get_ref().len() == 4 {
+            let [forward, backward_input, backward_weight, backward] = times(toml, costs, CHUNK)?;
+            return Ok(ChunkCost { forward, backward_input, backward_weight, backward });
+        }
+        let [f, b, w] = times(toml, costs, CHUNK)?;
+        Ok(ChunkCost::of_parts(f, b, w))
     };
     Ok(Load {
         encoder: items(toml, &entry.encoder)?,
@@ -165,7 +174,7 @@ mod tests {
     fn a_file_gives_every_microbatch_its_items() {
         let workload = read(
             "ranks = 2\nchunks = 1\np2p = 0.25\nfrozen = ['encoder']\n\
-             [[microbatch]]\nencoder = [[1, 2.5], [0.5, 1]]\nllm = [[1, 2, 3], [4, 5, 6]]\n\
+             [[microbatch]]\nencoder = [[1, 2.5], [0.5, 1]]\nllm = [[1, 2, 3, 4.5], [4, 5, 6]]\n\
              [[microbatch]]\nrepeat = 2\ngenerator = [[3, 7]]\nllm = [[1, 1, 1], [1, 1, 1]]\n",
         )
         .unwrap();
@@ -173,7 +182,8 @@ mod tests {
         assert!(!workload.learns().encoder && workload.learns().llm && !workload.projector_alone());
         let loads = workload.loads();
         assert_eq!(loads[0].encoder[0], ItemCost { forward: 1.0, backward: 2.5 });
-        assert_eq!(loads[0].llm[1], ChunkCost { forward: 4.0, backward_input: 5.0, backward_weight: 6.0 });
+        assert_eq!(loads[0].llm[1], ChunkCost::of_parts(4.0, 5.0, 6.0));
+        assert_eq!(loads[0].llm[0], ChunkCost { backward: 4.5, ..ChunkCost::of_parts(1.0, 2.0, 3.0) });
         assert_eq!(loads[1], loads[2]);
         assert_eq!(workload.items(ModuleKind::Generator, Microbatch(2)).count(), 1);
     }

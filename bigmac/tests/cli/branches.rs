@@ -276,10 +276,13 @@ fn settings_that_a_crash_forgot_are_said() {
 fn lines_of_metrics_that_another_version_wrote_stay() {
     let work = Work::new();
     work.ok(&format!("{TRAIN} run --set train.steps=2"));
-    let lines: Vec<String> =
+    let mut lines: Vec<String> =
         work.read("run/metrics.jsonl").lines().map(|l| l.replace("\"lr\":", "\"rate\":")).collect();
-    work.write_lines("run/metrics.jsonl", &lines);
+    lines.insert(1, r#"{"note": "the learning rate was changed by hand"}"#.to_owned());
+    // What a crash cut short goes.
+    let cut = lines[2][..20].to_owned();
+    work.write_lines("run/metrics.jsonl", [&lines[..], &[cut]].concat());
     work.ok("train --resume run --steps 4");
     let after: Vec<String> = work.read("run/metrics.jsonl").lines().map(str::to_owned).collect();
-    assert_eq!((after.len(), &after[..2]), (4, &lines[..]));
+    assert_eq!((after.len(), &after[..3]), (5, &lines[..]));
 }

@@ -62,6 +62,12 @@ fn commands_work_on_a_run_of_the_embedded_data_set() {
     assert_eq!(captions.iter().map(|c| &c["picture"]).collect::<Vec<_>>(), ["data/0.png", "data/1.png"]);
     assert!(captions.iter().all(|c| c["caption"].is_string()));
     work.ok("caption run data/0.png --prompt what --max-tokens 4");
+    work.ok("caption run data/0.png --max-tokens 4294967295");
+    // Time grows with the square of a prompt's length, and nothing that long was learned.
+    let long = "x".repeat(100_000);
+    let wanted = ["100001 tokens", "train.tokens_per_microbatch"];
+    work.error(&format!("imagine run {long}"), &wanted);
+    work.error(&format!("caption run data/0.png --prompt {long}"), &["tokens", wanted[1]]);
     let error = work.error("caption run data/none.png", &["data/none.png", "no such file"]);
     assert!(!error.contains("data set"), "{error}");
     // What can be captioned is.

@@ -54,10 +54,10 @@ fn an_unknown_schedule_names_the_nearest() {
     work.error("train tiny.toml --set pipeline.llm=1f1", &["LLM schedule", "did you mean '1f1b'?"]);
     work.error("train tiny.toml --schedule llm", &["'llm'", "simulate it"]);
     let two = "--set pipeline.chunks=2 --ranks 1";
-    work.error(&format!("train tiny.toml {two} --schedule nested"), &["'1f1b' runs one chunk per rank"]);
+    work.error(&format!("train tiny.toml {two} --schedule nested"), &["'1f1b' runs 1 LLM chunk per rank"]);
     work.error(
         &format!("train tiny.toml {two} --schedule disaggregated"),
-        &["disaggregated", "one chunk per rank"],
+        &["disaggregated", "1 LLM chunk per rank"],
     );
     assert!(!work.path("runs").exists(), "nothing is begun that cannot be run");
 }

@@ -43,12 +43,14 @@ fn the_first_saves_and_the_run_goes_on_from_there() {
     }
 }
 
+/// A run whose steps are long enough for a second signal to come within one.
+const SLOW: &str =
+    "train tiny.toml --steps 100000 --set train.batch=2000 --set train.tokens_per_microbatch=4096 --out";
+
 #[test]
 fn the_second_ends_at_once() {
     let work = Work::new();
-    // Steps that are long enough for a second signal to come within one.
-    let arguments = "train tiny.toml --steps 100000 --set train.batch=2000 --set train.tokens_per_microbatch=4096 --out run";
-    let mut child = work.command(arguments).spawn().unwrap();
+    let mut child = work.command(&format!("{SLOW} run")).spawn().unwrap();
     interrupt(&work, "run", &mut child);
     let mut stderr = BufReader::new(child.stderr.take().unwrap());
     read_until(&mut stderr, "Saving a checkpoint");
@@ -102,11 +104,15 @@ fn what_batch_systems_send_saves_as_well() {
         assert_eq!(work.names(&format!("{name}/checkpoints")), [format!("step-{steps:08}")]);
     }
     // Who was asked already is not impatient at the first Ctrl-C.
-    let mut child = work.command("train tiny.toml --steps 100000 --out both").spawn().unwrap();
+    let mut child = work.command(&format!("{SLOW} both")).spawn().unwrap();
     let metrics = work.path("both/metrics.jsonl");
     wait_until(&mut child, || std::fs::metadata(&metrics).is_ok_and(|file| file.len() > 0));
-    [libc::SIGUSR1, libc::SIGINT].into_iter().for_each(|number| signal(&child, number));
-    assert_eq!(wait(child).status.code(), Some(0));
+    signal(&child, libc::SIGUSR1);
+    let mut stderr = BufReader::new(child.stderr.take().unwrap());
+    read_until(&mut stderr, "Saving a checkpoint");
+    signal(&child, libc::SIGINT);
+    std::io::copy(&mut stderr, &mut std::io::sink()).unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(0));
     assert_eq!(work.names("both/checkpoints").len(), 1);
 
     // What was started to outlive its terminal does.

@@ -1,5 +1,6 @@
 //! The `bigmac` command as a user runs it: real processes on real files, with models small enough for seconds.
 
+mod auto;
 mod branches;
 mod commands;
 mod containers;
@@ -10,6 +11,7 @@ mod input;
 mod inspect;
 mod interrupt;
 mod kills;
+mod measured;
 mod profile;
 mod resume;
 mod sets;

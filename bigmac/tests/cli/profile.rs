@@ -35,3 +35,18 @@ fn a_profile_that_does_not_fit_is_named_and_nothing_is_begun() {
     work.error(&format!("{train} --ranks 2 --set model.llm.mlp=48"), &["p.toml", "model.llm"]);
     assert!(!work.path("runs").exists());
 }
+
+/// Whatever a rank holds of the LLM, whole backwards are measured, and their parts.
+#[test]
+fn whole_and_split_backwards_are_both_measured() {
+    let work = Work::new();
+    for layout in ["", "--set pipeline.chunks=2 --set pipeline.llm=interleaved --set model.llm.layers=4"] {
+        let profile = work.json(&format!("{PROFILE} {layout}"));
+        let units = profile["unit"].as_array().unwrap();
+        for phase in ["forward", "backward", "backward-input", "backward-weight"] {
+            let found = units.iter().filter(|unit| unit["module"] == "llm" && unit["phase"] == phase);
+            let chunks = if layout.is_empty() { 2 } else { 4 };
+            assert_eq!(found.count(), chunks, "{phase} with '{layout}'");
+        }
+    }
+}

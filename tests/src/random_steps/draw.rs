@@ -23,7 +23,7 @@ pub fn any(seed: u64, number: u32) -> Result<Case, String> {
     let group = dice.chance(2).then(|| dice.count(1, 4));
     let options = Options { llm, llm_group, group, ..Options::default() };
     let several = dice.clone();
-    let case = |v: usize| {
+    let case = |options: &Options, v: usize, n: usize| {
         let mut dice = several.clone();
         let shape = match evenness {
             Evenness::Even => even_shape(&mut dice, p, v, n),
@@ -31,15 +31,19 @@ pub fn any(seed: u64, number: u32) -> Result<Case, String> {
             Evenness::Any => uneven_shape(&mut dice, p, v, n),
         };
         // T_ideal is that of the order, so the order has to exist even where the schedule goes without it.
-        let built = options.llm_table(&shape, 0).and_then(|_| build(schedule, &shape, &options));
-        (built, shape)
+        let placed = shape.clone().with_placement(options.llm.placement());
+        let built = options.llm_table(&placed, 0).and_then(|_| build(schedule, &shape, options));
+        (*options, built, shape)
     };
-    let (built, shape) = match case(v) {
-        (Err(ScheduleError::Chunks { .. }), _) if v > 1 => case(1),
-        built => built,
-    };
+    // Not every order and schedule takes so many chunks, or so few microbatches.
+    let one = Options { llm: Options::default().llm, ..options };
+    let tries = [(options, v, n), (options, 2, n.max(2 * p)), (options, 1, n), (one, 1, n)];
+    let mut cases = tries.iter().map(|(options, v, n)| case(options, *v, *n));
+    let fits = |result: &Result<_, ScheduleError>| !matches!(result, Err(e) if e.is_about_the_layout());
+    let found = cases.find(|(_, built, _)| fits(built));
+    let (options, built, shape) = found.ok_or_else(|| format!("'{}' takes no layout", schedule.name()))?;
     let (workload, table) =
-        built.map_err(|error| format!("{} on {}: {error}", schedule.name(), llm.name()))?;
+        built.map_err(|error| format!("{} on {}: {error}", schedule.name(), options.llm.name()))?;
     Ok(Case { evenness, schedule, options, shape, workload, table })
 }
 
@@ -64,7 +68,7 @@ fn build(
     shape: &Workload,
     options: &Options,
 ) -> Result<(Workload, bigmac_schedule::Table), ScheduleError> {
-    let workload = schedule.workload(shape);
+    let workload = schedule.workload(shape, options.llm);
     let table = schedule.build(&workload, options)?;
     Ok((workload, table))
 }
@@ -92,16 +96,15 @@ impl Dice {
     }
 }
 
-/// F from 1 to 8, B + W from F / 2 to 4 F, divided anyhow.
+/// F from 1 to 8, B + W from F / 2 to 4 F, divided anyhow, and no more as a whole.
 fn stage(dice: &mut Dice) -> ChunkCost {
     let forward = dice.count(1, 8);
     let backward = dice.count(forward.div_ceil(2), 4 * forward);
     let input = dice.count(0, backward);
-    ChunkCost {
-        forward: forward as f64,
-        backward_input: input as f64,
-        backward_weight: (backward - input) as f64,
-    }
+    let parts = ChunkCost::of_parts(forward as f64, input as f64, (backward - input) as f64);
+    // In one op as long as in two, or less.
+    let whole = if dice.chance(2) { dice.count(input.max(backward - input), backward) } else { backward };
+    ChunkCost { backward: whole as f64, ..parts }
 }
 
 fn item(dice: &mut Dice) -> ItemCost {
@@ -143,16 +146,11 @@ fn uneven_shape(dice: &mut Dice, p: usize, v: usize, n: usize) -> Workload {
     let loads = lists.into_iter().map(|(mut encoder, mut generator)| {
         // A microbatch of no cost is a padded one: everything is there, nothing takes time.
         let length = dice.time(0, 3);
-        let scale = |cost: &ChunkCost| ChunkCost {
-            forward: cost.forward * length,
-            backward_input: cost.backward_input * length,
-            backward_weight: cost.backward_weight * length,
-        };
         if length == 0.0 {
             let nothing = ItemCost { forward: 0.0, backward: 0.0 };
             encoder.iter_mut().chain(&mut generator).for_each(|item| *item = nothing);
         }
-        Load { encoder, generator, llm: chunks.iter().map(scale).collect() }
+        Load { encoder, generator, llm: chunks.iter().map(|cost| cost.scaled(length)).collect() }
     });
     let loads: Vec<Load> = loads.collect();
     let mut learns = PerModule::all(true);

@@ -90,9 +90,11 @@ pub fn run(
     });
     // Nothing of the machine may decide what happens.
     command.env_remove("BIGMAC_KERNEL_DIR").env("NO_COLOR", "1").env("COLUMNS", "100").env("TMPDIR", aside);
-    // SAFETY: between fork and exec only setrlimit and setpgid are called, which are async-signal-safe.
+    // SAFETY: between fork and exec only setrlimit and signal are called, which are async-signal-safe.
     unsafe {
         command.pre_exec(|| {
+            // A shell that starts the harness in the background has Ctrl-C ignored, and children would inherit that.
+            libc::signal(libc::SIGINT, libc::SIG_DFL);
             for (what, most) in
                 [(libc::RLIMIT_AS, MEMORY), (libc::RLIMIT_FSIZE, FILE), (libc::RLIMIT_CORE, 0)]
             {

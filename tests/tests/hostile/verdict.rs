@@ -100,7 +100,7 @@ pub fn outputs(attempt: &Attempt) -> Vec<PathBuf> {
     match words.first().map(String::as_str) {
         // A configuration without a path makes the shapes set; one without `--out` runs below `runs`.
         Some("train") => outputs.extend(["runs".into(), "data".into()]),
-        Some("compare" | "profile" | "data") => outputs.push("data".into()),
+        Some("compare" | "profile" | "data" | "eval") => outputs.push("data".into()),
         Some("imagine") => outputs.push("picture.png".into()),
         _ => {}
     }

@@ -23,8 +23,7 @@ pub enum Change {
 pub fn walk(ops: &[Op], workload: &Workload, mut visit: impl FnMut(usize, Unit, Change)) {
     let recomputed = recomputed(ops);
     for (index, op) in ops.iter().enumerate() {
-        let Op::Compute { phase, .. } = op else { continue };
-        for unit in op.units() {
+        for (unit, phase) in op.runs() {
             let kind = unit.module.kind();
             if !workload.goes_backward(unit.module, unit.microbatch()) {
                 continue;

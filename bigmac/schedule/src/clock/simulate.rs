@@ -7,7 +7,7 @@
 //! that reads the value is the one that waits.
 
 use crate::clock::memory;
-use crate::step::{Chunk, Module, Op, PerModule, Phase, Rank, Table, Unit, Value, Work, Workload, readers};
+use crate::step::{Chunk, Module, Op, PerModule, Phase, Piece, Rank, Table, Unit, Value, Workload, readers};
 use std::fmt;
 use thiserror::Error;
 
@@ -74,10 +74,13 @@ impl Simulation {
         let ops = table.ranks.iter().flatten();
         let timed = ops.zip(self.spans.iter().flatten()).zip(self.sequence.iter().flatten());
         for ((op, Span { start, end }), sequence) in timed {
-            let Op::Compute { module, phase: of, work: Work::Microbatch(microbatch) } = op else { continue };
-            let asked = *of == phase || (phase, *of) == (Phase::Backward, Phase::BackwardInput);
-            if asked && *module == Module::Llm(chunk) {
-                runs[microbatch.0] = Some(ChunkRun { start: *start, end: *end, sequence: *sequence });
+            for (unit, of) in op.runs() {
+                let asked = of == phase || (phase, of) == (Phase::Backward, Phase::BackwardInput);
+                if let (true, Module::Llm(_), Piece::Microbatch(microbatch)) =
+                    (asked && unit.module.chunk() == chunk, unit.module, unit.piece)
+                {
+                    runs[microbatch.0] = Some(ChunkRun { start: *start, end: *end, sequence: *sequence });
+                }
             }
         }
         runs
@@ -176,10 +179,31 @@ pub(crate) fn list(frontier: &[Blocked]) -> String {
 /// # Errors
 /// Where the table is for another number of ranks, or ranks wait for each other.
 pub fn simulate(table: &Table, workload: &Workload) -> Result<Simulation, SimulateError> {
+    run(table, workload, None)
+}
+
+/// The same where compute ops take these times, `durations[r][i]` that of op `i` of rank `r`, instead of the
+/// workload's; transfers keep theirs. An op that `durations` lacks takes no time.
+///
+/// # Errors
+/// As [`simulate`].
+pub fn simulate_durations(
+    table: &Table,
+    workload: &Workload,
+    durations: &[Vec<f64>],
+) -> Result<Simulation, SimulateError> {
+    run(table, workload, Some(durations))
+}
+
+fn run(
+    table: &Table,
+    workload: &Workload,
+    durations: Option<&[Vec<f64>]>,
+) -> Result<Simulation, SimulateError> {
     if table.ranks.len() != workload.ranks() {
         return Err(SimulateError::Ranks { given: table.ranks.len(), wanted: workload.ranks() });
     }
-    let mut run = Run::new(table, workload);
+    let mut run = Run::new(table, workload, durations);
     let mut ready: Vec<usize> = (0..table.ranks.len()).rev().collect();
     while let Some(rank) = ready.pop() {
         while run.advance(rank, &mut ready) {}
@@ -206,6 +230,8 @@ struct Flight {
 struct Run<'a> {
     table: &'a Table,
     workload: &'a Workload,
+    /// Of compute ops, by rank and position, where they are not those of the workload.
+    durations: Option<&'a [Vec<f64>]>,
     lowered: bool,
     /// By value: who reads it, where it matters who is sent to.
     readers: Vec<Option<Rank>>,
@@ -217,13 +243,14 @@ struct Run<'a> {
 }
 
 impl<'a> Run<'a> {
-    fn new(table: &'a Table, workload: &'a Workload) -> Self {
+    fn new(table: &'a Table, workload: &'a Workload, durations: Option<&'a [Vec<f64>]>) -> Self {
         let unmade = Flight { made: f64::NAN, sent: f64::NAN, producer: NOBODY, waiting: NOBODY };
         let ranks = table.ranks.len();
         let lowered = table.is_lowered();
         Run {
             table,
             workload,
+            durations,
             lowered,
             readers: if lowered || workload.link().overlapped {
                 Vec::new()
@@ -285,8 +312,13 @@ impl<'a> Run<'a> {
 
     /// Time of the rank that the op takes.
     fn cost(&self, op: &Op, rank: usize) -> f64 {
-        match op {
-            Op::Send { value, .. } if !self.workload.link().overlapped => self.workload.transfer_time(*value),
+        match (op, self.durations) {
+            (Op::Send { value, .. }, _) if !self.workload.link().overlapped => {
+                self.workload.transfer_time(*value)
+            }
+            (op, Some(durations)) if op.is_compute() => {
+                durations.get(rank).and_then(|ops| ops.get(self.steps[rank])).copied().unwrap_or(0.0)
+            }
             _ => self.workload.cost(op, Rank(rank)),
         }
     }
@@ -297,7 +329,7 @@ impl<'a> Run<'a> {
         self.simulation.spans[rank].push(span);
         self.simulation.sequence[rank].push(self.next as usize);
         self.next += 1;
-        if let Op::Compute { .. } = op {
+        if op.is_compute() {
             self.simulation.busy[rank] += span.end - span.start;
             let first = self.simulation.active[rank].map_or(span.start, |active| active.start);
             self.simulation.active[rank] = Some(Span { start: first, end: span.end });
@@ -312,7 +344,7 @@ impl<'a> Run<'a> {
             }
         };
         match op {
-            Op::Compute { .. } => {
+            Op::Compute { .. } | Op::Overlap { .. } => {
                 // When the sender is done with what it has sent so far.
                 let mut free = end;
                 op.for_each_produced(self.workload, |value| {

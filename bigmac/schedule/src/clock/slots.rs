@@ -170,16 +170,28 @@ impl PerRank<'_> {
 }
 
 /// Lower bound of any schedule's time: every rank's own work (its LLM chunks, and all that a
-/// chain puts on it), and all work together over all ranks at their speeds.
+/// chain puts on it), and all work together over all ranks at their speeds. Where overlaps hide work, it is the bound of
+/// ranks that overlap all forwards and backwards of the LLM as well as they could be.
 pub fn work_bound(workload: &Workload) -> f64 {
     let mut own = vec![0.0; workload.ranks()];
+    // Of the LLM, by rank: forwards and backwards.
+    let mut passes = vec![[0.0f64; 2]; workload.ranks()];
     let mut items = PerModule::<f64>::default();
     for unit in workload.units() {
         let time = workload.whole_cost(unit);
         match workload.home(unit.module) {
-            Some(rank) => own[rank.0] += time,
+            Some(rank) => {
+                own[rank.0] += time;
+                if unit.module.kind() == ModuleKind::Llm {
+                    let forward = workload.unit_cost(unit, Phase::Forward);
+                    passes[rank.0] = [passes[rank.0][0] + forward, passes[rank.0][1] + time - forward];
+                }
+            }
             None => items[unit.module.kind()] += time,
         }
+    }
+    for (own, [forward, backward]) in own.iter_mut().zip(passes) {
+        *own -= workload.overlap() * forward.min(backward);
     }
     let slowdowns: Vec<f64> = (0..workload.ranks()).map(|rank| workload.slowdown(Rank(rank))).collect();
     let work = own.iter().sum::<f64>() + items.encoder + items.generator;

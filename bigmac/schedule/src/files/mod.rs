@@ -3,7 +3,7 @@
 mod text;
 mod torch_csv;
 
-use crate::step::{Module, Op, Table, Workload};
+use crate::step::{ChunkPlacement, Module, Op, Table, Workload};
 use std::fmt;
 use std::path::Path;
 use thiserror::Error;
@@ -27,7 +27,8 @@ pub enum FileError {
     #[error("the CSV is empty: expected a row of actions per rank")]
     Empty,
     #[error(
-        "torch's CSV cannot hold '{op}': it knows forward, backward and its two halves of LLM stages only"
+        "torch's CSV cannot hold '{op}': it knows forward, backward and its two halves of LLM stages, and their \
+         communication"
     )]
     NotLlm { op: String },
     /// A table of another size than the step.
@@ -93,9 +94,9 @@ impl Extent {
     pub fn of(table: &Table) -> Extent {
         let mut extent = Extent { ranks: table.ranks.len(), chunks: 0, microbatches: 0 };
         for unit in table.iter().flat_map(|(_, op)| op.units()) {
-            extent.microbatches = extent.microbatches.max(unit.microbatch().0 + 1);
+            extent.microbatches = extent.microbatches.max(unit.microbatch().0.saturating_add(1));
             if let Module::Llm(chunk) = unit.module {
-                extent.chunks = extent.chunks.max(chunk.0 + 1);
+                extent.chunks = extent.chunks.max(chunk.0.saturating_add(1));
             }
         }
         extent
@@ -107,6 +108,21 @@ impl fmt::Display for Extent {
         let Extent { ranks, chunks, microbatches } = self;
         write!(f, "{ranks} ranks, {chunks} LLM chunks and {microbatches} microbatches")
     }
+}
+
+/// Where a table has the LLM's chunks: the placement that most of its LLM ops agree with, so that where none is right
+/// the error is about the odd ones.
+pub fn placement_of(table: &Table) -> ChunkPlacement {
+    let agree = |placement: ChunkPlacement| {
+        let units = table.iter().flat_map(|(rank, op)| op.units().map(move |unit| (rank, unit.module)));
+        let home = |module| match module {
+            Module::Llm(chunk) => Some(placement.rank_of(chunk, table.ranks.len())),
+            Module::Encoder(_) | Module::Generator(_) => None,
+        };
+        units.filter(|(rank, module)| home(*module) == Some(*rank)).count()
+    };
+    let turns = agree(ChunkPlacement::V) > agree(ChunkPlacement::Loop);
+    if turns { ChunkPlacement::V } else { ChunkPlacement::Loop }
 }
 
 /// Checks that a table is for a step of this size, before [`validate`](crate::validate) looks at its ops.

@@ -8,7 +8,8 @@
 //!
 //! `L1F0` is chunk 1 of the LLM, forward, microbatch 0; `E0F[0.0,0.1]` the encoder's forward on items 0 and 1 of
 //! microbatch 0. Modules are `E`, `L`, `G`; phases `F` forward, `B` backward, `I` input gradient, `W` weight gradient,
-//! `R` recomputation (the letters of torch.distributed.pipelining). `hidden(m,c)` names microbatch and consuming
+//! `R` recomputation (the letters of torch.distributed.pipelining). `(L0F7;L7B3)` runs a forward and a backward of the LLM
+//! at once. `hidden(m,c)` names microbatch and consuming
 //! chunk, `embeds(m.i)` an item. White space separates, `#` starts a comment.
 
 use super::FileError;
@@ -83,6 +84,9 @@ impl fmt::Display for Op {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Op::Compute { module, phase, work } => write!(f, "{module}{}{work}", phase.letter()),
+            Op::Overlap { forward, backward, phase } => {
+                write!(f, "({};{})", forward.op(Phase::Forward), backward.op(*phase))
+            }
             Op::Send { value, to } => write!(f, "send:{value}>{}", to.0),
             Op::Recv { value, from } => write!(f, "recv:{value}<{}", from.0),
             Op::Step => f.write_str("step"),
@@ -147,7 +151,8 @@ fn op(word: &str) -> Result<Op, WordError> {
     let wrong = || {
         format!(
             "'{word}' is not a valid op: expected a module (E, L, G), its chunk, a phase (F, B, I, W, R) and a \
-             microbatch or [items], as in L0F3 or E0F[3.0,3.1]; or send:VALUE>RANK, recv:VALUE<RANK, step"
+             microbatch or [items], as in L0F3 or E0F[3.0,3.1]; or (FORWARD;BACKWARD) of the LLM, as in (L0F7;L7B3); or \
+             send:VALUE>RANK, recv:VALUE<RANK, step"
         )
     };
     if word == "step" {
@@ -163,7 +168,25 @@ fn op(word: &str) -> Result<Op, WordError> {
     if let Some(rest) = word.strip_prefix("recv:") {
         return peer(rest, '<').map(|(value, from)| Op::Recv { value, from });
     }
+    if let Some(pair) = word.strip_prefix('(').and_then(|rest| rest.strip_suffix(')')) {
+        return overlap(pair).ok_or_else(wrong);
+    }
     compute(word).ok_or_else(wrong)
+}
+
+fn overlap(pair: &str) -> Option<Op> {
+    let (first, second) = pair.split_once(';')?;
+    let (first, second) = (compute(first)?, compute(second)?);
+    let single = |op: &Op| {
+        let mut runs = op.runs();
+        runs.next().filter(|_| runs.next().is_none())
+    };
+    match (single(&first)?, single(&second)?) {
+        ((forward, Phase::Forward), (backward, phase @ (Phase::Backward | Phase::BackwardInput))) => {
+            Some(Op::Overlap { forward, backward, phase })
+        }
+        _ => None,
+    }
 }
 
 fn compute(word: &str) -> Option<Op> {
@@ -220,11 +243,11 @@ impl FromStr for Table {
 }
 
 /// The phase that a letter stands for.
-pub(super) fn phase(letter: char) -> Option<Phase> {
+fn phase(letter: char) -> Option<Phase> {
     Phase::ALL.into_iter().find(|phase| phase.letter() == letter)
 }
 
 /// Decimal digits and nothing else: `parse` alone would take a leading `+`.
-fn number(text: &str) -> Option<usize> {
+pub(super) fn number(text: &str) -> Option<usize> {
     if text.bytes().all(|byte| byte.is_ascii_digit()) { text.parse().ok() } else { None }
 }

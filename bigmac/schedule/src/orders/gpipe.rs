@@ -1,7 +1,7 @@
 //! GPipe (Huang et al., arXiv 1811.06965): all forwards, then all backwards.
 
-use crate::api::{LlmOptions, LlmSchedule, ScheduleError};
-use crate::step::{Chunk, Microbatch, ModuleKind, Op, Phase, Table, Workload};
+use crate::api::{ChunksPerRank, LlmOptions, LlmSchedule, ScheduleError};
+use crate::step::{Chunk, ChunkPlacement, Microbatch, ModuleKind, Op, Phase, Table, Workload};
 
 /// Every rank runs all microbatches forward through its first chunk, then through its next, and backward in the reverse
 /// order of the chunks (with several chunks: breadth-first, Lamy-Poirier, arXiv 2211.05953). All N microbatches
@@ -10,7 +10,8 @@ use crate::step::{Chunk, Microbatch, ModuleKind, Op, Phase, Table, Workload};
 pub(crate) const GPIPE: LlmSchedule = LlmSchedule {
     name: "gpipe",
     summary: "all forwards, then all backwards; N microbatches live",
-    interleaves: true,
+    chunks: ChunksPerRank::Any,
+    placement: ChunkPlacement::Loop,
     build,
 };
 

@@ -2,8 +2,8 @@
 //! the pipeline fills and drains in steps of a chunk.
 
 use super::ONE_F_ONE_B;
-use crate::api::{LlmOptions, LlmSchedule, ScheduleError};
-use crate::step::{Chunk, Microbatch, ModuleKind, Op, Phase, Table, Workload, even_ranges};
+use crate::api::{ChunksPerRank, LlmOptions, LlmSchedule, ScheduleError};
+use crate::step::{Chunk, ChunkPlacement, Microbatch, ModuleKind, Op, Phase, Table, Workload, even_ranges};
 
 /// With v chunks per rank and groups of g microbatches, a rank runs a group through its first chunk, then through its
 /// next, and so on, backward through the chunks in reverse. Stage `s` runs `2 (p - s - 1) + (v - 1) g` chunk forwards
@@ -17,7 +17,8 @@ use crate::step::{Chunk, Microbatch, ModuleKind, Op, Phase, Table, Workload, eve
 pub(crate) const INTERLEAVED: LlmSchedule = LlmSchedule {
     name: "interleaved",
     summary: "1F1B over v chunks per rank; a v-th of its bubble",
-    interleaves: true,
+    chunks: ChunksPerRank::Any,
+    placement: ChunkPlacement::Loop,
     build,
 };
 

@@ -1,14 +1,15 @@
 //! 1F1B (PipeDream-Flush; Narayanan et al., arXiv 2104.04473): as few forwards ahead as keep the pipeline full.
 
-use crate::api::{LlmOptions, LlmSchedule, ScheduleError};
-use crate::step::{Chunk, Microbatch, ModuleKind, Op, Phase, Table, Workload};
+use crate::api::{ChunksPerRank, LlmOptions, LlmSchedule, ScheduleError};
+use crate::step::{Chunk, ChunkPlacement, Microbatch, ModuleKind, Op, Phase, Table, Workload};
 
 /// Stage `s` of `p` runs `min(p - s - 1, N)` forwards, then pairs of a forward and a backward, then the backwards that
 /// are left: at most `p - s` microbatches are live, and equal stages take (N + p - 1)(F + B + W).
 pub(crate) const ONE_F_ONE_B: LlmSchedule = LlmSchedule {
     name: "1f1b",
     summary: "one forward, one backward; p - s microbatches live on stage s",
-    interleaves: false,
+    chunks: ChunksPerRank::One,
+    placement: ChunkPlacement::Loop,
     build,
 };
 

@@ -1,30 +1,33 @@
 //! Zero bubble (Qi et al., arXiv 2401.10241): the backward in two halves, of which only the input gradient is waited
 //! for by another rank.
 
-use crate::api::{LlmOptions, LlmSchedule, ScheduleError};
-use crate::step::{Chunk, Microbatch, ModuleKind, Op, Phase, Table, Workload};
+use crate::api::{ChunksPerRank, LlmOptions, LlmSchedule, ScheduleError};
+use crate::step::{Chunk, ChunkPlacement, Microbatch, ModuleKind, Op, Phase, Table, Workload};
 
 /// ZB-H1 (section 2.1): 1F1B with the backward split, in 1F1B's memory.
 ///
 /// Stage `s` of `p` runs `p - s` forwards ahead and keeps up to `s` weight gradients for the end: at most `p`
-/// microbatches are live, and equal stages each take N R + (p - 1)(F + B - W) from their first start to their last
-/// end. Any costs run; W = F = B is what the order is made for.
+/// microbatches are live, and with W <= F and N >= p equal stages each take N R + (p - 1)(F + B - W) from their first
+/// start to their last end. Any costs run; W = F = B is what the order is made for.
 pub(crate) const ZB_H1: LlmSchedule = LlmSchedule {
     name: "zb-h1",
     summary: "zero bubble: weight gradients fill the bubble's end; at most p microbatches live",
-    interleaves: false,
+    chunks: ChunksPerRank::One,
+    placement: ChunkPlacement::Loop,
     build: zb_h1,
 };
 
 /// ZB-H2 (section 2.2): no bubble where F = B = W, for twice 1F1B's memory.
 ///
 /// Stage `s` of `p` runs `2 (p - s) - 1` forwards ahead and keeps up to `2 s` weight gradients for the end: at most
-/// `2 p - 1` microbatches are live, and equal stages each take N R + (p - 1)(F + B - 2 W) from their first start to
-/// their last end (N R where that is less). Any costs run; W = F = B is what the order is made for.
+/// `2 p - 1` microbatches are live, and with W <= F and N >= 2 p - 1 equal stages each take N R + (p - 1)(F + B - 2 W)
+/// from their first start to their last end, or N R where F + B < 2 W. Any costs run; W = F = B is what the order is
+/// made for.
 pub(crate) const ZB_H2: LlmSchedule = LlmSchedule {
     name: "zb-h2",
     summary: "zero bubble: forwards fill the bubble's start too; at most 2p - 1 microbatches live",
-    interleaves: false,
+    chunks: ChunksPerRank::One,
+    placement: ChunkPlacement::Loop,
     build: zb_h2,
 };
 

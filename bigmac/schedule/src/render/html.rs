@@ -3,10 +3,10 @@
 
 use super::Timeline;
 use super::memory::{STACK, peaks};
-use super::palette::{INKS, Style, legend, memory_fills, occurring};
+use super::palette::{INKS, Style, legend, memory_fills, occurring, styles_of};
 use super::svg::escape;
-use super::words::{amount, computation, duration, microbatches, work_of};
-use crate::step::{ModuleKind, Op, Phase};
+use super::words::{amount, duration, microbatches, operation, work_of};
+use crate::step::{ModuleKind, Phase};
 use serde_json::{Value, json};
 use std::collections::HashMap;
 use std::fmt::Write;
@@ -173,12 +173,13 @@ fn columns(timeline: &Timeline, styles: &[&Style], peaks: [f64; 2]) -> Value {
         let (mut start, mut end, mut bytes) = (Vec::new(), Vec::new(), Vec::new());
         let (mut kind, mut work) = (Vec::new(), Vec::new());
         for bar in bars.iter().filter(|bar| bar.end > bar.start) {
-            let Op::Compute { module, phase, .. } = bar.op else { continue };
-            let is_style = |style: &&Style| (style.kind, style.phase) == (module.kind(), phase);
-            let Some(style) = styles.iter().position(is_style) else { continue };
+            let number = |own: &Style| styles.iter().position(|style| style.class == own.class);
+            let looks: Vec<usize> = styles_of(&bar.op).filter_map(number).collect();
+            let Some(style) = looks.first() else { continue };
             start.push(round.apply(bar.start));
             end.push(round.apply(bar.end));
-            kind.push(kinds.number((module, phase), || json!([computation(module, phase), style])));
+            let words = operation(&bar.op);
+            kind.push(kinds.number(words.clone(), || json!([words, style, looks.get(1)])));
             let words = work_of(&bar.op);
             work.push(works.number(words.clone(), || json!([words, microbatches(&bar.op)])));
             bytes.push(bar.bytes);

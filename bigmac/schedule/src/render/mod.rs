@@ -111,7 +111,7 @@ impl Timeline {
             let mut moved = vec![0; ops.len()];
             walk(ops, workload, |index, unit, _| moved[index] += saved(unit).unwrap_or(0));
             let bars = ops.iter().zip(spans).zip(moved);
-            bars.filter(|((op, _), _)| matches!(op, Op::Compute { .. }))
+            bars.filter(|((op, _), _)| op.is_compute())
                 .map(|((op, span), bytes)| Bar {
                     op: op.clone(),
                     start: span.start,
@@ -151,8 +151,9 @@ impl Timeline {
             let (mut bars, mut points) = (Vec::new(), Vec::new());
             let mut before = PerModule::<usize>::default();
             for ((op, &(start, end)), &after) in ops.iter().zip(spans).zip(held) {
-                if let Op::Compute { module, .. } = op {
-                    let bytes = after[module.kind()].abs_diff(before[module.kind()]) as u64;
+                if let Some(unit) = op.units().next() {
+                    let kind = unit.module.kind();
+                    let bytes = after[kind].abs_diff(before[kind]) as u64;
                     bars.push(Bar { op: op.clone(), start, end, bytes: Some(bytes) });
                 }
                 if after != before {

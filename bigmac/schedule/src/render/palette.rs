@@ -62,16 +62,25 @@ impl Style {
     }
 }
 
-/// The style of an op's bar; `None` for what is not computation.
-pub(super) fn style_of(op: &Op) -> Option<&'static Style> {
-    let Op::Compute { module, phase, .. } = op else { return None };
-    STYLES.iter().find(|style| style.kind == module.kind() && style.phase == *phase)
+/// The styles of an op's bar, from above; none for what is not computation. What runs at once shares a bar.
+pub(super) fn styles_of(op: &Op) -> impl Iterator<Item = &'static Style> {
+    let of = |(kind, phase): (ModuleKind, Phase)| {
+        STYLES.iter().find(move |style| style.kind == kind && style.phase == phase)
+    };
+    let looks = match op {
+        Op::Compute { module, phase, .. } => [Some((module.kind(), *phase)), None],
+        Op::Overlap { forward, backward, phase } => {
+            [Some((forward.module.kind(), Phase::Forward)), Some((backward.module.kind(), *phase))]
+        }
+        Op::Send { .. } | Op::Recv { .. } | Op::Step => [None; 2],
+    };
+    looks.into_iter().flatten().filter_map(of)
 }
 
 /// The styles that timelines need.
 pub(super) fn occurring(timelines: &[Timeline]) -> Vec<&'static Style> {
     let bars = timelines.iter().flat_map(|timeline| timeline.ranks.iter().flatten());
-    let classes: HashSet<&str> = bars.filter_map(|bar| style_of(&bar.op)).map(|style| style.class).collect();
+    let classes: HashSet<&str> = bars.flat_map(|bar| styles_of(&bar.op)).map(|style| style.class).collect();
     STYLES.iter().filter(|style| classes.contains(style.class)).collect()
 }
 

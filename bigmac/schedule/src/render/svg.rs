@@ -2,10 +2,10 @@
 //! on one time axis. Works as an image and inline; hovering a bar names it.
 
 use super::memory::{STACK, peaks};
-use super::palette::{css, legend, memory_class, occurring, pattern, style_of};
+use super::palette::{Style, css, legend, memory_class, occurring, pattern, styles_of};
 use super::words::{amount, describe, duration, microbatches, number};
 use super::{Bar, MemoryUnit, Timeline};
-use crate::step::PerModule;
+use crate::step::{Op, PerModule};
 use std::fmt::Write;
 
 const WIDTH: f64 = 1440.0;
@@ -112,15 +112,35 @@ fn grid(out: &mut String, timeline: &Timeline, layout: &Layout, top: f64, bottom
     }
 }
 
+/// Draws a bar; one of two passes that run at once has half of its height for each.
 fn draw_bar(out: &mut String, bar: &Bar, timeline: &Timeline, layout: &Layout, y: f64) {
-    let Some(style) = style_of(&bar.op).filter(|_| bar.end > bar.start) else { return };
+    let styles: Vec<&Style> = styles_of(&bar.op).filter(|_| bar.end > bar.start).collect();
+    let names: Vec<Vec<String>> = match &bar.op {
+        Op::Overlap { forward, backward, .. } => {
+            [forward, backward].map(|unit| vec![unit.microbatch().0.to_string()]).to_vec()
+        }
+        op => vec![microbatches(op).iter().map(usize::to_string).collect()],
+    };
+    let height = ROW / styles.len().max(1) as f64;
+    for (index, (style, names)) in styles.iter().zip(&names).enumerate() {
+        draw_pass(out, bar, (style, names), timeline, layout, (y + height * index as f64, height));
+    }
+}
+
+fn draw_pass(
+    out: &mut String,
+    bar: &Bar,
+    (style, names): (&Style, &[String]),
+    timeline: &Timeline,
+    layout: &Layout,
+    (y, height): (f64, f64),
+) {
     let (x, width) = (LEFT + bar.start * layout.scale, (bar.end - bar.start) * layout.scale);
     // A hair of track between bars keeps neighbours of one colour apart.
     let drawn = if width > 3.0 { width - 0.8 } else { width };
-    let names: Vec<String> = microbatches(&bar.op).iter().map(usize::to_string).collect();
     let _ = write!(
         out,
-        "<rect class=\"bar {}\" data-m=\"{}\" x=\"{x:.2}\" y=\"{}\" width=\"{drawn:.2}\" height=\"{ROW}\" rx=\"{}\">\
+        "<rect class=\"bar {}\" data-m=\"{}\" x=\"{x:.2}\" y=\"{}\" width=\"{drawn:.2}\" height=\"{height}\" rx=\"{}\">\
          <title>{} · {}\n{} – {} ({})</title></rect>",
         style.class,
         names.join(" "),
@@ -135,7 +155,7 @@ fn draw_bar(out: &mut String, bar: &Bar, timeline: &Timeline, layout: &Layout, y
     let label = names.join(",");
     if width > 3.5 + 6.3 * label.len() as f64 {
         let ink = if style.is_light() { "t" } else { "u" };
-        let (x, y) = (x + drawn / 2.0, number(y + ROW / 2.0 + 4.0));
+        let (x, y) = (x + drawn / 2.0, number(y + height / 2.0 + 4.0));
         let _ = write!(out, "<text class=\"{ink}\" x=\"{x:.2}\" y=\"{y}\">{label}</text>");
     }
     out.push('\n');

@@ -7,13 +7,25 @@ use std::collections::BTreeSet;
 /// What an op does, in words: `LLM chunk 1 forward · microbatch 3`.
 pub(super) fn describe(op: &Op) -> String {
     match op {
-        Op::Compute { module, phase, .. } => format!("{} · {}", computation(*module, *phase), work_of(op)),
+        Op::Compute { .. } | Op::Overlap { .. } => format!("{} · {}", operation(op), work_of(op)),
         Op::Send { .. } | Op::Recv { .. } | Op::Step => op.to_string(),
     }
 }
 
-/// What is computed, without saying on what: `LLM chunk 1 forward`.
-pub(super) fn computation(module: Module, phase: Phase) -> String {
+/// What an op computes, without saying on what: `LLM chunk 1 forward`, or two of them at once.
+pub(super) fn operation(op: &Op) -> String {
+    match op {
+        Op::Compute { module, phase, .. } => computation(*module, *phase),
+        Op::Overlap { forward, backward, phase } => format!(
+            "{} at once with {}",
+            computation(forward.module, Phase::Forward),
+            computation(backward.module, *phase)
+        ),
+        Op::Send { .. } | Op::Recv { .. } | Op::Step => String::new(),
+    }
+}
+
+fn computation(module: Module, phase: Phase) -> String {
     let module = match module {
         Module::Llm(chunk) => format!("LLM chunk {}", chunk.0),
         Module::Encoder(chunk) | Module::Generator(chunk) if chunk.0 > 0 => {
@@ -24,16 +36,21 @@ pub(super) fn computation(module: Module, phase: Phase) -> String {
     format!("{module} {}", phase.words())
 }
 
-/// What an op works on: `microbatch 3`, or items by microbatch and position in it, `items 0.1, 2.0`.
+/// What an op works on: `microbatch 3`, `microbatches 7, 3`, or items by microbatch and position in it, `items 0.1, 2.0`.
 pub(super) fn work_of(op: &Op) -> String {
-    let mut items = Vec::new();
+    let (mut wholes, mut items) = (Vec::new(), Vec::new());
     for unit in op.units() {
         match unit.piece {
-            Piece::Microbatch(whole) => return format!("microbatch {}", whole.0),
+            Piece::Microbatch(whole) => wholes.push(whole.0.to_string()),
             Piece::Item(item) => items.push(item.to_string()),
         }
     }
-    format!("item{} {}", if items.len() == 1 { "" } else { "s" }, items.join(", "))
+    match (&wholes[..], &items[..]) {
+        ([whole], []) => format!("microbatch {whole}"),
+        (_, []) => format!("microbatches {}", wholes.join(", ")),
+        (_, [item]) => format!("item {item}"),
+        (..) => format!("items {}", items.join(", ")),
+    }
 }
 
 /// The microbatches that an op works for, in order.

@@ -21,7 +21,9 @@ use crate::step::{ModuleKind, PerModule, Table, Workload};
 /// How items are shared out over slots (unless a group is given), more warm-up and a head start of the encoder's slots
 /// are chosen by simulation: of all that reach T_ideal the one that keeps the fewest activations, and where none does,
 /// as when communication is not hidden or items are uneven, the fewest of those within half a per cent of the best
-/// time. With free communication, a microbatch of p equal items and 1F1B, no more than one microbatch to a slot is ever
+/// time. `tests/candidates.rs` has a step for each candidate that is slower without it.
+///
+/// With free communication, a microbatch of p equal items and 1F1B, no more than one microbatch to a slot is ever
 /// needed: encoder activations are at most 2 microbatches per rank, the generator's at most 1, whatever the batch and
 /// the depth.
 pub(crate) const NESTED: Schedule = Schedule {

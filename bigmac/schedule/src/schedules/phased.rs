@@ -34,7 +34,8 @@ pub(crate) fn body(workload: &Workload, options: &Options) -> Result<Table, Sche
     if generator.is_empty() {
         return Ok(llm);
     }
-    let ranks = llm.ranks.into_iter().enumerate().map(|(rank, ops)| {
+    // Drawings come between all forwards and all backwards, so that none of those overlap.
+    let ranks = llm.without_overlaps().ranks.into_iter().enumerate().map(|(rank, ops)| {
         let is_forward = |op: &Op| matches!(op, Op::Compute { phase: Phase::Forward, .. });
         let (mut all, backwards): (Vec<Op>, Vec<Op>) = ops.into_iter().partition(is_forward);
         all.extend(generator.iter().flat_map(|slot| slot.drawings(workload, rank)));

@@ -22,6 +22,42 @@ pub struct ChunkCost {
     pub backward_input: f64,
     /// Gradients of weights, W; not counted where the LLM is frozen.
     pub backward_weight: f64,
+    /// Both in one op, BW: often less than B + W, since what both read is read once. A frozen LLM's backward is B.
+    pub backward: f64,
+}
+
+impl ChunkCost {
+    /// A chunk whose whole backward takes as long as its parts.
+    pub fn of_parts(forward: f64, backward_input: f64, backward_weight: f64) -> ChunkCost {
+        let backward = backward_input + backward_weight;
+        ChunkCost { forward, backward_input, backward_weight, backward }
+    }
+
+    /// The same with times multiplied.
+    pub fn scaled(self, factor: f64) -> ChunkCost {
+        ChunkCost {
+            forward: self.forward * factor,
+            backward_input: self.backward_input * factor,
+            backward_weight: self.backward_weight * factor,
+            backward: self.backward * factor,
+        }
+    }
+
+    /// Time of a phase, of an LLM that learns or not.
+    pub(crate) fn of(self, phase: Phase, learns: bool) -> f64 {
+        match phase {
+            Phase::Forward | Phase::Recompute => self.forward,
+            Phase::Backward if learns => self.backward,
+            Phase::Backward | Phase::BackwardInput => self.backward_input,
+            Phase::BackwardWeight => {
+                if learns {
+                    self.backward_weight
+                } else {
+                    0.0
+                }
+            }
+        }
+    }
 }
 
 /// One microbatch: its items and what it costs.
@@ -66,6 +102,8 @@ pub struct UniformCosts {
     pub backward_input: f64,
     /// Weight gradient of an LLM stage, W.
     pub backward_weight: f64,
+    /// Whole backward of an LLM stage, BW; `None`: B + W.
+    pub backward: Option<f64>,
     /// Encoder forward of a microbatch, E_f.
     pub encoder_forward: f64,
     /// Encoder backward of a microbatch, E_b.
@@ -142,7 +180,8 @@ pub(crate) fn check_load(m: usize, load: &Load, ranks: usize, chunks: usize) -> 
         return Err(WorkloadError::Count { what, given: load.llm.len(), expected: wanted });
     }
     for (c, cost) in load.llm.iter().enumerate() {
-        for (phase, value) in [("F", cost.forward), ("B", cost.backward_input), ("W", cost.backward_weight)] {
+        let [f, b, w] = [cost.forward, cost.backward_input, cost.backward_weight];
+        for (phase, value) in [("F", f), ("B", b), ("W", w), ("BW", cost.backward)] {
             check_time(|| format!("{phase} of LLM chunk {c} on microbatch {m}"), value)?;
         }
     }

@@ -25,8 +25,8 @@ impl Op {
     /// [`Op::consumes`] without an allocation.
     pub fn for_each_consumed(&self, workload: &Workload, mut visit: impl FnMut(Value)) {
         match self {
-            Op::Compute { phase, .. } => {
-                self.units().for_each(|unit| unit.for_each_consumed(*phase, workload, &mut visit));
+            Op::Compute { .. } | Op::Overlap { .. } => {
+                self.runs().for_each(|(unit, phase)| unit.for_each_consumed(phase, workload, &mut visit));
             }
             Op::Send { value, .. } => visit(*value),
             Op::Recv { .. } | Op::Step => {}
@@ -36,8 +36,8 @@ impl Op {
     /// [`Op::produces`] without an allocation.
     pub fn for_each_produced(&self, workload: &Workload, mut visit: impl FnMut(Value)) {
         match self {
-            Op::Compute { phase, .. } => {
-                self.units().for_each(|unit| unit.for_each_produced(*phase, workload, &mut visit));
+            Op::Compute { .. } | Op::Overlap { .. } => {
+                self.runs().for_each(|(unit, phase)| unit.for_each_produced(phase, workload, &mut visit));
             }
             Op::Recv { value, .. } => visit(*value),
             Op::Send { .. } | Op::Step => {}
@@ -132,7 +132,7 @@ impl Unit {
 /// By [`Workload::value_index`]: the rank of the op that reads the value.
 pub(crate) fn readers(table: &Table, workload: &Workload) -> Vec<Option<Rank>> {
     let mut readers = vec![None; workload.value_count()];
-    for (rank, op) in table.iter().filter(|(_, op)| matches!(op, Op::Compute { .. })) {
+    for (rank, op) in table.iter().filter(|(_, op)| op.is_compute()) {
         op.for_each_consumed(workload, |value| {
             if let Some(index) = workload.value_index(value) {
                 readers[index] = Some(rank);

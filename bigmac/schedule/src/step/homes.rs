@@ -1,7 +1,7 @@
 //! Where the modules of a workload live.
 
 use crate::step::costs::{WorkloadError, check_time};
-use crate::step::placement::{Chain, ChainPart, Layers};
+use crate::step::placement::{Chain, ChainPart, ChunkPlacement, Layers};
 use crate::step::table::{Chunk, Module, ModuleKind, Rank};
 use crate::step::workload::Workload;
 
@@ -19,6 +19,17 @@ impl Workload {
     /// Numbers of layers, where they are known.
     pub fn layers(&self) -> Option<Layers> {
         self.layers
+    }
+
+    /// The same with the LLM's chunks on other ranks.
+    pub fn with_placement(mut self, placement: ChunkPlacement) -> Workload {
+        self.placement = placement;
+        self
+    }
+
+    /// Which ranks the LLM's chunks live on, unless there is a [`chain`](Workload::chain).
+    pub fn placement(&self) -> ChunkPlacement {
+        self.placement
     }
 
     /// Where the modules' parts live, if encoder, LLM and generator are one chain of parts. Otherwise every rank holds
@@ -50,7 +61,7 @@ impl Workload {
     pub fn home(&self, module: Module) -> Option<Rank> {
         match (&self.chain, module) {
             (Some(_), _) => self.part(module).map(|part| part.rank),
-            (None, Module::Llm(chunk)) => Some(Rank(chunk.0 % self.ranks())),
+            (None, Module::Llm(chunk)) => Some(self.placement().rank_of(chunk, self.ranks())),
             (None, Module::Encoder(_) | Module::Generator(_)) => None,
         }
     }

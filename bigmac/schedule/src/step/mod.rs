@@ -14,7 +14,7 @@ mod workload;
 pub use costs::{ChunkCost, ItemCost, Load, TIME, UniformCosts, WorkloadError, check_extent, is_time};
 pub(crate) use dataflow::readers;
 pub use per_module::PerModule;
-pub use placement::{Chain, ChainPart, Layers, even_ranges};
+pub use placement::{Chain, ChainPart, ChunkPlacement, Layers, even_ranges};
 pub use sizes::{ItemSize, Link, MicrobatchSizes};
 pub use table::{
     Chunk, Item, Microbatch, Module, ModuleKind, Op, Phase, Piece, Rank, Table, Unit, Value, Work,

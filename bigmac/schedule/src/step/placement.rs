@@ -1,8 +1,33 @@
-//! Where the modules live when encoder, LLM and generator are one chain of parts on ranks of their own.
+//! Where the modules live: the LLM's chunks on the ranks that share them, or, where encoder, LLM and generator are one
+//! chain, all parts on ranks of their own.
 
 use crate::step::per_module::PerModule;
-use crate::step::table::Rank;
+use crate::step::table::{Chunk, Rank};
 use std::ops::Range;
+
+/// Which ranks the LLM's chunks live on, in the order of their layers. With one chunk per rank all placements are the
+/// same.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ChunkPlacement {
+    /// Round and round: chunk `c` on rank `c % p`.
+    #[default]
+    Loop,
+    /// There and back (Zero Bubble, arXiv 2401.10241, section 6): with two chunks per rank, rank `s` has chunks `s` and
+    /// `2 p - 1 - s`, so that the first rank has the last chunk too. Every further round turns again.
+    V,
+}
+
+impl ChunkPlacement {
+    /// The rank that a chunk lives on, of `ranks` (at least 1).
+    pub fn rank_of(self, chunk: Chunk, ranks: usize) -> Rank {
+        let ranks = ranks.max(1);
+        let (round, place) = (chunk.0 / ranks, chunk.0 % ranks);
+        match self {
+            ChunkPlacement::V if round % 2 == 1 => Rank(ranks - 1 - place),
+            ChunkPlacement::Loop | ChunkPlacement::V => Rank(place),
+        }
+    }
+}
 
 /// A module's consecutive layers on one rank.
 #[derive(Clone, Debug, PartialEq)]

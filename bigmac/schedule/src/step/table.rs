@@ -9,8 +9,9 @@ use std::str::FromStr;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Rank(pub usize);
 
-/// A slice of a module's layers. The LLM has ranks x v chunks in the order of its layers, and chunk `c` lives on
-/// rank `c % ranks`: with v = 1, chunk, stage and rank are the same number. A module that is not cut is `Chunk(0)`.
+/// A slice of a module's layers. The LLM has ranks x v chunks in the order of its layers, which live on the ranks as the
+/// workload's [`ChunkPlacement`](crate::ChunkPlacement) says: with v = 1, chunk, stage and rank are the same number. A
+/// module that is not cut is `Chunk(0)`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Chunk(pub usize);
 
@@ -235,12 +236,16 @@ impl Value {
 
 /// One step of one rank.
 ///
-/// Schedules write `Compute` and `Step`; `lower` adds `Send` and `Recv`.
+/// Schedules write `Compute`, `Overlap` and `Step`; `lower` adds `Send` and `Recv`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 #[allow(missing_docs)]
 pub enum Op {
     /// Runs a module on some work: its forward, its backward, or a part of it.
     Compute { module: Module, phase: Phase, work: Work },
+    /// Runs the forward of one LLM chunk on a microbatch and the backward (or the input gradient, as `phase` says) of
+    /// another at once, so that the one hides what the other waits for (DualPipe; DeepSeek-V3, arXiv 2412.19437, section
+    /// 3.2.1). It starts when both can, and what they make is there when it ends.
+    Overlap { forward: Unit, backward: Unit, phase: Phase },
     /// Starts sending a value that this rank has made. An executor may return before the receiver has it
     /// (buffered) or wait for the receiver (rendezvous): a lowered table runs under both.
     Send { value: Value, to: Rank },
@@ -268,19 +273,35 @@ impl Op {
         Op::Compute { module: Module::GENERATOR, phase, work: Work::Items(items) }
     }
 
+    /// Whether the op computes; otherwise it is communication or `Step`.
+    pub fn is_compute(&self) -> bool {
+        matches!(self, Op::Compute { .. } | Op::Overlap { .. })
+    }
+
     /// The units of work that the op runs, in order; none for communication and `Step`.
     pub fn units(&self) -> impl Iterator<Item = Unit> + '_ {
+        self.runs().map(|(unit, _)| unit)
+    }
+
+    /// The units of work that the op runs, in order, with what is done with each; none for communication and `Step`.
+    pub fn runs(&self) -> impl Iterator<Item = (Unit, Phase)> + '_ {
         let (whole, items) = match self {
-            Op::Compute { module, work: Work::Microbatch(microbatch), .. } => {
-                (Some(Unit { module: *module, piece: Piece::Microbatch(*microbatch) }), None)
+            Op::Compute { module, phase, work: Work::Microbatch(microbatch) } => {
+                let unit = Unit { module: *module, piece: Piece::Microbatch(*microbatch) };
+                ([Some((unit, *phase)), None], None)
             }
-            Op::Compute { module, work: Work::Items(items), .. } => (None, Some((*module, items))),
-            Op::Send { .. } | Op::Recv { .. } | Op::Step => (None, None),
+            Op::Compute { module, phase, work: Work::Items(items) } => {
+                ([None; 2], Some((*module, *phase, items)))
+            }
+            Op::Overlap { forward, backward, phase } => {
+                ([Some((*forward, Phase::Forward)), Some((*backward, *phase))], None)
+            }
+            Op::Send { .. } | Op::Recv { .. } | Op::Step => ([None; 2], None),
         };
-        let items = items
-            .into_iter()
-            .flat_map(|(module, items)| items.iter().map(move |item| Unit::item(module, *item)));
-        whole.into_iter().chain(items)
+        let items = items.into_iter().flat_map(|(module, phase, items)| {
+            items.iter().map(move |item| (Unit::item(module, *item), phase))
+        });
+        whole.into_iter().flatten().chain(items)
     }
 }
 
@@ -354,6 +375,19 @@ impl Table {
     /// Every op with its rank, rank by rank.
     pub fn iter(&self) -> impl Iterator<Item = (Rank, &Op)> {
         self.ranks.iter().enumerate().flat_map(|(rank, ops)| ops.iter().map(move |op| (Rank(rank), op)))
+    }
+
+    /// The same with both halves of every overlap one after the other, the forward first, as a rank runs them that does
+    /// one thing at a time. Whatever order the ranks' lists have to keep, they still keep it.
+    pub fn without_overlaps(self) -> Table {
+        let apart = |op: Op| match op {
+            Op::Overlap { forward, backward, phase } => {
+                [Some(forward.op(Phase::Forward)), Some(backward.op(phase))]
+            }
+            other => [Some(other), None],
+        };
+        let ranks = self.ranks.into_iter().map(|ops| ops.into_iter().flat_map(apart).flatten().collect());
+        Table { ranks: ranks.collect() }
     }
 
     /// How many ops there are on all ranks together.

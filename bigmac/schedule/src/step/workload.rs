@@ -5,7 +5,7 @@ use crate::step::costs::{
     ChunkCost, ItemCost, Load, UniformCosts, WorkloadError, check_extent, check_load, check_time,
 };
 use crate::step::per_module::PerModule;
-use crate::step::placement::{Chain, Layers};
+use crate::step::placement::{Chain, ChunkPlacement, Layers};
 use crate::step::sizes::{Link, MicrobatchSizes};
 use crate::step::table::{Chunk, Item, Microbatch, Module, ModuleKind, Op, Phase, Piece, Rank, Unit};
 
@@ -14,6 +14,8 @@ use crate::step::table::{Chunk, Item, Microbatch, Module, ModuleKind, Op, Phase,
 pub struct Workload {
     ranks: usize,
     chunks_per_rank: usize,
+    /// Where the LLM's chunks live, unless there is a chain.
+    pub(crate) placement: ChunkPlacement,
     pub(crate) loads: Vec<Load>,
     learns: PerModule<bool>,
     /// Of the encoder, only what comes after its layers learns: the projector.
@@ -25,6 +27,8 @@ pub struct Workload {
     /// Where the modules' parts live, if every part has a rank of its own.
     pub(crate) chain: Option<Chain>,
     pub(crate) slowdown: Vec<f64>,
+    /// Share of the shorter half of an overlap that the longer one hides.
+    overlap: f64,
     /// How many items of encoder and generator there are before each microbatch, and in all.
     pub(crate) offsets: PerModule<Vec<usize>>,
     /// Per microbatch: whether the LLM or something below it learns.
@@ -54,6 +58,7 @@ impl Workload {
         let mut workload = Workload {
             ranks,
             chunks_per_rank,
+            placement: ChunkPlacement::default(),
             loads,
             learns,
             projector_alone: false,
@@ -62,6 +67,7 @@ impl Workload {
             layers: None,
             chain: None,
             slowdown: vec![1.0; ranks],
+            overlap: 0.0,
             offsets: PerModule::default(),
             llm_backward: Vec::new(),
         };
@@ -123,11 +129,9 @@ impl Workload {
             vec![ItemCost { forward: forward / items as f64, backward: backward / items as f64 }; count]
         };
         let v = chunks_per_rank as f64;
-        let chunk = ChunkCost {
-            forward: costs.forward / v,
-            backward_input: costs.backward_input / v,
-            backward_weight: costs.backward_weight / v,
-        };
+        let parts = ChunkCost::of_parts(costs.forward, costs.backward_input, costs.backward_weight);
+        let backward = costs.backward.unwrap_or(parts.backward);
+        let chunk = ChunkCost { backward, ..parts }.scaled(1.0 / v);
         let load = Load {
             encoder: split(costs.encoder_forward, costs.encoder_backward),
             generator: split(costs.generator_forward, costs.generator_backward),
@@ -147,6 +151,22 @@ impl Workload {
     /// item's backward is then the projector's, all of it on the last chunk; chunks before it have none.
     pub fn with_projector_alone(self, alone: bool) -> Workload {
         Workload { projector_alone: alone, ..self }
+    }
+
+    /// Whether a whole backward of the LLM is shorter than its parts anywhere.
+    pub(crate) fn has_shorter_wholes(&self) -> bool {
+        let mut chunks = self.loads.iter().flat_map(|load| &load.llm);
+        let parts = |cost: &ChunkCost| (cost.backward_input + cost.backward_weight) * (1.0 - 1e-9);
+        self.learns.llm && chunks.any(|cost| cost.backward < parts(cost))
+    }
+
+    /// The same where a whole backward of the LLM takes as long as its parts.
+    pub(crate) fn in_parts(&self) -> Workload {
+        let mut workload = self.clone();
+        for cost in workload.loads.iter_mut().flat_map(|load| &mut load.llm) {
+            cost.backward = cost.backward_input + cost.backward_weight;
+        }
+        workload
     }
 
     /// The LLM of this workload alone: the same LLM ops at the same costs, input gradients for a learning encoder
@@ -195,6 +215,25 @@ impl Workload {
         }
         self.slowdown = slowdown;
         Ok(self)
+    }
+
+    /// The same where ranks run a forward and a backward at once ([`Op::Overlap`]) in the time of the longer one and a
+    /// part of the shorter: a share `overlap` of it is hidden, 0 for none of it and 1 for all.
+    ///
+    /// # Errors
+    /// Where it is not from 0 to 1.
+    pub fn with_overlap(mut self, overlap: f64) -> Result<Workload, WorkloadError> {
+        if !(0.0..=1.0).contains(&overlap) {
+            let what = "the share that overlapped passes hide".to_owned();
+            return Err(WorkloadError::Value { what, given: overlap, expected: "a number from 0 to 1" });
+        }
+        self.overlap = overlap;
+        Ok(self)
+    }
+
+    /// The share of the shorter half of an overlap that the longer one hides.
+    pub fn overlap(&self) -> f64 {
+        self.overlap
     }
 
     /// Ranks of the pipeline, p.
@@ -305,15 +344,7 @@ impl Workload {
         let Some(load) = self.loads.get(unit.microbatch().0) else { return 0.0 };
         match (unit.module.kind(), unit.piece) {
             (ModuleKind::Llm, Piece::Microbatch(_)) => {
-                load.llm.get(unit.module.chunk().0).map_or(0.0, |cost| {
-                    let weight = if self.learns.llm { cost.backward_weight } else { 0.0 };
-                    match phase {
-                        Phase::Forward | Phase::Recompute => cost.forward,
-                        Phase::Backward => cost.backward_input + weight,
-                        Phase::BackwardInput => cost.backward_input,
-                        Phase::BackwardWeight => weight,
-                    }
-                })
+                load.llm.get(unit.module.chunk().0).map_or(0.0, |cost| cost.of(phase, self.learns.llm))
             }
             (kind, Piece::Item(item)) => {
                 let cost = load.items(kind).get(item.index).map_or(0.0, |cost| cost.of(phase));
@@ -327,11 +358,17 @@ impl Workload {
         }
     }
 
-    /// Time of a unit's forward and, where it has one, its backward.
+    /// Time of a unit's forward and, where it has one, its backward: whole or in parts, whichever is less.
     pub(crate) fn whole_cost(&self, unit: Unit) -> f64 {
         let backward = self.goes_backward(unit.module, unit.microbatch());
-        let backward = if backward { self.unit_cost(unit, Phase::Backward) } else { 0.0 };
-        self.unit_cost(unit, Phase::Forward) + backward
+        self.unit_cost(unit, Phase::Forward) + if backward { self.backward_cost(unit) } else { 0.0 }
+    }
+
+    /// The least time in which a unit's gradients can be had.
+    pub(crate) fn backward_cost(&self, unit: Unit) -> f64 {
+        let [whole, input, weight] = [Phase::Backward, Phase::BackwardInput, Phase::BackwardWeight]
+            .map(|phase| self.unit_cost(unit, phase));
+        whole.min(input + weight)
     }
 
     /// Time that an op takes on a rank; communication and `Step` take none of the rank's time.
@@ -339,6 +376,11 @@ impl Workload {
         match op {
             Op::Compute { phase, .. } => {
                 op.units().map(|unit| self.unit_cost(unit, *phase)).sum::<f64>() * self.slowdown(rank)
+            }
+            Op::Overlap { forward, backward, phase } => {
+                let (one, other) =
+                    (self.unit_cost(*forward, Phase::Forward), self.unit_cost(*backward, *phase));
+                (one.max(other) + (1.0 - self.overlap) * one.min(other)) * self.slowdown(rank)
             }
             Op::Send { .. } | Op::Recv { .. } | Op::Step => 0.0,
         }

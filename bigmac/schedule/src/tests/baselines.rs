@@ -15,7 +15,7 @@ const NONE: [f64; 2] = [0.0, 0.0];
 
 /// The schedule's own workload, its table's time and peaks.
 fn outcome(name: &str, w: &Workload) -> (Workload, f64, Vec<f64>) {
-    let own = schedule(name).unwrap().workload(w);
+    let own = schedule(name).unwrap().workload(w, Options::default().llm);
     let table = build(name, &own, &Options::default());
     validate(&table, &own, &Limits::default()).unwrap();
     let time = simulate(&table, &own).unwrap().time();
@@ -109,7 +109,7 @@ fn a_chain_without_images_or_drawings_is_one_all_the_same() {
 
 /// Two ranks, one microbatch, one image, one drawing; hidden states of 10 bytes, embeddings of 4, conditions of 2.
 fn sized(link: Link) -> Workload {
-    let chunk = ChunkCost { forward: 1.0, backward_input: 1.0, backward_weight: 1.0 };
+    let chunk = ChunkCost::of_parts(1.0, 1.0, 1.0);
     let item = vec![ItemCost { forward: 1.0, backward: 2.0 }];
     let load = Load { encoder: item.clone(), generator: item, llm: vec![chunk; 2] };
     let size = |value| vec![ItemSize { saved: 100, value, hidden: 0 }];
@@ -150,7 +150,7 @@ fn sizes_have_to_be_those_of_the_workload() {
     let error = w.with_sizes(vec![MicrobatchSizes::default(); 3]).unwrap_err().to_string();
     assert!(error.contains("sizes of encoder items in microbatch 0, got 0"), "{error}");
     let unit = |name: &str, kind| {
-        let own = schedule(name).unwrap().workload(&sized(Link::default()));
+        let own = schedule(name).unwrap().workload(&sized(Link::default()), Options::default().llm);
         let units = own.units().filter(|unit| unit.module.kind() == kind);
         units.map(|unit| own.saved(unit).unwrap()).sum::<u64>()
     };

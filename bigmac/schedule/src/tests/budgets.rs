@@ -46,7 +46,7 @@ const KEEPERS: [&str; 2] = ["nested", "nested-fill"];
 /// is accepted, and a byte less is not.
 fn bytes_are_bytes(w: &Workload, limits: Limits) -> Result<(), TestCaseError> {
     for name in names() {
-        let own = schedule(name).unwrap().workload(w);
+        let own = schedule(name).unwrap().workload(w, Options::default().llm);
         let table = build(name, &own, &Options { limits, ..Options::default() });
         let peaks = most(&table, &own, &limits);
         for module in ModuleKind::ALL {
@@ -131,7 +131,7 @@ proptest! {
 /// Seven, one, two and no images of one size, where seven take 826 KiB: all ten are 1180 KiB.
 #[test]
 fn the_bytes_of_a_microbatch_are_those_of_the_largest() {
-    let chunk = ChunkCost { forward: 1.0, backward_input: 1.0, backward_weight: 1.0 };
+    let chunk = ChunkCost::of_parts(1.0, 1.0, 1.0);
     let load = |images| Load {
         encoder: vec![ItemCost { forward: 1.0, backward: 2.0 }; images],
         generator: Vec::new(),
@@ -143,7 +143,7 @@ fn the_bytes_of_a_microbatch_are_those_of_the_largest() {
     let table = "rank 0: E0F[0.0,0.1,0.2,0.3,0.4,0.5,0.6] E0F[1.0,2.0,2.1]\nrank 1:\n".parse().unwrap();
     assert_eq!(most(&table, &w, &limits).encoder, 1180 << 10);
     for name in names() {
-        let own = schedule(name).unwrap().workload(&w);
+        let own = schedule(name).unwrap().workload(&w, Options::default().llm);
         let options = with(limits, ModuleKind::Encoder, 1180 << 10);
         let table = schedule(name).unwrap().build(&own, &options).unwrap();
         validate(&table, &own, &options.limits).unwrap();
@@ -161,7 +161,7 @@ fn no_size_is_too_large_to_count() {
     let microbatch_bytes = PerModule::all(Some(u64::MAX));
     let limits = Limits { microbatch_bytes, ..Limits::default() };
     for name in names() {
-        let own = schedule(name).unwrap().workload(&w);
+        let own = schedule(name).unwrap().workload(&w, Options::default().llm);
         let options = with(limits, ModuleKind::Llm, u64::MAX - 1);
         let table = schedule(name).unwrap().build(&own, &options);
         assert!(table.is_err() || validate(&table.unwrap(), &own, &options.limits).is_err(), "{name}");

@@ -16,7 +16,7 @@ fn time(options: &Options, w: &Workload) -> f64 {
 
 /// `n` microbatches of one image each.
 fn one_image_each(p: usize, n: usize) -> Workload {
-    let chunk = ChunkCost { forward: 2.0, backward_input: 2.0, backward_weight: 2.0 };
+    let chunk = ChunkCost::of_parts(2.0, 2.0, 2.0);
     let encoder = vec![ItemCost { forward: 1.0, backward: 2.0 }];
     let load = Load { encoder, generator: Vec::new(), llm: vec![chunk; p] };
     Workload::new(p, 1, vec![load; n], PerModule::all(true), 0.0).unwrap()
@@ -49,7 +49,7 @@ proptest! {
         let counts: Vec<usize> = draws.iter().map(|(u, kind)| heavy_tailed(*u, *kind == 0)).collect();
         prop_assume!(counts.iter().any(|count| *count > 0));
         let item = |cost: u32| ItemCost { forward: f64::from(cost), backward: 2.0 * f64::from(cost) };
-        let chunk = ChunkCost { forward: 3.0, backward_input: 3.0, backward_weight: 3.0 };
+        let chunk = ChunkCost::of_parts(3.0, 3.0, 3.0);
         let loads = counts.iter().map(|count| Load {
             encoder: vec![item(encoder); *count],
             generator: vec![item(generator); if generator > 0 { *count } else { 0 }],

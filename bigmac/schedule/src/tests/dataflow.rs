@@ -76,7 +76,7 @@ fn a_projector_that_learns_alone_goes_backward_where_the_encoder_ends() {
         let learns = PerModule { encoder: true, llm: false, generator: false };
         let sizes = MicrobatchSizes { encoder: vec![size; 3], llm: vec![0; 3], ..MicrobatchSizes::default() };
         let w = w.with_learns(learns).with_projector_alone(true).with_sizes(vec![sizes; 4]).unwrap();
-        let w = schedule(name).unwrap().workload(&w);
+        let w = schedule(name).unwrap().workload(&w, Options::default().llm);
         let chunks = w.chunks_of(ModuleKind::Encoder);
         assert!(chunks > 1, "{name}");
         for chunk in (0..chunks).map(Chunk) {

@@ -296,7 +296,7 @@ fn uneven_load(p: usize) -> impl Strategy<Value = Load> {
     let items = prop::collection::vec(item, 0..8);
     items.prop_map(move |costs| {
         let encoder = costs.iter().map(|cost| crate::ItemCost { forward: *cost, backward: 2.0 * cost });
-        let chunk = crate::ChunkCost { forward: 2.0, backward_input: 2.0, backward_weight: 2.0 };
+        let chunk = crate::ChunkCost::of_parts(2.0, 2.0, 2.0);
         Load { encoder: encoder.collect(), generator: Vec::new(), llm: vec![chunk; p] }
     })
 }

@@ -59,7 +59,7 @@ fn ideal_and_bound_follow_their_formulas() {
 #[test]
 fn the_bound_keeps_a_ranks_own_work_on_it() {
     // Rank 1 has 10 of LLM work; the items fit beside rank 0's 2.
-    let chunk = |time| ChunkCost { forward: time, backward_input: 0.0, backward_weight: 0.0 };
+    let chunk = |time| ChunkCost::of_parts(time, 0.0, 0.0);
     let load = Load {
         encoder: vec![ItemCost { forward: 1.0, backward: 2.0 }],
         generator: Vec::new(),
@@ -110,7 +110,7 @@ fn peaks_are_those_of_the_orders() {
 #[test]
 fn nested_beats_the_ideal_where_a_slot_has_one_item() {
     // One image per microbatch: slots are as long as it, but ranks take turns.
-    let chunk = ChunkCost { forward: 1.0, backward_input: 1.0, backward_weight: 1.0 };
+    let chunk = ChunkCost::of_parts(1.0, 1.0, 1.0);
     let load = Load {
         encoder: vec![ItemCost { forward: 1.0, backward: 2.0 }],
         generator: Vec::new(),

@@ -2,6 +2,7 @@
 
 mod baselines;
 mod budgets;
+mod candidates;
 mod choice;
 mod dataflow;
 mod faults;
@@ -10,7 +11,10 @@ mod fill;
 mod known;
 mod orders;
 mod pictures;
-mod properties;
+pub(crate) mod properties;
+mod torch;
+mod v_orders;
+mod whole;
 
 use super::registry::{SCHEDULES, schedule};
 use super::{Options, Table, UniformCosts, Workload};
@@ -22,6 +26,7 @@ fn workload(p: usize, n: usize, llm: [f64; 3], encoder: [f64; 2], generator: [f6
         forward: llm[0],
         backward_input: llm[1],
         backward_weight: llm[2],
+        backward: None,
         encoder_forward: encoder[0],
         encoder_backward: encoder[1],
         generator_forward: generator[0],

@@ -44,6 +44,11 @@ pub(super) struct CompareArgs {
     #[arg(long, conflicts_with = "Shape")]
     measure: bool,
 
+    /// Run one op of one rank at a time, and put the times that they took on the ranks' clocks: what P ranks would take
+    /// that do not share a machine, measured on one
+    #[arg(long, requires = "measure")]
+    one_at_a_time: bool,
+
     /// Rounds of --measure; in each every schedule runs once
     #[arg(long, value_name = "R", default_value_t = 10, requires = "measure", value_parser = rounds)]
     rounds: usize,
@@ -62,6 +67,10 @@ pub(super) struct CompareArgs {
 
     #[arg(long, value_name = "NAME,...", value_delimiter = ',', help = llms_help())]
     llm: Vec<String>,
+
+    /// Ranks, which are the LLM's pipeline stages [default: 4, or the configuration's]
+    #[arg(long, value_name = "P")]
+    ranks: Option<usize>,
 
     #[command(flatten)]
     shape: Shape,

@@ -2,7 +2,7 @@
 
 use super::{CompareArgs, REFERENCE};
 use crate::command::outcome::{Outcome, draw};
-use crate::command::shape::check_together;
+use crate::command::shape::{RANKS, check_together};
 use crate::command::table::{heads, line, percent, short};
 use crate::command::{paragraph, print};
 use bigmac_schedule::render::{Format, Timeline};
@@ -36,7 +36,7 @@ struct Comparison<'a> {
 pub(super) fn run(args: &CompareArgs) -> anyhow::Result<()> {
     let format = args.timeline.as_deref().map(Format::of).transpose()?;
     let (schedules, llms) = (args.schedules()?, args.llms(DEFAULT_LLM)?);
-    let workload = args.shape.workload()?;
+    let workload = args.shape.workload(args.ranks.unwrap_or(RANKS))?;
     check_together(&workload, schedules.len() * llms.len())?;
     let comparison = compare(args, &schedules, &llms, &workload)?;
     if let (Some(path), Some(format)) = (&args.timeline, format) {

@@ -39,7 +39,9 @@ impl Begin {
             let config = config::read(args.config.as_deref(), &args.settings())?;
             let run = args.out.clone().unwrap_or_else(|| Path::new("runs").join(&config.run.name));
             if auto && has_checkpoints(&run)? {
-                return Begin::go_on(&run, args.verify(), |_| Ok((config, Vec::new())));
+                return Begin::go_on(&run, args.verify(), |checkpoint| {
+                    Ok((with_schedule_of(checkpoint, config), Vec::new()))
+                });
             }
             return Ok(Begin { config, start: Start::New { run, auto }, notes: Vec::new() });
         };
@@ -135,6 +137,14 @@ impl Start {
         notes.extend(folder.notes.iter().cloned());
         Ok((Rc::new(folder), notes))
     }
+}
+
+/// What a run's schedule was chosen to be when it began stays: it goes on bit for bit.
+fn with_schedule_of(checkpoint: &Checkpoint, mut config: Config) -> Config {
+    if config.pipeline.schedule == config::AUTO {
+        config.pipeline.schedule.clone_from(&checkpoint.state().config.pipeline.schedule);
+    }
+    config
 }
 
 fn whole(run: &Path, verify: Verify) -> anyhow::Result<(Checkpoint, Vec<Damaged>)> {

@@ -5,6 +5,7 @@ mod begin;
 use super::progress::RunProgress;
 use super::{note, print, stop, suggest};
 use begin::Begin;
+use bigmac::config::{AUTO, AUTO_CHOICES};
 use bigmac::data::PictureLimits;
 use bigmac::eval::{Evaluation, evaluate, write_captions, write_drawings};
 use bigmac::train::{Observer, Session, Training, Verify};
@@ -95,20 +96,27 @@ impl TrainArgs {
 fn schedule_help() -> String {
     let names =
         registry::SCHEDULES.iter().filter(|schedule| schedule.is_whole()).map(|schedule| schedule.name());
-    format!("Schedule of the step: {}", names.collect::<Vec<_>>().join(", "))
+    let names: Vec<_> = names.collect();
+    format!(
+        "Schedule of the step: {}, or {AUTO} for the faster of {}",
+        names.join(", "),
+        AUTO_CHOICES.join(" and ")
+    )
 }
 
 /// Runs the command.
 pub fn run(args: TrainArgs) -> anyhow::Result<()> {
     let stop = stop::on_signals()?;
     let Begin { config, start, notes } = Begin::new(&args)?;
-    let (config, resume) = (&config, start.checkpoint());
+    let resume = start.checkpoint();
     let quiet = args.json || !std::io::stderr().is_terminal();
-    let progress = RunProgress::new(config, quiet, resume.map_or(0, |c| c.state().step));
+    let progress = RunProgress::new(&config, quiet, resume.map_or(0, |c| c.state().step));
     let say = |lines: &[String]| lines.iter().for_each(|line| note(&format!("note: {line}")));
     say(&notes);
-    let session = Session::open(config, &|n| progress.wrote_pictures(n))?;
+    let session = Session::open(&config, &|n| progress.wrote_pictures(n))?;
+    let config = &session.config;
     progress.begin(&session);
+    say(&session.choice.iter().map(ToString::to_string).collect::<Vec<_>>());
     if let (Some(warning), None) = (processor::unused(), &session.gpu) {
         note(&format!("warning: {warning}"));
     }

@@ -83,6 +83,8 @@ const VALUES: &[&str] = &[
     "interleaved",
     "zb-h1",
     "zb-h2",
+    "zb-v",
+    "dualpipe-v",
     "encoder",
     "encoder,llm,generator",
     "h100",

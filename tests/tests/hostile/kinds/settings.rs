@@ -33,6 +33,8 @@ const PLAIN: &[&str] = &[
     "llm=1",
     "zb-h1",
     "zb-h2",
+    "zb-v",
+    "dualpipe-v",
     "interleaved",
     "gpipe",
     "disaggregated",

@@ -1,7 +1,7 @@
 //! Every unit of work once, in all its phases, in order, on one rank.
 
 use super::{Place, ValidateError};
-use crate::step::{Module, Op, Phase, Rank, Table, Unit, Work, Workload};
+use crate::step::{Module, Op, Phase, Piece, Rank, Table, Unit, Work, Workload};
 
 /// Rank and index of the op that runs a unit in each phase, by `phase as usize`.
 type Places = [Option<(u32, u32)>; Phase::ALL.len()];
@@ -38,25 +38,18 @@ fn record(
     op: &Op,
     done: &mut [Places],
 ) -> Result<(), ValidateError> {
-    let Op::Compute { module, phase, work } = op else { return Ok(()) };
     let wrong = |why: String| Err(ValidateError::Op { place: Place::of(table, at), why });
-    let malformed = |why| wrong(format!("makes no sense: {why}"));
-    match (module, work) {
-        (Module::Llm(_), Work::Items(_)) => return malformed("the LLM works on microbatches"),
-        (Module::Encoder(_) | Module::Generator(_), Work::Microbatch(_)) => {
-            return malformed("encoder and generator work on items");
-        }
-        (_, Work::Items(items)) if items.is_empty() => return malformed("it has no items"),
-        _ => {}
+    if let Some(why) = malformed(op) {
+        return wrong(format!("makes no sense: {why}"));
     }
-    for unit in op.units() {
+    for (unit, phase) in op.runs() {
         let Some(index) = workload.unit_index(unit) else {
             return wrong(format!("runs {unit}, which the workload does not have"));
         };
         if let Some(home) = workload.home(unit.module).filter(|home| home.0 != at.0) {
             return wrong(format!("is on the wrong rank: its weights are on {home}"));
         }
-        let slot = &mut done[index][*phase as usize];
+        let slot = &mut done[index][phase as usize];
         if let Some((rank, index)) = slot {
             let first = Place::of(table, (*rank as usize, *index as usize));
             return wrong(format!("repeats the work of {first}"));
@@ -64,6 +57,29 @@ fn record(
         *slot = Some((at.0 as u32, at.1 as u32));
     }
     Ok(())
+}
+
+/// Why an op cannot be run in any workload.
+fn malformed(op: &Op) -> Option<&'static str> {
+    match op {
+        Op::Compute { module: Module::Llm(_), work: Work::Items(_), .. } => {
+            Some("the LLM works on microbatches")
+        }
+        Op::Compute {
+            module: Module::Encoder(_) | Module::Generator(_), work: Work::Microbatch(_), ..
+        } => Some("encoder and generator work on items"),
+        Op::Compute { work: Work::Items(items), .. } if items.is_empty() => Some("it has no items"),
+        Op::Overlap { phase, .. } if !matches!(phase, Phase::Backward | Phase::BackwardInput) => {
+            Some("a forward overlaps with a backward or an input gradient")
+        }
+        Op::Overlap { forward, backward, .. } => {
+            let is_llm =
+                |unit: &Unit| matches!((unit.module, unit.piece), (Module::Llm(_), Piece::Microbatch(_)));
+            let both = is_llm(forward) && is_llm(backward);
+            (!both).then_some("only chunks of the LLM overlap, each on a microbatch")
+        }
+        Op::Compute { .. } | Op::Send { .. } | Op::Recv { .. } | Op::Step => None,
+    }
 }
 
 fn phases(table: &Table, workload: &Workload, unit: Unit, places: &Places) -> Result<(), ValidateError> {

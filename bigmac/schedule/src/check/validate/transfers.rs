@@ -27,7 +27,7 @@ pub(super) fn check(table: &Table, workload: &Workload) -> Result<(), ValidateEr
             if let Op::Send { value, .. } | Op::Recv { value, .. } = op {
                 values.push(*value);
             }
-            if let Op::Compute { .. } = op {
+            if op.is_compute() {
                 op.for_each_consumed(workload, |value| values.push(value));
             }
         }
@@ -47,7 +47,7 @@ fn needless(table: &Table, at: At) -> ValidateError {
 fn note(table: &Table, workload: &Workload, at: At, op: &Op, ways: &mut [Way]) -> Result<(), ValidateError> {
     let needless = || needless(table, at);
     match op {
-        Op::Compute { .. } => {
+        Op::Compute { .. } | Op::Overlap { .. } => {
             op.for_each_produced(workload, |value| {
                 if let Some(index) = workload.value_index(value) {
                     ways[index].made = Some(at);
@@ -105,7 +105,7 @@ pub(super) fn rendezvous(table: &Table) -> Result<(), ValidateError> {
     while let Some(rank) = ready.pop() {
         let ops = &table.ranks[rank];
         let at = |next: &[usize], rank: usize| table.ranks.get(rank).and_then(|ops| ops.get(next[rank]));
-        while matches!(ops.get(next[rank]), Some(Op::Compute { .. } | Op::Step)) {
+        while ops.get(next[rank]).is_some_and(|op| op.is_compute() || *op == Op::Step) {
             next[rank] += 1;
         }
         let peer = match ops.get(next[rank]) {
@@ -127,7 +127,7 @@ pub(super) fn rendezvous(table: &Table) -> Result<(), ValidateError> {
         let op = ops.get(next[rank])?.clone();
         let missing = match &op {
             Op::Send { value, .. } | Op::Recv { value, .. } => vec![*value],
-            Op::Compute { .. } | Op::Step => Vec::new(),
+            Op::Compute { .. } | Op::Overlap { .. } | Op::Step => Vec::new(),
         };
         Some(Blocked { rank: Rank(rank), index: next[rank], op, missing })
     };

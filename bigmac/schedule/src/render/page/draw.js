@@ -144,10 +144,10 @@ function drawBars(section, rank, rankIndex, y, lit) {
   const thin = thinBars(section.pen, y, section.geometry.row.height);
   for (let i = firstAbove(end, view.from); i < start.length && start[i] < view.to; i++) {
     const [left, right] = [xOf(start[i]), xOf(end[i])];
-    const style = timeline.kinds[kind[i]][1];
+    const [, style, beneath] = timeline.kinds[kind[i]];
     const faint = lit !== null && !lit[work[i]];
     if ((right - left) * ratio < 1.5) thin.add(left, right - left, style, faint);
-    else drawBar(section, y, left, right, style, timeline.works[work[i]][1], faint);
+    else drawBar(section, y, left, right, [style, beneath], timeline.works[work[i]][1], faint);
   }
   thin.draw();
   const { bar } = marked;
@@ -199,7 +199,8 @@ function thinBars(pen, y, height) {
   };
 }
 
-function drawBar(section, y, left, right, style, microbatches, faint) {
+/** Of two passes that run at once, the second is `beneath` the first. */
+function drawBar(section, y, left, right, [style, beneath], microbatches, faint) {
   const { pen, geometry: { row } } = section;
   const edge = 1 / screenSize.ratio;
   // Far ends out of view are drawn just outside of it: canvases lose precision at large coordinates.
@@ -217,13 +218,18 @@ function drawBar(section, y, left, right, style, microbatches, faint) {
     pen.fillRect(from, y, width, row.height);
   }
   drawn.shapes++;
+  if (beneath !== null) {
+    pen.fillStyle = fills[beneath];
+    pen.fillRect(from, y + row.height / 2, width, row.height / 2);
+  }
   const inView = Math.min(to, LEFT + plotWidth()) - Math.max(from, LEFT);
   if (inView > 8) {
     const numbers = microbatches.join(",");
     const label = [DATA.styles[style].mark + numbers, numbers].find((label) => widthOf(pen, label) < inView - 4);
     if (label) {
       const x = (Math.min(to, LEFT + plotWidth()) + Math.max(from, LEFT)) / 2;
-      text(pen, label, x, y + row.height / 2 + 0.5, { colour: DATA.styles[style].ink, align: "center", size: 11 });
+      const middle = y + row.height * (beneath === null ? 0.5 : 0.25);
+      text(pen, label, x, middle + 0.5, { colour: DATA.styles[style].ink, align: "center", size: 11 });
     }
   }
   pen.globalAlpha = 1;

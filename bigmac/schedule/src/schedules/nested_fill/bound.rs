@@ -1,5 +1,8 @@
 //! What no plan can be faster than, within a room: where there is little to fill bubbles with, the chain of the stages
 //! and the memory that they have keep a step above its work bound.
+//!
+//! An LLM backward may run whole or in parts. A bound counts the shorter of both as its time, of which the input
+//! gradient takes as little as it can and the weight gradient is what is left.
 
 use super::limits::Room;
 use crate::clock::work_bound;
@@ -45,12 +48,14 @@ struct StageBound {
 impl StageBound {
     fn new(workload: &Workload, room: &Room<'_>, stage: usize) -> StageBound {
         let held = most_held(workload, room, stage);
-        let times = |phases: &[Phase]| -> Vec<f64> {
-            let time = |microbatch| phases.iter().map(|phase| llm(workload, microbatch, stage, *phase)).sum();
-            workload.microbatches().map(time).collect()
+        let times = |of: fn(StageTimes) -> f64| -> Vec<f64> {
+            workload
+                .microbatches()
+                .map(|microbatch| of(StageTimes::new(workload, microbatch, stage)))
+                .collect()
         };
-        let (forward, weight) = (times(&[Phase::Forward]), times(&[Phase::BackwardWeight]));
-        let backward = times(&[Phase::BackwardInput, Phase::BackwardWeight]);
+        let (forward, weight) = (times(|times| times.forward), times(|times| times.weight));
+        let backward = times(|times| times.input + times.weight);
         let paths: Vec<Path> =
             workload.microbatches().map(|microbatch| Path::new(workload, microbatch, stage)).collect();
         let least = |time: fn(&Path) -> f64| paths.iter().map(time).fold(f64::INFINITY, f64::min);
@@ -133,8 +138,9 @@ struct Path {
 impl Path {
     fn new(workload: &Workload, microbatch: Microbatch, stage: usize) -> Path {
         let last = workload.ranks() - 1;
-        let forward = |stage: usize| llm(workload, microbatch, stage, Phase::Forward);
-        let backward = |stage: usize| llm(workload, microbatch, stage, Phase::BackwardInput);
+        let times = |stage: usize| StageTimes::new(workload, microbatch, stage);
+        let forward = |stage: usize| times(stage).forward;
+        let backward = |stage: usize| times(stage).input;
         let to = |stage: usize| workload.transfer_time(Value::Hidden { microbatch, chunk: Chunk(stage) });
         let back_to =
             |stage: usize| workload.transfer_time(Value::HiddenGrad { microbatch, chunk: Chunk(stage) });
@@ -142,7 +148,7 @@ impl Path {
         let rest_up: f64 = (stage + 1..=last).map(|stage| to(stage) + forward(stage)).sum();
         let down: f64 = (stage + 1..=last).map(|stage| backward(stage) + back_to(stage - 1)).sum();
         let out: f64 = (0..stage).map(|stage| back_to(stage) + backward(stage)).sum();
-        let weight = llm(workload, microbatch, 0, Phase::BackwardWeight);
+        let weight = times(0).weight;
         Path {
             up: longest(workload, Module::ENCODER, microbatch, &[Phase::Forward])
                 + before
@@ -158,8 +164,23 @@ impl Path {
     }
 }
 
-fn llm(workload: &Workload, microbatch: Microbatch, stage: usize, phase: Phase) -> f64 {
-    workload.unit_cost(Unit::llm(Chunk(stage), microbatch), phase) * workload.slowdown(Rank(stage))
+/// What a stage's work on a microbatch takes at least.
+struct StageTimes {
+    forward: f64,
+    /// Until the gradient of its input.
+    input: f64,
+    /// The rest of the backward.
+    weight: f64,
+}
+
+impl StageTimes {
+    fn new(workload: &Workload, microbatch: Microbatch, stage: usize) -> StageTimes {
+        let unit = Unit::llm(Chunk(stage), microbatch);
+        let time = |phase| workload.unit_cost(unit, phase) * workload.slowdown(Rank(stage));
+        let backward = workload.backward_cost(unit) * workload.slowdown(Rank(stage));
+        let input = time(Phase::BackwardInput).min(backward);
+        StageTimes { forward: time(Phase::Forward), input, weight: backward - input }
+    }
 }
 
 /// The time that a microbatch's items take at least, given all ranks.

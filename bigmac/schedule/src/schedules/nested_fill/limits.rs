@@ -3,7 +3,9 @@
 use crate::api::ScheduleError;
 use crate::check::{Budget, Limits, Measures};
 use crate::clock::largest_first;
-use crate::step::{Chunk, Item, Microbatch, Module, ModuleKind, PerModule, Rank, Unit, Workload};
+use crate::step::{
+    Chunk, ChunkPlacement, Item, Microbatch, Module, ModuleKind, PerModule, Rank, Unit, Workload,
+};
 
 /// Encoder activations of a rank, in microbatches, where no budget is given.
 const ENCODER: f64 = 4.0;
@@ -54,12 +56,15 @@ impl<'a> Room<'a> {
     }
 }
 
-/// What 1F1B (interleaved 1F1B, where ranks hold several chunks) keeps on a rank, and one microbatch more, whose weight
-/// gradients wait.
+/// What 1F1B (interleaved 1F1B, where ranks hold several chunks; ZB-V, where those are placed as a V) keeps on a rank,
+/// and one microbatch more, whose weight gradients wait.
 fn usual_llm(workload: &Workload, rank: usize) -> f64 {
     let (p, v) = (workload.ranks(), workload.chunks_per_rank());
     if v == 1 {
         return (p - rank + 1) as f64;
+    }
+    if workload.placement() == ChunkPlacement::V {
+        return (p + 1) as f64;
     }
     (2 * (p - 1 - rank) + (v - 1) * p + 1) as f64 / v as f64 + 1.0
 }

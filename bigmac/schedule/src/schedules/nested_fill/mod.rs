@@ -5,19 +5,22 @@
 //! is made on the clock from the costs: every free rank takes the most urgent task that is there and fits its memory,
 //! and items are shared out so that all ranks have the same work in all. Where ranks still wait at one end of the step,
 //! the same tasks are planned from the end, each as late as the last plan allows, then again from the start. Of several
-//! rules of what is urgent the fastest is kept, and none is tried once the bound is reached.
+//! rules of what is urgent the fastest is kept, and none is tried once the bound is reached. Backwards run whole, which
+//! is shorter, wherever that takes the step no longer.
 
 mod bound;
 mod capacity;
+mod choice;
 mod held;
 mod limits;
+mod merge;
 mod planner;
 mod search;
 mod tasks;
 
-use self::capacity::Capacity;
+use self::choice::choose;
 pub(crate) use self::limits::Room;
-use self::planner::Plan;
+use self::merge::Order;
 use self::tasks::{Class, Task, Tasks};
 use crate::api::{Options, Schedule, ScheduleError};
 use crate::check::Limits;
@@ -39,7 +42,8 @@ pub(crate) const NESTED_FILL: Schedule = Schedule {
 fn build(workload: &Workload, options: &Options) -> Result<Table, ScheduleError> {
     let room = Room::new(workload, &options.limits, NESTED_FILL.name)?;
     let Planned { table: filled, time: planned, bound } = planned(workload, &room);
-    if planned <= bound * (1.0 + 1e-9) {
+    // A plan has no overlaps, so its bound is not one of orders that gain by them.
+    if workload.overlap() == 0.0 && planned <= bound * (1.0 + 1e-9) {
         return Ok(filled);
     }
     // `nested` is one more candidate: it needs an LLM schedule that fits and has minima of its own, so there may be
@@ -59,7 +63,7 @@ pub fn lower_bound(workload: &Workload, limits: &Limits) -> Result<f64, Schedule
     Ok(bound::lower_bound(workload, &Room::new(workload, limits, NESTED_FILL.name)?))
 }
 
-/// What was planned within a room.
+/// The ops of the fastest order found within a room.
 pub(crate) struct Planned {
     pub table: Table,
     /// The time that it was planned to take.
@@ -70,8 +74,8 @@ pub(crate) struct Planned {
 
 pub(crate) fn planned(workload: &Workload, room: &Room<'_>) -> Planned {
     let graph = Tasks::new(workload, &room.measures);
-    let (plan, bound) = search::search(&graph, workload, &Capacity::new(&graph, workload, room.clone()));
-    Planned { table: write(&plan, &graph, workload).with_step(), time: plan.time, bound }
+    let (order, bound) = choose(&graph, workload, room);
+    Planned { table: write(&order, &graph, workload).with_step(), time: order.time, bound }
 }
 
 fn time(table: &Table, workload: &Workload) -> f64 {
@@ -87,19 +91,22 @@ fn fits(table: &Table, room: &Room<'_>) -> bool {
 }
 
 /// The ops of a plan.
-fn write(plan: &Plan, graph: &Tasks, workload: &Workload) -> Table {
-    let mut table = Table::empty(plan.order.len());
-    for (ops, tasks) in table.ranks.iter_mut().zip(&plan.order) {
-        let tasks = tasks.iter().map(|task| &graph.tasks[*task as usize]);
-        ops.extend(tasks.flat_map(|task| phases(task, workload).map(|phase| task.unit.op(phase))));
+fn write(order: &Order, graph: &Tasks, workload: &Workload) -> Table {
+    let mut table = Table::empty(order.ranks.len());
+    for (ops, tasks) in table.ranks.iter_mut().zip(&order.ranks) {
+        for index in tasks {
+            let task = &graph.tasks[*index as usize];
+            ops.extend(phases(task, order.whole[*index as usize], workload).map(|phase| task.unit.op(phase)));
+        }
     }
     table
 }
 
 /// What a task runs, one after the other.
-fn phases(task: &Task, workload: &Workload) -> impl Iterator<Item = Phase> + use<> {
+fn phases(task: &Task, whole: bool, workload: &Workload) -> impl Iterator<Item = Phase> + use<> {
     let (first, second) = match task.class {
         Class::Forward | Class::Encode => (Phase::Forward, None),
+        Class::Backward if whole => (Phase::Backward, None),
         Class::Backward => (Phase::BackwardInput, None),
         Class::Weight => (Phase::BackwardWeight, None),
         Class::EncodeBackward => (Phase::Backward, None),

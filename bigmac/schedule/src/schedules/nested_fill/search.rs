@@ -52,12 +52,21 @@ const RULES: [Rule; 16] = [
     Rule { backward: true, more: 0.15, order: [F, B, G, E, W, D] },
 ];
 
-/// The fastest plan found, with ranks' orders as time runs forward, and what no plan can be faster than.
-pub(super) fn search(graph: &Tasks, workload: &Workload, capacity: &Capacity<'_>) -> (Plan, f64) {
+/// The orders of the ranks in the fastest plan found, as time runs forward, and what no plan can be faster than. None
+/// where memory blocks every plan, and where something is `known` that takes no longer than the bound.
+pub(super) fn search(
+    graph: &Tasks,
+    workload: &Workload,
+    capacity: &Capacity<'_>,
+    known: f64,
+) -> (Option<Orders>, f64) {
     let reversed = graph.reversed();
     let anywhere: Vec<u32> = graph.tasks.iter().map(|task| task.rank).collect();
-    let mut search = Search { graphs: [graph, &reversed], best: None, left: EFFORT, bound: capacity.bound };
-    search.try_rule(&RULES[0], &anywhere, capacity);
+    let graphs = [graph, &reversed];
+    let mut search = Search { graphs, best: None, left: EFFORT, known, bound: capacity.bound };
+    if !search.is_over() {
+        search.try_rule(&RULES[0], &anywhere, capacity);
+    }
     if !search.is_over() {
         search.bound = lower_bound(workload, &capacity.room);
     }
@@ -66,7 +75,7 @@ pub(super) fn search(graph: &Tasks, workload: &Workload, capacity: &Capacity<'_>
             search.try_rule(rule, &anywhere, &capacity.loosened(rule.more));
         }
     }
-    if search.best.is_none() {
+    if search.best.is_none() && !search.is_over() {
         // Tight budgets can make free ranks take items that block each other. With each microbatch's items shared out
         // beforehand and taken in the order of the microbatches, the earliest one can go on.
         search.try_rule(&RULES[0], &fixed_ranks(graph, &capacity.room.measures, workload), capacity);
@@ -77,9 +86,23 @@ pub(super) fn search(graph: &Tasks, workload: &Workload, capacity: &Capacity<'_>
             search.shake(round, &anywhere, &shares[round as usize / 2 % 2]);
         }
     }
-    let plan = search.best.map_or_else(|| serial(graph, &capacity.room.measures, workload), Draft::forward);
-    (plan, search.bound)
+    (search.best.map(Draft::forward), search.bound)
 }
+
+/// A plan by the first rule alone, improved; none where memory blocks it. What it takes of the effort is taken from
+/// `left`.
+pub(super) fn quick_plan(graph: &Tasks, capacity: &Capacity<'_>, left: &mut usize) -> Option<Orders> {
+    let reversed = graph.reversed();
+    let anywhere: Vec<u32> = graph.tasks.iter().map(|task| task.rank).collect();
+    let (graphs, known) = ([graph, &reversed], f64::INFINITY);
+    let mut search = Search { graphs, best: None, left: *left, known, bound: capacity.bound };
+    search.try_rule(&RULES[0], &anywhere, capacity);
+    *left = search.left;
+    search.best.map(Draft::forward)
+}
+
+/// What each rank runs, in order.
+pub(super) type Orders = Vec<Vec<u32>>;
 
 /// A plan with the direction of time that it was made in.
 #[derive(Clone, Debug)]
@@ -89,12 +112,12 @@ struct Draft {
 }
 
 impl Draft {
-    fn forward(self) -> Plan {
-        let mut plan = self.plan;
+    fn forward(self) -> Orders {
+        let mut orders = self.plan.order;
         if self.backward {
-            plan.order.iter_mut().for_each(|tasks| tasks.reverse());
+            orders.iter_mut().for_each(|tasks| tasks.reverse());
         }
-        plan
+        orders
     }
 }
 
@@ -104,13 +127,15 @@ struct Search<'a> {
     best: Option<Draft>,
     /// Tasks that may still be placed.
     left: usize,
+    /// The time of another plan.
+    known: f64,
     bound: f64,
 }
 
 impl Search<'_> {
     fn is_over(&self) -> bool {
-        let reached = |best: &Draft| best.plan.time <= self.bound * (1.0 + 1e-9);
-        self.left == 0 || self.best.as_ref().is_some_and(reached)
+        let time = self.best.as_ref().map_or(self.known, |best| best.plan.time.min(self.known));
+        self.left == 0 || time <= self.bound * (1.0 + 1e-9)
     }
 
     fn try_rule(&mut self, rule: &Rule, ranks: &[u32], capacity: &Capacity<'_>) {
@@ -239,7 +264,7 @@ fn fixed_ranks(graph: &Tasks, measures: &Measures<'_>, workload: &Workload) -> V
 }
 
 /// One microbatch after the other, which any budget that is enough for one allows.
-fn serial(graph: &Tasks, measures: &Measures<'_>, workload: &Workload) -> Plan {
+pub(super) fn serial(graph: &Tasks, measures: &Measures<'_>, workload: &Workload) -> Orders {
     let mut ranks = fixed_ranks(graph, measures, workload);
     for (index, rank) in ranks.iter_mut().enumerate().filter(|(_, rank)| **rank == ANY) {
         *rank = (index % workload.ranks()) as u32;
@@ -258,5 +283,5 @@ fn serial(graph: &Tasks, measures: &Measures<'_>, workload: &Workload) -> Plan {
     });
     let mut order = vec![Vec::new(); workload.ranks()];
     numbers.iter().for_each(|task| order[ranks[*task as usize] as usize].push(*task));
-    Plan { order, ends: Vec::new(), numbers, ranks, time: f64::INFINITY }
+    order
 }

@@ -53,8 +53,17 @@ pub(super) struct Task {
     pub acquire: Hold,
     /// What it gives back at its end.
     pub release: Hold,
-    /// The other task of its item, which runs on the same rank; [`NONE`] where there is none.
+    /// The other task of its item, or of its LLM backward, which runs on the same rank; [`NONE`] where there is none.
     pub partner: u32,
+    /// Whether it is a backward that has its weight gradient in it.
+    pub whole: bool,
+}
+
+impl Task {
+    /// Whether it is a backward whose weight gradient is a task of its own.
+    pub(super) fn is_first_part(&self) -> bool {
+        self.class == Class::Backward && self.partner != NONE && !self.whole
+    }
 }
 
 /// A task that waits for another.
@@ -110,6 +119,29 @@ impl Tasks {
         if self.backward { self.microbatches - 1 - microbatch } else { microbatch }
     }
 
+    /// Whether any backward has two parts.
+    pub(super) fn has_parts(&self) -> bool {
+        self.tasks.iter().any(|task| task.class == Class::Weight)
+    }
+
+    /// The same step where backwards of some microbatches run whole. Their weight gradients take no time and hold
+    /// nothing.
+    pub(super) fn with_whole(&self, workload: &Workload, whole: impl Fn(Microbatch) -> bool) -> Tasks {
+        let mut graph = self.clone();
+        for (index, task) in self.tasks.iter().enumerate() {
+            if !task.is_first_part() || !whole(task.unit.microbatch()) {
+                continue;
+            }
+            let last = task.partner as usize;
+            graph.tasks[index].time = workload.unit_cost(task.unit, Phase::Backward);
+            graph.tasks[index].release = self.tasks[last].release;
+            graph.tasks[index].whole = true;
+            graph.tasks[last].time = 0.0;
+            graph.tasks[last].release = Hold::Nothing;
+        }
+        graph
+    }
+
     /// The same step as it looks when time runs backward.
     pub(super) fn reversed(&self) -> Tasks {
         let flip = |task: &Task| Task { acquire: task.release, release: task.acquire, ..*task };
@@ -157,7 +189,7 @@ impl Builder<'_> {
         let rank = self.workload.home(unit.module).map_or(ANY, |rank| rank.0 as u32);
         let time = phases.iter().map(|phase| self.workload.unit_cost(unit, *phase)).sum();
         let (acquire, release) = (Hold::Nothing, Hold::Nothing);
-        self.tasks.push(Task { class, unit, rank, time, acquire, release, partner: NONE });
+        self.tasks.push(Task { class, unit, rank, time, acquire, release, partner: NONE, whole: false });
         self.tasks.len() as u32 - 1
     }
 
@@ -243,6 +275,8 @@ impl Builder<'_> {
             if self.workload.has_weight_gradient(ModuleKind::Llm) {
                 last = self.push(Class::Weight, unit, &[Phase::BackwardWeight]);
                 self.edge(backward, last, 0.0);
+                self.tasks[backward as usize].partner = last;
+                self.tasks[last as usize].partner = backward;
             }
             self.hold(forwards[chunk], last);
             backwards[chunk] = backward;

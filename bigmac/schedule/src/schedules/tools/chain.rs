@@ -2,8 +2,8 @@
 
 use crate::api::{Options, Schedule, ScheduleError};
 use crate::step::{
-    Chunk, ChunkCost, Item, Load, Microbatch, Module, ModuleKind, Op, PerModule, Phase, Rank, Table, Work,
-    Workload,
+    Chunk, ChunkCost, Item, Load, Microbatch, Module, ModuleKind, Op, PerModule, Phase, Piece, Rank, Table,
+    Unit, Work, Workload,
 };
 
 /// What one stage of the chain runs, besides waiting: chunks of the three modules, in the order of the data.
@@ -24,6 +24,12 @@ pub(crate) fn stages_table(
                 let stage = stages.get(chunk.0).copied().unwrap_or_default();
                 stage_ops(workload, stage, phase, microbatch)
             }
+            Op::Overlap { forward, backward, phase } => {
+                let stage_of = |unit: Unit| stages.get(unit.module.chunk().0).copied().unwrap_or_default();
+                let [forward, backward] = [(forward, Phase::Forward), (backward, phase)]
+                    .map(|(unit, phase)| stage_ops(workload, stage_of(unit), phase, unit.microbatch()));
+                at_once(forward, backward)
+            }
             other => vec![other],
         });
         runs.collect()
@@ -39,7 +45,7 @@ pub(crate) fn parts_table(
 ) -> Result<Table, ScheduleError> {
     let chunks = workload.chunks_per_rank();
     if chunks != 1 {
-        return Err(ScheduleError::Chunks { schedule: schedule.name, chunks });
+        return Err(ScheduleError::Chunks { schedule: schedule.name, wanted: 1, chunks });
     }
     let chain = workload.chain().ok_or(ScheduleError::NoChain)?;
     let stage = |rank| {
@@ -62,18 +68,22 @@ fn stage_order(workload: &Workload, stages: &[Stage]) -> Result<Workload, Schedu
         let llm = stages.iter().map(|stage| {
             let modules = modules(*stage);
             let all = |phase| modules.iter().map(|module| time(*module, m, phase)).sum::<f64>();
-            let weight = time(stage.llm.map(Module::Llm), m, Phase::BackwardWeight);
+            let llm = |phase| time(stage.llm.map(Module::Llm), m, phase);
+            let items = modules.iter().filter(|module| **module != stage.llm.map(Module::Llm));
+            let items: f64 = items.map(|module| time(*module, m, Phase::Backward)).sum();
             ChunkCost {
                 forward: all(Phase::Forward),
-                backward_input: (all(Phase::Backward) - weight).max(0.0),
-                backward_weight: weight,
+                backward_input: items + llm(Phase::BackwardInput),
+                backward_weight: llm(Phase::BackwardWeight),
+                backward: all(Phase::Backward),
             }
         });
         Load { encoder: Vec::new(), generator: Vec::new(), llm: llm.collect() }
     });
     let (ranks, each) = (workload.ranks(), stages.len() / workload.ranks());
     let link = workload.link();
-    Ok(Workload::new(ranks, each, loads.collect(), PerModule::all(true), link.latency)?)
+    let order = Workload::new(ranks, each, loads.collect(), PerModule::all(true), link.latency)?;
+    Ok(order.with_placement(workload.placement()))
 }
 
 fn modules(stage: Stage) -> [Option<Module>; 3] {
@@ -93,6 +103,20 @@ fn stage_ops(workload: &Workload, stage: Stage, phase: Phase, microbatch: Microb
         ops.reverse();
     }
     ops
+}
+
+/// What two stages have to do at once, where each has work of the LLM alone; otherwise one after the other.
+fn at_once(forward: Vec<Op>, backward: Vec<Op>) -> Vec<Op> {
+    let llm = |ops: &[Op]| match ops {
+        [Op::Compute { module, phase, work: Work::Microbatch(microbatch) }] => {
+            Some((Unit { module: *module, piece: Piece::Microbatch(*microbatch) }, *phase))
+        }
+        _ => None,
+    };
+    match (llm(&forward), llm(&backward)) {
+        (Some((forward, _)), Some((backward, phase))) => vec![Op::Overlap { forward, backward, phase }],
+        _ => forward.into_iter().chain(backward).collect(),
+    }
 }
 
 /// A module's op on all of a microbatch; `None` where there is nothing to do.

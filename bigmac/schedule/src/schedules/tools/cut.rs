@@ -173,12 +173,13 @@ impl Workload {
 fn loads_by_share(workload: &Workload, parts: &[ChainPart]) -> Vec<Load> {
     let cut = |load: &Load| {
         let sum = |of: fn(&ChunkCost) -> f64| load.llm.iter().map(of).sum::<f64>();
-        let (f, b, w) = (sum(|c| c.forward), sum(|c| c.backward_input), sum(|c| c.backward_weight));
-        let llm = parts.iter().map(|part| ChunkCost {
-            forward: f * part.share,
-            backward_input: b * part.share,
-            backward_weight: w * part.share,
-        });
+        let all = ChunkCost {
+            forward: sum(|c| c.forward),
+            backward_input: sum(|c| c.backward_input),
+            backward_weight: sum(|c| c.backward_weight),
+            backward: sum(|c| c.backward),
+        };
+        let llm = parts.iter().map(|part| all.scaled(part.share));
         Load { llm: llm.collect(), ..load.clone() }
     };
     workload.loads().iter().map(cut).collect()
