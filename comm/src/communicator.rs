@@ -49,7 +49,9 @@ pub trait Communicator: Send + Sync + std::fmt::Debug {
     ///
     /// A tensor that is whole ([`Tensor::is_whole`]) and not shared is handed over as it is; of any other a whole copy
     /// is sent. So what was sent cannot change any more, and the receiver can write to what it got. While in flight the
-    /// bytes are counted under this rank's [`MESSAGES`](bigmac_runtime::memory::scopes::MESSAGES).
+    /// bytes are counted under [`MESSAGES`](bigmac_runtime::memory::scopes::MESSAGES): of this rank until the receiver
+    /// takes them; between processes of this rank until they are sent, and of the receiver from when they arrive. What
+    /// the receiver's budget has no room for then is an error of its receive.
     ///
     /// # Errors
     /// [`Runtime`](crate::CommError::Runtime) when the scope's budget or the memory does not allow it;
@@ -67,7 +69,7 @@ pub trait Communicator: Send + Sync + std::fmt::Debug {
     fn recv(&self, ctx: &Context, from: usize, tag: Tag, spec: &Spec) -> Result<Tensor>;
 
     /// Reduces `tensor` over all ranks, in place: any shape, the same on every rank; F64, F32, BF16 or F16; contiguous
-    /// and not shared. In flight are 1/size of its bytes.
+    /// and not shared. In flight are 1/size of its bytes; between processes up to twice its bytes.
     ///
     /// # Errors
     /// [`Runtime`](crate::CommError::Runtime) for another dtype or a tensor that cannot be written; as every

@@ -1,36 +1,17 @@
 //! Ranks that fail, panic, end early or never come: an error at once or within the limit, and never a hang.
 
+mod waits;
+
 use bigmac_comm::{
     CommError, Communicator, LocalCommunicator, RankError, RankFailure, Reduce, Tag, run_ranks,
 };
-use bigmac_runtime::{Context, DType, Spec, Tensor};
+use bigmac_runtime::{Context, DType, Tensor};
 use std::sync::{Barrier, Mutex};
 use std::time::{Duration, Instant};
+use waits::{WAITS, Wait, spec};
 
 /// Far longer than any of these tests may take: a rank that waits this long has not been woken.
 const LIMIT: Duration = Duration::from_secs(30);
-
-fn spec() -> Spec {
-    Spec::new(&[3], DType::F32)
-}
-
-/// Every call that waits for another rank.
-type Wait = fn(&LocalCommunicator, &Context) -> Result<(), CommError>;
-const WAITS: &[(&str, Wait)] = &[
-    ("recv", |comm, ctx| comm.recv(ctx, 1, Tag(0), &spec()).map(drop)),
-    ("all_reduce", |comm, ctx| comm.all_reduce(ctx, &mut Tensor::zeros(ctx, &[3], DType::F32)?, Reduce::Sum)),
-    ("reduce_scatter", |comm, ctx| {
-        comm.reduce_scatter(ctx, &Tensor::zeros(ctx, &[3], DType::F32)?, Reduce::Sum).map(drop)
-    }),
-    ("all_gather", |comm, ctx| comm.all_gather(ctx, &Tensor::zeros(ctx, &[3], DType::F32)?).map(drop)),
-    ("broadcast", |comm, ctx| comm.broadcast(ctx, &mut Tensor::zeros(ctx, &[3], DType::F32)?, 1)),
-    ("all_to_all_v", |comm, ctx| {
-        let tensors = (0..3).map(|_| Tensor::zeros(ctx, &[3], DType::F32)).collect::<Result<_, _>>()?;
-        comm.all_to_all_v(ctx, tensors, &vec![spec(); 3]).map(drop)
-    }),
-    ("barrier", |comm, _| comm.barrier()),
-    ("split", |comm, _| comm.split(0, 0).map(drop)),
-];
 
 /// Runs three ranks of which rank 1 does `fault` a little later than the others have begun to wait; returns what these
 /// got and what `run_ranks` said.
@@ -163,11 +144,15 @@ fn a_panic_outside_run_ranks_poisons_through_the_drop() {
     let mut world = LocalCommunicator::world(2, LIMIT);
     let one = world.remove(1);
     let zero = world.remove(0);
+    let both = std::sync::Arc::new(Barrier::new(2));
+    let split = both.clone();
     let thread = std::thread::spawn(move || {
         let _held = one.split(7, 0);
+        split.wait();
         panic!("on purpose");
     });
     zero.split(8, 0).unwrap();
+    both.wait();
     let began = Instant::now();
     let error = zero.barrier().unwrap_err();
     assert!(

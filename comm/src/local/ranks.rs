@@ -64,8 +64,7 @@ where
                     RankFailure::NotStarted(error)
                 })
         };
-        let threads: Vec<_> =
-            LocalCommunicator::seats(&world, size).into_iter().enumerate().map(start).collect();
+        let threads: Vec<_> = LocalCommunicator::seats(&world).into_iter().enumerate().map(start).collect();
         threads
             .into_iter()
             .map(|thread| thread?.join().unwrap_or_else(|panic| Err(RankFailure::Panicked(message(&*panic)))))
@@ -76,7 +75,7 @@ where
         let cause = cause.unwrap_or_else(|| RankFailure::Aborted(failure.reason.clone()));
         return Err(RankError { rank: failure.rank, cause });
     }
-    let left = (0..size).find_map(|rank| Some((rank, world.unreceived(rank)?)));
+    let left = (0..size).find_map(|rank| Some((rank, world.mailbox(rank).unreceived()?)));
     if let Some((rank, messages)) = left {
         return Err(RankError { rank, cause: RankFailure::Unreceived(messages) });
     }
@@ -94,7 +93,7 @@ fn run_rank<R, E: Display>(
     f: impl Fn(LocalCommunicator) -> Result<R, E>,
 ) -> Result<R, RankFailure<E>> {
     // The rank ends only once its failure is known: else a peer that waits for it would take the end for the cause.
-    let _seat = comm.seat.clone();
+    let _seat = comm.peers.clone();
     // A panic ends here: the rank's state is dropped here, and the world refuses every later call.
     match catch_unwind(AssertUnwindSafe(|| f(comm))) {
         Ok(Ok(value)) => Ok(value),

@@ -7,10 +7,10 @@ mod messages;
 
 use bigmac_comm::Communicator;
 use bigmac_runtime::{Context, DType, Element, Tensor};
-use half::bf16;
+use half::{bf16, f16};
 
-/// A case: panics when the communicator is wrong.
-pub type Case = fn(&dyn Communicator);
+/// A case: panics when the communicator is wrong. The context is the one whose memory received tensors are counted in.
+pub type Case = fn(&Context, &dyn Communicator);
 
 /// Every case, by name.
 pub const CASES: &[(&str, Case)] = &[
@@ -22,12 +22,17 @@ pub const CASES: &[(&str, Case)] = &[
     ("wrong_spec", messages::wrong_spec),
     ("budgets_are_kept", messages::budgets_are_kept),
     ("bad_arguments", messages::bad_arguments),
+    ("sizes_and_dtypes", messages::sizes_and_dtypes),
+    ("sizes_do_not_change_the_order", messages::sizes_do_not_change_the_order),
+    ("no_room_at_the_receiver", messages::no_room_at_the_receiver),
+    ("planned_tensors_travel_as_shapes", messages::planned_tensors_travel_as_shapes),
     ("all_reduce", collectives::all_reduce),
     ("all_reduce_whatever_the_timing", collectives::all_reduce_whatever_the_timing),
     ("reduce_scatter_and_all_gather", collectives::reduce_scatter_and_all_gather),
     ("all_gather_of_uneven_rows", collectives::all_gather_of_uneven_rows),
     ("broadcast", collectives::broadcast),
     ("all_to_all_v", collectives::all_to_all_v),
+    ("random_values", collectives::random_values),
     ("barrier_waits", collectives::barrier_waits),
     ("collectives_leave_no_memory", collectives::collectives_leave_no_memory),
     ("groups", groups::groups),
@@ -35,11 +40,19 @@ pub const CASES: &[(&str, Case)] = &[
     ("groups_keep_tags_apart", groups::groups_keep_tags_apart),
 ];
 
-/// Sizes of worlds worth trying.
-pub const SIZES: [usize; 5] = [1, 2, 3, 4, 7];
+/// Cases that take long, for worlds of a few ranks.
+pub const LARGE: &[(&str, Case)] = &[("large_messages_cross", messages::large_messages_cross)];
 
-fn context(comm: &dyn Communicator) -> Context {
-    Context::cpu(comm.rank(), 1).unwrap()
+/// Runs a case as if it were the first: the memory's peaks are forgotten.
+pub fn run(name: &str, case: Case, ctx: &Context, comm: &dyn Communicator) {
+    for scope in ctx.memory().all_scopes() {
+        assert_eq!(scope.current(), 0, "before {name}: {}", scope.name());
+        scope.reset_peak();
+    }
+    // No rank sends for the case before all have looked.
+    comm.barrier().unwrap();
+    case(ctx, comm);
+    comm.barrier().unwrap();
 }
 
 /// A value that tells rank and index, and whose sums over ranks depend on the order.
@@ -74,6 +87,7 @@ numbers! {
     f64, |x| x, |x| x, |x: f64| x, |x| x;
     f32, |x| x as f32, |x: f32| f64::from(x), |x: f32| x, |x| x;
     bf16, bf16::from_f64, bf16::to_f64, |x: bf16| x.to_f32(), bf16::from_f32;
+    f16, f16::from_f64, f16::to_f64, |x: f16| x.to_f32(), f16::from_f32;
 }
 
 fn values<T: Number>(rank: usize, len: usize) -> Vec<T> {

