@@ -41,6 +41,9 @@ struct Args {
     /// Threads of a rank.
     #[arg(long, default_value_t = 1)]
     threads: usize,
+    /// LLM layers of each rank; encoder and generator get as many as weigh the same. Fewer are faster to measure.
+    #[arg(long, default_value_t = 3)]
+    layers: usize,
     /// Turns of each order in the profile.
     #[arg(long, default_value_t = 3)]
     profile_rounds: usize,
@@ -79,8 +82,6 @@ impl Kind {
 }
 
 const MICROBATCHES_PER_RANK: usize = 4;
-/// LLM layers per rank: three, so that ranks of their own for encoder and generator leave whole numbers of layers.
-const LAYERS_PER_RANK: usize = 3;
 const REFERENCE: &str = "nested";
 
 /// A text alone, a picture to be read, a picture to be drawn.
@@ -124,14 +125,14 @@ struct Taken {
     fullest: u64,
 }
 
-fn config(ranks: usize, threads: usize, seed: u64) -> Config {
-    let llm = Llm { layers: LAYERS_PER_RANK * ranks, ..Llm::default() };
-    let encoder = Encoder { layers: 10, ..Encoder::default() };
-    let generator = Generator { layers: 3, ..Generator::default() };
+fn config(args: &Args, ranks: usize, seed: u64) -> Config {
+    let llm = Llm { layers: args.layers * ranks, ..Llm::default() };
+    let encoder = Encoder { layers: (10 * args.layers).div_ceil(3), ..Encoder::default() };
+    let generator = Generator { layers: args.layers, ..Generator::default() };
     let model = Model { llm, encoder, generator, ..Model::default() };
     let mut config = Config { model, ..Config::default() };
     config.run.seed = seed;
-    config.pipeline = Pipeline { ranks, threads, ..Pipeline::default() };
+    config.pipeline = Pipeline { ranks, threads: args.threads, ..Pipeline::default() };
     config.train.tokens_per_microbatch = 16_384;
     config
 }
@@ -175,7 +176,7 @@ fn run(args: &Args, ranks: usize, kind: Kind, way: Way) -> Result<Vec<Row>> {
     let schedules: Vec<_> = registry::SCHEDULES.iter().filter(|schedule| schedule.is_whole()).collect();
     let mut taken: BTreeMap<&'static str, Taken> = BTreeMap::new();
     for seed in &args.seeds {
-        let config = config(ranks, args.threads, *seed);
+        let config = config(args, ranks, *seed);
         let set = SmallSet::new(&LINES, &config)?;
         let session = &set.session;
         let samples = microbatches(ranks, kind, *seed)?;
@@ -311,7 +312,8 @@ fn draw(rows: &[Row], ranks: usize, one_at_a_time: bool) -> String {
 
 fn main() -> Result<()> {
     let args = Args::parse();
-    ensure!(!args.seeds.is_empty() && args.rounds > 0, "at least one seed and one round are needed");
+    let counts = [args.seeds.len(), args.rounds, args.layers];
+    ensure!(!counts.contains(&0), "at least one seed, one round and one layer are needed");
     let processors = std::thread::available_parallelism().map_or(1, usize::from);
     let way = |ranks: usize| {
         if ranks * args.threads > processors { Way::OneAtATime } else { Way::Together }

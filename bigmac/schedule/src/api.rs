@@ -3,7 +3,7 @@
 use crate::check::{Budget, Limits, UnknownSize};
 use crate::clock::{SimulateError, Simulation, simulate, total_cost};
 use crate::names::UnknownName;
-use crate::step::{ChunkPlacement, ModuleKind, Op, Table, Workload, WorkloadError};
+use crate::step::{Chain, ChunkPlacement, ModuleKind, Op, Table, Workload, WorkloadError};
 use std::fmt::Debug;
 use thiserror::Error;
 
@@ -14,6 +14,8 @@ pub struct Schedule {
     pub(crate) summary: &'static str,
     pub(crate) is_whole: bool,
     pub(crate) workload: fn(&Workload) -> Workload,
+    /// Where the schedule takes ranks of its own for encoder and generator: its best chain on so many ranks in all.
+    pub(crate) chain_within: Option<fn(&Workload, usize) -> Option<Chain>>,
     pub(crate) build: fn(&Workload, &Options) -> Result<Table, ScheduleError>,
 }
 
@@ -38,6 +40,13 @@ impl Schedule {
     /// of its own.
     pub fn workload(&self, workload: &Workload, llm: &LlmSchedule) -> Workload {
         (self.workload)(&workload.clone().with_placement(llm.placement))
+    }
+
+    /// For a schedule that takes ranks of its own for encoder and generator: its best chain on exactly `ranks` ranks in
+    /// all, where there is one, so that it can be compared with the others. None for schedules that take no more ranks
+    /// than they are given.
+    pub fn chain_within(&self, workload: &Workload, ranks: usize) -> Option<Option<Chain>> {
+        self.chain_within.map(|chain| chain(workload, ranks))
     }
 
     /// Writes the schedule out, without communication; [`lower`](crate::lower) adds it.

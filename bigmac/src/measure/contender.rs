@@ -32,30 +32,15 @@ pub fn contender(
     schedule: &'static Schedule,
     llm: &'static LlmSchedule,
 ) -> Result<Contender, MeasureError> {
-    let pipeline = Pipeline {
-        schedule: schedule.name().to_owned(),
-        llm: llm.name().to_owned(),
-        ranks: llm_ranks(plan, costs, pipeline, schedule, llm)?,
-        ..pipeline.clone()
+    let (schedule_name, llm_name) = (schedule.name().to_owned(), llm.name().to_owned());
+    let pipeline = Pipeline { schedule: schedule_name, llm: llm_name, ..pipeline.clone() };
+    let workload = costs.workload(plan, pipeline.ranks, pipeline.chunks).map_err(ExecuteError::from)?;
+    let chain = match schedule.chain_within(&workload, pipeline.ranks) {
+        Some(None) => return Err(MeasureError::Ranks { ranks: pipeline.ranks }),
+        Some(chain) => chain,
+        None => None,
     };
-    let program = Program::build(plan, costs, &pipeline, None)?;
+    let program = Program::build(plan, costs, &pipeline, chain.as_ref())?;
     let simulation = simulate(&program.table, &program.workload).map_err(ExecuteError::from)?;
     Ok(Contender { schedule: schedule.name(), llm: llm.name(), program, simulation })
-}
-
-/// The most LLM ranks with which the schedule needs `pipeline.ranks` in all.
-fn llm_ranks(
-    plan: &StepPlan,
-    costs: &CostModel,
-    pipeline: &Pipeline,
-    schedule: &'static Schedule,
-    llm: &LlmSchedule,
-) -> Result<usize, MeasureError> {
-    for ranks in (1..=pipeline.ranks).rev() {
-        let workload = costs.workload(plan, ranks, pipeline.chunks).map_err(ExecuteError::from)?;
-        if schedule.workload(&workload, llm).ranks() == pipeline.ranks {
-            return Ok(ranks);
-        }
-    }
-    Err(MeasureError::Ranks { ranks: pipeline.ranks })
 }

@@ -14,6 +14,7 @@ pub(crate) const BUBBLE_FILL: Schedule = Schedule {
     summary: "Optimus: phased, with encoder work in the LLM's bubbles; memory grows with the batch",
     is_whole: true,
     workload: Workload::clone,
+    chain_within: None,
     build,
 };
 

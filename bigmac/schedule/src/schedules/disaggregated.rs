@@ -13,6 +13,7 @@ pub(crate) const DISAGGREGATED: Schedule = Schedule {
     summary: "DistTrain: encoder and generator on more ranks, of their own, in one chain with the LLM's",
     is_whole: true,
     workload: chain,
+    chain_within: Some(chain_within),
     build,
 };
 
@@ -21,20 +22,49 @@ fn chain(workload: &Workload) -> Workload {
         return workload.clone();
     }
     let (encoder, generator) = cheapest_ranks(workload);
+    let chain = chain_of(workload, [encoder, workload.ranks(), generator]);
+    let (loads, sizes) = (workload.loads().to_vec(), workload.sizes.clone());
+    let mut moved = workload.clone();
+    // The LLM's ranks keep their speed; others run at full speed.
+    moved.slowdown.splice(0..0, std::iter::repeat_n(1.0, encoder));
+    moved.on_chain(chain, loads, sizes)
+}
+
+/// The chain of the least time on exactly `ranks` ranks; none where they are too few for a rank each.
+fn chain_within(workload: &Workload, ranks: usize) -> Option<Chain> {
+    let times = module_times(workload);
+    let layers = |kind| workload.layers().map_or(usize::MAX, |layers| layers.count[kind]);
+    let counts = |kind| match times[kind] > 0.0 {
+        true => 1..=ranks.min(layers(kind)),
+        false => 0..=0,
+    };
+    let mut best: Option<(f64, [usize; 3])> = None;
+    for encoder in counts(ModuleKind::Encoder) {
+        for generator in counts(ModuleKind::Generator) {
+            let llm = ranks.saturating_sub(encoder + generator);
+            if llm == 0 || llm > layers(ModuleKind::Llm) {
+                continue;
+            }
+            let stages = [encoder, llm, generator];
+            let time = chain_time(times, stages, workload.len());
+            if best.is_none_or(|(least, _)| time < least) {
+                best = Some((time, stages));
+            }
+        }
+    }
+    best.map(|(_, stages)| chain_of(workload, stages))
+}
+
+/// Encoder, LLM and generator on so many ranks each, one after the other.
+fn chain_of(workload: &Workload, [encoder, p, generator]: [usize; 3]) -> Chain {
     let layers = |kind| workload.layers().map(|layers| layers.count[kind]);
-    let p = workload.ranks();
     // A module without work lives on the end of the LLM's ranks.
     let parts = PerModule {
         encoder: parts(0, encoder, encoder, layers(ModuleKind::Encoder)),
         llm: even_parts(encoder, p, layers(ModuleKind::Llm)),
         generator: parts(encoder + p, generator, encoder + p - 1, layers(ModuleKind::Generator)),
     };
-    let chain = Chain { ranks: encoder + p + generator, parts };
-    let (loads, sizes) = (workload.loads().to_vec(), workload.sizes.clone());
-    let mut moved = workload.clone();
-    // The LLM's ranks keep their speed; others run at full speed.
-    moved.slowdown.splice(0..0, std::iter::repeat_n(1.0, encoder));
-    moved.on_chain(chain, loads, sizes)
+    Chain { ranks: encoder + p + generator, parts }
 }
 
 fn build(workload: &Workload, options: &Options) -> Result<Table, ScheduleError> {
@@ -48,12 +78,20 @@ fn parts(first: usize, count: usize, spare: usize, layers: Option<usize>) -> Vec
     }
 }
 
-/// How many ranks encoder and generator get: those with the fewest rank-seconds, of a chain in which every microbatch
-/// is an average one, (sum over stages + (N - 1) x slowest stage) x ranks.
+/// Time of a chain of so many stages in which every microbatch is an average one: sum over stages + (N - 1) x slowest
+/// stage.
+fn chain_time(times: PerModule<f64>, stages: [usize; 3], microbatches: usize) -> f64 {
+    let n = microbatches as f64;
+    let of = ModuleKind::ALL.into_iter().zip(stages).filter(|(_, ranks)| *ranks > 0);
+    let slowest = of.map(|(kind, ranks)| times[kind] / n / ranks as f64).fold(0.0, f64::max);
+    ModuleKind::ALL.into_iter().map(|kind| times[kind]).sum::<f64>() / n + (n - 1.0) * slowest
+}
+
+/// How many ranks encoder and generator get: those with the fewest rank-seconds.
 fn cheapest_ranks(workload: &Workload) -> (usize, usize) {
-    let PerModule { encoder, llm, generator } = module_times(workload);
-    let (n, p) = (workload.len() as f64, workload.ranks());
-    let stage = |time: f64, ranks: usize| if ranks == 0 { 0.0 } else { time / n / ranks as f64 };
+    let times = module_times(workload);
+    let PerModule { encoder, llm, generator } = times;
+    let p = workload.ranks();
     let most = |time: f64, layers: Option<usize>| {
         // More ranks than stages as heavy as the LLM's would only idle.
         let useful = if llm > 0.0 { (p as f64 * time / llm).ceil() } else { p as f64 };
@@ -66,9 +104,7 @@ fn cheapest_ranks(workload: &Workload) -> (usize, usize) {
     let mut best = (f64::INFINITY, (0, 0));
     for e in counts(encoder, layers.map(|layers| layers.count.encoder)) {
         for g in counts(generator, layers.map(|layers| layers.count.generator)) {
-            let slowest = stage(encoder, e).max(stage(llm, p)).max(stage(generator, g));
-            let time = (encoder + llm + generator) / n + (n - 1.0) * slowest;
-            let rank_seconds = time * (e + p + g) as f64;
+            let rank_seconds = chain_time(times, [e, p, g], workload.len()) * (e + p + g) as f64;
             if rank_seconds < best.0 * (1.0 - 1e-12) {
                 best = (rank_seconds, (e, g));
             }

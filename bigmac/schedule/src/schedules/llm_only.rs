@@ -9,6 +9,7 @@ pub(crate) const LLM_ONLY: Schedule = Schedule {
     summary: "the LLM alone, without encoder and generator",
     is_whole: false,
     workload: Workload::llm_only,
+    chain_within: None,
     build,
 };
 

@@ -12,6 +12,7 @@ pub(crate) const MONOLITHIC: Schedule = Schedule {
     summary: "Megatron: encoder inside the first stage, generator inside the last",
     is_whole: true,
     workload: Workload::clone,
+    chain_within: None,
     build,
 };
 

@@ -13,6 +13,7 @@ pub(crate) const MONOLITHIC_BALANCED: Schedule = Schedule {
     summary: "one chain of all layers, cut into stages of equal cost",
     is_whole: true,
     workload: chain,
+    chain_within: None,
     build,
 };
 

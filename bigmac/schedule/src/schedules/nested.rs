@@ -31,6 +31,7 @@ pub(crate) const NESTED: Schedule = Schedule {
     summary: "BigMac: encoder and generator in slots inside the LLM pipeline",
     is_whole: true,
     workload: Workload::clone,
+    chain_within: None,
     build,
 };
 

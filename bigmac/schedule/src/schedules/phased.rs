@@ -12,6 +12,7 @@ pub(crate) const PHASED: Schedule = Schedule {
     summary: "all encoder forwards, the LLM, all encoder backwards: fast, memory grows with the batch",
     is_whole: true,
     workload: Workload::clone,
+    chain_within: None,
     build,
 };
 

@@ -12,6 +12,7 @@ pub(crate) const RECOMPUTE: Schedule = Schedule {
     summary: "phased, with the encoder's forwards run again before their backwards: less memory, more work",
     is_whole: true,
     workload: Workload::clone,
+    chain_within: None,
     build,
 };
 

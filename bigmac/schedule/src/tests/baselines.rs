@@ -85,6 +85,20 @@ fn known_layers_are_not_cut_through() {
 }
 
 #[test]
+fn encoder_and_llm_share_exactly_the_ranks_that_there_are() {
+    let disaggregated = schedule("disaggregated").unwrap();
+    // An encoder of a third of the LLM's 12 in all: a quarter of the ranks is what it should have.
+    let w = workload(4, 16, [1.0, 1.0, 1.0], [1.0, 3.0], NONE, 0.0);
+    assert_eq!(disaggregated.chain_within(&w, 1), Some(None));
+    for (ranks, own) in [(2, 1), (3, 1), (4, 1), (6, 2), (8, 2), (12, 3)] {
+        let chain = disaggregated.chain_within(&w, ranks).unwrap().unwrap();
+        assert_eq!(chain.ranks, ranks);
+        assert_eq!((chain.parts.encoder.len(), chain.parts.llm.len()), (own, ranks - own), "{ranks}");
+    }
+    assert_eq!(schedule("nested").unwrap().chain_within(&w, 4), None);
+}
+
+#[test]
 fn filling_bubbles_lies_between_the_bounds() {
     for (p, n, [ef, eb]) in
         [(4, 16, [2.0, 4.0]), (8, 32, [2.0, 4.0]), (4, 16, [0.4, 0.8]), (3, 4, [9.0, 3.0])]

@@ -36,6 +36,7 @@ pub(crate) const NESTED_FILL: Schedule = Schedule {
     summary: "nested, with items and weight gradients in the LLM's own bubbles",
     is_whole: true,
     workload: Workload::clone,
+    chain_within: None,
     build,
 };
 
