@@ -6,6 +6,7 @@ pub mod cost;
 pub mod data;
 pub mod eval;
 pub mod execute;
+pub mod job;
 pub mod measure;
 pub mod model;
 pub mod plan;

@@ -6,14 +6,14 @@ use bigmac::config::Pipeline;
 use bigmac::data::StepPlan;
 use bigmac::execute::{ExecuteError, Measured, Program, Ran, StepTask, run};
 use bigmac::model::{Placement, RankModules};
-use bigmac::train::{Gate, Session, Totals, TrainError, reduce};
+use bigmac::train::{Gate, Grid, Groups, Session, Totals, TrainError, reduce};
 use bigmac_autograd::Parameters;
 use bigmac_close::{absolute, is_close};
 use bigmac_comm::{Communicator, run_ranks};
 use bigmac_models::init::{self, Init, ParameterSpec};
 use bigmac_runtime::{Context, DType};
 use bigmac_schedule::memory::{Change, peak_bytes, walk};
-use bigmac_schedule::{ModuleKind, PerModule};
+use bigmac_schedule::{ModuleKind, PerModule, registry};
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -100,9 +100,42 @@ pub fn run_program(
     pipeline: &Pipeline,
     prepare: &Prepare<'_>,
 ) -> Result<StepResult> {
+    let grid = Grid::single(program.workload.ranks());
+    run_on(session, &[(plan, program)], grid, pipeline, prepare)
+}
+
+/// As [`run_step`] on several replicas of the pipeline, as many as it says.
+///
+/// # Errors
+/// As [`run_step`].
+pub fn run_replicas(session: &Session, plan: &StepPlan, pipeline: &Pipeline) -> Result<StepResult> {
+    // A chain is cut alike for all replicas.
+    let workload = session.costs.workload(plan, pipeline.ranks, pipeline.chunks)?;
+    let llm = registry::llm_schedule(&pipeline.llm)?;
+    let chain = registry::schedule(&pipeline.schedule)?.workload(&workload, llm).chain().cloned();
+    let mut shares = Vec::new();
+    for replica in 0..pipeline.dp {
+        let plan = plan.of_replica(replica, pipeline.dp);
+        let program = Program::build(&plan, &session.costs, pipeline, chain.as_ref())?;
+        shares.push((plan, program));
+    }
+    let shares: Vec<_> = shares.iter().map(|(plan, program)| (plan, program)).collect();
+    let grid = Grid::new(pipeline.dp, shares[0].1.workload.ranks(), pipeline.order, 1);
+    run_on(session, &shares, grid, pipeline, &|_, _| Ok(()))
+}
+
+/// Runs each replica's plan and program. The result's program is the first replica's.
+fn run_on(
+    session: &Session,
+    shares: &[(&StepPlan, &Program)],
+    grid: Grid,
+    pipeline: &Pipeline,
+    prepare: &Prepare<'_>,
+) -> Result<StepResult> {
     let timeout = Duration::from_secs_f64(pipeline.timeout);
-    let left = run_ranks(program.workload.ranks(), timeout, |comm| {
-        run_rank(session, plan, program, pipeline.threads, &comm, prepare)
+    let left = run_ranks(grid.ranks(), timeout, |comm| {
+        let (plan, program) = shares[grid.replica(comm.rank())];
+        run_rank(session, plan, program, pipeline.threads, &Groups::of(&comm, grid)?, prepare)
     })?;
     let totals = left.first().context("a pipeline has a rank")?.0;
     ensure!(left.iter().all(|(t, ..)| *t == totals), "ranks disagree about the step's totals");
@@ -120,7 +153,7 @@ pub fn run_program(
         ensure!(gradients.get(&key) == Some(gradient), "the copy's gradient of {} differs", key.1);
     }
     let ranks = left.into_iter().map(|(.., rank)| rank).collect();
-    Ok(StepResult { totals, gradients, ranks, program: program.clone() })
+    Ok(StepResult { totals, gradients, ranks, program: shares[0].1.clone() })
 }
 
 type Gradient = (ParameterSpec, ModuleKind, Vec<f32>);
@@ -130,10 +163,11 @@ fn run_rank(
     plan: &StepPlan,
     program: &Program,
     threads: usize,
-    comm: &dyn Communicator,
+    groups: &Groups<'_>,
     prepare: &Prepare<'_>,
 ) -> Result<(Totals, Vec<Gradient>, RankResult), TrainError> {
-    let ctx = session.context(comm.rank(), threads)?;
+    let comm = groups.pipeline();
+    let ctx = session.context(groups.world().rank(), threads)?;
     let (shape, dtype) = (&session.shape, session.shape.dtype);
     let placement = Placement::of(shape, &program.workload)?;
     let mut modules = RankModules::new(&ctx, shape, &placement, comm.rank(), &|ctx, _, specs| {
@@ -143,10 +177,10 @@ fn run_rank(
     let pictures = session.prefetcher.step(plan);
     let task = StepTask::new(&session.config, shape, plan, STEP).with_pictures(&pictures);
     let Ran { losses, record } = run(&ctx, comm, program, &task, &mut modules)?;
-    let reduced = reduce(&ctx, comm, &mut modules, losses, &mut Gate::new(&ctx)?, false)?;
+    let reduced = reduce(&ctx, groups, &mut modules, losses, &mut Gate::new(&ctx)?, false)?;
     let totals = reduced.numbers.read(&ctx)?;
     let measured = record.read()?;
-    comm.barrier()?;
+    groups.world().barrier()?;
     let left = ctx.memory().all_scopes().iter().map(|s| (s.name().to_owned(), s.current())).collect();
     let mut gradients = Vec::new();
     for (kind, specs, params, grads) in modules.parts() {

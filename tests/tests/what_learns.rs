@@ -6,8 +6,8 @@ use bigmac::data::DataError;
 use bigmac::execute::{Program, Ran, StepTask, run};
 use bigmac::model::{Placement, RankModules};
 use bigmac::train::{
-    Checkpoint, Gate, Observer, RunFolder, Session, Snapshot, StepReport, TrainError, Training, Verify,
-    learning_rate, reduce,
+    Checkpoint, Gate, Groups, Observer, RunFolder, Session, Snapshot, StepReport, TrainError, Training,
+    Verify, learning_rate, reduce,
 };
 use bigmac_comm::LocalCommunicator;
 use bigmac_kernels::adamw::{self, AdamW};
@@ -141,7 +141,8 @@ fn torch_run(config: &Config) -> Result<(Weights, BTreeMap<String, u64>)> {
         let pictures = session.prefetcher.step(&plan);
         let task = StepTask::new(config, &session.shape, &plan, step).with_pictures(&pictures);
         let Ran { losses, .. } = run(&ctx, &comm, &program, &task, &mut modules)?;
-        let reduced = reduce(&ctx, &comm, &mut modules, losses, &mut Gate::new(&ctx)?, false)?;
+        let reduced =
+            reduce(&ctx, &Groups::single(&comm), &mut modules, losses, &mut Gate::new(&ctx)?, false)?;
         let norm = reduced.numbers.read(&ctx)?.grad_norm;
         let grad_scale = if norm > train.clip { train.clip / norm } else { 1.0 };
         let (images, drawings) = plan.microbatches.iter().fold((0, 0), |(images, drawings), load| {

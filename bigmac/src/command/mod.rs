@@ -8,6 +8,7 @@ mod eval;
 mod exit;
 mod imagine;
 mod jitter;
+mod launch;
 mod load;
 mod outcome;
 mod plan;
@@ -22,6 +23,7 @@ mod table;
 mod train;
 
 use anyhow::Context;
+use bigmac::job;
 use clap::{Parser, Subcommand};
 use std::io::{ErrorKind, Write};
 use std::process::ExitCode;
@@ -41,6 +43,7 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     Train(Box<train::TrainArgs>),
+    Launch(launch::LaunchArgs),
     Eval(eval::EvalArgs),
     Caption(caption::CaptionArgs),
     Imagine(imagine::ImagineArgs),
@@ -56,6 +59,7 @@ impl Command {
     fn run(self) -> anyhow::Result<()> {
         match self {
             Command::Train(args) => train::run(*args),
+            Command::Launch(args) => launch::run(args),
             Command::Eval(args) => eval::run(args),
             Command::Caption(args) => caption::run(args),
             Command::Imagine(args) => imagine::run(args),
@@ -85,10 +89,10 @@ pub fn run() -> ExitCode {
         }
     };
     match done {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(()) => job::exit(0),
         Err(error) => {
             note(&format!("error: {}", readable::readable(&paragraph(&error))));
-            ExitCode::from(exit::code(&error))
+            job::exit(exit::code(&error))
         }
     }
 }

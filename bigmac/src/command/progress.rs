@@ -97,9 +97,10 @@ impl RunProgress {
         self.pictures.finish_and_clear();
         let (config, data) = (&session.config, session.planner.dataset());
         let p = &config.pipeline;
+        let replicas = if p.dp > 1 { format!("{} replicas of ", p.dp) } else { String::new() };
         let heldout = session.heldout.as_ref().map_or(0, |h| h.len());
         self.say(&format!(
-            "{} samples of {} ({heldout} held out), {} steps of {} in at least {} microbatches, schedule {} over {} ranks x {} threads, {} on {}",
+            "{} samples of {} ({heldout} held out), {} steps of {} in at least {} microbatches, schedule {} over {replicas}{} ranks x {} threads, {} on {}",
             data.len(),
             data.file.display(),
             config.train.steps,

@@ -18,7 +18,7 @@ const TRAINING: u8 = 1;
 const SAVED: u8 = 2;
 
 /// A program that a signal ended has this and the signal's number as its code, as shells report it.
-const ENDED: i32 = 128;
+const ENDED: i32 = super::exit::ENDED as i32;
 
 /// A flag that a signal raises which asks for an end.
 ///
@@ -33,7 +33,7 @@ pub fn on_signals() -> anyhow::Result<&'static AtomicBool> {
 }
 
 /// Whether whoever started this process wants it to go on at a signal, as `nohup` does.
-fn is_ignored(signal: i32) -> bool {
+pub(super) fn is_ignored(signal: i32) -> bool {
     // SAFETY: the action is plain data that is valid as zeros; with none to be set, the call only writes it.
     unsafe {
         let mut action: libc::sigaction = std::mem::zeroed();

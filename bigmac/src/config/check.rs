@@ -36,12 +36,15 @@ impl Config {
         let axes = sum == g.head_dim && g.rope_axes.iter().all(|a| a % 2 == 0);
         let given = format!("{:?}", g.rope_axes);
         require(axes, "model.generator.rope_axes", given, "three even numbers that add up to head_dim")?;
-        require(
-            t.batch >= t.microbatches,
-            "train.microbatches",
-            t.microbatches,
-            "at most train.batch, so that each has a sample",
-        )?;
+        let wanted = match p.dp {
+            1 => "at most train.batch, so that each has a sample".to_owned(),
+            dp => format!(
+                "at most train.batch / pipeline.dp = {}, so that each of every replica has a sample",
+                t.batch / dp
+            ),
+        };
+        let least = t.microbatches.saturating_mul(p.dp);
+        require(t.batch >= least, "train.microbatches", t.microbatches, wanted)?;
         self.check_learning()?;
         require(
             p.chunks == 1 || l.layers / p.chunks >= p.ranks,
@@ -99,6 +102,7 @@ impl Config {
             ("train.microbatches", t.microbatches),
             ("train.tokens_per_microbatch", t.tokens_per_microbatch),
             ("pipeline.ranks", p.ranks),
+            ("pipeline.dp", p.dp),
             ("pipeline.threads", p.threads),
             ("pipeline.chunks", p.chunks),
             ("output.keep", self.output.keep),
@@ -110,7 +114,8 @@ impl Config {
             ("model.generator.layers", model.generator.layers, MOST_LAYERS, "at most 10000"),
             ("model.generator.sample_steps", model.generator.sample_steps, 10_000, "at most 10000"),
             ("train.batch", t.batch, 1_000_000, "at most 1000000"),
-            ("pipeline.ranks", p.ranks, 1024, "at most 1024: ranks are threads of one process"),
+            ("pipeline.ranks", p.ranks, 1024, "at most 1024"),
+            ("pipeline.dp", p.dp, 1024, "at most 1024"),
             ("pipeline.threads", p.threads, 1024, "at most 1024"),
             ("data.shapes", self.data.shapes, 1_000_000, "at most 1000000"),
             ("data.max_tiles", self.data.max_tiles, 1000, "at most 1000"),
@@ -121,8 +126,11 @@ impl Config {
         ] {
             require(value <= most, key, value, wanted)?;
         }
-        let together = p.ranks.saturating_mul(p.threads);
-        let wanted = format!("at most 4096 threads together with pipeline.ranks = {}", p.ranks);
+        let ranks = p.ranks.saturating_mul(p.dp);
+        let wanted = format!("at most 4096 ranks together with pipeline.ranks = {}", p.ranks);
+        require(ranks <= 4096, "pipeline.dp", p.dp, wanted)?;
+        let together = ranks.saturating_mul(p.threads);
+        let wanted = format!("at most 4096 threads together on the {ranks} ranks");
         require(together <= 4096, "pipeline.threads", p.threads, wanted)?;
         let units = p.ranks.saturating_mul(p.chunks).saturating_mul(t.microbatches);
         match check_extent(p.ranks, p.chunks, t.microbatches, units) {

@@ -18,6 +18,11 @@ pub fn all_differences(a: &Config, b: &Config) -> Vec<(String, String, String)> 
     differences("", a, b)
 }
 
+/// Every key of a configuration, with its value.
+pub fn entries(config: &Config) -> Vec<(String, String)> {
+    keys("", config)
+}
+
 fn differences(prefix: &str, a: &impl Serialize, b: &impl Serialize) -> Vec<(String, String, String)> {
     let both = keys(prefix, a).into_iter().zip(keys(prefix, b));
     let differ = both.filter(|((_, a), (_, b))| a != b);

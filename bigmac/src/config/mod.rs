@@ -8,7 +8,7 @@ mod memory;
 mod read;
 
 pub use bytes::Bytes;
-pub use difference::{all_differences, first_difference};
+pub use difference::{all_differences, entries, first_difference};
 pub use groups::{ParameterGroup, PerGroup};
 pub use memory::{Purpose, check as check_memory, check_device as check_device_memory};
 pub use read::{ConfigError, change, read, restore, write};
@@ -235,9 +235,9 @@ impl Default for Generator {
 pub struct Train {
     /// Steps of the whole run.
     pub steps: u64,
-    /// Samples per step.
+    /// Samples per step, over all replicas.
     pub batch: usize,
-    /// Fewest microbatches that a step is cut into.
+    /// Fewest microbatches that each replica of the pipeline cuts its share of a step into.
     pub microbatches: usize,
     /// Tokens that a microbatch may hold; a longer sample is an error.
     pub tokens_per_microbatch: usize,
@@ -292,6 +292,35 @@ pub const AUTO: &str = "auto";
 /// What it is chosen from; the first is the usual one.
 pub const AUTO_CHOICES: [&str; 2] = ["nested", "nested-fill"];
 
+/// How the ranks of replicas and stages are numbered.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum RankOrder {
+    /// `dp-first` on several hosts, `pp-first` on one.
+    #[default]
+    Auto,
+    /// The stages of a pipeline have consecutive ranks.
+    PpFirst,
+    /// The replicas of a stage have consecutive ranks, so that they share hosts: gradients are many more bytes than
+    /// hidden states.
+    DpFirst,
+}
+
+/// What carries messages between ranks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Engine {
+    /// `mpi` where an MPI launcher started the ranks, `tcp` between other processes, `local` in one process.
+    #[default]
+    Auto,
+    /// Threads of one process.
+    Local,
+    /// Sockets: nothing has to be installed.
+    Tcp,
+    /// An MPI library.
+    Mpi,
+}
+
 /// How a step is laid out over ranks.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
@@ -301,8 +330,14 @@ pub struct Pipeline {
     pub schedule: String,
     /// Order of the LLM's chunks under it.
     pub llm: String,
-    /// Ranks: threads of this process that each hold one stage of the LLM.
+    /// Ranks of a pipeline, each of which holds one stage of the LLM: threads of one process, or processes.
     pub ranks: usize,
+    /// Replicas of the pipeline, which share the samples of a step: data parallelism. There are dp times ranks in all.
+    pub dp: usize,
+    /// How ranks are numbered.
+    pub order: RankOrder,
+    /// What carries messages between ranks.
+    pub engine: Engine,
     /// LLM chunks on each rank; more than 1 where the order of chunks interleaves them, 2 for `zb-v` and `dualpipe-v`.
     pub chunks: usize,
     /// What ranks compute on: `cpu`, `cuda` or `cuda:N` (all ranks share that GPU), or `replay`, which runs the GPU's
@@ -336,6 +371,9 @@ impl Default for Pipeline {
             schedule: AUTO.into(),
             llm: "1f1b".into(),
             ranks: 2,
+            dp: 1,
+            order: RankOrder::Auto,
+            engine: Engine::Auto,
             chunks: 1,
             device: "cpu".into(),
             threads: 1,

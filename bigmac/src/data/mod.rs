@@ -41,7 +41,7 @@ pub use picture::{
     PictureLimits, PictureRef, Square, Tile, Tiling, decode, decoding_cost, load_square, load_tile,
     pixels_to_rgb, rgb_to_pixels, write_picture, write_png,
 };
-pub use prefetch::{Prefetcher, StepPictures};
+pub use prefetch::{Prefetcher, StepItem, StepPictures};
 pub use sample::{Expanded, IGNORE, Layout, PlacedImage, Sample, TiledPicture};
 pub use splits::{HELDOUT, SHAPES_FOLDER, TRAIN, heldout_path, training_path};
 pub use tokenizer::{Encoded, Missed, Specials, Tokenizer};

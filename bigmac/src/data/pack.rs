@@ -18,8 +18,10 @@ const ORDER: Purpose = Purpose::new("data order");
 pub struct StepShape {
     /// Samples per step, over all ranks.
     pub batch: usize,
-    /// Fewest microbatches; there are more when the samples do not fit.
+    /// Fewest microbatches of each replica; there are more when the samples do not fit.
     pub microbatches: usize,
+    /// Pipelines that share the step.
+    pub replicas: usize,
     /// Seed of the order.
     pub seed: u64,
 }
@@ -35,6 +37,15 @@ pub struct StepPlan {
     pub drawn_samples: usize,
     /// Values of those pictures (3 * side^2 each): what the drawing loss is divided by.
     pub drawn_elements: usize,
+}
+
+impl StepPlan {
+    /// What one of `replicas` pipelines does of the step: every so many-th microbatch, as the longest samples come first.
+    /// Counts stay those of the whole step, which losses are divided by.
+    pub fn of_replica(&self, replica: usize, replicas: usize) -> StepPlan {
+        let own = self.microbatches.iter().skip(replica).step_by(replicas.max(1));
+        StepPlan { microbatches: own.cloned().collect(), ..*self }
+    }
 }
 
 /// Samples laid end to end; attention stays inside each.
@@ -100,7 +111,7 @@ impl Planner {
     /// # Errors
     /// When a step would have no sample, or fewer samples than microbatches.
     pub fn new(dataset: Arc<Dataset>, shape: StepShape) -> Result<Self, DataError> {
-        check_counts(shape.batch, shape.microbatches)?;
+        check_counts(shape.batch, shape.microbatches.saturating_mul(shape.replicas))?;
         let order = EpochOrder::new(shape.seed, ORDER, dataset.len());
         Ok(Planner { dataset, shape, order })
     }
@@ -129,7 +140,9 @@ impl Planner {
 
     fn pack(&self, step: u64, keeps: impl Fn(u32) -> bool) -> StepPlan {
         let numbered = (0..).zip(self.records(step)).filter(|(number, _)| keeps(*number));
-        pack_checked(&self.dataset, &numbered.collect::<Vec<_>>(), self.shape.microbatches)
+        let StepShape { microbatches, replicas, .. } = self.shape;
+        let counts = GroupCounts { fewest: microbatches * replicas, multiple: replicas };
+        pack_checked(&self.dataset, &numbered.collect::<Vec<_>>(), counts)
     }
 }
 
@@ -144,7 +157,8 @@ pub fn pack(dataset: &Dataset, records: &[usize], microbatches: usize) -> Result
         let (file, len) = (dataset.file.display(), dataset.len());
         return Err(DataError::Value(format!("{file} has no sample {record}: it has {len}, counted from 0")));
     }
-    Ok(pack_checked(dataset, &(0..).zip(records.iter().copied()).collect::<Vec<_>>(), microbatches))
+    let counts = GroupCounts { fewest: microbatches, multiple: 1 };
+    Ok(pack_checked(dataset, &(0..).zip(records.iter().copied()).collect::<Vec<_>>(), counts))
 }
 
 fn check_counts(batch: usize, microbatches: usize) -> Result<(), DataError> {
@@ -158,12 +172,11 @@ fn check_counts(batch: usize, microbatches: usize) -> Result<(), DataError> {
 }
 
 /// `records`: numbers in the step, and indices in the data set.
-fn pack_checked(dataset: &Dataset, records: &[(u32, usize)], microbatches: usize) -> StepPlan {
+fn pack_checked(dataset: &Dataset, records: &[(u32, usize)], counts: GroupCounts) -> StepPlan {
     let samples = &dataset.samples;
     let lengths: Vec<usize> = records.iter().map(|&(_, record)| samples[record].len()).collect();
     let layout = &dataset.layout;
-    // Samples that were left out may leave fewer than there are to be microbatches.
-    let groups = balance(&lengths, microbatches.min(records.len()), layout.tokens_per_microbatch);
+    let groups = balance(&lengths, counts, layout.tokens_per_microbatch);
     let mut plan = StepPlan::default();
     for group in groups {
         let mut packed = PackedMicrobatch { bounds: vec![0], ..PackedMicrobatch::default() };
@@ -183,13 +196,27 @@ fn drawn_elements(layout: &Layout) -> usize {
     3 * layout.draw_size * layout.draw_size
 }
 
-/// Items per group: the fewest groups, at least `fewest`, for which longest-first assignment to the lightest group
-/// (Graham, 1969) keeps every group within `capacity`. Groups list their items in ascending order.
-pub(super) fn balance(lengths: &[usize], fewest: usize, capacity: usize) -> Vec<Vec<usize>> {
+/// How many groups there may be.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct GroupCounts {
+    /// At least so many.
+    pub fewest: usize,
+    /// A multiple of this, so that replicas get as many each, where there are items enough.
+    pub multiple: usize,
+}
+
+/// Items per group: the fewest groups that `counts` allows for which longest-first assignment to the lightest group
+/// (Graham, 1969) keeps every group within `capacity`. Groups list their items in ascending order; none is empty, unless
+/// there is no item.
+pub(super) fn balance(lengths: &[usize], counts: GroupCounts, capacity: usize) -> Vec<Vec<usize>> {
     let mut longest_first: Vec<usize> = (0..lengths.len()).collect();
     longest_first.sort_by_key(|&i| (Reverse(lengths[i]), i));
     let total: usize = lengths.iter().sum();
-    let mut count = fewest.max(total.div_ceil(capacity.max(1))).max(1);
+    let multiple = counts.multiple.max(1);
+    // Samples that were left out may leave fewer than there are to be groups.
+    let most = lengths.len().max(1);
+    let fewest = counts.fewest.max(total.div_ceil(capacity.max(1))).max(1);
+    let mut count = fewest.next_multiple_of(multiple).min(most);
     loop {
         let mut groups = vec![Vec::new(); count];
         let mut fits = true;
@@ -203,11 +230,11 @@ pub(super) fn balance(lengths: &[usize], fewest: usize, capacity: usize) -> Vec<
             heap.push(Reverse((load + lengths[item], items + 1, group)));
         }
         // One item per group is the most that splitting can do; loading has refused longer samples.
-        if fits || count >= lengths.len() {
+        if fits || count >= most {
             groups.iter_mut().for_each(|group| group.sort_unstable());
             return groups;
         }
-        count += 1;
+        count = (count + multiple).min(most);
     }
 }
 

@@ -20,6 +20,15 @@ pub struct Prefetcher {
     workers: Vec<JoinHandle<()>>,
 }
 
+/// Something of a step that has a picture.
+#[derive(Clone, Copy, Debug)]
+pub enum StepItem<'a> {
+    /// To be read by the encoder.
+    Image(&'a ImageItem),
+    /// To be drawn by the generator.
+    Draw(&'a DrawItem),
+}
+
 /// The pictures of one step. Dropping it frees them.
 #[derive(Debug)]
 pub struct StepPictures {
@@ -102,8 +111,15 @@ impl Prefetcher {
         Ok(prefetcher)
     }
 
-    /// Queues the pictures of a step behind those of all steps before.
+    /// Queues all pictures of a step behind those of all steps before.
     pub fn step(&self, plan: &StepPlan) -> StepPictures {
+        self.items(plan.microbatches.iter().flat_map(|load| {
+            load.images.iter().map(StepItem::Image).chain(load.draws.iter().map(StepItem::Draw))
+        }))
+    }
+
+    /// Queues the pictures of some items of a step, in that order, behind those of all steps before.
+    pub fn items<'p>(&self, items: impl IntoIterator<Item = StepItem<'p>>) -> StepPictures {
         let mut order: Vec<(PictureRef, Vec<Square>)> = Vec::new();
         let mut known = HashMap::<PictureRef, usize>::new();
         let mut want = |picture: &PictureRef, square: Square| {
@@ -115,9 +131,11 @@ impl Prefetcher {
                 order[at].1.push(square);
             }
         };
-        for microbatch in &plan.microbatches {
-            microbatch.images.iter().for_each(|item| want(&item.picture, image_square(item)));
-            microbatch.draws.iter().for_each(|item| want(&item.picture, draw_square(item)));
+        for item in items {
+            match item {
+                StepItem::Image(item) => want(&item.picture, image_square(item)),
+                StepItem::Draw(item) => want(&item.picture, draw_square(item)),
+            }
         }
         // Files are looked at before the lock is taken, for which ranks may be waiting.
         let most = self.shared.limits.bytes;

@@ -173,12 +173,15 @@ fn run_list<'a>(
         buffers: ActivationBuffers::new(rank, program),
         recomputed: recomputed(ops),
         inputs: HashMap::new(),
-        losses: LossCounter::new(task.step, rank),
+        losses: LossCounter::new(task.step, Rank(ctx.rank())),
         measured: Measured::default(),
         turn,
     };
     let mut clock = Clock::start(ctx)?;
-    for op in ops {
+    for (index, op) in ops.iter().enumerate() {
+        if let Some(position) = task.position {
+            position.set(task.step, index, op);
+        }
         executor.measured.waits.push(0.0);
         executor.wait_for_turn(op)?;
         clock.begin()?;

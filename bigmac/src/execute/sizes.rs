@@ -31,7 +31,8 @@ pub fn with_sizes(shape: &ModelShape, plan: &StepPlan, workload: Workload) -> Re
     let placement = Placement::of(shape, &workload)?;
     let modules = RankModules::planned(&ctx, shape, &placement)?;
     let flow = FlowMatching::default();
-    let task = StepTask { plan, shape, seed: 0, step: 0, drawing_weight: 1.0, flow, pictures: None };
+    let task =
+        StepTask { plan, shape, seed: 0, step: 0, drawing_weight: 1.0, flow, pictures: None, position: None };
     let mut sizer = Sizer { ctx, task, modules, workload: &workload, seen: HashMap::new() };
     let sizes = workload.microbatches().map(|m| sizer.microbatch(m)).collect::<Result<Vec<_>, _>>()?;
     Ok(workload.with_sizes(sizes)?)

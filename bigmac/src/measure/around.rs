@@ -7,7 +7,7 @@ use crate::data::StepPlan;
 use crate::execute::{Program, StepTask, run};
 use crate::model::{Placement, RankModules};
 use crate::profile::Around;
-use crate::train::{Gate, Optimizer, Session, TrainError, Update, reduce};
+use crate::train::{Gate, Groups, Optimizer, Session, TrainError, Update, reduce};
 use bigmac_comm::{Communicator, Tag};
 use bigmac_runtime::{Context, DType, Tensor};
 use std::time::Instant;
@@ -46,7 +46,7 @@ pub fn around(
             comm.barrier()?;
             ctx.stream().synchronize()?;
             let began = Instant::now();
-            reduce(ctx, comm, &mut modules, losses, &mut gate, false)?;
+            reduce(ctx, &Groups::single(comm), &mut modules, losses, &mut gate, false)?;
             ctx.stream().synchronize()?;
             let reduced = began.elapsed().as_secs_f64();
             let began = Instant::now();

@@ -45,7 +45,7 @@ pub fn take(
     let mut surroundings = None;
     let costs = CostModel { rates: Rates::default(), ..session.costs.clone() };
     for step in 0..steps {
-        let plan = session.planner.step(step);
+        let plan = session.planner.step(step).of_replica(0, pipeline.dp);
         let gops = costs.workload(&plan, pipeline.ranks, pipeline.chunks).map_err(ExecuteError::from)?;
         let contenders = contenders(&plan, &costs, pipeline)?;
         let entry = |way| contenders.iter().map(move |one| Entry { program: &one.program, way });

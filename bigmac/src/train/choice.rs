@@ -51,8 +51,8 @@ impl fmt::Display for Choice {
     }
 }
 
-/// Simulates the first steps of a run under each schedule that it may get. The first of them is the usual one: another
-/// has to be faster by more than 2 %.
+/// Simulates the first steps of a run under each schedule that it may get, those of the first replica where there are
+/// several. The first schedule is the usual one: another has to be faster by more than 2 %.
 ///
 /// # Errors
 /// That of the first schedule, where none fits.
@@ -64,7 +64,7 @@ pub(super) fn choose(
     let mut totals = AUTO_CHOICES.map(|name| (name, Ok(0.0)));
     let (mut steps, mut units) = (0, 0);
     while steps < STEPS && units < ENOUGH {
-        let plan = planner.step(steps);
+        let plan = planner.step(steps).of_replica(0, pipeline.dp);
         steps += 1;
         for (name, total) in &mut totals {
             let Ok(before) = total.as_ref().copied() else { continue };

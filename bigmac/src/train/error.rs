@@ -1,5 +1,6 @@
 //! What can go wrong in a run.
 
+use super::Grid;
 use crate::data::DataError;
 use crate::execute::ExecuteError;
 use crate::profile::ProfileError;
@@ -83,6 +84,13 @@ pub enum TrainError {
     )]
     #[allow(missing_docs)]
     NothingLearns { frozen: String, lacks: &'static str, data: PathBuf },
+    /// Processes that are not as many as the configuration's ranks.
+    #[error(
+        "pipeline.dp = {} times {} ranks of a pipeline are {} ranks, but {given} processes were started; start {} or change \
+         --dp or --pp", grid.replicas, grid.stages, grid.ranks(), grid.ranks()
+    )]
+    #[allow(missing_docs)]
+    Ranks { grid: Grid, given: usize },
     /// Nothing to evaluate on.
     #[error(
         "the data set has no held-out samples; put a heldout.jsonl beside the training file, or name one in data.heldout"
@@ -142,6 +150,7 @@ impl TrainError {
             | TrainError::NoneWhole { .. }
             | TrainError::Value(_)
             | TrainError::NothingLearns { .. }
+            | TrainError::Ranks { .. }
             | TrainError::NoHeldOut => Fault::Input,
             TrainError::Begun { .. } => Fault::Peer,
             TrainError::InUse { .. }

@@ -125,7 +125,7 @@ impl RunFolder {
     ///
     /// # Errors
     /// Those of the file system.
-    pub(super) fn write_config(&self, config: &Config) -> Result<(), TrainError> {
+    pub fn write_config(&self, config: &Config) -> Result<(), TrainError> {
         let text = config::write(config);
         Ok(write_atomically(&self.path.join(CONFIG), |w| w.write_all(text.as_bytes()))?)
     }

@@ -6,14 +6,17 @@ mod choice;
 mod collect;
 mod error;
 mod folder;
+mod groups;
 mod inputs;
 mod layout;
 mod learning;
 mod lock;
+mod lost;
 mod metrics;
 mod numbers;
 mod optimizer;
 mod optimizer_state;
+mod patient;
 mod rank;
 mod reduce;
 mod schedule;
@@ -27,6 +30,7 @@ pub use checkpoint::{
 pub use choice::Choice;
 pub use error::{Fault, TrainError};
 pub use folder::RunFolder;
+pub use groups::{Grid, Groups};
 pub use inputs::{Inputs, tokenizer};
 pub use layout::RunLayout;
 pub use learning::{beginners, check_learns, gets_gradient};
@@ -41,8 +45,10 @@ pub use snapshot::Snapshot;
 
 use crate::data::DataError;
 use crate::execute::Program;
-use ahead::Ahead;
-use bigmac_runtime::Error;
+use ahead::{Ahead, Here};
+use bigmac_comm::Communicator;
+use bigmac_comm::control::Position;
+use bigmac_runtime::{Context, Error};
 use bigmac_schedule::render::Trace;
 use std::path::Path;
 use std::sync::atomic::AtomicBool;
@@ -90,6 +96,19 @@ pub struct Outcome {
     pub step: u64,
     /// What was learned; none when the run was stopped before its last step.
     pub snapshot: Option<Snapshot>,
+}
+
+/// One rank of a run whose ranks are processes.
+#[derive(Clone, Copy, Debug)]
+pub struct Process<'a> {
+    /// What it computes on.
+    pub ctx: &'a Context,
+    /// All ranks.
+    pub comm: &'a dyn Communicator,
+    /// How many hosts they are on.
+    pub hosts: usize,
+    /// Where other ranks learn what this one is doing.
+    pub position: &'a Position,
 }
 
 /// A run that can begin: all that can be refused has been looked at.
@@ -155,8 +174,23 @@ impl<'a> Training<'a> {
         })
     }
 
-    /// Trains in `folder` until the last step or until `stop` becomes true, which is looked at between steps; then a
-    /// checkpoint is written.
+    /// How the run's ranks are numbered, when their processes run on so many `hosts`.
+    pub fn grid(&self, hosts: usize) -> Grid {
+        let pipeline = &self.session.config.pipeline;
+        Grid::new(pipeline.dp, self.layout.placement.ranks(), pipeline.order, hosts)
+    }
+
+    /// Checks that so many processes are as many as the run has ranks.
+    ///
+    /// # Errors
+    /// [`TrainError::Ranks`].
+    pub fn check_ranks(&self, processes: usize) -> Result<(), TrainError> {
+        let grid = self.grid(1);
+        if grid.ranks() == processes { Ok(()) } else { Err(TrainError::Ranks { grid, given: processes }) }
+    }
+
+    /// Trains in `folder`, all ranks as threads of this process, until the last step or until `stop` becomes true, which
+    /// is looked at between steps; then a checkpoint is written.
     ///
     /// # Errors
     /// [`TrainError`]; of several ranks' errors, the first cause, as [`TrainError::Ended`].
@@ -166,17 +200,57 @@ impl<'a> Training<'a> {
         stop: &AtomicBool,
         observer: &dyn Observer,
     ) -> Result<Outcome, TrainError> {
+        folder.write_config(&self.session.config)?;
+        let grid = self.grid(1);
+        let here = Here { grid, ranks: 0..grid.ranks(), others: None };
+        self.train(here, folder.path(), None, stop, observer, |shared| {
+            self.session.on_ranks(grid.ranks(), |ctx, comm| rank::run_rank(shared, ctx, comm))
+        })
+    }
+
+    /// As [`Training::run`], as one rank among those of other processes, which all make the same call. Rank 0 alone
+    /// writes to `folder`, whose configuration it has written already, and speaks to the observer.
+    ///
+    /// # Errors
+    /// As [`Training::run`]; [`TrainError::Ranks`] where the configuration is for another number of ranks.
+    pub fn run_as(
+        &self,
+        process: &Process<'_>,
+        folder: &Path,
+        stop: &AtomicBool,
+        observer: &dyn Observer,
+    ) -> Result<Outcome, TrainError> {
+        let Process { ctx, comm, hosts, position } = *process;
+        let (grid, rank) = (self.grid(hosts), comm.rank());
+        self.check_ranks(comm.size())?;
+        // Steps are laid out by a thread of their own, whose messages come in an order of their own.
+        let others = Some((ctx, comm.split(0, rank as i64)?));
+        let here = Here { grid, ranks: rank..rank + 1, others };
+        self.train(here, folder, Some(position), stop, observer, |shared| {
+            Ok::<_, TrainError>(vec![rank::run_rank(shared, ctx, comm)?])
+        })
+    }
+
+    /// Runs the ranks of this process, while steps are laid out ahead of them.
+    fn train<E: Into<TrainError>>(
+        &self,
+        here: Here<'_>,
+        folder: &Path,
+        position: Option<&Position>,
+        stop: &AtomicBool,
+        observer: &dyn Observer,
+        ranks: impl FnOnce(&rank::Shared<'_>) -> Result<Vec<Outcome>, E>,
+    ) -> Result<Outcome, TrainError> {
         let Training { session, layout, data, resume, start } = self;
-        folder.write_config(&session.config)?;
-        let ranks = layout.placement.ranks();
-        let ahead = &Ahead::new(session, layout, ranks);
-        let weights = resume.or(start.as_ref());
-        let (resume, folder) = (*resume, folder.path());
-        let shared = rank::Shared { session, layout, data, ahead, resume, weights, folder, stop, observer };
+        let grid = here.grid;
+        let ahead = &Ahead::new(session, layout, here);
+        let (resume, weights) = (*resume, resume.or(start.as_ref()));
+        let files = rank::Files { data, resume, weights, folder };
+        let shared = rank::Shared { session, layout, grid, files, ahead, position, stop, observer };
         let first = resume.map_or(0, |checkpoint| checkpoint.state().step);
         let ended = std::thread::scope(|scope| {
             scope.spawn(|| ahead.run(first));
-            let ended = session.on_ranks(ranks, |ctx, comm| rank::run_rank(&shared, ctx, comm));
+            let ended = ranks(&shared);
             ahead.close();
             ended
         });

@@ -1,21 +1,24 @@
 //! One rank's side of a run: steps, one after the other, in lock-step with its peers.
 
-use super::ahead::{Ahead, Prepared};
+use super::ahead::{Ahead, Prepared, ReplicaStep};
 use super::checkpoint::{self, Checkpoint, DataState, Saved};
 use super::collect::{collect_memory, collect_traces};
+use super::groups::{Grid, Groups};
 use super::learning::gets_gradient;
 use super::metrics::{MetricsFile, StepReport};
 use super::numbers::{Gate, Numbers, Reduced, Totals};
 use super::optimizer::{Optimizer, Update};
+use super::patient::receive;
 use super::reduce::reduce;
 use super::session::Session;
 use super::snapshot::Snapshot;
 use super::stopwatch::{Lap, Stopwatch};
 use super::{Observer, Outcome, RunLayout, TrainError, learning_rate};
 use crate::data::StepPlan;
-use crate::execute::{Measured, Program, Ran, StepTask, run, with_sizes};
+use crate::execute::{Measured, Ran, StepTask, run, with_sizes};
 use crate::model::RankModules;
-use bigmac_comm::{CommError, Communicator, Tag};
+use bigmac_comm::control::Position;
+use bigmac_comm::{Communicator, Tag};
 use bigmac_runtime::{Context, DType, Spec, Tensor};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -31,24 +34,40 @@ pub(super) struct Shared<'a> {
     pub session: &'a Session,
     /// Where the modules live.
     pub layout: &'a RunLayout,
-    /// The samples.
-    pub data: &'a DataState,
+    /// The replicas of that.
+    pub grid: Grid,
+    pub files: Files<'a>,
     /// The steps to come.
     pub ahead: &'a Ahead<'a>,
+    /// Where other processes learn what this one is doing.
+    pub position: Option<&'a Position>,
+    pub stop: &'a AtomicBool,
+    pub observer: &'a dyn Observer,
+}
+
+/// What a run reads and writes.
+pub(super) struct Files<'a> {
+    /// The samples.
+    pub data: &'a DataState,
     /// Where the run goes on from.
     pub resume: Option<&'a Checkpoint>,
     /// Where weights come from that are not random.
     pub weights: Option<&'a Checkpoint>,
     pub folder: &'a Path,
-    pub stop: &'a AtomicBool,
-    pub observer: &'a dyn Observer,
+}
+
+impl Files<'_> {
+    /// The step that the run begins with.
+    fn first_step(&self) -> u64 {
+        self.resume.map_or(0, |checkpoint| checkpoint.state().step)
+    }
 }
 
 /// A rank of a run.
 struct Runner<'a> {
     shared: &'a Shared<'a>,
     ctx: &'a Context,
-    comm: &'a dyn Communicator,
+    groups: Groups<'a>,
     modules: RankModules,
     optimizers: Vec<Optimizer>,
     metrics: Option<MetricsFile>,
@@ -75,7 +94,7 @@ pub(super) fn run_rank(
 ) -> Result<Outcome, TrainError> {
     let config = &shared.session.config;
     let mut runner = Runner::new(shared, ctx, comm)?;
-    let first = shared.resume.map_or(0, |c| c.state().step);
+    let first = shared.files.first_step();
     let mut step = first;
     while step < config.train.steps {
         let stopped = match runner.step(step) {
@@ -101,12 +120,12 @@ pub(super) fn run_rank(
         }
         if every(config.output.sample_every) {
             if let Some(snapshot) = runner.gather(false)? {
-                shared.observer.samples(shared.folder, shared.session, &snapshot, step)?;
+                shared.observer.samples(shared.files.folder, shared.session, &snapshot, step)?;
             }
             runner.wait_for_first()?;
         }
     }
-    let is_saved = shared.resume.is_some() && step == first;
+    let is_saved = shared.files.resume.is_some() && step == first;
     let snapshot = match step == config.train.steps {
         // What the run began with is not written again.
         true if is_saved => runner.gather(false)?,
@@ -119,16 +138,17 @@ pub(super) fn run_rank(
 impl<'a> Runner<'a> {
     fn new(shared: &'a Shared<'a>, ctx: &'a Context, comm: &'a dyn Communicator) -> Result<Self, TrainError> {
         let session = shared.session;
-        let (rank, shape, placement) = (comm.rank(), &session.shape, &shared.layout.placement);
-        let modules = match shared.weights {
-            None => RankModules::random(ctx, shape, placement, rank, session.config.run.seed)?,
-            Some(checkpoint) => RankModules::new(ctx, shape, placement, rank, &|ctx, kind, specs| {
+        let (stage, shape, placement) =
+            (shared.grid.stage(comm.rank()).0, &session.shape, &shared.layout.placement);
+        let modules = match shared.files.weights {
+            None => RankModules::random(ctx, shape, placement, stage, session.config.run.seed)?,
+            Some(checkpoint) => RankModules::new(ctx, shape, placement, stage, &|ctx, kind, specs| {
                 checkpoint.parameters(ctx, kind, specs, shape.dtype)
             })?,
         };
         let mut optimizers = Vec::new();
         for (kind, specs, params, _) in modules.parts() {
-            optimizers.push(match shared.resume {
+            optimizers.push(match shared.files.resume {
                 Some(checkpoint) => {
                     let stored =
                         |ctx: &Context, part: &str, spec: &_| checkpoint.optimizer_part(ctx, part, spec);
@@ -137,11 +157,24 @@ impl<'a> Runner<'a> {
                 None => Optimizer::new(ctx, kind, params)?,
             });
         }
-        let first = shared.resume.map_or(0, |c| c.state().step);
-        let metrics = (rank == 0).then(|| MetricsFile::open(shared.folder, first)).transpose()?;
+        let (folder, first) = (shared.files.folder, shared.files.first_step());
+        let metrics = (comm.rank() == 0).then(|| MetricsFile::open(folder, first)).transpose()?;
         let gate = Gate::new(ctx)?;
         let stopwatch = Stopwatch::default();
-        Ok(Runner { shared, ctx, comm, modules, optimizers, metrics, gate, stopwatch, unread: None })
+        let groups = Groups::of(comm, shared.grid)?;
+        Ok(Runner { shared, ctx, groups, modules, optimizers, metrics, gate, stopwatch, unread: None })
+    }
+
+    /// Tells other processes what this rank is doing beside the ops of a step.
+    fn at(&self, step: u64, doing: &str) {
+        if let Some(position) = self.shared.position {
+            position.set(step, 0, doing);
+        }
+    }
+
+    /// Rank 0 alone writes files and speaks.
+    fn is_first(&self) -> bool {
+        self.groups.world().rank() == 0
     }
 
     /// One step; true when a stop was asked for. On a GPU it is queued, and the numbers of the step before are read.
@@ -151,16 +184,20 @@ impl<'a> Runner<'a> {
         let config = &session.config;
         self.ctx.memory().all_scopes().iter().for_each(|s| s.reset_peak());
         let prepared = self.shared.ahead.take(step)?;
-        let Prepared { plan, program, pictures, skipped } = &*prepared;
-        if self.comm.rank() == 0 && !skipped.is_empty() {
+        let Prepared { plan, pictures, skipped, .. } = &*prepared;
+        let share = prepared.replica(self.groups.replica(), self.groups.world().rank())?;
+        if self.is_first() && !skipped.is_empty() {
             self.shared.observer.skipped(skipped);
         }
-        let task = StepTask::new(config, &session.shape, plan, step).with_pictures(pictures);
-        let Ran { losses, record } = run(self.ctx, self.comm, program, &task, &mut self.modules)?;
-        // Only rank 0 listens for the wish to stop; the sum tells every rank.
-        let wish = self.comm.rank() == 0 && self.shared.stop.load(Ordering::Relaxed);
+        let mut task = StepTask::new(config, &session.shape, &share.plan, step).with_pictures(pictures);
+        task.position = self.shared.position;
+        let pipeline = self.groups.pipeline();
+        let Ran { losses, record } = run(self.ctx, pipeline, &share.program, &task, &mut self.modules)?;
+        // A signal may come to any process; the sum tells every rank.
+        let wish = self.shared.stop.load(Ordering::Relaxed);
+        self.at(step, "reduction");
         let Reduced { numbers, stop } =
-            reduce(self.ctx, self.comm, &mut self.modules, losses, &mut self.gate, wish)?;
+            reduce(self.ctx, &self.groups, &mut self.modules, losses, &mut self.gate, wish)?;
         let scale = numbers.scale(step, config.train.clip)?;
         let lr = learning_rate(&config.train, step);
         let clip = self.gate.clip(config.train.clip);
@@ -174,11 +211,11 @@ impl<'a> Runner<'a> {
         }
         let lap = self.stopwatch.end(self.ctx)?;
         let mut report = StepReport { step, lr, skipped: skipped.len(), ..counts(plan) };
-        collect_memory(self.ctx, self.comm, record.saved(), &mut report)?;
+        collect_memory(self.ctx, self.groups.world(), record.saved(), &mut report)?;
         let before = self.unread.replace(Unread { report, numbers, lap });
         before.map_or(Ok(()), |before| self.report(before))?;
         if step == DRAWN_STEP.min(config.train.steps.saturating_sub(1)) {
-            self.draw_timeline(step, plan, program.clone(), &record.read()?)?;
+            self.draw_timeline(step, share, &record.read()?)?;
             self.read()?;
         }
         if !self.ctx.is_gpu() {
@@ -187,18 +224,16 @@ impl<'a> Runner<'a> {
         Ok(stop)
     }
 
-    /// Draws a measured step beside its simulation.
-    fn draw_timeline(
-        &self,
-        step: u64,
-        plan: &StepPlan,
-        mut program: Program,
-        measured: &Measured,
-    ) -> Result<(), TrainError> {
-        let traces = collect_traces(self.ctx, self.comm, measured)?;
-        if self.comm.rank() == 0 {
-            program.workload = with_sizes(&self.shared.session.shape, plan, program.workload)?;
-            self.shared.observer.timeline(self.shared.folder, &program, &traces, step)?;
+    /// Draws the first replica's part of a measured step beside its simulation.
+    fn draw_timeline(&self, step: u64, share: &ReplicaStep, measured: &Measured) -> Result<(), TrainError> {
+        if self.groups.replica() != 0 {
+            return Ok(());
+        }
+        let traces = collect_traces(self.ctx, self.groups.pipeline(), measured)?;
+        if self.is_first() {
+            let mut program = share.program.clone();
+            program.workload = with_sizes(&self.shared.session.shape, &share.plan, program.workload)?;
+            self.shared.observer.timeline(self.shared.files.folder, &program, &traces, step)?;
         }
         Ok(())
     }
@@ -221,7 +256,8 @@ impl<'a> Runner<'a> {
     fn report(&mut self, unread: Unread) -> Result<(), TrainError> {
         let Unread { report, numbers, lap } = unread;
         let totals = numbers.read(self.ctx).map_err(TrainError::from);
-        let totals = totals.and_then(|totals| totals.check(self.comm, report.step).map(|()| totals));
+        let totals =
+            totals.and_then(|totals| totals.check(self.groups.world(), report.step).map(|()| totals));
         let totals = totals.inspect_err(|_| {
             // What was queued after a step that failed has learned nothing, and is not reported.
             self.unread = None;
@@ -238,38 +274,39 @@ impl<'a> Runner<'a> {
         Ok(())
     }
 
+    /// What the first replica's ranks hold, on rank 0; other replicas hold the same.
     fn gather(&self, with_optimizer: bool) -> Result<Option<Snapshot>, TrainError> {
+        if self.groups.replica() != 0 {
+            return Ok(None);
+        }
         let optimizers = with_optimizer.then_some(&self.optimizers[..]);
-        Snapshot::gather(self.ctx, self.comm, &self.modules, optimizers, &self.shared.session.shape)
+        let pipeline = self.groups.pipeline();
+        Snapshot::gather(self.ctx, pipeline, &self.modules, optimizers, &self.shared.session.shape)
     }
 
-    /// Waits, however long it takes, until rank 0 has done what it does alone (files, samples). The time limit is for
-    /// peers that do not come; rank 0 is at work, and if it fails, every rank is told at once.
+    /// Waits, however long it takes, until rank 0 has done what it does alone (files, samples).
     fn wait_for_first(&self) -> Result<(), TrainError> {
-        let (ctx, spec) = (self.ctx.host(), Spec::new(&[1], DType::U8));
-        if self.comm.rank() == 0 {
-            for peer in 1..self.comm.size() {
-                let word = Tensor::zeros(&ctx, &spec.shape, spec.dtype)?;
-                self.comm.send(&ctx, word, peer, FIRST_IS_BACK)?;
-            }
-            return Ok(());
+        let (ctx, comm, spec) = (self.ctx.host(), self.groups.world(), Spec::new(&[1], DType::U8));
+        if comm.rank() != 0 {
+            return Ok(receive(&ctx, comm, 0, FIRST_IS_BACK, &spec).map(drop)?);
         }
-        loop {
-            match self.comm.recv(&ctx, 0, FIRST_IS_BACK, &spec) {
-                Err(CommError::Timeout { .. }) => {}
-                other => return other.map(drop).map_err(TrainError::from),
-            }
+        for peer in 1..comm.size() {
+            let word = Tensor::zeros(&ctx, &spec.shape, spec.dtype)?;
+            comm.send(&ctx, word, peer, FIRST_IS_BACK)?;
         }
+        Ok(())
     }
 
     /// Writes a checkpoint; rank 0 gets what is in it.
     fn save(&self, step: u64) -> Result<Option<Snapshot>, TrainError> {
+        self.at(step, "checkpoint");
         let Some(snapshot) = self.gather(true)? else { return Ok(None) };
+        let files = &self.shared.files;
         let Session { shape, config, .. } = self.shared.session;
         // A checkpoint without the lines before it would lack them for ever.
         self.metrics.as_ref().map_or(Ok(()), MetricsFile::sync)?;
-        let saved = Saved { shape, config, data: self.shared.data, step };
-        let path = checkpoint::save(&self.ctx.host(), self.shared.folder, &snapshot, &saved)?;
+        let saved = Saved { shape, config, data: files.data, step };
+        let path = checkpoint::save(&self.ctx.host(), files.folder, &snapshot, &saved)?;
         self.shared.observer.saved(&path);
         Ok(Some(snapshot))
     }

@@ -1,5 +1,6 @@
-//! What ranks add up before an optimizer step: gradients of replicated modules and of the tied embedding, then numbers.
+//! What ranks add up before an optimizer step: gradients of what several ranks hold, then numbers.
 
+use super::groups::Groups;
 use super::numbers::{Gate, Numbers, Reduced};
 use crate::execute::{ExecuteError, Losses};
 use crate::model::{RankModules, Replica};
@@ -15,7 +16,9 @@ const TIED_UP: Tag = Tag(u64::MAX - 1);
 const TIED_DOWN: Tag = Tag(u64::MAX - 2);
 
 /// Reduces gradients over the ranks that hold copies, in rank order, and adds up losses, squares of the gradient and
-/// the wish to stop.
+/// the wish to stop: modules that every rank holds over all ranks, stages over the replicas of the pipeline, and of a
+/// tied embedding then the two ends of the pipeline. Ranks without items take part. Everything is a sum: losses were
+/// divided by the counts of the whole step.
 ///
 /// On a GPU nothing waits for the device: losses and norm are summed there, and pass through `gate`.
 ///
@@ -23,23 +26,26 @@ const TIED_DOWN: Tag = Tag(u64::MAX - 2);
 /// Those of the communicator.
 pub fn reduce(
     ctx: &Context,
-    comm: &dyn Communicator,
+    groups: &Groups<'_>,
     modules: &mut RankModules,
     losses: Losses,
     gate: &mut Gate,
     stop: bool,
 ) -> Result<Reduced, ExecuteError> {
+    let comm = groups.world();
     if comm.size() > 1 {
         let placement = modules.placement().clone();
         // What is frozen is frozen on every rank.
         let learns = |gradients: &Gradients| !gradients.flat().is_empty();
-        let replicas = modules.parts_mut().filter(|(kind, ..)| placement.is_replicated(*kind));
-        for (_, _, gradients) in replicas.filter(|(.., gradients)| learns(gradients)) {
-            comm.all_reduce(ctx, gradients.flat_mut(), Reduce::Sum)?;
+        for (kind, _, gradients) in modules.parts_mut().filter(|(.., gradients)| learns(gradients)) {
+            let holders = if placement.is_replicated(kind) { Some(comm) } else { groups.copies() };
+            if let Some(holders) = holders {
+                holders.all_reduce(ctx, gradients.flat_mut(), Reduce::Sum)?;
+            }
         }
     }
-    reduce_tied(ctx, comm, modules)?;
-    let gradients = own_gradients(comm.rank(), modules)?;
+    reduce_tied(ctx, groups.pipeline(), modules)?;
+    let gradients = own_gradients(groups, modules)?;
     match losses {
         Losses::Known(losses) => Numbers::known(ctx, comm, losses, &gradients, stop),
         Losses::Queued(losses) => {
@@ -58,9 +64,10 @@ fn any(ctx: &Context, comm: &dyn Communicator, wish: bool) -> Result<bool, Execu
 }
 
 /// This rank's part of the whole gradient. Copies are equal now, so rank 0 counts those that every rank has; each rank
-/// counts what it alone holds, and of a tied embedding the first stage's.
-fn own_gradients(rank: usize, modules: &RankModules) -> Result<Vec<Tensor>, ExecuteError> {
-    let counts = |kind| rank == 0 || !modules.placement().is_replicated(kind);
+/// of the first replica counts what it alone holds there, and of a tied embedding the first stage's.
+fn own_gradients(groups: &Groups<'_>, modules: &RankModules) -> Result<Vec<Tensor>, ExecuteError> {
+    let (rank, replica) = (groups.world().rank(), groups.replica());
+    let counts = |kind| rank == 0 || replica == 0 && !modules.placement().is_replicated(kind);
     let mut views = Vec::new();
     for (kind, _, _, gradients) in modules.parts() {
         if kind != ModuleKind::Llm && counts(kind) {

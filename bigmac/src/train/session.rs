@@ -64,6 +64,7 @@ impl Session {
         let step = StepShape {
             batch: config.train.batch,
             microbatches: config.train.microbatches,
+            replicas: config.pipeline.dp,
             seed: config.run.seed,
         };
         let costs = CostModel { shape: shape.clone(), rates: Rates::default() };
@@ -78,7 +79,7 @@ impl Session {
         if let Some(choice) = &choice {
             config.pipeline.schedule = choice.schedule.to_owned();
         }
-        let busy = config.pipeline.ranks * config.pipeline.threads;
+        let busy = config.pipeline.ranks * config.pipeline.dp * config.pipeline.threads;
         let prefetcher =
             Prefetcher::new(planner.dataset().layout.limits, spare_threads(busy)).map_err(|error| {
                 Error::argument("data.prefetch", format!("a thread cannot be started: {error}"))

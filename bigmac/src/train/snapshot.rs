@@ -25,7 +25,8 @@ pub struct Snapshot {
 const FIRST_TAG: u64 = 1 << 62;
 
 impl Snapshot {
-    /// Brings everything to rank 0, which gets the snapshot; the others get `None`.
+    /// Brings everything to the first rank of `comm`, the ranks of one pipeline, which gets the snapshot; the others get
+    /// `None`.
     ///
     /// `optimizers` are those of [`RankModules::parts`], in that order; leave them out when only weights are wanted.
     ///

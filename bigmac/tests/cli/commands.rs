@@ -6,8 +6,19 @@ use bigmac_close::{absolute, assert_close};
 use serde_json::Value;
 use std::process::Stdio;
 
-const COMMANDS: [&str; 10] =
-    ["", "train", "eval", "caption", "imagine", "simulate", "doctor", "data", "data shapes", "data inspect"];
+const COMMANDS: [&str; 11] = [
+    "",
+    "train",
+    "launch",
+    "eval",
+    "caption",
+    "imagine",
+    "simulate",
+    "doctor",
+    "data",
+    "data shapes",
+    "data inspect",
+];
 
 #[test]
 fn every_command_has_help_with_an_example() {

@@ -11,6 +11,22 @@ use std::rc::Rc;
 /// The value of `--resume` that goes on with a run where there is one.
 pub(super) const AUTO: &str = "auto";
 
+/// What `--resume` is for ranks that were started again: what they had begun before is gone on with.
+///
+/// # Errors
+/// For a checkpoint, from which another branch would begin.
+pub(super) fn after_restart(resume: Option<PathBuf>) -> Result<PathBuf, BadInput> {
+    match resume {
+        None => Ok(AUTO.into()),
+        Some(checkpoint) if Checkpoint::is_at(&checkpoint) => Err(BadInput(format!(
+            "the ranks were started again, and --resume {} would begin another branch; go on with --resume RUN, the run \
+             that was begun",
+            checkpoint.display()
+        ))),
+        Some(resume) => Ok(resume),
+    }
+}
+
 /// Where a run begins.
 pub(super) struct Begin {
     /// Its configuration.

@@ -1,13 +1,16 @@
 //! `bigmac train`: trains the model of a configuration.
 
 mod begin;
+mod together;
 
+use super::exit::BadInput;
 use super::progress::RunProgress;
 use super::{note, print, stop, suggest};
 use begin::Begin;
 use bigmac::config::{AUTO, AUTO_CHOICES};
 use bigmac::data::PictureLimits;
 use bigmac::eval::{Evaluation, evaluate, write_captions, write_drawings};
+use bigmac::job::Job;
 use bigmac::train::{Observer, Session, Training, Verify};
 use bigmac_runtime::fs::write_atomically;
 use bigmac_runtime::processor;
@@ -16,7 +19,7 @@ use clap::Args;
 use serde_json::{Value, json};
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 const EXAMPLES: &str = "Examples:
   bigmac train
@@ -50,9 +53,18 @@ pub struct TrainArgs {
     no_verify: bool,
     #[arg(long, help = schedule_help())]
     schedule: Option<String>,
-    /// Ranks, each a thread (or several) of this process
-    #[arg(long)]
+    /// Ranks of a pipeline, each of which holds a stage of the LLM
+    #[arg(long, value_name = "P")]
     ranks: Option<usize>,
+    /// The same as --ranks
+    #[arg(long, value_name = "P")]
+    pp: Option<usize>,
+    /// Replicas of the pipeline, which share the samples of a step: D times P ranks in all
+    #[arg(long, value_name = "D")]
+    dp: Option<usize>,
+    /// How ranks are numbered: pp-first, dp-first, or auto
+    #[arg(long)]
+    order: Option<String>,
     /// What to compute on: cpu, cuda, cuda:N or replay. On a CUDA device in bf16 with fp32 master weights, unless --set
     /// model.dtype=f32 says otherwise.
     #[arg(long)]
@@ -81,11 +93,26 @@ impl TrainArgs {
             self.device.as_ref().map(|d| format!("pipeline.device={d}")),
             bf16.then(|| "model.dtype=bf16".to_owned()),
             self.schedule.as_ref().map(|s| format!("pipeline.schedule={s}")),
-            self.ranks.map(|n| format!("pipeline.ranks={n}")),
+            self.pp.or(self.ranks).map(|n| format!("pipeline.ranks={n}")),
+            self.dp.map(|n| format!("pipeline.dp={n}")),
+            self.order.as_ref().map(|order| format!("pipeline.order={order}")),
             self.steps.map(|n| format!("train.steps={n}")),
             self.seed.map(|n| format!("run.seed={n}")),
         ];
         flags.into_iter().flatten().chain(self.settings.iter().cloned()).collect()
+    }
+
+    /// Checks that flags do not contradict each other.
+    fn check(&self) -> Result<(), BadInput> {
+        match (self.ranks, self.pp) {
+            (Some(ranks), Some(pp)) if ranks != pp => {
+                let message = format!(
+                    "--ranks {ranks} and --pp {pp} mean the same, the ranks of a pipeline; give one of them"
+                );
+                Err(BadInput(message))
+            }
+            _ => Ok(()),
+        }
     }
 
     fn verify(&self) -> Verify {
@@ -104,9 +131,27 @@ fn schedule_help() -> String {
     )
 }
 
-/// Runs the command.
+/// Runs the command: all ranks in this process, or one of several processes.
 pub fn run(args: TrainArgs) -> anyhow::Result<()> {
+    args.check()?;
     let stop = stop::on_signals()?;
+    match Job::join(together::facts(&args)?)? {
+        None => first(args, stop, None),
+        Some(job) => {
+            let done = match job.rank() {
+                0 => first(args, stop, Some(&job)),
+                _ => together::follow(&args, stop, &job),
+            };
+            job.end(done)
+        }
+    }
+}
+
+/// What the process does that reads the configuration, writes the run and speaks: the only one, or that of rank 0.
+fn first(mut args: TrainArgs, stop: &'static AtomicBool, job: Option<&Job>) -> anyhow::Result<()> {
+    if job.is_some_and(|job| job.restart() > 0) {
+        args.resume = Some(begin::after_restart(args.resume)?);
+    }
     let Begin { config, start, notes } = Begin::new(&args)?;
     let resume = start.checkpoint();
     let quiet = args.json || !std::io::stderr().is_terminal();
@@ -123,11 +168,24 @@ pub fn run(args: TrainArgs) -> anyhow::Result<()> {
     say(session.planner.dataset().tokenizer.notes());
     session.warnings().iter().for_each(|line| note(&format!("warning: {line}")));
     let training = Training::prepare(&session, resume, args.verify())?;
+    job.map_or(Ok(()), |job| training.check_ranks(job.size()))?;
     say(&training.notes()?);
+    let connected = match job {
+        None => None,
+        Some(job) => Some((job, together::begin(job, &session, resume)?)),
+    };
     let (folder, notes) = start.claim(config)?;
     say(&notes);
-    stop::training();
-    let outcome = training.run(&folder, stop, &progress)?;
+    let outcome = match connected {
+        None => {
+            stop::training();
+            training.run(&folder, stop, &progress)?
+        }
+        Some((job, connected)) => {
+            folder.write_config(config)?;
+            together::train(job, connected, &training, folder.path(), stop, &progress)?
+        }
+    };
     stop::all_saved();
     progress.end();
     let run = folder.path();
@@ -137,11 +195,13 @@ pub fn run(args: TrainArgs) -> anyhow::Result<()> {
     if session.heldout.is_none() {
         return finish(&args, &session, run, &progress, outcome.step, None);
     }
-    let threads = config.pipeline.ranks * config.pipeline.threads;
+    // The other ranks are done: their processors are free.
+    let processors = std::thread::available_parallelism().map_or(1, usize::from);
+    let threads = config.pipeline.ranks * config.pipeline.dp * config.pipeline.threads;
     let ctx = session.context(0, 1)?;
     let mut whole = snapshot.whole_model(&ctx, &session.shape)?;
     progress.say("evaluating on unseen samples");
-    let evaluation = evaluate(&session, &mut whole, config.output.final_samples, threads)?;
+    let evaluation = evaluate(&session, &mut whole, config.output.final_samples, threads.min(processors))?;
     progress.skipped(&evaluation.skipped);
     write_captions(run, "captions", &evaluation.captions, &PictureLimits::of(&config.data))?;
     write_drawings(run, "drawings", &evaluation.drawings, session.shape.draw_size)?;

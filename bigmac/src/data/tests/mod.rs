@@ -74,7 +74,8 @@ impl Set {
     }
 
     fn planner(&self, batch: usize, microbatches: usize, seed: u64) -> Planner {
-        Planner::new(Arc::new(self.load().unwrap()), StepShape { batch, microbatches, seed }).unwrap()
+        Planner::new(Arc::new(self.load().unwrap()), StepShape { batch, microbatches, replicas: 1, seed })
+            .unwrap()
     }
 }
 

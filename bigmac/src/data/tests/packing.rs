@@ -1,5 +1,5 @@
 use super::*;
-use crate::data::pack::balance;
+use crate::data::pack::{GroupCounts, balance};
 use bigmac_runtime::rng::Purpose;
 use proptest::prelude::*;
 use std::collections::BTreeMap;
@@ -90,7 +90,7 @@ fn a_batch_may_be_larger_than_the_set() {
 fn settings_that_cannot_be_met_are_errors() {
     let data = Arc::new(mixed(5).load().unwrap());
     for (batch, microbatches) in [(0, 1), (3, 0), (3, 4)] {
-        let shape = StepShape { batch, microbatches, seed: 0 };
+        let shape = StepShape { batch, microbatches, replicas: 1, seed: 0 };
         let error = Planner::new(Arc::clone(&data), shape).unwrap_err().to_string();
         assert!(
             error.contains(&format!("{batch} samples cannot fill {microbatches} microbatches")),
@@ -130,11 +130,12 @@ proptest! {
         lengths in proptest::collection::vec(1usize..100, 1..80),
         fewest in 1usize..12,
         spare in 0usize..200,
+        multiple in 1usize..5,
     ) {
         let fewest = fewest.min(lengths.len());
         let longest = *lengths.iter().max().unwrap();
         let capacity = longest + spare;
-        let groups = balance(&lengths, fewest, capacity);
+        let groups = balance(&lengths, GroupCounts { fewest, multiple }, capacity);
         let mut items: Vec<usize> = groups.concat();
         items.sort_unstable();
         prop_assert_eq!(items, (0..lengths.len()).collect::<Vec<_>>());
@@ -145,9 +146,13 @@ proptest! {
         // Whatever went onto the fullest group went there when it was the lightest.
         prop_assert!(most - least <= longest);
         prop_assert_eq!(most, fullest(&lengths, groups.len()));
-        // One fewer would have been too few, or fewer than asked for.
-        if groups.len() > fewest {
-            prop_assert!(fullest(&lengths, groups.len() - 1) > capacity);
+        // Replicas get as many each, where there are items enough.
+        prop_assert!(groups.len() % multiple == 0 || groups.len() == lengths.len());
+        // The next fewer would have been too few, or fewer than asked for.
+        let least = fewest.next_multiple_of(multiple).min(lengths.len());
+        if groups.len() > least {
+            let fewer = least + (groups.len() - 1 - least) / multiple * multiple;
+            prop_assert!(fullest(&lengths, fewer) > capacity);
         }
     }
 

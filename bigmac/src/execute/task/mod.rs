@@ -11,6 +11,7 @@ use crate::config::Config;
 use crate::data::{DrawItem, ImageItem, PackedMicrobatch, StepPictures, StepPlan};
 use crate::model::{ModelShape, RankModules};
 use bigmac_autograd::Graph;
+use bigmac_comm::control::Position;
 use bigmac_models::mmdit::codec::Codec;
 use bigmac_models::mmdit::flow::FlowMatching;
 use bigmac_runtime::{Context, Error, Result, Spec, Tensor};
@@ -33,6 +34,8 @@ pub struct StepTask<'a> {
     pub flow: FlowMatching,
     /// Pixels of the step's items; none where it is planned only.
     pub pictures: Option<&'a StepPictures>,
+    /// Where other processes learn which op a rank is at; none where ranks are threads.
+    pub position: Option<&'a Position>,
 }
 
 impl<'a> StepTask<'a> {
@@ -40,7 +43,7 @@ impl<'a> StepTask<'a> {
     pub fn new(config: &Config, shape: &'a ModelShape, plan: &'a StepPlan, step: u64) -> Self {
         let (seed, drawing_weight) = (config.run.seed, config.train.drawing_weight);
         let flow = FlowMatching { mean: config.train.noise_mean, ..FlowMatching::default() };
-        StepTask { plan, shape, seed, step, drawing_weight, flow, pictures: None }
+        StepTask { plan, shape, seed, step, drawing_weight, flow, pictures: None, position: None }
     }
 
     /// The same, to be run: with the pixels of its items.

@@ -97,7 +97,7 @@ pub(super) fn run(args: &CompareArgs) -> anyhow::Result<()> {
         None => measure(&session, PROFILE_STEPS, PROFILE_ROUNDS, args.json)?,
     };
     let way = if args.one_at_a_time { Way::OneAtATime } else { Way::Together };
-    let plan = session.planner.step(args.step);
+    let plan = session.planner.step(args.step).of_replica(0, session.config.pipeline.dp);
     let mut rows = Vec::new();
     for schedule in &schedules {
         for llm in &llms {
