@@ -107,6 +107,17 @@ fn a_gather_ends_when_a_rank_is_lost_or_leaves() {
 }
 
 #[test]
+fn a_gather_after_a_rank_has_left_ends_too() {
+    let (_hub, mut members) = job(2, LIMITS);
+    members.remove(1).leave();
+    let error = members[0].gather("addresses", vec![]).unwrap_err();
+    assert!(
+        error.to_string().contains("rank 1 on host1: it left the job while other ranks gather"),
+        "{error}"
+    );
+}
+
+#[test]
 fn gathers_that_differ_are_named() {
     let (_hub, members) = job(2, LIMITS);
     std::thread::scope(|scope| {

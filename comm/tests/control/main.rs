@@ -9,6 +9,7 @@ mod proxy;
 mod strangers;
 
 use bigmac_comm::control::{ControlError, Hello, Hub, Job, Limits, Member, Token};
+use std::sync::Once;
 use std::time::Duration;
 
 /// Far longer than anything here takes: who waits that long has not been told.
@@ -21,7 +22,20 @@ fn token() -> Token {
     Token::new("sesame", "in a test").unwrap()
 }
 
+/// Ends this process, loudly, where a test of it hangs.
+fn guard() {
+    static GUARD: Once = Once::new();
+    GUARD.call_once(|| {
+        std::thread::spawn(|| {
+            std::thread::sleep(5 * LONG);
+            eprintln!("the tests of the control plane hang");
+            std::process::abort();
+        });
+    });
+}
+
 fn hub(world: usize, limits: Limits) -> Hub {
+    guard();
     Hub::bind("127.0.0.1:0", Job { world, restart: 0, token: token() }, limits).unwrap()
 }
 
