@@ -3,8 +3,8 @@
 use crate::work::{Ended, Work, assert_same_files, wait};
 use serde_json::Value;
 use std::net::TcpListener;
-use std::path::Path;
-use std::process::Command;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 
 /// Four ranks of a pipeline of four layers.
 const DEEPER: &str = "--set model.llm.layers=4 --set output.final_samples=1 --set train.batch=8";
@@ -22,6 +22,61 @@ fn processes_learn_what_threads_learn_bit_for_bit() {
         let last = "checkpoints/step-00000003";
         assert_same_files(&work.path(&threads).join(last), &work.path(&processes).join(last));
         assert_eq!(work.read(&format!("{threads}/eval.json")), work.read(&format!("{processes}/eval.json")));
+    }
+}
+
+/// Losses of five steps, whatever of four ranks are replicas and whatever are stages.
+#[test]
+fn losses_do_not_depend_on_the_layout() {
+    let work = Work::new();
+    let train = format!("train tiny.toml {DEEPER} --steps 5");
+    work.ok(&format!("{train} --pp 1 --out alone"));
+    let wanted = work.losses("alone");
+    for (dp, pp) in [(1, 4), (2, 2), (4, 1)] {
+        work.ok(&format!("launch -n 4 -- {train} --dp {dp} --pp {pp} --out run-{dp}"));
+        for (loss, wanted) in work.losses(&format!("run-{dp}")).iter().zip(&wanted) {
+            assert!((loss - wanted).abs() <= 1e-5 * wanted.abs(), "{dp} x {pp}: {loss} {wanted}");
+        }
+    }
+}
+
+/// The MPI of a folder that a variable names: its launcher, with what it is given beside the number of ranks, and its
+/// library. None, with a word on it, where there is none; under CI there has to be one.
+fn mpi(variable: &str, launcher: &[&str], library: &str) -> Option<(PathBuf, Vec<String>, PathBuf)> {
+    let Ok(folder) = std::env::var(variable) else {
+        assert!(std::env::var("CI").is_err(), "{variable} must name the folder of an MPI");
+        eprintln!("SKIPPED: {variable} does not name the folder of an MPI");
+        return None;
+    };
+    let folder = PathBuf::from(folder);
+    let flags = launcher[1..].iter().map(|flag| (*flag).to_owned()).collect();
+    Some((folder.join("bin").join(launcher[0]), flags, folder.join("lib").join(library)))
+}
+
+#[test]
+fn processes_of_mpi_learn_what_threads_learn_bit_for_bit() {
+    let work = Work::new();
+    let open_mpi = ["mpirun", "--oversubscribe", "--mca", "pml", "ob1", "--mca", "btl", "self,tcp"];
+    let both = [
+        mpi("BIGMAC_OPENMPI", &open_mpi, "libmpi.so.40"),
+        mpi("BIGMAC_MPICH", &["mpiexec"], "libmpi_abi.so.1"),
+    ];
+    for (number, (launcher, flags, library)) in both.into_iter().flatten().enumerate() {
+        let train = format!("train tiny.toml {DEEPER} --dp 2 --pp 2");
+        let run = format!("mpi-{number}");
+        let (threads, inside) = (format!("threads-{number}"), work.command(&format!("{train} --out {run}")));
+        work.ok(&format!("{train} --out {threads}"));
+        let mut command = Command::new(launcher);
+        command.args(["-n", "4"]).args(flags).arg(inside.get_program()).args(inside.get_args());
+        command.current_dir(work.path("")).env("BIGMAC_LIBMPI", library);
+        // In containers everybody is root.
+        command.env("OMPI_ALLOW_RUN_AS_ROOT", "1").env("OMPI_ALLOW_RUN_AS_ROOT_CONFIRM", "1");
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let ended = wait(command.spawn().unwrap());
+        assert!(ended.status.success(), "{}{}", ended.stdout, ended.stderr);
+        assert_eq!(work.metrics(&threads), work.metrics(&run));
+        let last = "checkpoints/step-00000003";
+        assert_same_files(&work.path(&threads).join(last), &work.path(&run).join(last));
     }
 }
 
