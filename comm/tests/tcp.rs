@@ -387,6 +387,44 @@ fn connections_that_break_are_a_failure_after_a_while() {
     assert_eq!(ctx.memory().scope("messages").current(), 0);
 }
 
+/// A frame's kind and the rest of its header.
+fn read_frame(stream: &mut TcpStream) -> (u8, Vec<u8>) {
+    let mut length = [0; 4];
+    stream.read_exact(&mut length).unwrap();
+    let mut header = vec![0; u32::from_le_bytes(length) as usize];
+    stream.read_exact(&mut header).unwrap();
+    (header[0], header.split_off(1))
+}
+
+/// Rank 2 has no connection with rank 1, which is lost, and learns it from rank 0; and whoever ends because of it says
+/// so first, else its end would be taken for the cause.
+#[test]
+fn a_lost_rank_is_told_to_those_who_cannot_see_it() {
+    let ctx = Context::cpu(0, 1).unwrap();
+    let listening = TcpEngine::listen("127.0.0.1").unwrap();
+    let others: Vec<_> = (0..2).map(|_| std::net::TcpListener::bind("127.0.0.1:0").unwrap()).collect();
+    let own = listening.address();
+    let addresses =
+        std::iter::once(own).chain(others.iter().map(|other| other.local_addr().unwrap())).collect();
+    let comm = listening.connect(&ctx, 0, addresses, TOKEN, LIMIT).unwrap();
+    let mut lost = TcpStream::connect(own).unwrap();
+    lost.write_all(&hello(TOKEN, 1)).unwrap();
+    drop(lost);
+    let (mut told, _) = others[1].accept().unwrap();
+    told.set_read_timeout(Some(LIMIT)).unwrap();
+    let mut greeting = [0; 44];
+    told.read_exact(&mut greeting).unwrap();
+    assert_eq!(greeting[..], hello(TOKEN, 0));
+    let says_who = |(kind, rest): (u8, Vec<u8>)| {
+        assert_eq!((kind, &rest[..8]), (2, &1_u64.to_le_bytes()[..]));
+        assert!(String::from_utf8_lossy(&rest[12..]).contains("ended without a good-bye"), "{rest:?}");
+    };
+    says_who(read_frame(&mut told));
+    drop(comm);
+    says_who(read_frame(&mut told));
+    assert_eq!(read_frame(&mut told), (3, Vec::new()));
+}
+
 #[test]
 fn bad_arguments_are_sentences() {
     let ctx = Context::cpu(0, 1).unwrap();

@@ -109,7 +109,9 @@ impl Hosts {
 
 impl Drop for Hosts {
     fn drop(&mut self) {
-        NAMES.iter().for_each(|name| drop(ip(&format!("netns del {name}"))));
+        for name in NAMES {
+            ip(&format!("netns del {name}"));
+        }
     }
 }
 

@@ -147,7 +147,7 @@ proptest! {
         prop_assert!(most - least <= longest);
         prop_assert_eq!(most, fullest(&lengths, groups.len()));
         // Replicas get as many each, where there are items enough.
-        prop_assert!(groups.len() % multiple == 0 || groups.len() == lengths.len());
+        prop_assert!(groups.len().is_multiple_of(multiple) || groups.len() == lengths.len());
         // The next fewer would have been too few, or fewer than asked for.
         let least = fewest.next_multiple_of(multiple).min(lengths.len());
         if groups.len() > least {
