@@ -3,7 +3,7 @@
 
 use crate::ranks::{SOON, all_have_ended, is_alive, ranks};
 use crate::work::{Work, assert_same_files, signal, wait, wait_until};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
 use std::process::Child;
@@ -61,6 +61,74 @@ fn a_stopped_rank_is_given_up() {
     assert!(began.elapsed() > Duration::from_millis(1500) && began.elapsed() < SOON, "{:?}", began.elapsed());
     assert_eq!(ended.status.code(), Some(75), "{}", ended.stderr);
     all_have_ended(&ended, &ranks, &[1], "lost rank 1 on ");
+}
+
+/// A rank is killed at random moments of a run that saves after every step, until its peer was met in each of the phases
+/// of a step: in an op, in the reduction, in a checkpoint.
+#[test]
+fn a_loss_ends_every_phase() {
+    let work = Work::new();
+    let train = "train tiny.toml --steps 100000 --pp 2 --set output.checkpoint_every=1 --out run";
+    let (mut seed, mut met) = (3, BTreeSet::new());
+    for _ in 0..60 {
+        let _ = fs::remove_dir_all(work.path("run"));
+        let mut child = work.command(&format!("launch -n 2 -- {train}")).spawn().unwrap();
+        let metrics = work.path("run/metrics.jsonl");
+        wait_until(&mut child, || fs::read_to_string(&metrics).is_ok_and(|text| text.lines().count() > 1));
+        let ranks = ranks(&child);
+        std::thread::sleep(Duration::from_millis(random(&mut seed) % 40));
+        kill(ranks[&1], libc::SIGKILL);
+        let began = Instant::now();
+        let ended = wait(child);
+        assert!(began.elapsed() < SOON, "{:?}", began.elapsed());
+        all_have_ended(&ended, &ranks, &[1], "lost rank 1 on ");
+        let phase = ["(reduction)", "(checkpoint)"].into_iter().find(|phase| {
+            ended.stderr.lines().any(|line| {
+                line.contains("rank 0 on ")
+                    && line.split(": lost").next().is_some_and(|own| own.contains(phase))
+            })
+        });
+        met.insert(phase.unwrap_or("(an op)"));
+        if met.len() == 3 {
+            return;
+        }
+    }
+    panic!("only {met:?} were met");
+}
+
+#[test]
+fn a_rank_that_is_killed_before_all_have_come_or_after_they_are_done_leaves_nobody_waiting() {
+    let work = Work::new();
+    // Before: two of three ranks, as torchrun starts them, and the third never comes.
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let mut early: Vec<Child> = (0..2)
+        .map(|rank| {
+            let mut command = work.command("train tiny.toml --pp 3 --out early");
+            for (name, value) in
+                [("RANK", rank), ("LOCAL_RANK", rank), ("WORLD_SIZE", 3), ("LOCAL_WORLD_SIZE", 3)]
+            {
+                command.env(name, value.to_string());
+            }
+            command.env("MASTER_ADDR", "127.0.0.1").env("MASTER_PORT", port.to_string()).spawn().unwrap()
+        })
+        .collect();
+    std::thread::sleep(Duration::from_millis(700));
+    early[1].kill().unwrap();
+    early[1].wait().unwrap();
+    let began = Instant::now();
+    let ended = wait(early.remove(0));
+    assert!(began.elapsed() < SOON, "{:?}", began.elapsed());
+    assert_eq!(ended.status.code(), Some(75), "{}", ended.stderr);
+    assert!(ended.stderr.contains("lost rank 1 on "), "{}", ended.stderr);
+    // After: rank 0 evaluates, the others have left.
+    let train = "train tiny.toml --steps 3 --pp 2 --set output.final_samples=4 --set model.generator.sample_steps=5000 --out late";
+    let mut child = work.command(&format!("launch -n 2 -- {train}")).spawn().unwrap();
+    wait_until(&mut child, || {
+        work.path("late/checkpoints/step-00000003").exists() && ranks(&child).len() == 1
+    });
+    kill(ranks(&child)[&0], libc::SIGKILL);
+    let ended = wait(child);
+    assert_eq!(ended.status.code(), Some(128 + libc::SIGKILL), "{}", ended.stderr);
 }
 
 #[test]

@@ -25,6 +25,26 @@ fn processes_learn_what_threads_learn_bit_for_bit() {
     }
 }
 
+/// Each process decodes its own pictures only, and all leave out the same samples.
+#[test]
+fn processes_leave_out_the_same_samples() {
+    let work = Work::new();
+    for number in [1, 4] {
+        std::fs::write(work.path(&format!("data/{number}.png")), "no picture").unwrap();
+    }
+    let train = format!("train tiny.toml {DEEPER} --dp 2 --pp 2 --steps 6 --set data.on_error=skip");
+    work.ok(&format!("{train} --out threads"));
+    work.ok(&format!("launch -n 4 -- {train} --out processes"));
+    let metrics = work.metrics("threads");
+    assert!(
+        metrics.iter().any(|step| step["skipped"].as_u64().is_some_and(|count| count > 0)),
+        "{metrics:?}"
+    );
+    assert_eq!(metrics, work.metrics("processes"));
+    let last = "checkpoints/step-00000006";
+    assert_same_files(&work.path("threads").join(last), &work.path("processes").join(last));
+}
+
 /// Losses of five steps, whatever of four ranks are replicas and whatever are stages.
 #[test]
 fn losses_do_not_depend_on_the_layout() {
