@@ -123,9 +123,12 @@ fn a_rank_that_is_killed_before_all_have_come_or_after_they_are_done_leaves_nobo
     // After: rank 0 evaluates, the others have left.
     let train = "train tiny.toml --steps 3 --pp 2 --set output.final_samples=4 --set model.generator.sample_steps=5000 --out late";
     let mut child = work.command(&format!("launch -n 2 -- {train}")).spawn().unwrap();
-    wait_until(&mut child, || {
-        work.path("late/checkpoints/step-00000003").exists() && ranks(&child).len() == 1
-    });
+    let began = Instant::now();
+    while !work.path("late/checkpoints/step-00000003").exists() || ranks(&child).len() != 1 {
+        assert!(child.try_wait().unwrap().is_none(), "it ended early");
+        assert!(began.elapsed() < Duration::from_secs(60), "it does not get there");
+        std::thread::sleep(Duration::from_millis(1));
+    }
     kill(ranks(&child)[&0], libc::SIGKILL);
     let ended = wait(child);
     assert_eq!(ended.status.code(), Some(128 + libc::SIGKILL), "{}", ended.stderr);
