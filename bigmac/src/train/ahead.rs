@@ -167,10 +167,11 @@ impl<'a> Ahead<'a> {
     /// The step without samples whose pictures cannot be used; every process leaves out the same.
     fn without_lost(&self, step: u64, prepared: Prepared) -> Result<Prepared, TrainError> {
         let here = Lost::of(&prepared.pictures, &prepared.plan);
-        let Lost { samples, errors: skipped } = match &self.here.others {
+        let Lost { samples, errors } = match &self.here.others {
             Some((ctx, comm)) => lost_samples(ctx, &**comm, here)?,
             None => here,
         };
+        let skipped: Vec<DataError> = errors.into_iter().map(|(_, error)| error).collect();
         if samples.is_empty() {
             return Ok(Prepared { skipped, ..prepared });
         }

@@ -17,30 +17,33 @@ const LIST: Tag = Tag(1);
 pub(super) struct Lost {
     /// Their numbers in the step.
     pub samples: BTreeSet<u32>,
-    /// Why: each picture once.
-    pub errors: Vec<DataError>,
+    /// Why, with the picture's name: each picture once, whatever records name it.
+    pub errors: Vec<(String, DataError)>,
 }
 
 impl Lost {
     /// What a process finds among its own pictures, once all of them were decoded or could not be.
     pub fn of(pictures: &StepPictures, plan: &StepPlan) -> Lost {
-        let (lost, errors): (HashSet<_>, Vec<_>) = pictures.failures().into_iter().unzip();
+        let failures = pictures.failures();
+        let lost: HashSet<_> = failures.iter().map(|(picture, _)| picture).collect();
         let mut samples = BTreeSet::new();
         for load in &plan.microbatches {
             let images = load.images.iter().map(|item| (&item.picture, item.sample));
             let items = images.chain(load.draws.iter().map(|item| (&item.picture, item.sample)));
             samples.extend(items.filter(|(picture, _)| lost.contains(picture)).map(|(_, sample)| sample));
         }
-        Lost { samples, errors }
+        let named = failures.into_iter().map(|(picture, error)| (picture.to_string(), error));
+        Lost { samples, errors: named.collect() }
     }
 
     fn to_bytes(&self) -> Vec<u8> {
-        let errors: Vec<String> = self.errors.iter().map(DataError::to_string).collect();
+        let errors: Vec<_> =
+            self.errors.iter().map(|(picture, error)| (picture, error.to_string())).collect();
         // Numbers and text always have a JSON form.
         serde_json::to_vec(&(&self.samples, errors)).unwrap_or_default()
     }
 
-    fn from_bytes(bytes: &[u8]) -> Option<(BTreeSet<u32>, Vec<String>)> {
+    fn from_bytes(bytes: &[u8]) -> Option<(BTreeSet<u32>, Vec<(String, String)>)> {
         serde_json::from_slice(bytes).ok()
     }
 }
@@ -71,7 +74,8 @@ pub(super) fn lost_samples(ctx: &Context, comm: &dyn Communicator, mine: Lost) -
     for (rank, bytes) in all.iter().enumerate() {
         let (samples, errors) = Lost::from_bytes(bytes).ok_or_else(|| garbled(comm, rank))?;
         lost.samples.extend(samples);
-        lost.errors.extend(errors.into_iter().filter(|e| said.insert(e.clone())).map(DataError::Value));
+        let new = errors.into_iter().filter(|(picture, _)| said.insert(picture.clone()));
+        lost.errors.extend(new.map(|(picture, error)| (picture, DataError::Value(error))));
     }
     Ok(lost)
 }

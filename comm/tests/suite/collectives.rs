@@ -4,7 +4,7 @@ use super::*;
 use bigmac_comm::{CommError, Reduce, shard};
 use bigmac_runtime::memory::scopes::{MESSAGES, WORKSPACE};
 use bigmac_runtime::{Error, Spec};
-use std::time::{Duration, Instant};
+use std::time::{Duration, SystemTime};
 
 const SHAPES: [&[usize]; 7] = [&[], &[0], &[1], &[5], &[3, 7], &[2, 0, 3], &[1031]];
 
@@ -142,17 +142,23 @@ pub fn all_to_all_v(ctx: &Context, comm: &dyn Communicator) {
     assert!(matches!(error, CommError::Spec { tag: None, .. }), "{error}");
 }
 
-pub fn barrier_waits(_: &Context, comm: &dyn Communicator) {
-    const LATE: Duration = Duration::from_millis(40);
+/// Nobody leaves a barrier before everybody has entered it, by the clock of the host.
+pub fn barrier_waits(ctx: &Context, comm: &dyn Communicator) {
+    let now = || SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs_f64();
     for late in 0..comm.size() {
         comm.barrier().unwrap();
-        let began = Instant::now();
         if comm.rank() == late {
-            std::thread::sleep(LATE);
+            std::thread::sleep(Duration::from_millis(40));
         }
+        let entered = now();
         comm.barrier().unwrap();
-        // Leaving the first barrier takes a rank its own time, so the wait may look shorter than the sleep.
-        assert!(began.elapsed() > LATE / 2, "rank {} did not wait for {late}", comm.rank());
+        let times = Tensor::from_slice(ctx, &[entered, now()], &[1, 2]).unwrap();
+        let times = comm.all_gather(ctx, &times).unwrap();
+        let times = times.as_slice::<f64>().unwrap();
+        let last_entered = times.iter().step_by(2).copied().fold(0.0, f64::max);
+        let left = times.iter().skip(1).step_by(2);
+        // Seconds since 1970 are not exact in f64.
+        assert!(left.copied().all(|left| left > last_entered - 0.001), "rank {late} was late: {times:?}");
     }
 }
 
