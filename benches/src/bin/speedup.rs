@@ -294,17 +294,16 @@ fn draw(rows: &[Row], ranks: usize, one_at_a_time: bool) -> String {
         drawn.push(Bar {
             name: row.schedule.to_owned(),
             value: 100.0 * ratio.median,
-            note: format!("{:.1} MiB of activations", row.fullest as f64 / f64::from(1 << 20)),
+            note: format!("{:.0} MiB", row.fullest as f64 / f64::from(1 << 20)),
             emphasis: if strong { Emphasis::Strong } else { Emphasis::Weak },
         });
     }
     drawn.sort_by(|a, b| b.value.total_cmp(&a.value));
-    let how = if one_at_a_time { "ops measured one at a time" } else { "measured in parallel" };
+    let how = if one_at_a_time { "ops measured one at a time" } else { "measured" };
     let heading = Heading {
         title: "Time of a step, nested = 100".into(),
         subtitle: format!(
-            "{ranks} ranks, {}; {how}; in grey the activations of the fullest rank",
-            KINDS[3].words()
+            "{ranks} ranks, captions and drawings, {how}; in grey: activations of the fullest rank"
         ),
     };
     bars(&heading, &drawn, (100.0, REFERENCE))
