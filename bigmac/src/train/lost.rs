@@ -6,6 +6,7 @@ use super::patient::receive;
 use crate::data::{DataError, StepPictures, StepPlan};
 use bigmac_comm::{Communicator, Tag};
 use bigmac_runtime::{Context, DType, Spec, Tensor};
+use serde::{Deserialize, Serialize};
 use std::collections::{BTreeSet, HashSet};
 
 /// Two messages a step and rank: the length of a list, and the list.
@@ -35,16 +36,25 @@ impl Lost {
         let named = failures.into_iter().map(|(picture, error)| (picture.to_string(), error));
         Lost { samples, errors: named.collect() }
     }
+}
 
-    fn to_bytes(&self) -> Vec<u8> {
-        let errors: Vec<_> =
-            self.errors.iter().map(|(picture, error)| (picture, error.to_string())).collect();
-        // Numbers and text always have a JSON form.
-        serde_json::to_vec(&(&self.samples, errors)).unwrap_or_default()
+/// What processes tell each other of them.
+#[derive(Serialize, Deserialize)]
+struct Told {
+    samples: BTreeSet<u32>,
+    /// Names of pictures, and what is wrong with them.
+    errors: Vec<(String, String)>,
+}
+
+impl Told {
+    fn of(lost: &Lost) -> Told {
+        let errors = lost.errors.iter().map(|(picture, error)| (picture.clone(), error.to_string()));
+        Told { samples: lost.samples.clone(), errors: errors.collect() }
     }
 
-    fn from_bytes(bytes: &[u8]) -> Option<(BTreeSet<u32>, Vec<(String, String)>)> {
-        serde_json::from_slice(bytes).ok()
+    fn to_bytes(&self) -> Vec<u8> {
+        // Numbers and text always have a JSON form.
+        serde_json::to_vec(self).unwrap_or_default()
     }
 }
 
@@ -57,7 +67,7 @@ pub(super) fn lost_samples(ctx: &Context, comm: &dyn Communicator, mine: Lost) -
     let ctx = &ctx.host();
     let mut all = Vec::new();
     if comm.rank() == 0 {
-        all.push(mine.to_bytes());
+        all.push(Told::of(&mine).to_bytes());
         for peer in 1..comm.size() {
             all.push(receive_bytes(ctx, comm, peer)?);
         }
@@ -66,13 +76,13 @@ pub(super) fn lost_samples(ctx: &Context, comm: &dyn Communicator, mine: Lost) -
             send_bytes(ctx, comm, peer, &together)?;
         }
     } else {
-        send_bytes(ctx, comm, 0, &mine.to_bytes())?;
+        send_bytes(ctx, comm, 0, &Told::of(&mine).to_bytes())?;
         let together = receive_bytes(ctx, comm, 0)?;
         all = serde_json::from_slice(&together).map_err(|_| garbled(comm, 0))?;
     }
     let (mut lost, mut said) = (Lost::default(), BTreeSet::new());
     for (rank, bytes) in all.iter().enumerate() {
-        let (samples, errors) = Lost::from_bytes(bytes).ok_or_else(|| garbled(comm, rank))?;
+        let Told { samples, errors } = serde_json::from_slice(bytes).map_err(|_| garbled(comm, rank))?;
         lost.samples.extend(samples);
         let new = errors.into_iter().filter(|(picture, _)| said.insert(picture.clone()));
         lost.errors.extend(new.map(|(picture, error)| (picture, DataError::Value(error))));
