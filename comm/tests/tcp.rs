@@ -290,7 +290,7 @@ fn different_collectives_are_told_apart() {
 fn alone() -> (Context, ProcessCommunicator, SocketAddr) {
     let ctx = Context::cpu(0, 1).unwrap();
     let listening = TcpEngine::listen("127.0.0.1").unwrap();
-    // Nobody listens at the other's address once this is dropped.
+    // No one listens at the other's address once this is dropped.
     let other = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let own = listening.address();
     let comm = listening.connect(&ctx, 0, vec![own, other], TOKEN, Duration::from_secs(10)).unwrap();
@@ -376,10 +376,10 @@ fn connections_that_break_are_a_failure_after_a_while() {
         drop(peer);
         let began = Instant::now();
         let error = comm.recv(&ctx, 1, Tag(0), &spec()).unwrap_err();
-        assert!(began.elapsed() >= Duration::from_millis(900), "nobody else had time to say why");
+        assert!(began.elapsed() >= Duration::from_millis(900), "no one else had time to say why");
         assert!(error.to_string().contains("ended without a good-bye"), "{error}");
     }
-    // A peer that nobody listens for.
+    // A peer that no one listens for.
     let (ctx, comm, _) = alone();
     comm.send(&ctx, Tensor::zeros(&ctx, &[3], DType::F32).unwrap(), 1, Tag(0)).unwrap();
     let error = comm.barrier().unwrap_err();

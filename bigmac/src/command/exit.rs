@@ -39,7 +39,7 @@ impl Ended {
         Ended { code: INTERRUPTED, said: "ended by a second Ctrl-C; nothing was saved by it".into() }
     }
 
-    /// A signal came while there was nobody to pass it on to.
+    /// A signal came while there was no one to pass it on to.
     pub fn by_signal(signal: i32) -> Self {
         let code = u8::try_from(signal).ok().and_then(|signal| ENDED.checked_add(signal)).unwrap_or(FAILED);
         Ended { code, said: format!("stopped by signal {signal} before the ranks were started again") }

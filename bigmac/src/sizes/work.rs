@@ -1,7 +1,7 @@
 //! Arithmetic, weights and saved bytes of a part of a model: what times and memory are computed from.
 //!
 //! A part is a sum of few kinds of pieces: products with weights, attention, tensors that are kept for the backward.
-//! Whole numbers stop at the largest there is instead of wrapping: sizes that nobody has checked yet are computed with,
+//! Whole numbers stop at the largest there is instead of wrapping: sizes that no one has checked yet are computed with,
 //! and what stopped there is refused by whoever compares it with a limit.
 
 use std::iter::Sum;

@@ -151,7 +151,7 @@ fn nothing_panics_when_its_reader_leaves() {
     let mut all: Vec<&str> = helps.iter().map(String::as_str).collect();
     all.extend(["data inspect data", "simulate", "simulate --json", "train tiny.toml --steps 1 --out run"]);
     leaves_early(&work, &all);
-    // Nobody listens to standard error either.
+    // No one listens to standard error either.
     let mut child = work.command("train tiny.toml --out silent").spawn().unwrap();
     drop((child.stdout.take(), child.stderr.take()));
     assert_eq!(wait(child).status.code(), Some(0));

@@ -182,7 +182,7 @@ fn no_room_for_a_checkpoint_is_told_and_the_last_one_kept() {
 fn a_place_that_cannot_be_written_to_is_named() {
     let work = Work::new();
     fs::write(work.path("file"), "").unwrap();
-    // Below a file nobody can write, not even root.
+    // Below a file no one can write, not even root.
     work.error("train tiny.toml --out file/run", &["file/run"]);
     work.ok("train tiny.toml --out run");
     work.error("eval run --out file/eval", &["file/eval"]);

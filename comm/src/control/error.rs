@@ -15,7 +15,7 @@ pub enum ControlError {
     /// The job is over, on every rank.
     #[error("{0}")]
     Lost(Loss),
-    /// Nobody could be reached that takes part in this job.
+    /// No one could be reached that takes part in this job.
     #[error(
         "could not join the job at {address} within {}: {last}; see whether the launcher (or rank 0) runs there, and \
          whether this host may connect to that port",

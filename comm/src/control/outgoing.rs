@@ -1,4 +1,4 @@
-//! What is sent over a connection: a queue and the thread that empties it, so that nobody waits for a peer that does not
+//! What is sent over a connection: a queue and the thread that empties it, so that no one waits for a peer that does not
 //! read.
 
 use std::io::Write;

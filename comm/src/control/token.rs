@@ -49,7 +49,7 @@ impl Token {
         Token::new(&text, &format!("in {}", path.display()))
     }
 
-    /// A token that nobody can guess: 256 random bits as hexadecimal digits.
+    /// A token that no one can guess: 256 random bits as hexadecimal digits.
     ///
     /// # Errors
     /// [`ControlError::System`] when the system has no random numbers.

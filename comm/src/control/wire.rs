@@ -74,6 +74,6 @@ pub(super) enum ToMember {
         lengths: Vec<usize>,
     },
     Lost(Loss),
-    /// The answer to [`ToHub::Leave`]: nobody will miss the connection.
+    /// The answer to [`ToHub::Leave`]: no one will miss the connection.
     Farewell,
 }

@@ -209,7 +209,7 @@ fn srun(var: Var<'_>) -> Result<Option<Claim>, EnvironmentError> {
     };
     let rank = number(var, names.rank)?;
     if rank.is_none() {
-        // A step whose launcher is none of Slurm's tasks: nobody's rank.
+        // A step whose launcher is none of Slurm's tasks: no one's rank.
         return Ok(None);
     }
     let numbers = Numbers {

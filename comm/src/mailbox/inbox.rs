@@ -122,7 +122,7 @@ impl Inbox {
         if tags.is_empty() { "none".into() } else { format!("{tags:?}") }
     }
 
-    /// In words, the messages that nobody took; `None` when there are none.
+    /// In words, the messages that no one took; `None` when there are none.
     pub fn unreceived(&self) -> Option<String> {
         let keys: BTreeSet<_> = self.messages.keys().map(|&(_, from, tag)| (from, tag)).collect();
         let words: Vec<_> = keys.iter().map(|(from, tag)| format!("tag {tag} from rank {from}")).collect();

@@ -54,7 +54,7 @@ pub struct Engine {
     incoming: Option<(Arrivals, Option<Receiving>)>,
     suspicion: Option<Suspicion>,
     closing: Option<(Instant, Option<Sender<()>>)>,
-    /// Nobody can send commands any more.
+    /// No one can send commands any more.
     orphaned: bool,
 }
 
@@ -103,7 +103,7 @@ impl Engine {
         let (mut comm, mut rank, mut size) = (null_mut(), 0, 0);
         let (functions, world) = (&mpi.functions, mpi.constants.comm_world);
         // SAFETY: MPI is started; the results are variables of the right types. All ranks make a copy of the world, so
-        // that nobody else's messages come in between.
+        // that no one else's messages come in between.
         unsafe {
             mpi.check(
                 "MPI_Comm_set_errhandler",
@@ -285,7 +285,7 @@ impl Engine {
         }
     }
 
-    /// Blames what MPI reported once nobody else has said more, and then ends the communicator for all.
+    /// Blames what MPI reported once no one else has said more, and then ends the communicator for all.
     fn look_after_suspicion(&mut self) {
         let Some(suspicion) = &mut self.suspicion else { return };
         let waited = suspicion.since.elapsed();

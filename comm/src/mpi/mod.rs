@@ -98,7 +98,7 @@ impl MpiEngine {
             return Err(EngineError::Taken);
         }
         let (answer, answered) = channel();
-        // A thread that has ended is one that failed: nobody answers.
+        // A thread that has ended is one that failed: no one answers.
         let _ = self.commands.send(Command::Share(mine, Instant::now() + limit, answer));
         let advice = "check that all processes were started by one mpirun, and that hosts reach each other; end the process with _exit";
         let late = || EngineError::Late { what: "connect ranks", seconds: limit.as_secs_f64(), advice };
@@ -115,7 +115,7 @@ impl MpiEngine {
             return Err(EngineError::Taken);
         }
         let mailbox = Arc::new(Mailbox::new(self.rank, self.size, timeout));
-        // A thread that has ended is one that failed: the calls find nobody who answers, and time out.
+        // A thread that has ended is one that failed: the calls find no one who answers, and time out.
         let _ = self.commands.send(Command::Open(Arrivals::new(mailbox.clone(), ctx)));
         let transport = Commands { mailbox: mailbox.clone(), commands: self.commands.clone() };
         Ok(ProcessCommunicator::over(Box::new(transport), mailbox, self.size))

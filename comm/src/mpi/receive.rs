@@ -117,7 +117,7 @@ impl Receiving {
         lane.push_back(Incoming { landing, waste, requests });
         let Some(incoming) = lane.back_mut() else { return Ok(()) };
         for piece in pieces(length) {
-            // SAFETY: the buffer lies on the heap, in a tensor that nobody else has or in a vector, and stays in its
+            // SAFETY: the buffer lies on the heap, in a tensor that no one else has or in a vector, and stays in its
             // lane until its requests are done; on a fault the lane is leaked. Pieces do not overlap.
             let request = unsafe { line.receive(part(buffer, piece), Some(from), PAYLOAD) }?;
             incoming.requests.push_back(request);

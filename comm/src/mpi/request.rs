@@ -67,7 +67,7 @@ impl Line<'_> {
     /// Begins to receive, from anybody when `from` is none.
     ///
     /// # Safety
-    /// The bytes stay where they are, and nobody else uses them, until the request is done, or forever.
+    /// The bytes stay where they are, and no one else uses them, until the request is done, or forever.
     pub unsafe fn receive(
         &self,
         bytes: *mut [u8],
@@ -106,7 +106,7 @@ impl Line<'_> {
     /// ends alone.
     pub fn probe(&self, rank: usize) -> Result<Request, Fault> {
         let bytes = Box::leak(Box::new([0_u8; 1]));
-        // SAFETY: the byte is nobody else's, forever.
+        // SAFETY: the byte is no one else's, forever.
         unsafe { self.receive(&raw mut bytes[..], Some(rank), NEVER) }
     }
 }

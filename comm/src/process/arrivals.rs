@@ -95,7 +95,7 @@ impl Landing {
 
     /// Where the bytes go; `None` when there was no room for them, and they must be thrown away.
     pub fn buffer(&mut self) -> Option<&mut [u8]> {
-        // Freshly made: contiguous, with values, and nobody else's.
+        // Freshly made: contiguous, with values, and no one else's.
         self.room.as_mut()?.as_mut().ok()?.as_mut_bytes().ok()
     }
 }

@@ -52,7 +52,7 @@ impl From<Malformed> for End {
 }
 
 fn read(shared: &Arc<Shared>, mut stream: TcpStream) {
-    // Whoever does not know the token, or who is there already, is a stranger and nobody's failure.
+    // Whoever does not know the token, or who is there already, is a stranger and no one's failure.
     let Ok(Some(from)) = greet(shared, &mut stream) else { return };
     match read_frames(shared, from, stream) {
         End::Goodbye => {}

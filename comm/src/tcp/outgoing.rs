@@ -82,7 +82,7 @@ pub(super) fn send(shared: &Arc<Shared>, to: usize, frame: Frame) {
         }
     };
     drop(state);
-    // A queue that nobody reads is that of a peer that can't be reached, which is known by then or soon.
+    // A queue that no one reads is that of a peer that can't be reached, which is known by then or soon.
     let sent = queue.send(frame);
     if sent.is_err() {
         drop(sent);
@@ -132,7 +132,7 @@ fn connect(shared: &Arc<Shared>, to: usize) -> Result<TcpStream> {
     let mut stream = TcpStream::connect_timeout(&shared.addresses[to], PATIENCE)?;
     if stream.peer_addr()? == stream.local_addr()? {
         // A free port that is connected to from itself answers itself.
-        return Err(Error::new(ErrorKind::ConnectionRefused, "nobody listens there"));
+        return Err(Error::new(ErrorKind::ConnectionRefused, "no one listens there"));
     }
     stream.set_nodelay(true)?;
     shared.register(&stream)?;

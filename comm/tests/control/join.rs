@@ -16,7 +16,7 @@ fn thirty_two_ranks_gather_in_rank_order_and_leave() {
     std::thread::scope(|scope| {
         for (rank, member) in members.into_iter().enumerate() {
             scope.spawn(move || {
-                // The later a rank, the more it has, from nothing on; who is early waits for nobody's next one.
+                // The later a rank, the more it has, from nothing on; who is early waits for no one's next one.
                 for round in 0..5usize {
                     let part = |rank: usize| vec![(rank + round) as u8; rank * round * 100];
                     let all = member.gather(&format!("round {round}"), part(rank)).unwrap();
@@ -112,7 +112,7 @@ fn a_taken_port_is_bad_input() {
         error.to_string().starts_with(&format!("cannot listen on {address}: the port is taken")),
         "{error}"
     );
-    // RFC 5737: an address of nobody.
+    // RFC 5737: an address of no one.
     let elsewhere = bind("192.0.2.1:0");
     assert!(elsewhere.to_string().starts_with("cannot listen on 192.0.2.1:0: "), "{elsewhere}");
     assert!(bind("nothing").is_input());

@@ -142,7 +142,7 @@ fn a_rank_that_is_killed_while_others_are_awaited_is_known() {
     let hub = hub(4, Limits { join: LONG / 3, ..LIMITS });
     let address = hub.address().to_string();
     let mut processes = ranks(0..3, 4, &address);
-    // Nobody says that it waits: give them time to come.
+    // No one says that it waits: give them time to come.
     std::thread::sleep(Duration::from_secs(2));
     processes.remove(2).signal(libc::SIGKILL);
     for process in &processes {

@@ -1,4 +1,4 @@
-//! Who connects and is no member: dropped within seconds, and nobody is disturbed.
+//! Who connects and is no member: dropped within seconds, and no one is disturbed.
 
 use super::*;
 use std::io::{Read, Write};
@@ -15,7 +15,7 @@ fn garbage() -> Vec<Vec<u8>> {
         vec![0xff; 100_000],
         b"BIGMACcp".to_vec(),
         magic(&[]),
-        // Lengths of a frame that nobody could hold.
+        // Lengths of a frame that no one could hold.
         magic(&[0xff; 16]),
         magic(&[0xff; 7]),
         // A frame whose head is no greeting.

@@ -142,7 +142,7 @@ pub fn all_to_all_v(ctx: &Context, comm: &dyn Communicator) {
     assert!(matches!(error, CommError::Spec { tag: None, .. }), "{error}");
 }
 
-/// Nobody leaves a barrier before everybody has entered it, by the clock of the host.
+/// No one leaves a barrier before everybody has entered it, by the clock of the host.
 pub fn barrier_waits(ctx: &Context, comm: &dyn Communicator) {
     let now = || SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs_f64();
     for late in 0..comm.size() {

@@ -192,7 +192,7 @@ pub fn sizes_and_dtypes(ctx: &Context, comm: &dyn Communicator) {
     }
 }
 
-/// 64 MiB each way at once: nobody waits for a buffer of the other.
+/// 64 MiB each way at once: no one waits for a buffer of the other.
 pub fn large_messages_cross(ctx: &Context, comm: &dyn Communicator) {
     const LEN: usize = 16 << 20;
     let (next, before) = ring(comm);

@@ -44,7 +44,7 @@ pub enum Stdout {
     File,
     /// `/dev/full`: every write fails as on a full disk.
     Full,
-    /// A pipe that nobody reads.
+    /// A pipe that no one reads.
     Closed,
 }
 

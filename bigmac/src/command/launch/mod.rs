@@ -122,7 +122,7 @@ impl LaunchArgs {
         Ok(())
     }
 
-    /// The secret of the job: given, or random where nobody else has to know it.
+    /// The secret of the job: given, or random where no one else has to know it.
     fn token(&self, nodes: &Nodes, var: bigmac_comm::environment::Var<'_>) -> anyhow::Result<Token> {
         if let Some(path) = &self.token_file {
             return Ok(Token::from_file(path)?);

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 /// Longer lines are passed on in parts, in bytes.
 const LONGEST: u64 = 64 << 10;
 
-/// The threads that pass on; each holds a sender that nobody sends with: it is gone when they all have ended.
+/// The threads that pass on; each holds a sender that no one sends with: it is gone when they all have ended.
 pub(super) struct Outputs {
     open: Sender<()>,
     ended: Receiver<()>,
@@ -25,7 +25,7 @@ impl Outputs {
     pub fn forward(&self, rank: usize, from: impl Read + Send + 'static) -> io::Result<()> {
         let open = self.open.clone();
         let work = move || {
-            // Where nobody reads it the rank goes on all the same.
+            // Where no one reads it the rank goes on all the same.
             let _ = pass_on(rank, from, |line| {
                 let _ = io::stderr().lock().write_all(line);
             });

@@ -32,7 +32,7 @@ impl Signals {
         let all = all.chain((!stop::is_ignored(SIGHUP)).then_some(SIGHUP));
         let mut signals = iterator::Signals::new(all).context("cannot listen for signals")?;
         let (tell, received) = channel();
-        // Where nobody listens any more, the launcher ends.
+        // Where no one listens any more, the launcher ends.
         let listen = move || signals.forever().take_while(|&signal| tell.send(signal).is_ok()).for_each(drop);
         std::thread::Builder::new()
             .name("signals".into())

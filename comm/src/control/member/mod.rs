@@ -54,7 +54,7 @@ impl std::fmt::Debug for Member {
 }
 
 impl Member {
-    /// Joins the job whose hub listens at `address`, `host:port`. As long as nobody listens there, or the hub is one of
+    /// Joins the job whose hub listens at `address`, `host:port`. As long as no one listens there, or the hub is one of
     /// an earlier start, it is tried again until `limits.join` has passed; then all ranks are waited for.
     ///
     /// # Errors

@@ -89,7 +89,7 @@ fn document(attempt: &mut Attempt, file: &str, form: Form, random: &mut Random) 
     Ok(())
 }
 
-/// `strict`: keys that nobody knows are errors in such a file.
+/// `strict`: keys that no one knows are errors in such a file.
 fn note(attempt: &mut Attempt, file: &str, change: &Change, strict: bool) {
     attempt.notes.push(format!("{file}: {}", change.what));
     attempt.long |= WORK.contains(&change.key.as_str());

@@ -46,7 +46,7 @@ pub fn mutate(attempt: &mut Attempt, random: &mut Random) -> Result<()> {
     let file = random.pick(&files);
     let thing = random.pick(THINGS);
     put(attempt, file, thing)?;
-    // A link to the same bytes elsewhere is as good as the file; root reads what nobody may.
+    // A link to the same bytes elsewhere is as good as the file; root reads what no one may.
     if !["link elsewhere", "unreadable"].contains(&thing) {
         attempt.broke(file, &format!("is replaced: {thing}"));
     }

@@ -139,7 +139,7 @@ impl Roster {
         }
     }
 
-    /// Nobody is to wait for a part of a rank that has left.
+    /// No one is to wait for a part of a rank that has left.
     fn check_absent(&self, state: &mut State) {
         let seats = state.seats.iter().flatten();
         let gone: Vec<usize> = seats.filter(|seat| seat.has_left).map(|seat| seat.peer.rank).collect();
