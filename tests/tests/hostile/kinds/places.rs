@@ -85,8 +85,8 @@ pub fn put(attempt: &mut Attempt, name: &str, thing: &str) -> Result<()> {
         "link to itself" => symlink(path.file_name().context("a path without a name")?, &path)?,
         "link elsewhere" => {
             symlink(&aside, &path)?;
-            // Of a file that is written as well as read, what the link leads to is.
-            if name.starts_with("run/") {
+            // Of a run, which is written as well as read, what the link leads to is.
+            if Path::new(name).starts_with("run") {
                 attempt.behind.push(format!("elsewhere/{}", name.replace('/', "-")));
             }
         }
