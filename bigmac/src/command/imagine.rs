@@ -1,15 +1,13 @@
 //! `bigmac imagine`: draws a picture from a description.
 
-use super::exit::BadInput;
 use super::load::{Loaded, RunArg};
+use super::picture_file::picture_format;
 use bigmac::data::{pixels_to_rgb, write_picture};
 use bigmac::eval::{description, paint};
 use bigmac_models::mmdit::flow::SampleKey;
-use bigmac_runtime::fs::check_output;
 use clap::Args;
 use clap::builder::RangedU64ValueParser;
-use image::ImageFormat;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 /// Draw a picture from a description with a trained model.
 #[derive(Args, Debug)]
@@ -37,9 +35,7 @@ pub struct ImagineArgs {
 
 /// Runs the command.
 pub fn run(args: ImagineArgs) -> anyhow::Result<()> {
-    // Before the work is done for nothing.
-    let format = format(&args.out)?;
-    check_output(&args.out)?;
+    let format = picture_format("--out", &args.out)?;
     let loaded = Loaded::open(&args.run)?;
     let Loaded { ctx, modules, shape, tokenizer, .. } = &loaded;
     let prompt = description(tokenizer, &args.text)?;
@@ -54,13 +50,4 @@ pub fn run(args: ImagineArgs) -> anyhow::Result<()> {
         args.out.display().to_string()
     };
     super::print(&format!("{line}\n"))
-}
-
-/// The format that a file's name asks for.
-fn format(path: &Path) -> anyhow::Result<ImageFormat> {
-    let known = ImageFormat::from_path(path).ok();
-    known.filter(|format| [ImageFormat::Png, ImageFormat::Jpeg].contains(format)).ok_or_else(|| {
-        let path = path.display();
-        BadInput(format!("--out '{path}': expected a name that ends in .png, .jpg or .jpeg")).into()
-    })
 }

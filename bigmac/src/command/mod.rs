@@ -11,6 +11,7 @@ mod jitter;
 mod launch;
 mod load;
 mod outcome;
+mod picture_file;
 mod plan;
 mod profile;
 mod progress;

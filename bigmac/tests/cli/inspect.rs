@@ -89,6 +89,7 @@ fn limits_are_those_of_the_configuration() {
     assert_eq!(tokens("data") - tokens("tiny.toml"), 6 * (16 - 4));
     assert_eq!(tokens("data") - tokens("data --tokens-per-tile 1"), 6 * 15);
     for (arguments, wanted) in [
+        ("data --grid out.json", "--grid 'out.json': expected a name that ends in .png, .jpg"),
         ("data --set data.max_tils=2", "did you mean 'data.max_tiles'?"),
         ("missing.toml", "missing.toml"),
         ("tiny.toml --set pipeline.schedule=nestd", "did you mean 'nested'?"),

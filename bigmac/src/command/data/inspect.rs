@@ -1,13 +1,14 @@
 //! `bigmac data inspect`: what a data set holds, and every error that `bigmac train` would stop at.
 
 use crate::command::exit::BadInput;
+use crate::command::picture_file::picture_format;
 use crate::command::progress::bar;
 use crate::command::{note, print};
 use anyhow::Context;
 use bigmac::config::{self, Config};
 use bigmac::data::{
     HELDOUT, InspectOptions, Inspection, Layout, Place, Progress, SplitInspections, draw_grid, heldout_path,
-    training_path, write_png,
+    training_path, write_picture,
 };
 use bigmac::train::{Inputs, TrainError, Verify};
 use clap::Args;
@@ -75,7 +76,7 @@ pub(super) struct InspectArgs {
     #[arg(long, value_name = "N", default_value_t = 4)]
     first: usize,
 
-    /// Write the first samples' pictures with their texts as one PNG
+    /// Write the first samples' pictures with their texts as one, a PNG or a JPEG file by its name
     #[arg(long, value_name = "FILE.png")]
     grid: Option<PathBuf>,
 
@@ -117,6 +118,9 @@ impl InspectArgs {
 
 /// Runs the command.
 pub(super) fn run(args: &InspectArgs) -> anyhow::Result<()> {
+    let grid =
+        args.grid.as_deref().map(|path| Ok::<_, anyhow::Error>((path, picture_format("--grid", path)?)));
+    let grid = grid.transpose()?;
     let config = args.config()?;
     let Inputs { shape, mut reading } = Inputs::of(&config)?;
     Inputs::start(&config, &shape, Verify::Weights)?;
@@ -151,9 +155,9 @@ pub(super) fn run(args: &InspectArgs) -> anyhow::Result<()> {
     for warning in found.all().flat_map(|inspection| &inspection.warnings) {
         note(&format!("warning: {warning}"));
     }
-    if let Some(path) = &args.grid {
+    if let Some((path, format)) = grid {
         let cells = found.train.grid_cells(&reading.layout.limits)?;
-        write_png(path, &draw_grid(&cells, GRID_COLUMNS))?;
+        write_picture(path, &draw_grid(&cells, GRID_COLUMNS), format)?;
     }
     verdict(&found)
 }
