@@ -132,6 +132,12 @@ impl Table {
 }
 
 impl Cell {
+    /// The file, and where in it.
+    pub fn place(&self) -> String {
+        let Cell { table, group, leaf, row, element, .. } = self;
+        format!("{}, group {group}, leaf {leaf}, row {row}, element {element}", table.file.display())
+    }
+
     /// The encoded picture. Pages that lie before it are stepped over.
     ///
     /// # Errors

@@ -18,7 +18,7 @@ const LIST: Tag = Tag(1);
 pub(super) struct Lost {
     /// Their numbers in the step.
     pub samples: BTreeSet<u32>,
-    /// Why, with the picture's name: each picture once, whatever records name it.
+    /// Why, with the picture's place: each picture once, whatever records name it.
     pub errors: Vec<(String, DataError)>,
 }
 
@@ -33,7 +33,7 @@ impl Lost {
             let items = images.chain(load.draws.iter().map(|item| (&item.picture, item.sample)));
             samples.extend(items.filter(|(picture, _)| lost.contains(picture)).map(|(_, sample)| sample));
         }
-        let named = failures.into_iter().map(|(picture, error)| (picture.to_string(), error));
+        let named = failures.into_iter().map(|(picture, error)| (picture.place(), error));
         Lost { samples, errors: named.collect() }
     }
 }
@@ -42,7 +42,7 @@ impl Lost {
 #[derive(Serialize, Deserialize)]
 struct Told {
     samples: BTreeSet<u32>,
-    /// Names of pictures, and what is wrong with them.
+    /// Places of pictures, and what is wrong with them.
     errors: Vec<(String, String)>,
 }
 

@@ -68,6 +68,16 @@ impl PictureRef {
         }
     }
 
+    /// Where it is, which its name alone does not say of a member of an archive: the same in every process that reads
+    /// the same files.
+    pub(crate) fn place(&self) -> String {
+        match &self.0.source {
+            Source::File(path) => path.display().to_string(),
+            Source::Within { file, offset, .. } => format!("{}, byte {offset}", file.display()),
+            Source::Cell(cell) => cell.place(),
+        }
+    }
+
     /// Checks that the picture is there, without reading it.
     ///
     /// # Errors
