@@ -38,7 +38,7 @@ pub use bigmac_kernels::reduce::Reduce;
 pub use communicator::{Communicator, shard};
 pub use error::{CommError, Result};
 pub use local::{LocalCommunicator, RankError, RankFailure, run_ranks};
-pub use mpi::MpiEngine;
+pub use mpi::{MPI, MpiEngine};
 pub use process::{EngineError, Failer, ProcessCommunicator};
 pub use tag::Tag;
 pub use tcp::{Listening, TcpEngine};

@@ -17,6 +17,7 @@ use crate::mailbox::{Failure, Mailbox};
 use crate::process::{Arrivals, EngineError, Frame, ProcessCommunicator, Transport};
 use bigmac_runtime::Context;
 use engine::{Command, Engine};
+pub use library::MPI;
 use library::Mpi;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};

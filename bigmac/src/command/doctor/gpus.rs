@@ -1,6 +1,5 @@
 //! GPUs, and what is needed to use them.
 
-use bigmac_gpu::libraries::{self, Lookup};
 use bigmac_gpu::nvidia::{Architecture, Compiler, DeviceInfo, Machine, OpenError};
 use serde::Serialize;
 use std::path::PathBuf;
@@ -94,9 +93,4 @@ impl Gpus {
             missing,
         }
     }
-}
-
-/// Looks for every library that a backend loads at run time.
-pub(super) fn libraries() -> Vec<Lookup> {
-    libraries::ALL.map(libraries::Library::find).into()
 }

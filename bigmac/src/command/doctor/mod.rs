@@ -4,7 +4,8 @@ mod gpus;
 mod machine;
 mod measure;
 
-use bigmac_gpu::libraries::{Lookup, directories};
+use bigmac_comm::MPI;
+use bigmac_gpu::libraries::{self, Lookup, directories};
 use bigmac_runtime::processor;
 use clap::Args;
 use serde::Serialize;
@@ -42,8 +43,13 @@ struct Backend {
     note: &'static str,
 }
 
+/// Looks for every library that a backend loads at run time.
+fn find_libraries() -> Vec<Lookup> {
+    libraries::ALL.iter().chain([&MPI]).map(|library| library.find()).collect()
+}
+
 /// The backends of this program, and whether each can run here.
-fn backends(gpus: &gpus::Gpus) -> Vec<Backend> {
+fn backends(gpus: &gpus::Gpus, libraries: &[Lookup]) -> Vec<Backend> {
     let backend = |name, usable, note| Backend { name, usable, note };
     vec![
         backend("cpu", true, "computes on this machine's processors"),
@@ -52,6 +58,11 @@ fn backends(gpus: &gpus::Gpus) -> Vec<Backend> {
             None => backend("cuda", true, "computes on NVIDIA GPUs"),
             Some(_) => backend("cuda", false, "computes on NVIDIA GPUs; under GPUs it says what is missing"),
         },
+        backend("tcp", true, "ranks are processes, on one host or several"),
+        match libraries.iter().any(|found| found.library.variable == MPI.variable && found.found.is_some()) {
+            true => backend("mpi", true, "ranks are processes that mpirun starts"),
+            false => backend("mpi", false, "ranks are processes that mpirun starts; no library was found"),
+        },
     ]
 }
 
@@ -59,14 +70,15 @@ fn backends(gpus: &gpus::Gpus) -> Vec<Backend> {
 pub(super) fn run(args: DoctorArgs) -> anyhow::Result<()> {
     let machine = machine::Machine::inspect()?;
     let gpus = gpus::Gpus::inspect();
+    let libraries = find_libraries();
     let report = Report {
         version: env!("CARGO_PKG_VERSION"),
         measured: measure::Measured::take(machine.threads)?,
         machine,
         warning: processor::unused(),
-        backends: backends(&gpus),
+        backends: backends(&gpus, &libraries),
         gpus,
-        libraries: gpus::libraries(),
+        libraries,
     };
     let text = if args.json { serde_json::to_string_pretty(&report)? + "\n" } else { report.text()? };
     super::print(&text)
@@ -180,9 +192,9 @@ mod tests {
                 version: "1.2.3",
                 machine: machine::Machine::inspect().unwrap(),
                 warning: None,
-                backends: backends(&gpus),
+                backends: backends(&gpus, &find_libraries()),
                 gpus,
-                libraries: gpus::libraries(),
+                libraries: find_libraries(),
                 measured: measure::Measured { copy_gb_per_s: 12.34, product_gflop_per_s: 56.78 },
             }
         };
@@ -199,7 +211,7 @@ mod tests {
             (&json["backends"][2]["usable"], &json["gpus"]["missing"]),
             (&true.into(), &serde_json::Value::Null)
         );
-        for library in ["libcuda.so.1", "libnvrtc.so.13"] {
+        for library in ["libcuda.so.1", "libnvrtc.so.13", "libmpi_abi.so.1"] {
             assert!(text.contains(library), "{text}");
             let listed =
                 |entry: &serde_json::Value| entry["names"][0] == library && entry["looked_in"].is_array();
