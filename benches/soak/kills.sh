@@ -6,4 +6,4 @@
 #     benches/soak/kills.sh [KILLS]
 set -euo pipefail
 cd "$(dirname "$0")/../.."
-BIGMAC_KILLS=${1:-100} cargo test --release -p bigmac --test cli killed_and_started_again -- --nocapture
+BIGMAC_KILLS=${1:-100} cargo test --release -p bigmac --test jobs killed_and_started_again -- --nocapture

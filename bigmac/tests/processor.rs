@@ -3,7 +3,7 @@
 
 use bigmac_runtime::processor::Level;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 
 /// SSE4.2 and nothing younger.
 const OLD: &str = "Nehalem";
@@ -41,6 +41,42 @@ fn a_build_for_a_younger_processor_says_so() {
     {
         assert!(said.contains(part), "'{part}' is not in: {said}");
     }
+}
+
+/// What a rank of two is told, as torchrun tells it.
+fn as_rank(command: &mut Command, rank: usize, port: u16) -> &mut Command {
+    for (name, value) in [("RANK", rank), ("LOCAL_RANK", rank), ("WORLD_SIZE", 2), ("LOCAL_WORLD_SIZE", 2)] {
+        command.env(name, value.to_string());
+    }
+    command.env("MASTER_ADDR", "127.0.0.1").env("MASTER_PORT", port.to_string());
+    command.env("BIGMAC_JOIN_TIMEOUT", "5").env_remove("BIGMAC_TOKEN")
+}
+
+#[test]
+fn of_unequal_hosts_the_older_one_says_so_and_the_other_names_its_rank() {
+    let Some(emulator) = emulator() else { return };
+    if Level::BUILT <= Level::V2 {
+        eprintln!("skipped: these tests were built for an old processor");
+        return;
+    }
+    let folder = tempfile::tempdir().expect("a folder");
+    let port =
+        std::net::TcpListener::bind("127.0.0.1:0").and_then(|free| free.local_addr()).expect("a port").port();
+    let program = env!("CARGO_BIN_EXE_bigmac");
+    let mut here = Command::new(program);
+    let mut older = Command::new(emulator);
+    older.args(["-cpu", OLD, program]);
+    let run = |command: &mut Command, rank| {
+        command.args(["train", "--ranks", "2", "--out", "run"]).current_dir(folder.path());
+        as_rank(command, rank, port).stderr(Stdio::piped()).spawn().expect("it starts")
+    };
+    let both = [run(&mut here, 0), run(&mut older, 1)];
+    let [here, older] = both.map(|child| child.wait_with_output().expect("it ends"));
+    let said = |out: &Output| String::from_utf8_lossy(&out.stderr).into_owned();
+    assert_eq!(older.status.code(), Some(1));
+    assert!(said(&older).contains("error: this program was built for a processor with"), "{}", said(&older));
+    assert_eq!(here.status.code(), Some(75), "{}", said(&here));
+    assert!(said(&here).contains("1 of 2 ranks came within 5 s, missing: rank 1"), "{}", said(&here));
 }
 
 /// Builds the program for x86-64-v2, quickly rather than well.

@@ -28,7 +28,7 @@ impl Job {
             return Ok(None);
         }
         let limits = limits(&var)?;
-        let host = host(&var);
+        let host = environment::host(&var);
         let mut mpi = None;
         let Meeting { address, token, hub } = match &place.master {
             Some(master) => meet_at(&place, &master.to_string(), &var, limits)?,
@@ -140,11 +140,4 @@ fn seconds(name: &'static str, var: environment::Var<'_>) -> Result<Option<Durat
     let seconds = given.trim().parse::<f64>().ok().filter(|seconds| *seconds > 0.0 && *seconds <= 1e6);
     let seconds = seconds.ok_or(JobError::Seconds { name, given })?;
     Ok(Some(Duration::from_secs_f64(seconds)))
-}
-
-/// This host's name, as others would look for it.
-fn host(var: environment::Var<'_>) -> String {
-    let named = std::fs::read_to_string("/proc/sys/kernel/hostname").ok();
-    let named = named.map(|name| name.trim().to_owned()).filter(|name| !name.is_empty());
-    named.or_else(|| var("HOSTNAME")).unwrap_or_else(|| "localhost".into())
 }

@@ -1,5 +1,6 @@
 //! `bigmac launch`: what it refuses, and how it passes on what ranks say and how they end.
 
+use crate::alone::alone;
 use crate::work::Work;
 
 /// A configuration that no rank can read.
@@ -7,6 +8,7 @@ const BROKEN: &str = "launch -n 2 --restarts 3 -- train missing.toml --resume au
 
 #[test]
 fn bad_input_of_the_ranks_is_passed_on_and_not_started_again() {
+    let _alone = alone();
     let work = Work::new();
     let ended = work.run(BROKEN);
     assert_eq!(ended.status.code(), Some(2), "{}", ended.stderr);
@@ -19,6 +21,7 @@ fn bad_input_of_the_ranks_is_passed_on_and_not_started_again() {
 
 #[test]
 fn standard_output_is_that_of_rank_0() {
+    let _alone = alone();
     let work = Work::new();
     let alone = work.ok("train --help");
     let ended = work.run("launch -n 2 -- train --help");
@@ -30,6 +33,7 @@ fn standard_output_is_that_of_rank_0() {
 
 #[test]
 fn launches_that_cannot_be_are_bad_input() {
+    let _alone = alone();
     let work = Work::new();
     for (arguments, expected) in [
         ("launch -n 0 -- train", "error: -n is 0; expected the number of ranks on this node"),
@@ -53,6 +57,7 @@ fn launches_that_cannot_be_are_bad_input() {
 
 #[test]
 fn a_taken_port_is_named() {
+    let _alone = alone();
     let work = Work::new();
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap();

@@ -1,29 +1,14 @@
 //! Ranks that are killed, stopped or left without their launcher: every other rank ends in time and says why, and
 //! nothing is left behind.
 
-use crate::ranks::{SOON, all_have_ended, is_alive, ranks};
+use crate::alone::alone;
+use crate::ranks::{SOON, all_have_ended, is_alive, kill, random, ranks};
 use crate::work::{Work, assert_same_files, signal, wait, wait_until};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 use std::process::Child;
 use std::time::{Duration, Instant};
-
-fn kill(pid: i32, number: i32) {
-    // SAFETY: kill takes any number.
-    assert_eq!(unsafe { libc::kill(pid, number) }, 0);
-}
-
-/// What lies in shared memory, but for what MPI puts there, which other tests run meanwhile.
-fn shared_memory() -> Vec<String> {
-    let of_mpi =
-        |name: &String| ["mpich", "sm_segment", "ompi", "vader", "psm"].iter().any(|of| name.starts_with(of));
-    let names = fs::read_dir("/dev/shm").map(|entries| {
-        let names = entries.flatten().map(|entry| entry.file_name().to_string_lossy().into_owned());
-        names.filter(|name| !of_mpi(name)).collect()
-    });
-    names.unwrap_or_default()
-}
 
 const LONG: &str =
     "train tiny.toml --steps 100000 --set model.llm.layers=4 --set train.batch=8 --pp 4 --out run";
@@ -40,10 +25,10 @@ fn running(work: &Work, launch: &str) -> (Child, BTreeMap<usize, i32>) {
 
 #[test]
 fn a_killed_rank_ends_the_job() {
+    let _alone = alone();
     let work = Work::new();
     for lost in [0, 2] {
         let _ = fs::remove_dir_all(work.path("run"));
-        let before = shared_memory();
         let (child, ranks) = running(&work, "launch -n 4");
         kill(ranks[&lost], libc::SIGKILL);
         let began = Instant::now();
@@ -51,12 +36,12 @@ fn a_killed_rank_ends_the_job() {
         assert!(began.elapsed() < SOON, "{:?}", began.elapsed());
         assert_eq!(ended.status.code(), Some(128 + libc::SIGKILL), "{}", ended.stderr);
         all_have_ended(&ended, &ranks, &[lost], &format!("lost rank {lost} on "));
-        assert_eq!(shared_memory(), before);
     }
 }
 
 #[test]
 fn a_stopped_rank_is_given_up() {
+    let _alone = alone();
     let work = Work::new();
     let (child, ranks) = running(&work, "launch -n 4 --peer-timeout 2s");
     kill(ranks[&1], libc::SIGSTOP);
@@ -67,79 +52,9 @@ fn a_stopped_rank_is_given_up() {
     all_have_ended(&ended, &ranks, &[1], "lost rank 1 on ");
 }
 
-/// A rank is killed at random moments of a run that saves after every step, until its peer was met in each of the phases
-/// of a step: in an op, in the reduction, in a checkpoint.
-#[test]
-fn a_loss_ends_every_phase() {
-    let work = Work::new();
-    let train = "train tiny.toml --steps 100000 --pp 2 --set output.checkpoint_every=1 --out run";
-    let (mut seed, mut met) = (3, BTreeSet::new());
-    for _ in 0..60 {
-        let _ = fs::remove_dir_all(work.path("run"));
-        let mut child = work.command(&format!("launch -n 2 -- {train}")).spawn().unwrap();
-        let metrics = work.path("run/metrics.jsonl");
-        wait_until(&mut child, || fs::read_to_string(&metrics).is_ok_and(|text| text.lines().count() > 1));
-        let ranks = ranks(&child);
-        std::thread::sleep(Duration::from_millis(random(&mut seed) % 40));
-        kill(ranks[&1], libc::SIGKILL);
-        let began = Instant::now();
-        let ended = wait(child);
-        assert!(began.elapsed() < SOON, "{:?}", began.elapsed());
-        all_have_ended(&ended, &ranks, &[1], "lost rank 1 on ");
-        let phase = ["(reduction)", "(checkpoint)"].into_iter().find(|phase| {
-            ended.stderr.lines().any(|line| {
-                line.contains("rank 0 on ")
-                    && line.split(": lost").next().is_some_and(|own| own.contains(phase))
-            })
-        });
-        met.insert(phase.unwrap_or("(an op)"));
-        if met.len() == 3 {
-            return;
-        }
-    }
-    panic!("only {met:?} were met");
-}
-
-#[test]
-fn a_rank_that_is_killed_before_all_have_come_or_after_they_are_done_leaves_nobody_waiting() {
-    let work = Work::new();
-    // Before: two of three ranks, as torchrun starts them, and the third never comes.
-    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-    let mut early: Vec<Child> = (0..2)
-        .map(|rank| {
-            let mut command = work.command("train tiny.toml --pp 3 --out early");
-            for (name, value) in
-                [("RANK", rank), ("LOCAL_RANK", rank), ("WORLD_SIZE", 3), ("LOCAL_WORLD_SIZE", 3)]
-            {
-                command.env(name, value.to_string());
-            }
-            command.env("MASTER_ADDR", "127.0.0.1").env("MASTER_PORT", port.to_string()).spawn().unwrap()
-        })
-        .collect();
-    std::thread::sleep(Duration::from_millis(700));
-    early[1].kill().unwrap();
-    early[1].wait().unwrap();
-    let began = Instant::now();
-    let ended = wait(early.remove(0));
-    assert!(began.elapsed() < SOON, "{:?}", began.elapsed());
-    assert_eq!(ended.status.code(), Some(75), "{}", ended.stderr);
-    assert!(ended.stderr.contains("lost rank 1 on "), "{}", ended.stderr);
-    // After: rank 0 evaluates, the others have left.
-    let train = "train tiny.toml --steps 3 --pp 2 --set output.final_samples=4 --set model.generator.sample_steps=5000 --out late";
-    let mut child = work.command(&format!("launch -n 2 -- {train}")).spawn().unwrap();
-    let began = Instant::now();
-    while !work.path("late/checkpoints/step-00000003").exists() || ranks(&child).len() != 1 {
-        assert!(child.try_wait().unwrap().is_none(), "it ended early");
-        assert!(began.elapsed() < Duration::from_secs(60), "it does not get there");
-        std::thread::sleep(Duration::from_millis(1));
-    }
-    kill(ranks(&child)[&0], libc::SIGKILL);
-    let ended = wait(child);
-    assert_eq!(ended.status.code(), Some(128 + libc::SIGKILL), "{}", ended.stderr);
-}
-
 #[test]
 fn a_launcher_that_is_killed_takes_its_ranks_along() {
+    let _alone = alone();
     let work = Work::new();
     let (mut child, ranks) = running(&work, "launch -n 4");
     child.kill().unwrap();
@@ -153,6 +68,7 @@ fn a_launcher_that_is_killed_takes_its_ranks_along() {
 
 #[test]
 fn a_signal_saves_and_ends_all_ranks() {
+    let _alone = alone();
     let work = Work::new();
     let (child, ranks) = running(&work, "launch -n 4");
     signal(&child, libc::SIGTERM);
@@ -161,12 +77,6 @@ fn a_signal_saves_and_ends_all_ranks() {
     assert!(ended.stdout.contains("a checkpoint is written"), "{}", ended.stdout);
     assert!(ranks.values().all(|pid| !is_alive(*pid)));
     assert_eq!(work.names("run/checkpoints").len(), 1);
-}
-
-/// Random numbers that need no crate.
-fn random(state: &mut u64) -> u64 {
-    *state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
-    *state >> 33
 }
 
 /// Kills a random rank at a random moment, `kills` times, while the launcher starts all of them again; the longest time
@@ -206,6 +116,7 @@ fn disturb(work: &Work, child: &mut Child, metrics: &Path, kills: usize, seed: &
 /// Ten kills; `BIGMAC_KILLS` asks for more (`benches/soak/kills.sh`).
 #[test]
 fn killed_and_started_again_it_learns_the_same() {
+    let _alone = alone();
     let kills = std::env::var("BIGMAC_KILLS").ok().and_then(|kills| kills.parse().ok()).unwrap_or(10);
     let work = Work::new();
     // Enough steps that the run is still there at the last kill.

@@ -1,12 +1,10 @@
 //! Two nodes between which the network fails: first one that forwards nothing any more without closing anything, then, where
 //! the system lets a test make network namespaces, two hosts whose link goes down.
 
-#[path = "../../../comm/tests/support/proxy.rs"]
-mod proxy;
-
+use crate::alone::alone;
+use crate::proxy::Proxy;
 use crate::ranks::{SOON, all_have_ended, ranks};
 use crate::work::{Ended, Work, assert_same_files, wait, wait_until};
-use proxy::Proxy;
 use std::collections::BTreeMap;
 use std::fs;
 use std::net::TcpListener;
@@ -49,6 +47,7 @@ fn both_end(nodes: [Child; 2], ranks: &[BTreeMap<usize, i32>; 2], causes: [&str;
 
 #[test]
 fn a_network_that_forwards_nothing_ends_the_job_on_both_sides() {
+    let _alone = alone();
     let work = Work::new();
     fs::write(work.path("token"), "between us").unwrap();
     let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
@@ -117,6 +116,7 @@ impl Drop for Hosts {
 
 #[test]
 fn a_cable_that_is_cut_ends_the_job_and_it_goes_on_when_it_is_whole() {
+    let _alone = alone();
     let Some(hosts) = Hosts::new() else {
         drop(Hosts);
         eprintln!("SKIPPED: this needs root and iproute2, to make network namespaces");

@@ -1,16 +1,18 @@
 //! Runs of several processes learn what threads learn.
 
-use crate::work::{Ended, Work, assert_same_files, wait};
+use crate::alone::alone;
+use crate::ranks::{random, ranks};
+use crate::work::{Work, assert_same_files, signal, wait, wait_until};
 use serde_json::Value;
-use std::net::TcpListener;
-use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
 
 /// Four ranks of a pipeline of four layers.
 const DEEPER: &str = "--set model.llm.layers=4 --set output.final_samples=1 --set train.batch=8";
 
 #[test]
 fn processes_learn_what_threads_learn_bit_for_bit() {
+    let _alone = alone();
     let work = Work::new();
     for (dp, pp) in [(1, 4), (2, 2), (4, 1)] {
         let train = format!("train tiny.toml {DEEPER} --dp {dp} --pp {pp}");
@@ -28,6 +30,7 @@ fn processes_learn_what_threads_learn_bit_for_bit() {
 /// Each process decodes its own pictures only, and all leave out the same samples.
 #[test]
 fn processes_leave_out_the_same_samples() {
+    let _alone = alone();
     let work = Work::new();
     for number in [1, 4] {
         // The header is whole, so that only decoding tells.
@@ -48,9 +51,49 @@ fn processes_leave_out_the_same_samples() {
     assert_same_files(&work.path("threads").join(last), &work.path("processes").join(last));
 }
 
+/// How many bytes a process has read so far.
+fn bytes_read(pid: i32) -> u64 {
+    let io = std::fs::read_to_string(format!("/proc/{pid}/io")).unwrap();
+    io.lines().find_map(|line| line.strip_prefix("rchar: ")?.parse().ok()).unwrap()
+}
+
+/// Pictures are large here, so that the bytes that are read count how many were decoded.
+#[test]
+fn each_process_reads_the_pictures_of_its_own_items() {
+    let _alone = alone();
+    let work = Work::new();
+    let mut seed = 1;
+    for number in 0..6 {
+        let noise =
+            image::RgbImage::from_fn(400, 400, |_, _| image::Rgb([0; 3].map(|_| random(&mut seed) as u8)));
+        noise.save(work.path(&format!("data/{number}.png"))).unwrap();
+    }
+    let train = format!("train tiny.toml {DEEPER} --pp 2 --steps 100000");
+    let after_20_steps = |start: &str, run: &str, processes: &dyn Fn(&Child) -> Vec<i32>| -> Vec<u64> {
+        let mut child = work.command(&format!("{start}{train} --out {run}")).spawn().unwrap();
+        let metrics = work.path(&format!("{run}/metrics.jsonl"));
+        wait_until(&mut child, || {
+            std::fs::read_to_string(&metrics).is_ok_and(|text| text.lines().count() >= 20)
+        });
+        let read = processes(&child).into_iter().map(bytes_read).collect();
+        signal(&child, libc::SIGTERM);
+        assert!(wait(child).status.success());
+        read
+    };
+    let alone = after_20_steps("", "threads", &|child| vec![child.id() as i32])[0] as f64;
+    let both = after_20_steps("launch -n 2 -- ", "processes", &|child| ranks(child).into_values().collect());
+    // Noise does not compress: 20 steps of 8 samples, most with a picture of 480 kB.
+    assert!(alone > 20.0 * 4.0 * 480e3, "{alone}");
+    // Messages between ranks, and steps that were prepared when the bytes were counted, come on top.
+    let sum: f64 = both.iter().map(|read| *read as f64).sum();
+    assert!(sum < 1.4 * alone, "{both:?} bytes where one process reads {alone}");
+    assert!(both.iter().all(|read| (*read as f64) < 0.9 * alone), "{both:?} bytes where one reads {alone}");
+}
+
 /// Losses of five steps, whatever of four ranks are replicas and whatever are stages.
 #[test]
 fn losses_do_not_depend_on_the_layout() {
+    let _alone = alone();
     let work = Work::new();
     let train = format!("train tiny.toml {DEEPER} --steps 5");
     work.ok(&format!("{train} --pp 1 --out alone"));
@@ -78,6 +121,7 @@ fn mpi(variable: &str, launcher: &[&str], library: &str) -> Option<(PathBuf, Vec
 
 #[test]
 fn processes_of_mpi_learn_what_threads_learn_bit_for_bit() {
+    let _alone = alone();
     let work = Work::new();
     let open_mpi = ["mpirun", "--oversubscribe", "--mca", "pml", "ob1", "--mca", "btl", "self,tcp"];
     let both = [
@@ -105,6 +149,7 @@ fn processes_of_mpi_learn_what_threads_learn_bit_for_bit() {
 
 #[test]
 fn a_run_of_processes_goes_on_with_other_processes() {
+    let _alone = alone();
     let work = Work::new();
     let train = format!("train tiny.toml {DEEPER} --steps 4 --set output.checkpoint_every=2");
     work.ok(&format!("{train} --pp 4 --out whole"));
@@ -117,120 +162,5 @@ fn a_run_of_processes_goes_on_with_other_processes() {
     assert_eq!(losses[..2], others[..2]);
     for (loss, other) in losses.iter().zip(&others) {
         assert!((loss - other).abs() < 1e-4 * loss.abs(), "{losses:?} {others:?}");
-    }
-}
-
-#[test]
-fn what_cannot_be_a_job_is_refused() {
-    let work = Work::new();
-    let train = "train tiny.toml --out run --set train.batch=8";
-    for (arguments, wanted) in [
-        (format!("launch -n 3 -- {train} --pp 2"), &["2 ranks", "3 processes"][..]),
-        (format!("launch -n 4 -- {train} --pp 2 --dp 3"), &["6 ranks", "4 processes"]),
-        (
-            format!("launch -n 2 -- {train} --pp 2 --set pipeline.engine=local"),
-            &["pipeline.engine = local", "2 processes"],
-        ),
-        (format!("{train} --ranks 2 --pp 3"), &["--ranks 2", "--pp 3"]),
-        (format!("{train} --dp 5"), &["train.microbatches"]),
-    ] {
-        let ended = work.run(&arguments);
-        assert_eq!(ended.status.code(), Some(2), "{arguments}: {}", ended.stderr);
-        wanted.iter().for_each(|wanted| assert!(ended.stderr.contains(wanted), "{wanted}: {}", ended.stderr));
-        assert!(!work.path("run").exists(), "{arguments}");
-    }
-}
-
-/// A port that was free a moment ago.
-fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
-}
-
-/// A rank as torchrun starts it.
-fn rank(work: &Work, rank: usize, size: usize, port: u16, arguments: &str) -> Command {
-    let mut command = work.command(arguments);
-    for (name, value) in
-        [("RANK", rank), ("LOCAL_RANK", rank), ("WORLD_SIZE", size), ("LOCAL_WORLD_SIZE", size)]
-    {
-        command.env(name, value.to_string());
-    }
-    command.env("MASTER_ADDR", "127.0.0.1").env("MASTER_PORT", port.to_string());
-    command.env("BIGMAC_JOIN_TIMEOUT", "20").env_remove("BIGMAC_TOKEN");
-    command
-}
-
-fn run_all(commands: impl IntoIterator<Item = Command>) -> Vec<Ended> {
-    let children: Vec<_> = commands.into_iter().map(|mut command| command.spawn().unwrap()).collect();
-    children.into_iter().map(wait).collect()
-}
-
-/// Each rank ends with that code and one sentence in which all of `wanted` is.
-fn all_say(ended: &[Ended], code: i32, wanted: &[&str]) {
-    for (rank, ended) in ended.iter().enumerate() {
-        assert_eq!(ended.status.code(), Some(code), "rank {rank}: {}", ended.stderr);
-        assert_eq!(ended.stderr.lines().count(), 1, "rank {rank}: {}", ended.stderr);
-        for wanted in wanted {
-            assert!(ended.stderr.contains(wanted), "rank {rank}: '{wanted}' is not in {}", ended.stderr);
-        }
-    }
-}
-
-#[test]
-fn ranks_that_were_told_different_things_say_which() {
-    let work = Work::new();
-    let port = free_port();
-    let train = |seed: usize| format!("train tiny.toml --out run --seed {seed}");
-    let ended = run_all((0..3).map(|r| rank(&work, r, 3, port, &train(usize::from(r == 2)))));
-    all_say(&ended, 2, &["run.seed", "0", "1", "rank 2"]);
-    let ended = run_all((0..2).map(|r| rank(&work, r, 2 + r, port, &train(1))));
-    assert!(ended.iter().all(|ended| ended.status.code() == Some(2)), "{}", ended[0].stderr);
-    assert!(!work.path("run").exists());
-}
-
-#[test]
-fn strangers_and_late_ranks_are_named() {
-    let work = Work::new();
-    let port = free_port();
-    let train = "train tiny.toml --out run";
-    // Another token: neither belongs to the other's job, and the job lacks a rank.
-    let mut others = (0..2).map(|r| {
-        let mut command = rank(&work, r, 2, port, train);
-        command.env("BIGMAC_TOKEN", format!("secret{r}")).env("BIGMAC_JOIN_TIMEOUT", "3");
-        command
-    });
-    let ended = run_all(&mut others);
-    for ended in &ended {
-        assert!([Some(2), Some(75)].contains(&ended.status.code()), "{}", ended.stderr);
-        assert!(ended.stderr.contains("token"), "{}", ended.stderr);
-        assert!(!ended.stderr.contains("secret"), "{}", ended.stderr);
-    }
-    // A rank that never comes.
-    let mut lonely = rank(&work, 0, 2, port, train);
-    lonely.env("BIGMAC_JOIN_TIMEOUT", "2");
-    all_say(&run_all([lonely]), 75, &["rank 1"]);
-    // Another job listens there.
-    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
-    let port = taken.local_addr().unwrap().port();
-    all_say(&run_all([rank(&work, 0, 2, port, train)]), 2, &["port is taken"]);
-}
-
-#[test]
-fn an_mpi_library_that_cannot_be_loaded_is_named() {
-    let work = Work::new();
-    std::fs::write(work.path("text.so"), "not a library").unwrap();
-    // A library that surely is there, cut short: opening it would kill the process.
-    let whole = std::fs::read("/proc/self/exe").unwrap();
-    std::fs::write(work.path("short.so"), &whole[..4000]).unwrap();
-    for (file, wanted) in [("missing.so", "missing.so"), ("text.so", "text.so"), ("short.so", "cut off")] {
-        let port = free_port();
-        let ended = run_all((0..2).map(|r| {
-            let mut command = rank(&work, r, 2, port, "train tiny.toml --set pipeline.engine=mpi --out run");
-            command.env("BIGMAC_LIBMPI", Path::new(&work.path(file)));
-            command
-        }));
-        assert!(ended.iter().any(|ended| ended.status.code() == Some(2)), "{}", ended[0].stderr);
-        let said: Vec<&str> = ended.iter().map(|ended| ended.stderr.as_str()).collect();
-        assert!(said.iter().any(|said| said.contains(wanted)), "{said:?}");
-        let _ = std::fs::remove_dir_all(work.path("run"));
     }
 }

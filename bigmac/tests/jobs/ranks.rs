@@ -1,9 +1,10 @@
-//! The processes that a launcher has started.
+//! The processes of a job: those that a launcher has started, and those that a test starts itself.
 
-use crate::work::Ended;
+use crate::work::{Ended, Work, wait};
 use std::collections::BTreeMap;
 use std::fs;
-use std::process::Child;
+use std::net::TcpListener;
+use std::process::{Child, Command};
 use std::time::Duration;
 
 /// Far beyond what news of a loss takes, even on a busy machine; a hang is minutes.
@@ -31,6 +32,12 @@ pub fn ranks(launcher: &Child) -> BTreeMap<usize, i32> {
     ranks
 }
 
+/// Sends a signal.
+pub fn kill(pid: i32, number: i32) {
+    // SAFETY: kill takes any number.
+    assert_eq!(unsafe { libc::kill(pid, number) }, 0);
+}
+
 pub fn is_alive(pid: i32) -> bool {
     // A process that has ended and is not waited for yet is a zombie.
     fs::read_to_string(format!("/proc/{pid}/stat"))
@@ -51,4 +58,49 @@ pub fn all_have_ended(ended: &Ended, ranks: &BTreeMap<usize, i32>, lost: &[usize
             assert!(said[0].contains(wanted), "'{wanted}' is not in: {}", said[0]);
         }
     }
+}
+
+/// A port that was free a moment ago.
+pub fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+/// Whether a job can listen there again.
+pub fn is_free(port: u16) -> bool {
+    TcpListener::bind(("127.0.0.1", port)).is_ok()
+}
+
+/// A rank as torchrun starts it.
+pub fn rank(work: &Work, rank: usize, size: usize, port: u16, arguments: &str) -> Command {
+    let mut command = work.command(arguments);
+    for (name, value) in
+        [("RANK", rank), ("LOCAL_RANK", rank), ("WORLD_SIZE", size), ("LOCAL_WORLD_SIZE", size)]
+    {
+        command.env(name, value.to_string());
+    }
+    command.env("MASTER_ADDR", "127.0.0.1").env("MASTER_PORT", port.to_string());
+    command.env("BIGMAC_JOIN_TIMEOUT", "20").env_remove("BIGMAC_TOKEN");
+    command
+}
+
+pub fn run_all(commands: impl IntoIterator<Item = Command>) -> Vec<Ended> {
+    let children: Vec<_> = commands.into_iter().map(|mut command| command.spawn().unwrap()).collect();
+    children.into_iter().map(wait).collect()
+}
+
+/// Each rank ends with that code and one sentence in which all of `wanted` is.
+pub fn all_say(ended: &[Ended], code: i32, wanted: &[&str]) {
+    for (rank, ended) in ended.iter().enumerate() {
+        assert_eq!(ended.status.code(), Some(code), "rank {rank}: {}", ended.stderr);
+        assert_eq!(ended.stderr.lines().count(), 1, "rank {rank}: {}", ended.stderr);
+        for wanted in wanted {
+            assert!(ended.stderr.contains(wanted), "rank {rank}: '{wanted}' is not in {}", ended.stderr);
+        }
+    }
+}
+
+/// Random numbers that need no crate.
+pub fn random(state: &mut u64) -> u64 {
+    *state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+    *state >> 33
 }

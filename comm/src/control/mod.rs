@@ -4,7 +4,7 @@
 //! One [`Hub`] listens: in the launcher of node 0, or in the process of rank 0. Every rank is a [`Member`] with one
 //! connection to it, and says over it every second where it is. A connection that closes without a farewell is a loss
 //! at once, a rank that is silent for too long is one too, and every other rank is told; so is every rank when the hub
-//! itself is gone.
+//! itself is gone. Launchers are told, too ([`LauncherMember`]), so that they end ranks that cannot end by themselves.
 //!
 //! ```
 //! use bigmac_comm::control::{ControlError, Hello, Hub, Job, Limits, Member, Token};
@@ -55,7 +55,7 @@ mod words;
 pub use error::ControlError;
 pub use hub::{Hub, Job, MOST_RANKS};
 pub use loss::{At, Loss, Peer};
-pub use member::{Hello, Member};
+pub use member::{Hello, LauncherMember, Member};
 pub use position::Position;
 pub use token::Token;
 

@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 /// The first bytes of both sides.
 pub(super) const MAGIC: [u8; 8] = *b"BIGMACcp";
 /// Counts up whenever what follows changes.
-pub(super) const PROTOCOL: u32 = 1;
+pub(super) const PROTOCOL: u32 = 2;
 /// The longest greeting, in bytes: room for any configuration, and not too much to be read from strangers.
 pub(super) const LONGEST_GREETING: usize = 1 << 20;
 /// The longest head of any other frame, in bytes: room for the peers of the largest job.
@@ -18,9 +18,18 @@ pub(super) const LONGEST_HEAD: usize = 16 << 20;
 /// The most bytes a rank may gather at once.
 pub(super) const LARGEST: usize = 16 << 20;
 
+/// Who connects.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) enum Role {
+    Rank,
+    /// The launcher of that rank and of those that follow on its node.
+    Launcher,
+}
+
 /// A member's first frame.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Greeting {
+    pub role: Role,
     pub rank: usize,
     pub world: usize,
     pub restart: u32,
@@ -48,6 +57,12 @@ pub(super) enum ToHub {
         at: Option<At>,
     },
     Leave,
+    /// A launcher's: a process that was to be this rank has ended.
+    Gone {
+        rank: usize,
+        cause: String,
+        is_input: bool,
+    },
 }
 
 /// What the hub says.
@@ -74,6 +89,6 @@ pub(super) enum ToMember {
         lengths: Vec<usize>,
     },
     Lost(Loss),
-    /// The answer to [`ToHub::Leave`]: no one will miss the connection.
+    /// The answer to [`ToHub::Leave`]: no one will miss the connection. To launchers, once all ranks have left.
     Farewell,
 }

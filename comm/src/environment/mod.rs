@@ -16,11 +16,19 @@ mod tests;
 
 pub use error::EnvironmentError;
 pub use place::{Given, Launcher, Master, Place};
+pub use pods::Pods;
 
 use sources::Claim;
 
 /// The value of a variable of the environment.
 pub type Var<'a> = &'a dyn Fn(&str) -> Option<String>;
+
+/// This host's name, as others would look for it.
+pub fn host(var: Var<'_>) -> String {
+    let named = std::fs::read_to_string("/proc/sys/kernel/hostname").ok();
+    let named = named.map(|name| name.trim().to_owned()).filter(|name| !name.is_empty());
+    named.or_else(|| var("HOSTNAME")).unwrap_or_else(|| "localhost".into())
+}
 
 /// This process's place among the ranks; none when it was started by hand, as one process. `given` is what the command
 /// line says itself, `var` the environment, as in `|name| std::env::var(name).ok()`; an empty value is no value.

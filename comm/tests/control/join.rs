@@ -145,7 +145,7 @@ fn other_servers_and_other_protocols_are_told_apart() {
     let error = Member::join(&address, hello(0, 1), LIMITS).unwrap_err();
     assert!(error.is_input(), "{error}");
     assert!(
-        error.to_string().contains(&format!("{address} speaks protocol 77, this rank speaks 1")),
+        error.to_string().contains(&format!("{address} speaks protocol 77, this rank speaks 2")),
         "{error}"
     );
 }

@@ -2,6 +2,7 @@
 
 mod disagree;
 mod join;
+mod launchers;
 mod losses;
 mod processes;
 #[path = "../support/proxy.rs"]

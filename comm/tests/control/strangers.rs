@@ -7,7 +7,7 @@ use std::time::Instant;
 
 /// What is sent by them.
 fn garbage() -> Vec<Vec<u8>> {
-    let magic = |rest: &[u8]| [&b"BIGMACcp"[..], &1u32.to_le_bytes(), rest].concat();
+    let magic = |rest: &[u8]| [&b"BIGMACcp"[..], &2u32.to_le_bytes(), rest].concat();
     vec![
         vec![],
         b"G".to_vec(),

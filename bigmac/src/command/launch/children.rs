@@ -3,15 +3,21 @@
 use super::output::Outputs;
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::mpsc::Receiver;
 use std::time::Duration;
 
 /// How long output is waited for once all ranks have ended: what they started themselves may keep it open.
 const OUTPUT: Duration = Duration::from_secs(1);
 
+/// How long the last error of a rank that has ended is waited for: what it has started may keep its output open.
+const LAST_ERROR: Duration = Duration::from_millis(200);
+
 /// One of them.
 struct Running {
     rank: usize,
     child: Child,
+    /// Brings its last error.
+    error: Option<Receiver<String>>,
     ended: bool,
 }
 
@@ -33,14 +39,14 @@ impl Family {
         // So that --json works as it does without a launcher.
         command.stdout(if rank == 0 { Stdio::inherit() } else { Stdio::piped() });
         let child = command.spawn()?;
-        self.children.push(Running { rank, child, ended: false });
-        let Some(Running { child, .. }) = self.children.last_mut() else { return Ok(()) };
+        self.children.push(Running { rank, child, error: None, ended: false });
+        let Some(Running { child, error, .. }) = self.children.last_mut() else { return Ok(()) };
         let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
         if let Some(stdout) = stdout {
             self.outputs.forward(rank, stdout)?;
         }
         if let Some(stderr) = stderr {
-            self.outputs.forward(rank, stderr)?;
+            *error = Some(self.outputs.forward(rank, stderr)?);
         }
         Ok(())
     }
@@ -55,6 +61,12 @@ impl Family {
             }
         }
         Ok(all)
+    }
+
+    /// The last error that a rank which has ended wrote.
+    pub fn last_error(&self, rank: usize) -> Option<String> {
+        let running = self.children.iter().find(|running| running.rank == rank)?;
+        running.error.as_ref()?.recv_timeout(LAST_ERROR).ok()
     }
 
     /// Whether all have ended.

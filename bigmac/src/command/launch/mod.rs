@@ -38,8 +38,8 @@ otherwise, 128 and the signal's number if a signal ended it; 2 a command line th
 second Ctrl-C. --restarts starts all ranks again after 1, 75, 101 and after signals, never after 0, 2 or 130; they go
 on from the newest checkpoint.
 
-In pods --nnodes, --node-rank and --master come from PET_* (Kubeflow) or LWS_* (LeaderWorkerSet) where they are not
-given. A job of several nodes needs a token that all of them know: --token-file, or BIGMAC_TOKEN.";
+In pods --nnodes, --node-rank and --master come from PET_* or from RANK without LOCAL_RANK (Kubeflow), or from LWS_*
+(LeaderWorkerSet), where they are not given. A job of several nodes needs a token that all of them know: --token-file, or BIGMAC_TOKEN.";
 
 /// The variable that hands a token to launch and from launch to the ranks. It never is an argument, which others can
 /// see.

@@ -3,7 +3,7 @@
 use super::super::exit::BadInput;
 use super::LaunchArgs;
 use bigmac_comm::control::MOST_RANKS;
-use bigmac_comm::environment::{Master, Var};
+use bigmac_comm::environment::{Master, Pods, Var};
 
 /// Which node this is, of which.
 #[derive(Debug, PartialEq, Eq)]
@@ -16,32 +16,11 @@ pub(super) struct Nodes {
     pub master: Option<Master>,
 }
 
-/// PyTorch's default.
-const PORT: &str = "29500";
-
-/// The variables of one kind of pod: number of nodes, this one's, address of the first, and its port.
-struct Pods {
-    nodes: &'static str,
-    node: &'static str,
-    address: &'static str,
-    port: Option<&'static str>,
-}
-
-const PODS: [Pods; 2] = [
-    Pods {
-        nodes: "PET_NNODES",
-        node: "PET_NODE_RANK",
-        address: "PET_MASTER_ADDR",
-        port: Some("PET_MASTER_PORT"),
-    },
-    Pods { nodes: "LWS_GROUP_SIZE", node: "LWS_WORKER_INDEX", address: "LWS_LEADER_ADDRESS", port: None },
-];
-
 impl Nodes {
     /// Flags come first. What is taken from elsewhere is said, in the second part.
     pub fn resolve(args: &LaunchArgs, var: Var<'_>) -> Result<(Nodes, Option<String>), BadInput> {
         let var: Var<'_> = &|name| var(name).filter(|value| !value.trim().is_empty());
-        let pods = PODS.iter().find(|pods| var(pods.nodes).or_else(|| var(pods.node)).is_some());
+        let pods = Pods::of(var);
         let mut taken = Vec::new();
         let mut number = |flag: &str, given: Option<usize>, name: Option<&str>, default| {
             let found = name.and_then(|name| Some((name, var(name)?)));
@@ -54,13 +33,14 @@ impl Nodes {
         };
         let nodes = number("--nnodes", args.nnodes, pods.map(|pods| pods.nodes), 1)?;
         let node = number("--node-rank", args.node_rank, pods.map(|pods| pods.node), 0)?;
-        let master = match (&args.master, pods.and_then(|pods| Some((pods, var(pods.address)?)))) {
+        let found = pods.and_then(|pods| Some((pods, pods.address?, var(pods.address?)?)));
+        let master = match (&args.master, found) {
             (Some(given), _) => Some(given.clone()),
-            (None, Some((pods, address))) if nodes > 1 => {
-                let port = pods.port.and_then(var).unwrap_or(PORT.into());
+            (None, Some((pods, name, address))) if nodes > 1 => {
+                let port = pods.port.and_then(var).unwrap_or(Pods::PORT.into());
                 let brackets = if address.contains(':') { ("[", "]") } else { ("", "") };
                 let address = format!("{}{}{}:{port}", brackets.0, address.trim(), brackets.1);
-                taken.push(format!("--master {address} from {}", pods.address));
+                taken.push(format!("--master {address} from {name}"));
                 Some(address)
             }
             _ => None,
@@ -108,7 +88,8 @@ impl Nodes {
 fn parse(text: &str) -> Result<Master, BadInput> {
     let wrong = || {
         BadInput(format!(
-            "--master is '{text}'; expected HOST:PORT, with brackets around an address of IPv6, as in node0:{PORT}"
+            "--master is '{text}'; expected HOST:PORT, with brackets around an address of IPv6, as in node0:{}",
+            Pods::PORT
         ))
     };
     Master::parse(text).ok_or_else(wrong)

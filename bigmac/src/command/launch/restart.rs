@@ -1,15 +1,18 @@
 //! Starting all ranks of this node, and starting them again.
 
-use super::super::exit::Ended;
+use super::super::exit::{Ended, START_AGAIN};
 use super::super::note;
 use super::signals::Signals;
-use super::start::Starter;
+use super::start::{Started, Starter};
 use super::supervise::{Patience, supervise};
 use super::verdict::End;
 use std::time::{Duration, Instant};
 
 /// The longest pause before a start.
 const LONGEST: Duration = Duration::from_secs(30);
+
+/// How long ranks of other nodes may take to leave once those of node 0 are done.
+const LEAVE: Duration = Duration::from_secs(30);
 
 /// A node that does not know whether all ranks have met takes a start that lasted as long for one in which they have.
 const GOOD: Duration = Duration::from_secs(10);
@@ -25,19 +28,26 @@ pub(super) fn run(
     let (mut restart, mut pause) = (0, shortest);
     loop {
         let began = Instant::now();
-        let (family, hub) = starter.start(restart)?;
-        let end = supervise(family, signals, Patience::default())?;
+        let Started { family, member, hub } = starter.start(restart)?;
+        let end = supervise(family, signals, Patience::default(), &member)?;
+        member.end();
         let loss = hub.as_ref().and_then(|hub| hub.failure());
         let have_met = hub.as_ref().map_or(began.elapsed() >= GOOD, |hub| hub.have_met());
-        drop(hub);
-        let failure = match end {
+        match hub {
+            // Ranks of other nodes may still be on their way out.
+            Some(hub) if matches!(end, End::Done) && have_met => drop(hub.finish(LEAVE)),
+            hub => drop(hub),
+        }
+        let (said, code, is_worth_it) = match end {
             End::Done => return Ok(()),
             End::Interrupted => return Err(Ended::interrupted().into()),
-            End::Failed(failure) => failure,
+            End::Failed(failure) => {
+                (failure.said(loss.as_ref()), failure.code(), failure.is_worth_a_restart())
+            }
+            End::Lost(loss) => (loss.to_string(), START_AGAIN, true),
         };
-        let said = failure.said(loss.as_ref());
-        if restart == restarts || !failure.is_worth_a_restart() || signals.asked().is_some() {
-            return Err(Ended { code: failure.code(), said }.into());
+        if restart == restarts || !is_worth_it || signals.asked().is_some() {
+            return Err(Ended { code, said }.into());
         }
         restart += 1;
         if have_met {

@@ -4,13 +4,22 @@ use super::TOKEN;
 use super::children::Family;
 use super::nodes::Nodes;
 use anyhow::Context;
-use bigmac_comm::control::{Hub, Job, Limits, Token};
-use bigmac_comm::environment::Master;
+use bigmac_comm::control::{Hello, Hub, Job, LauncherMember, Limits, Token};
+use bigmac_comm::environment::{self, Master};
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::net::Ipv6Addr;
 use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
+
+/// The ranks of this node, and their control plane.
+pub(super) struct Started {
+    pub family: Family,
+    pub member: LauncherMember,
+    /// On node 0.
+    pub hub: Option<Hub>,
+}
 
 /// What is the same for all starts.
 pub(super) struct Starter {
@@ -34,21 +43,36 @@ impl Starter {
         Starter { nodes, token, limits, program, arguments: arguments.to_vec() }
     }
 
-    /// Starts the control plane, on node 0, and then the ranks. Both end when they are dropped.
-    pub fn start(&self, restart: u32) -> anyhow::Result<(Family, Option<Hub>)> {
+    /// Starts the control plane, on node 0, and then the ranks. All end when they are dropped.
+    pub fn start(&self, restart: u32) -> anyhow::Result<Started> {
         let hub = self.hub(restart)?;
         let master = match (&self.nodes.master, &hub) {
             (Some(master), _) => master.to_string(),
             (None, Some(hub)) => hub.address().to_string(),
             (None, None) => String::new(),
         };
+        let member = LauncherMember::start(&master, self.hello(restart), self.limits)?;
         let mut family = Family::default();
         for local in 0..self.nodes.each {
             let rank = self.nodes.rank(local);
             let mut command = self.command(local, &master, restart);
             family.start(rank, &mut command).with_context(|| format!("cannot start rank {rank}"))?;
         }
-        Ok((family, hub))
+        Ok(Started { family, member, hub })
+    }
+
+    /// What this launcher says of itself.
+    fn hello(&self, restart: u32) -> Hello {
+        Hello {
+            rank: self.nodes.rank(0),
+            world: self.nodes.world(),
+            restart,
+            host: environment::host(&|name| std::env::var(name).ok()),
+            pid: std::process::id(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            token: self.token.clone(),
+            facts: BTreeMap::new(),
+        }
     }
 
     fn hub(&self, restart: u32) -> anyhow::Result<Option<Hub>> {

@@ -3,6 +3,7 @@
 use super::children::Family;
 use super::signals::{Request, Signals};
 use super::verdict::{End, Failure, Weight};
+use bigmac_comm::control::{LauncherMember, Loss};
 use std::process::ExitStatus;
 use std::time::{Duration, Instant};
 
@@ -24,8 +25,8 @@ impl Default for Patience {
 /// Looked at this often even without a signal.
 const LOOK: Duration = Duration::from_secs(1);
 
-/// Waits for all ranks to end. Once one fails, the others are asked to end, and then made to. All that they wrote is
-/// passed on when this returns.
+/// Waits for all ranks to end. Once one fails, or the job has ended without them, the others are asked to end, and then
+/// made to. All that they wrote is passed on when this returns.
 ///
 /// # Errors
 /// When the system says nothing of its processes; they are killed then.
@@ -33,13 +34,24 @@ pub(super) fn supervise(
     mut family: Family,
     signals: &mut Signals,
     patience: Patience,
+    job: &LauncherMember,
 ) -> std::io::Result<End> {
-    let mut state =
-        State { patience, failure: None, sent: Vec::new(), term: None, kill: None, is_interrupted: false };
+    let mut state = State {
+        patience,
+        failure: None,
+        loss: None,
+        sent: Vec::new(),
+        term: None,
+        kill: None,
+        is_interrupted: false,
+    };
     loop {
         for (rank, status) in family.ended()? {
-            state.ended(rank, status, Instant::now());
+            if let Some(failure) = state.ended(rank, status, Instant::now()) {
+                job.gone(rank, cause(&failure, family.last_error(rank)), failure.is_input());
+            }
         }
+        state.lost(job.loss(), Instant::now());
         if family.is_over() {
             family.drain();
             return Ok(state.end());
@@ -65,9 +77,19 @@ pub(super) fn supervise(
     }
 }
 
+/// What other nodes are told of a rank's end.
+fn cause(failure: &Failure, error: Option<String>) -> String {
+    match error {
+        Some(error) => format!("it {} ({error})", failure.ended()),
+        None => format!("it {}", failure.ended()),
+    }
+}
+
 struct State {
     patience: Patience,
     failure: Option<(Weight, Failure)>,
+    /// The job's, which no rank of this node has to have noticed.
+    loss: Option<Loss>,
     /// Signals that the ranks got.
     sent: Vec<i32>,
     /// When they are to get SIGTERM, and SIGKILL.
@@ -77,18 +99,31 @@ struct State {
 }
 
 impl State {
-    fn ended(&mut self, rank: usize, status: ExitStatus, now: Instant) {
+    /// The failure, where it is the first one and the rank's own affair.
+    fn ended(&mut self, rank: usize, status: ExitStatus, now: Instant) -> Option<Failure> {
         if status.success() {
-            return;
+            return None;
         }
         let failure = Failure { rank, status };
         let weight = failure.weight(&self.sent);
-        if self.failure.is_none() {
+        let is_first = self.failure.is_none();
+        if is_first && self.loss.is_none() {
             self.term = Some(now + self.patience.own);
         }
         // The first of those that say the most.
         if self.failure.is_none_or(|(known, _)| weight > known) {
             self.failure = Some((weight, failure));
+        }
+        (is_first && weight == Weight::Own).then_some(failure)
+    }
+
+    /// The job has ended: ranks that hang, or are stopped, do not hear of it.
+    fn lost(&mut self, loss: Option<Loss>, now: Instant) {
+        if let (None, Some(loss)) = (&self.loss, loss) {
+            if self.failure.is_none() {
+                self.term = Some(now + self.patience.own);
+            }
+            self.loss = Some(loss);
         }
     }
 
@@ -112,11 +147,12 @@ impl State {
         times.map(|at| at.saturating_duration_since(now)).min().map_or(LOOK, |left| left.min(LOOK))
     }
 
-    fn end(&self) -> End {
-        match self.failure {
+    fn end(self) -> End {
+        match (self.failure, self.loss) {
             _ if self.is_interrupted => End::Interrupted,
-            Some((_, failure)) => End::Failed(failure),
-            None => End::Done,
+            (Some((Weight::Signalled, _)), Some(loss)) => End::Lost(loss),
+            (Some((_, failure)), _) => End::Failed(failure),
+            (None, _) => End::Done,
         }
     }
 }

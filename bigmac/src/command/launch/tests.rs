@@ -6,6 +6,7 @@ use super::start::Starter;
 use super::supervise::{Patience, supervise};
 use super::verdict::{End, Failure};
 use super::*;
+use bigmac_comm::control::{Hello, Hub, Job, LauncherMember, Limits};
 use clap::Parser;
 use std::process::Command;
 use std::sync::mpsc::{Sender, channel};
@@ -24,13 +25,33 @@ fn family(scripts: &[&str]) -> Family {
     family
 }
 
+/// A control plane for ranks 1, 2, ..., and this launcher's end of it.
+fn job(ranks: usize) -> (Hub, LauncherMember) {
+    let token = Token::new("sesame", "in a test").unwrap();
+    let job = Job { world: ranks + 1, restart: 0, token: token.clone() };
+    let hub = Hub::bind("127.0.0.1:0", job, Limits::default()).unwrap();
+    let hello = Hello {
+        rank: 1,
+        world: ranks + 1,
+        restart: 0,
+        host: "here".into(),
+        pid: 1,
+        version: "1".into(),
+        token,
+        facts: Default::default(),
+    };
+    let member = LauncherMember::start(&hub.address().to_string(), hello, Limits::default()).unwrap();
+    (hub, member)
+}
+
 /// Watches scripts as ranks 1, 2, ...; `signals` sends what comes to the launcher.
 fn watch(scripts: &[&str], send: impl FnOnce(Sender<i32>) + Send + 'static) -> End {
     let begun = Instant::now();
     let (tell, signals) = channel();
+    let (_hub, member) = job(scripts.len());
     let family = family(scripts);
     std::thread::spawn(move || send(tell));
-    let end = supervise(family, &mut Signals::from_channel(signals), PATIENCE).unwrap();
+    let end = supervise(family, &mut Signals::from_channel(signals), PATIENCE, &member).unwrap();
     assert!(begun.elapsed() < LONG, "somebody hung");
     end
 }
@@ -63,6 +84,41 @@ fn the_cause_is_the_rank_that_did_not_lose_another() {
     // Stopped, so that others have lost it; it ends by what it gets from here.
     assert_eq!(failure(&["exit 75", "kill -STOP $$"]), (1, 75));
     assert_eq!(failure(&["exit 75", "trap 'exit 143' TERM; while :; do sleep 0.1; done"]), (1, 75));
+}
+
+#[test]
+fn a_rank_that_ends_before_it_joins_is_told_to_the_others() {
+    let ends_with = |script: &str| {
+        let (hub, member) = job(1);
+        let (_tell, signals) = channel();
+        supervise(family(&[script]), &mut Signals::from_channel(signals), PATIENCE, &member).unwrap();
+        member.end();
+        hub
+    };
+    let loss = ends_with("echo 'error: no such device' >&2; exit 1").failure().unwrap();
+    assert_eq!(
+        loss.to_string(),
+        "lost rank 1 on here: it ended with exit code 1 (no such device), before it joined the job"
+    );
+    // It lost another one itself.
+    assert_eq!(ends_with("exit 75").failure(), None);
+    // Input that cannot be ends the job as such.
+    assert_eq!(ends_with("exit 2").failure(), None);
+}
+
+#[test]
+fn ranks_that_do_not_notice_the_end_of_the_job_are_ended() {
+    let (hub, member) = job(1);
+    let (_tell, signals) = channel();
+    let family = family(&["kill -STOP $$; sleep 1000"]);
+    let dropped = std::thread::spawn(move || {
+        std::thread::sleep(Duration::from_millis(300));
+        member.gone(0, "it ended".into(), false);
+        let end = supervise(family, &mut Signals::from_channel(signals), PATIENCE, &member).unwrap();
+        assert!(matches!(&end, End::Lost(loss) if loss.rank == Some(0)), "{end:?}");
+    });
+    dropped.join().unwrap();
+    drop(hub);
 }
 
 #[test]
@@ -191,6 +247,13 @@ fn nodes_come_from_flags_and_then_from_pods() {
         said.unwrap(),
         "--node-rank 2 from LWS_WORKER_INDEX, --master leader.svc:29500 from LWS_LEADER_ADDRESS"
     );
+    // Kubeflow's older operator numbers pods by what torchrun numbers ranks by.
+    let pytorch = "WORLD_SIZE=2 RANK=1 MASTER_ADDR=job-0 MASTER_PORT=23456";
+    assert_eq!(resolve("-n 4", pytorch).unwrap().0, nodes(4, 2, 1, "job-0:23456"));
+    let torchrun = format!("{pytorch} LOCAL_RANK=1");
+    assert_eq!(resolve("-n 4", &torchrun).unwrap(), (nodes(4, 1, 0, ""), None));
+    // Pods of an Indexed Job may have nothing to do with each other.
+    assert_eq!(resolve("-n 4", "JOB_COMPLETION_INDEX=3").unwrap(), (nodes(4, 1, 0, ""), None));
 }
 
 #[test]

@@ -12,6 +12,8 @@ pub(super) enum End {
     Done,
     /// One of them is the cause.
     Failed(Failure),
+    /// The job has ended without them: they ended by signals from here.
+    Lost(Loss),
     /// A second Ctrl-C.
     Interrupted,
 }
@@ -66,14 +68,24 @@ impl Failure {
         !never.contains(&self.code()) && (is_killed || again.contains(&self.code()))
     }
 
+    /// Whether the same start would fail again.
+    pub fn is_input(&self) -> bool {
+        self.code() == BAD_INPUT
+    }
+
+    /// How it ended.
+    pub fn ended(&self) -> String {
+        match (self.status.signal(), self.status.code()) {
+            (Some(signal), _) => format!("was ended by signal {signal}{}", name(signal)),
+            (None, Some(code)) => format!("ended with exit code {code}"),
+            (None, None) => "ended without an exit code".into(),
+        }
+    }
+
     /// It, and what the control plane knows of it, in a sentence.
     pub fn said(&self, loss: Option<&Loss>) -> String {
         let rank = self.rank;
-        let ended = match (self.status.signal(), self.status.code()) {
-            (Some(signal), _) => format!("rank {rank} was ended by signal {signal}{}", name(signal)),
-            (None, Some(code)) => format!("rank {rank} ended with exit code {code}"),
-            (None, None) => format!("rank {rank} ended without an exit code"),
-        };
+        let ended = format!("rank {rank} {}", self.ended());
         match loss {
             Some(loss) => format!("{ended} ({loss})"),
             None => format!("{ended}; its own messages, marked [r{rank}], are above"),

@@ -1,6 +1,6 @@
 //! Connections: strangers are dropped within a few seconds, members are served until they close.
 
-use super::roster::Roster;
+use super::roster::{Admitted, Roster};
 use crate::control::GREETING;
 use crate::control::frame::{self, Until};
 use crate::control::outgoing::spawn;
@@ -63,11 +63,14 @@ impl Drop for Counted {
 fn meet(roster: &Roster, stream: &TcpStream, greeting: Counted) {
     let Ok((greeted, nonce)) = greet(stream) else { return };
     drop(greeting);
-    let rank = greeted.rank;
     match roster.admit(greeted, &nonce, stream) {
-        Ok(watched) => {
+        Ok(Admitted::Rank(rank, watched)) => {
             let ended = serve(roster, rank, stream, watched);
             roster.closed(rank, &ended);
+        }
+        Ok(Admitted::Launcher(number, host)) => {
+            serve_launcher(roster, &host, stream);
+            roster.launcher_closed(number);
         }
         Err(answer) => {
             // The peer closes once it has read the answer: closing first could take it away again.
@@ -105,6 +108,15 @@ fn answer_and_drain(stream: &TcpStream, answer: &ToMember) -> io::Result<()> {
     Ok(())
 }
 
+/// Takes a launcher's messages until its connection ends. Only what happens to its ranks is a loss.
+fn serve_launcher(roster: &Roster, host: &str, mut stream: &TcpStream) {
+    while let Ok((message, _)) = frame::read(&mut stream, LONGEST_HEAD, 0) {
+        if let ToHub::Gone { rank, cause, is_input } = message {
+            roster.gone(host, rank, &cause, is_input);
+        }
+    }
+}
+
 /// Takes a member's messages until its connection ends; the cause, in words.
 fn serve(roster: &Roster, rank: usize, stream: &TcpStream, watched: Watched) -> String {
     let mut heard = Heard { stream, watched };
@@ -114,6 +126,7 @@ fn serve(roster: &Roster, rank: usize, stream: &TcpStream, watched: Watched) -> 
             Ok((ToHub::Gather { number, what }, part)) => roster.gather(rank, number, what, part),
             Ok((ToHub::Fail { reason, at }, _)) => roster.fail(rank, reason, at),
             Ok((ToHub::Leave, _)) => roster.leave(rank),
+            Ok((ToHub::Gone { .. }, _)) => return "it spoke as a launcher".into(),
             Err(error) if error.kind() == ErrorKind::InvalidData => {
                 return format!("it sent what is not a message of the control plane ({error})");
             }

@@ -4,7 +4,7 @@ use super::Hello;
 use super::link::Link;
 use crate::control::error::ControlError;
 use crate::control::frame::{self, Until};
-use crate::control::wire::{Greeting, LONGEST_GREETING, LONGEST_HEAD, MAGIC, PROTOCOL, ToMember};
+use crate::control::wire::{Greeting, LONGEST_GREETING, LONGEST_HEAD, MAGIC, PROTOCOL, Role, ToMember};
 use crate::control::{GREETING, Limits};
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{TcpStream, ToSocketAddrs};
@@ -28,11 +28,16 @@ impl From<io::Error> for Ended {
 }
 
 /// Connects, and is welcomed, before `limits.join` has passed.
-pub(super) fn connect(address: &str, hello: &Hello, limits: Limits) -> Result<Arc<Link>, ControlError> {
+pub(super) fn connect(
+    address: &str,
+    role: Role,
+    hello: &Hello,
+    limits: Limits,
+) -> Result<Arc<Link>, ControlError> {
     let begun = Instant::now();
     let mut pause = RETRY.0;
     loop {
-        let last = match attempt(address, hello, limits, begun + limits.join) {
+        let last = match attempt(address, role, hello, limits, begun + limits.join) {
             Ok(link) => return Ok(link),
             Err(Ended::For(error)) => return Err(error),
             Err(Ended::Again(reason)) => reason,
@@ -45,7 +50,13 @@ pub(super) fn connect(address: &str, hello: &Hello, limits: Limits) -> Result<Ar
     }
 }
 
-fn attempt(address: &str, hello: &Hello, limits: Limits, until: Instant) -> Result<Arc<Link>, Ended> {
+fn attempt(
+    address: &str,
+    role: Role,
+    hello: &Hello,
+    limits: Limits,
+    until: Instant,
+) -> Result<Arc<Link>, Ended> {
     let stream = open(address, until)?;
     let mut reader = Until { stream: &stream, end: Instant::now() + GREETING };
     stream.set_nodelay(true)?;
@@ -53,6 +64,7 @@ fn attempt(address: &str, hello: &Hello, limits: Limits, until: Instant) -> Resu
     (&mut &stream).write_all(&[&MAGIC[..], &PROTOCOL.to_le_bytes()].concat())?;
     let nonce = opening(address, &mut reader)?;
     let greeting = Greeting {
+        role,
         rank: hello.rank,
         world: hello.world,
         restart: hello.restart,

@@ -225,18 +225,28 @@ impl Link {
         }
     }
 
+    /// The first loss, once it is known.
+    pub fn loss_so_far(&self) -> Option<Loss> {
+        self.lock().loss.clone()
+    }
+
+    /// Waits until nothing more comes.
+    pub fn wait_for_end(&self, patience: Duration) {
+        self.wait(Some(Instant::now() + patience), |state| state.has_ended.then_some(()));
+    }
+
     /// Tells the hub that this rank failed, and waits until it has told everybody.
     pub fn fail(&self, reason: &str, patience: Duration) {
         self.lock().is_done = true;
         self.say(&ToHub::Fail { reason: reason.into(), at: self.position.get() }, &[]);
-        self.wait(Some(Instant::now() + patience), |state| state.has_ended.then_some(()));
+        self.wait_for_end(patience);
     }
 
     /// Says farewell, and waits for it to be heard.
     pub fn leave(&self, patience: Duration) {
         self.lock().is_done = true;
         self.say(&ToHub::Leave, &[]);
-        self.wait(Some(Instant::now() + patience), |state| state.has_ended.then_some(()));
+        self.wait_for_end(patience);
     }
 
     pub fn close(&self) {

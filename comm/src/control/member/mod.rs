@@ -1,21 +1,24 @@
 //! A rank's end of the control plane.
 
 mod join;
+mod launcher;
 mod link;
+
+pub use launcher::LauncherMember;
 
 use super::Limits;
 use super::error::ControlError;
 use super::loss::{Loss, Peer};
 use super::position::Position;
 use super::token::Token;
-use super::wire::{LARGEST, ToHub};
+use super::wire::{LARGEST, Role, ToHub};
 use link::Link;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-/// What a rank says of itself when it joins.
+/// What a rank says of itself when it joins; a launcher, of the first of its ranks.
 #[derive(Clone, Debug)]
 pub struct Hello {
     /// Its number, below `world`.
@@ -62,7 +65,7 @@ impl Member {
     /// was lost or did not come; [`ControlError::Unreachable`], [`ControlError::NotControl`],
     /// [`ControlError::Protocol`], [`ControlError::System`].
     pub fn join(address: &str, hello: Hello, limits: Limits) -> Result<Member, ControlError> {
-        let link = join::connect(address, &hello, limits)?;
+        let link = join::connect(address, Role::Rank, &hello, limits)?;
         // From here on dropping it closes the connection.
         let mut member = Member { link, peers: Vec::new(), gathers: Mutex::new(0) };
         member.peers = member.link.wait_for_all()?;

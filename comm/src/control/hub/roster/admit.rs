@@ -1,24 +1,40 @@
 //! Who is let in, and when the job begins.
 
-use super::{Phase, Roster, Seat, State};
+use super::{Launcher, Phase, Roster, Seat, State};
 use crate::control::agree::{Claim, difference};
+use crate::control::frame;
 use crate::control::loss::{Loss, Peer};
 use crate::control::outgoing::Outgoing;
 use crate::control::silence::Watched;
-use crate::control::wire::{Greeting, ToMember};
+use crate::control::wire::{Greeting, Role, ToMember};
 use std::net::TcpStream;
 use std::time::Instant;
 
+/// The answer where the system does not let the hub serve a connection.
+fn unavailable(error: std::io::Error) -> ToMember {
+    ToMember::Again { reason: format!("the control plane: {error}") }
+}
+
+/// Whose connection it is.
+pub(in crate::control::hub) enum Admitted {
+    Rank(usize, Watched),
+    /// With the number of its connection, and its host.
+    Launcher(u64, String),
+}
+
 impl Roster {
-    /// Takes a member in; otherwise what to answer.
+    /// Takes a member or a launcher in; otherwise what to answer.
     pub fn admit(
         &self,
         greeting: Greeting,
         nonce: &[u8; 32],
         stream: &TcpStream,
-    ) -> Result<Watched, ToMember> {
+    ) -> Result<Admitted, ToMember> {
         let mut state = self.lock();
         self.check_origin(&mut state, &greeting, nonce, stream)?;
+        if greeting.role == Role::Launcher {
+            return self.admit_launcher(&mut state, greeting.host, stream);
+        }
         let rank = greeting.rank;
         let who = format!("rank {rank} on {} (pid {})", greeting.host, greeting.pid);
         let taken = state.seats.get(rank).and_then(|seat| seat.as_ref()).map(|seat| seat.peer.clone());
@@ -41,11 +57,38 @@ impl Roster {
             self.refuse(&mut state, reason.clone());
             return Err(ToMember::Refused { reason });
         }
-        let refused =
-            |error: std::io::Error| ToMember::Again { reason: format!("the control plane: {error}") };
-        let watched = self.seat(&mut state, greeting, stream).map_err(refused)?;
+        let watched = self.seat(&mut state, greeting, stream).map_err(unavailable)?;
         self.begin(&mut state);
-        Ok(watched)
+        Ok(Admitted::Rank(rank, watched))
+    }
+
+    fn admit_launcher(
+        &self,
+        state: &mut State,
+        host: String,
+        stream: &TcpStream,
+    ) -> Result<Admitted, ToMember> {
+        match &state.phase {
+            Phase::Refused(reason) => return Err(ToMember::Refused { reason: reason.clone() }),
+            Phase::Lost(loss) => return Err(ToMember::Lost(loss.clone())),
+            Phase::Joining { .. } | Phase::Running => {}
+        }
+        let start = || {
+            self.set_deadlines(stream)?;
+            let out = Outgoing::start(stream.try_clone()?)?;
+            out.put(&frame::encode(&ToMember::Welcome, &[])?.into());
+            Ok(Launcher { out: Some(out), stream: stream.try_clone()? })
+        };
+        let launcher = start().map_err(unavailable)?;
+        state.open += 1;
+        state.connected += 1;
+        state.launchers.insert(state.connected, launcher);
+        Ok(Admitted::Launcher(state.connected, host))
+    }
+
+    fn set_deadlines(&self, stream: &TcpStream) -> std::io::Result<()> {
+        stream.set_read_timeout(None)?;
+        stream.set_write_timeout(Some(self.limits.silence))
     }
 
     /// Why a rank of this job cannot have its place.
@@ -87,9 +130,12 @@ impl Roster {
                  another port if this is another job",
                 greeting.rank, self.address
             );
-            state.impostors.insert(greeting.rank, reason.clone());
-            state.impostors.retain(|&rank, _| rank < self.job.world);
-            state.last_impostor = Instant::now();
+            // A launcher's ranks come as well.
+            if greeting.role == Role::Rank {
+                state.impostors.insert(greeting.rank, reason.clone());
+                state.impostors.retain(|&rank, _| rank < self.job.world);
+                state.last_impostor = Instant::now();
+            }
             return Err(ToMember::Refused { reason });
         }
         let (theirs, ours) = (greeting.restart, self.job.restart);
@@ -109,8 +155,7 @@ impl Roster {
     }
 
     fn seat(&self, state: &mut State, greeting: Greeting, stream: &TcpStream) -> std::io::Result<Watched> {
-        stream.set_read_timeout(None)?;
-        stream.set_write_timeout(Some(self.limits.silence))?;
+        self.set_deadlines(stream)?;
         let watched = Watched::new(self.limits.silence);
         let seat = Seat {
             peer: Peer { rank: greeting.rank, host: greeting.host, pid: greeting.pid },

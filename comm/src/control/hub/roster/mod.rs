@@ -2,6 +2,8 @@
 
 mod admit;
 
+pub(super) use admit::Admitted;
+
 use super::Job;
 use super::gather::Gatherings;
 use crate::control::frame;
@@ -41,11 +43,22 @@ struct Seat {
     has_left: bool,
 }
 
+/// A launcher, which is told how the job stands.
+struct Launcher {
+    /// None once nothing more is said to it.
+    out: Option<Outgoing>,
+    stream: TcpStream,
+}
+
 struct State {
     phase: Phase,
     /// All ranks have come and agree, whatever happened since.
     have_met: bool,
     seats: Vec<Option<Seat>>,
+    /// By their connections' numbers.
+    launchers: BTreeMap<u64, Launcher>,
+    /// How many launchers have connected so far.
+    connected: u64,
     gatherings: Gatherings,
     /// Who claimed a rank with another token, and when somebody did so last.
     impostors: BTreeMap<usize, String>,
@@ -71,6 +84,8 @@ impl Roster {
             phase: Phase::Joining { until: now + limits.join },
             have_met: false,
             seats: (0..job.world).map(|_| None).collect(),
+            launchers: BTreeMap::new(),
+            connected: 0,
             gatherings: Gatherings::default(),
             impostors: BTreeMap::new(),
             last_impostor: now,
@@ -97,8 +112,17 @@ impl Roster {
         }
     }
 
+    /// Sends a message to every member that has not left, and to every launcher.
+    fn announce(&self, state: &State, message: &ToMember) {
+        self.tell(state, message, &[], |_| true);
+        let Ok(frame) = frame::encode(message, &[]) else { return };
+        let frame: Arc<[u8]> = frame.into();
+        let launchers = state.launchers.values().filter_map(|launcher| launcher.out.as_ref());
+        launchers.for_each(|out| out.put(&frame));
+    }
+
     fn refuse(&self, state: &mut State, reason: String) {
-        self.tell(state, &ToMember::Refused { reason: reason.clone() }, &[], |_| true);
+        self.announce(state, &ToMember::Refused { reason: reason.clone() });
         state.phase = Phase::Refused(reason);
         self.changed.notify_all();
     }
@@ -106,7 +130,7 @@ impl Roster {
     /// The first loss is the one that counts: what follows from it is not told.
     fn lose(&self, state: &mut State, loss: Loss) {
         if matches!(state.phase, Phase::Joining { .. } | Phase::Running) {
-            self.tell(state, &ToMember::Lost(loss.clone()), &[], |_| true);
+            self.announce(state, &ToMember::Lost(loss.clone()));
             state.phase = Phase::Lost(loss);
             self.changed.notify_all();
         }
@@ -181,6 +205,29 @@ impl Roster {
         self.changed.notify_all();
     }
 
+    /// A launcher says that one of its processes has ended. Of a rank that has joined, its connection tells.
+    pub fn gone(&self, host: &str, rank: usize, cause: &str, is_input: bool) {
+        let mut state = self.lock();
+        let is_missing = state.seats.get(rank).is_some_and(Option::is_none);
+        if !is_missing || !matches!(state.phase, Phase::Joining { .. }) {
+            return;
+        }
+        let cause = format!("{cause}, before it joined the job");
+        if is_input {
+            return self.refuse(&mut state, format!("rank {rank} on {host}: {cause}"));
+        }
+        let loss = Loss { rank: Some(rank), host: host.into(), position: None, cause };
+        self.lose(&mut state, loss);
+    }
+
+    /// A launcher's connection ended.
+    pub fn launcher_closed(&self, number: u64) {
+        let mut state = self.lock();
+        state.launchers.remove(&number);
+        state.open -= 1;
+        self.changed.notify_all();
+    }
+
     /// Whether all ranks have come, and agreed.
     pub fn have_met(&self) -> bool {
         self.lock().have_met
@@ -189,7 +236,7 @@ impl Roster {
     /// Gives a sign of life to all, and looks for those who gave none and for those who did not come.
     pub fn tick(&self) {
         let mut state = self.lock();
-        self.tell(&state, &ToMember::Beat, &[], |_| true);
+        self.announce(&state, &ToMember::Beat);
         let limit = seconds(self.limits.silence);
         // All are asked: asking is what keeps their clocks.
         let silent: Vec<usize> = state
@@ -267,8 +314,10 @@ impl Roster {
     /// Waits for the members to close; who has not done so then is cut off.
     pub fn wait_for_closed_connections(&self, end: Instant) {
         self.wait(end, |state| state.open == 0);
-        for seat in self.lock().seats.iter().flatten() {
-            let _ = seat.stream.shutdown(Shutdown::Both);
+        let state = self.lock();
+        let streams = state.seats.iter().flatten().map(|seat| &seat.stream);
+        for stream in streams.chain(state.launchers.values().map(|launcher| &launcher.stream)) {
+            let _ = stream.shutdown(Shutdown::Both);
         }
     }
 
@@ -291,7 +340,9 @@ impl Roster {
         if state.seats.iter().flatten().any(|seat| !seat.has_left) {
             self.lose(&mut state, Loss::control(self.address, "it was closed before all ranks had left"));
         }
+        self.announce(&state, &ToMember::Farewell);
         state.closing = true;
+        state.launchers.values_mut().for_each(|launcher| launcher.out = None);
         for seat in state.seats.iter_mut().flatten() {
             // What was put is still sent.
             seat.out = None;
