@@ -8,6 +8,8 @@ use anyhow::{Context as _, Result};
 
 /// Keys that say how much work there is: any number is right, and the work may be long.
 const WORK: &[&str] = &["steps", "rounds", "samples", "final_samples", "sample_steps", "shapes"];
+/// Keys that are a user's own: they are known, and may have any value.
+const FREE: &[&str] = &["id"];
 
 /// `tiny.toml`, and the resolved configuration of a run.
 pub fn configuration(attempt: &mut Attempt, random: &mut Random) -> Result<()> {
@@ -30,7 +32,8 @@ pub fn records(attempt: &mut Attempt, random: &mut Random) -> Result<()> {
     let path = attempt.folder.join(file);
     let text = std::fs::read_to_string(&path)?;
     let mut lines: Vec<String> = text.lines().map(ToOwned::to_owned).collect();
-    for _ in 0..random.few() {
+    let count = random.few();
+    for number in 1..=count {
         let at = random.place(&lines);
         if random.one_in(8) {
             let line = lines[at].clone();
@@ -42,7 +45,7 @@ pub fn records(attempt: &mut Attempt, random: &mut Random) -> Result<()> {
         let Some(mut root) = Node::read(&lines[at], Form::Json) else { continue };
         let change = mutate(&mut root, random);
         lines[at] = root.write(Form::Json);
-        note(attempt, file, &change, true);
+        note(attempt, file, &change, number == count);
     }
     std::fs::write(path, lines.join("\n"))?;
     Ok(())
@@ -81,22 +84,21 @@ fn document(attempt: &mut Attempt, file: &str, form: Form, random: &mut Random) 
     let path = attempt.folder.join(file);
     let text = std::fs::read_to_string(&path)?;
     let mut root = Node::read(&text, form).with_context(|| format!("{file} can't be read"))?;
-    for _ in 0..random.few() {
+    let count = random.few();
+    for number in 1..=count {
         let change = mutate(&mut root, random);
-        note(attempt, file, &change, form == Form::Toml);
+        note(attempt, file, &change, form == Form::Toml && number == count);
     }
     std::fs::write(path, root.write(form))?;
     Ok(())
 }
 
-/// `strict`: keys that no one knows are errors in such a file.
-fn note(attempt: &mut Attempt, file: &str, change: &Change, strict: bool) {
+/// `tells`: keys that no one knows are errors in such a file, and no later mutation takes the place away again.
+fn note(attempt: &mut Attempt, file: &str, change: &Change, tells: bool) {
+    let key = change.key.as_str();
     attempt.notes.push(format!("{file}: {}", change.what));
-    attempt.long |= WORK.contains(&change.key.as_str());
-    if change.never_right && strict {
-        // A later mutation may take the place away again, so only the first one tells.
-        if attempt.notes.len() == 1 {
-            attempt.broke(file, "has a value or key that can't be right");
-        }
+    attempt.long |= WORK.contains(&key);
+    if change.never_right && tells && !FREE.contains(&key) {
+        attempt.broke(file, "has a value or key that can't be right");
     }
 }
